@@ -1,0 +1,5 @@
+"""The engines that need no other package. Temporal and Inngest stand in modules of their own."""
+
+from durably.backends.memory import MemoryBackend, MemoryJournal
+
+__all__ = ["MemoryBackend", "MemoryJournal"]

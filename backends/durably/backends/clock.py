@@ -1,0 +1,125 @@
+"""Time: the wall clock, and a virtual one that costs nothing to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Clock", "SystemClock", "Timer", "VirtualClock"]
+
+LONGEST_NAP = 60.0
+"""Seconds after which the wall clock is looked at again, since it may have been set."""
+
+
+class Timer:
+    """Something that will be called at a moment, unless it is cancelled first."""
+
+    def __init__(self, clock: Clock, when: float, callback: Callable[[], None]) -> None:
+        self.when = when
+        self.cancelled = False
+        self._clock = clock
+        self._callback = callback
+        self.handle: asyncio.TimerHandle | None = None
+        clock.armed += 1
+
+    def fire(self) -> None:
+        """Call back, once."""
+        if not self.cancelled:
+            self.cancel()
+            self._callback()
+
+    def cancel(self) -> None:
+        """Never call back."""
+        if not self.cancelled:
+            self.cancelled = True
+            self._clock.armed -= 1
+            if self.handle is not None:
+                self.handle.cancel()
+
+
+class Clock(Protocol):
+    """Where an engine gets its time from.
+
+    Attributes:
+        armed: How many timers are waiting.
+    """
+
+    armed: int
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        ...
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call back at a moment, never before it."""
+        ...
+
+    def advance(self) -> bool:
+        """Jump to the next timer and fire it; ``False`` if there is none, or if this clock cannot jump."""
+        ...
+
+
+class SystemClock:
+    """The wall clock."""
+
+    def __init__(self) -> None:
+        self.armed = 0
+
+    def now(self) -> float:
+        return time.time()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        timer = Timer(self, when, callback)
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            rest = when - self.now()
+            if rest <= 0:
+                timer.fire()
+            else:
+                timer.handle = loop.call_later(min(rest, LONGEST_NAP), look)
+
+        timer.handle = loop.call_later(max(0.0, min(when - self.now(), LONGEST_NAP)), look)
+        return timer
+
+    def advance(self) -> bool:
+        return False
+
+
+class VirtualClock:
+    """A clock that stands still while anything runs, and jumps when everything waits.
+
+    Args:
+        start: Seconds since 1970; left out, the first moment of 2026 in UTC.
+    """
+
+    def __init__(self, start: float = 1767225600.0) -> None:
+        self.armed = 0
+        self._now = start
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._count = 0
+
+    def now(self) -> float:
+        return self._now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        self._count += 1
+        timer = Timer(self, when, callback)
+        heapq.heappush(self._heap, (when, self._count, timer))
+        return timer
+
+    def advance(self) -> bool:
+        while self._heap:
+            when, _, timer = heapq.heappop(self._heap)
+            if not timer.cancelled:
+                self._now = max(self._now, when)
+                timer.fire()
+                return True
+        return False
+
+    def shift(self, seconds: float) -> None:
+        """Set the clock forward or back, as an administrator would; fires nothing."""
+        self._now += seconds

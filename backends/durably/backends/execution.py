@@ -1,0 +1,542 @@
+"""One run in memory: its steps, answered from the records where they can be and run where they must be."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+from durably.backends.clock import Clock
+from durably.backends.journal import Journal, NewRun, RunRow
+from durably.core import (
+    Event,
+    Function,
+    FunctionRef,
+    NonDeterminismError,
+    SerializationError,
+    Singleton,
+    StaleRunError,
+    StepError,
+    StepInterruptedError,
+    StepTimeoutError,
+)
+from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
+from durably.core.body import Body, pass_point, run_body
+from durably.core.errors import CancelSignal, Signal, SuspendSignal, error_to_json, is_retriable
+from durably.core.history import Kind, RecordStatus, StepRecord
+from durably.core.ids import derive_id
+from durably.core.keys import Branch, KeyedSteps, Scope, _scope
+from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, Recorded, invoke_input, settle
+from durably.core.secrets import Redactor
+from durably.core.serialization import Codec, encode_input
+from durably.core.steps import Point, Probe, StepInfo
+
+__all__ = ["Execution", "Host", "Waiting"]
+
+logger = logging.getLogger("durably")
+
+T = TypeVar("T")
+
+
+class Waiting:
+    """A run that waits for an event.
+
+    Attributes:
+        name: The event's name.
+        match: Dotted paths and the values that must be there.
+        cursor: Only events after this place in the log count.
+        due: Only events received by then count, or ``None``.
+        future: Gets the event.
+    """
+
+    def __init__(self, name: str, match: dict[str, Any], cursor: int, due: float | None) -> None:
+        self.name = name
+        self.match = match
+        self.cursor = cursor
+        self.due = due
+        self.future: asyncio.Future[Event | None] = asyncio.get_running_loop().create_future()
+
+    def wants(self, event: Event, seq: int, at: float) -> bool:
+        """Whether this is the event it waits for."""
+        return (
+            event.name == self.name
+            and seq > self.cursor
+            and (self.due is None or at <= self.due)
+            and all(event.at(path) == value for path, value in self.match.items())
+        )
+
+
+class Host(Protocol):
+    """What an execution needs of the engine that holds it."""
+
+    clock: Clock
+    journal: Journal
+    probe: Probe | None
+    threads: bool
+    evict: bool
+    max_payload_bytes: int
+    resources: Mapping[str, Any]
+    redactor: Redactor
+    active: int
+
+    def commit(
+        self,
+        record: StepRecord,
+        fence: int,
+        *,
+        status: RunStatus | None = None,
+        runs: Sequence[NewRun] = (),
+        events: Sequence[Event] = (),
+        cancel: str | None = None,
+    ) -> None: ...
+    def wake(self, future: asyncio.Future[Any], value: Any) -> None: ...
+    def rest(self) -> None: ...
+    def find_event(self, waiting: Waiting) -> Event | None: ...
+    def wait_for_event(self, waiting: Waiting) -> None: ...
+    def stop_waiting(self, waiting: Waiting) -> None: ...
+    def find_run(self, run_id: str) -> RunView | None: ...
+    def wait_for_run(self, run_id: str) -> asyncio.Future[Any]: ...
+    def singleton_of(self, function: str) -> Singleton | None: ...
+    def turns(self, key: str) -> int: ...
+
+
+class Execution(KeyedSteps):
+    """One pass of a run's code over its records.
+
+    Args:
+        host: The engine.
+        function: The code.
+        row: The run.
+        records: What it recorded so far.
+    """
+
+    def __init__(self, host: Host, function: Function[Any, Any], row: RunRow, records: Sequence[StepRecord]) -> None:
+        super().__init__()
+        self.row = row
+        self.function = function
+        self.signal: type[Signal] | None = None
+        self.lost = False
+        self._host = host
+        self._recorded = Recorded(records)
+        self._seq = len(records)
+        self._parked: set[asyncio.Future[Any]] = set()
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the code that asks is still among its recorded steps."""
+        return not self._recorded.exhausted(_scope.get() or self._root)
+
+    def check_end(self) -> None:
+        """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
+        if self._broken is not None:
+            raise self._broken
+        self._recorded.check_end(self._root)
+
+    def interrupt(self, signal: type[Signal]) -> None:
+        """Unwind the code at its next step boundary."""
+        self.signal = signal
+        for future in list(self._parked):
+            self._host.wake(future, None)
+
+    def finish(
+        self,
+        status: Literal["completed", "failed"],
+        started: float,
+        *,
+        output: str | None = None,
+        error: dict[str, Any] | None = None,
+        runs: Sequence[NewRun] = (),
+    ) -> None:
+        """Record how the run ended."""
+        record = self._record("", "run", status, name=self.function.id, output=output, error=error, started=started)
+        self._append(self._root, record, runs, status=RunStatus(status))
+
+    def retry_run(self, attempt: int, error: dict[str, Any], due: float) -> None:
+        """Record that the code itself failed and runs again at a moment."""
+        record = self._record("", "run", "retrying", name=self.function.id, attempt=attempt, error=error, due=due)
+        self._append(self._root, record)
+
+    # -- the steps
+
+    async def _run(self, scope: Scope, body: Body) -> Any:
+        key = body.key
+        asked = self._asked(body.args, key)
+        record = await self._take(scope, key, "step", asked)
+        if record is not None:
+            if record.final:
+                return settle(record, body.codec)
+            if record.status == "started":
+                await self._fail(scope, record, _interrupted(key))
+            elif record.due is not None:
+                await self._sleep_until(record.due)
+        await self._pass("before_start", key)
+        attempt = 0
+        while True:
+            attempt = max(attempt + 1, self._attempt(scope, key))
+            outcome = await self._attempt_body(scope, body, attempt, asked)
+            if outcome is not _RETRY:
+                return outcome
+
+    async def _attempt_body(self, scope: Scope, body: Body, attempt: int, asked: str) -> Any:
+        """One attempt: its value, its final error raised, or `_RETRY` once the delay is over."""
+        host, key = self._host, body.key
+        if body.at_most_once:
+            self._commit(scope, key, "step", "started", attempt=attempt, input=asked)
+        started = host.clock.now()
+        info = StepInfo(self.row.id, key, attempt, host.resources, self._beat(key))
+        try:
+            value = await run_body(body, info, probe=host.probe, function=self.function.id, threads=host.threads)
+            output = host.redactor.text(body.codec.encode(value, step=key, limit=host.max_payload_bytes))
+            result = body.codec.decode(output, step=key)
+        except Exception as error:
+            return await self._failed(scope, body, attempt, asked, started, error)
+        await self._settled(scope, key, "step", asked, output, attempt=attempt, started=started)
+        return result
+
+    async def _failed(
+        self, scope: Scope, body: Body, attempt: int, asked: str, started: float, error: Exception
+    ) -> object:
+        key = body.key
+        failures = self._recorded.failures(key) + 1
+        retries = self.function.retries if body.retries is None else body.retries
+        timed_out = isinstance(error, StepTimeoutError) and error.step == key
+        if failures > retries or body.at_most_once or not (timed_out or is_retriable(error)):
+            final = _final_error(key, failures, error)
+            record = self._record(key, "step", "failed", attempt=attempt, input=asked, started=started)
+            await self._fail(scope, record, final)
+        delay = self.function.retry_policy.next_delay(error, failures, derive_id("effect", self.row.id, key))
+        due = self._host.clock.now() + delay
+        self._commit(
+            scope, key, "step", "retrying", attempt=attempt, input=asked, error=error, due=due, started=started
+        )
+        await self._pass("backing_off", key)
+        if self._host.evict:
+            raise SuspendSignal
+        await self._sleep_until(due)
+        return _RETRY
+
+    async def _invoke(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
+    ) -> Any:
+        asked = self._host.redactor.text(invoke_input(key, function, data))
+        child = derive_id("child", self.row.id, key)
+        record = await self._take(scope, key, "invoke", asked)
+        if record is not None and record.final:
+            return settle(record, function.output)
+        if record is None:
+            await self._pass("before_start", key)
+            event = Event("durably/function.invoked", _plain(encode_data(function, data)), id=child)
+            new = NewRun(
+                id=child,
+                function=function.id,
+                event=event.model_dump_json(),
+                parent=self.row.id,
+                singleton=self._host.singleton_of(function.id),
+            )
+            due = None if timeout is None else self._host.clock.now() + timeout
+            record = self._commit(
+                scope, key, "invoke", "started", input=asked, name=function.id, output=f'"{child}"', due=due, runs=[new]
+            )
+            await self._pass("child_started", key)
+        view = await self._await_child(child, record.due)
+        await self._pass("child_done", key)
+        if view is None:
+            return await self._fail(scope, record, _invoke_timeout(key, function.id, timeout), cancel=child)
+        if view.status is not RunStatus.COMPLETED:
+            return await self._fail(scope, record, invoke_error(view, step=key))
+        output = view.output or "null"
+        await self._settled(scope, key, "invoke", asked, output, name=function.id, started=record.at)
+        return function.output.decode(output, step=key)
+
+    async def _await_child(self, child: str, due: float | None) -> RunView | None:
+        """The child once it has ended, or ``None`` when the time is up first."""
+        while True:
+            view = self._host.find_run(child)
+            if view is not None and view.status.final:
+                return None if due is not None and view.ended_at > due else view
+            if due is not None and self._host.clock.now() >= due:
+                return None
+            await self._park(self._host.wait_for_run(child), due)
+
+    async def _send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        asked = self._asked(events, key)
+        record = await self._take(scope, key, "send_event", asked)
+        if record is not None:
+            ids: list[str] = settle(record, EVENT_IDS)
+            return ids
+        await self._pass("before_start", key)
+        named = [
+            event if event.id else event.model_copy(update={"id": derive_id("event", self.row.id, f"{key}#{index}")})
+            for index, event in enumerate(events)
+        ]
+        ids = [event.id or "" for event in named]
+        output = EVENT_IDS.encode(ids, step=key)
+        await self._settled(scope, key, "send_event", asked, output, events=named)
+        return ids
+
+    async def _sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+        asked = self._asked((duration, until), key)
+        record = await self._take(scope, key, "sleep", asked)
+        if record is not None and record.final:
+            return
+        if record is None:
+            await self._pass("before_start", key)
+            due = until if duration is None else self._host.clock.now() + duration
+            record = self._commit(scope, key, "sleep", "started", input=asked, due=due)
+            await self._pass("registered", key)
+        if record.due is not None:
+            await self._sleep_until(record.due)
+        await self._settled(scope, key, "sleep", asked, "null", started=record.at)
+
+    async def _wait_for_event(
+        self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
+    ) -> Event | None:
+        asked = self._asked((name, match, timeout), key)
+        record = await self._take(scope, key, "wait_for_event", asked)
+        if record is not None and record.final:
+            seen: Event | None = settle(record, MAYBE_EVENT)
+            return seen
+        if record is None:
+            await self._pass("before_start", key)
+            due = None if timeout is None else self._host.clock.now() + timeout
+            cursor = str(self._host.journal.cursor())
+            record = self._commit(
+                scope, key, "wait_for_event", "started", input=asked, name=name, output=cursor, due=due
+            )
+            await self._pass("registered", key)
+        waiting = Waiting(name, match, int(record.output or 0), record.due)
+        event = self._host.find_event(waiting)
+        if event is None:
+            self._host.wait_for_event(waiting)
+            try:
+                event = await self._park(waiting.future, record.due)
+            finally:
+                self._host.stop_waiting(waiting)
+            event = event or self._host.find_event(waiting)
+        output = self._host.redactor.text(MAYBE_EVENT.encode(event, step=key))
+        await self._settled(scope, key, "wait_for_event", asked, output, name=name, started=record.at)
+        result: Event | None = MAYBE_EVENT.decode(output, step=key)
+        return result
+
+    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        self._guard(lambda: self._recorded.take_gather(scope, key, len(branches)))
+        if not branches:
+            return []
+        host = self._host
+        running = len(branches)
+        host.active += running - 1
+
+        async def drive(branch: Branch) -> Any:
+            nonlocal running
+            try:
+                return await branch()
+            except Exception as error:
+                return error
+            finally:
+                running -= 1
+                if running:  # the last one leaves its place to this gather
+                    host.active -= 1
+                    host.rest()
+
+        tasks = [asyncio.get_running_loop().create_task(drive(branch)) for branch in branches]
+        try:
+            await asyncio.wait(tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+        signals = [error for task in tasks if (error := task.exception()) is not None]
+        if signals:
+            raise next((each for each in signals if not isinstance(each, SuspendSignal | CancelSignal)), signals[0])
+        return [task.result() for task in tasks]
+
+    # -- records
+
+    def _asked(self, args: Sequence[Any], key: str) -> str:
+        text: str = self._host.redactor.text(encode_input(args, step=key))
+        return text
+
+    def _branch_ended(self, scope: Scope) -> None:
+        self._guard(lambda: self._recorded.check_end(scope))
+
+    async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        record = self._guard(lambda: self._recorded.take(scope, key, kind, asked))
+        if record is not None:
+            await self._pass("replay", key)
+        if record is None or not record.final:
+            self._check()
+            for _ in range(self._host.turns(key) if scope.prefix else 0):
+                await asyncio.sleep(0)  # lets the other branches go first, as often as the seed says
+        return record
+
+    def _guard(self, look: Callable[[], T]) -> T:
+        try:
+            return look()
+        except NonDeterminismError as error:
+            self._broken = error
+            raise
+
+    def _record(
+        self, key: str, kind: Kind, status: RecordStatus, *, started: float | None = None, **fields: Any
+    ) -> StepRecord:
+        now = self._host.clock.now()
+        took = 0.0 if started is None else max(0.0, now - started)
+        return StepRecord(self.row.id, self._seq, key, kind, status, at=now, took=took, **fields)
+
+    def _commit(
+        self,
+        scope: Scope,
+        key: str,
+        kind: Kind,
+        status: RecordStatus,
+        *,
+        error: Exception | None = None,
+        runs: Sequence[NewRun] = (),
+        events: Sequence[Event] = (),
+        **fields: Any,
+    ) -> StepRecord:
+        if error is not None:
+            fields["error"] = self._host.redactor.data(error_to_json(error))
+        record = self._record(key, kind, status, **fields)
+        return self._append(scope, record, runs, events)
+
+    def _append(
+        self,
+        scope: Scope,
+        record: StepRecord,
+        runs: Sequence[NewRun] = (),
+        events: Sequence[Event] = (),
+        cancel: str | None = None,
+        status: RunStatus | None = None,
+    ) -> StepRecord:
+        if self.signal is CancelSignal:  # a run that is only suspended still records what its bodies did
+            raise CancelSignal
+        try:
+            self._host.commit(record, self.row.fence, status=status, runs=runs, events=events, cancel=cancel)
+        except StaleRunError as error:
+            if self.signal is None:
+                logger.warning("%s; this worker drops the run", error)
+            self.lost = True
+            self.interrupt(self.signal or SuspendSignal)
+            raise (self.signal or SuspendSignal) from error
+        self._seq += 1
+        if record.status == "retrying" and record.key:
+            self._recorded.add_failure(record.key)
+        if record.final:
+            scope.window = self._seq
+        return record
+
+    async def _settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
+        self._commit(scope, key, kind, "completed", input=asked, output=output, **fields)
+        if self._host.probe is not None:
+            if kind == "send_event":
+                await self._pass("after_send", key)
+            await self._pass("after_commit", key)
+        if self._host.evict:
+            self.interrupt(SuspendSignal)
+        self._check()
+
+    async def _fail(self, scope: Scope, record: StepRecord, error: Exception, cancel: str | None = None) -> Any:
+        """Record a step's final error and raise it, as every replay will."""
+        record = self._record(
+            record.key,
+            record.kind,
+            "failed",
+            attempt=record.attempt,
+            input=record.input,
+            name=record.name,
+            error=self._host.redactor.data(error_to_json(error)),
+            started=record.at - record.took,
+        )
+        self._append(scope, record, cancel=cancel)
+        await self._pass("after_commit", record.key)
+        if self._host.evict:
+            self.interrupt(SuspendSignal)
+        self._check()
+        return settle(record, NOTHING)
+
+    def _attempt(self, scope: Scope, key: str) -> int:
+        """The number of the next execution: one more than the failures and the crashes that may have cut one off."""
+        crashes = sum(1 for count in self.row.crashes if count >= scope.window)
+        return 1 + self._recorded.failures(key) + crashes
+
+    # -- waiting
+
+    async def _sleep_until(self, due: float) -> None:
+        while self._host.clock.now() < due:
+            await self._park(asyncio.get_running_loop().create_future(), due)
+
+    async def _park(self, future: asyncio.Future[T], due: float | None) -> T | None:
+        """Wait for a future or a moment, whichever comes first, without counting as active."""
+        host = self._host
+        timer = None if due is None else host.clock.call_at(due, lambda: host.wake(future, None))
+        self._parked.add(future)
+        host.active -= 1
+        host.rest()
+        try:
+            value = await future
+        finally:
+            self._parked.discard(future)
+            if timer is not None:
+                timer.cancel()
+            if future.cancelled():
+                host.active += 1
+        self._check()
+        return value
+
+    def _check(self) -> None:
+        if self.signal is not None:
+            raise self.signal
+
+    async def _pass(self, name: str, key: str) -> None:
+        if self._host.probe is not None:
+            await pass_point(self._host.probe, Point(name, self.function.id, self.row.id, key))
+            self._check()
+
+    def _beat(self, key: str) -> Callable[[], None] | None:
+        probe = self._host.probe
+        if probe is None:
+            return None
+        return lambda: _discard(probe(Point("in_body", self.function.id, self.row.id, key)))
+
+
+_RETRY = object()
+
+
+def _discard(pause: Any) -> None:
+    if pause is not None:
+        pause.close()  # a body that only reports its progress cannot be made to wait
+
+
+def _plain(text: str) -> Any:
+    return _ANY.decode(text, step="")
+
+
+_ANY = Codec(Any)
+
+
+def _interrupted(key: str) -> StepInterruptedError:
+    return StepInterruptedError(
+        step=key,
+        attempts=1,
+        error_type="StepInterruptedError",
+        message="a crash cut it off after it had started; it may have had its effect, and it may run only once",
+    )
+
+
+def _invoke_timeout(key: str, function: str, timeout: float | None) -> StepTimeoutError:
+    return StepTimeoutError(
+        step=key, attempts=1, error_type="TimeoutError", message=f"function {function!r} took longer than {timeout:g} s"
+    )
+
+
+def _final_error(key: str, failures: int, error: Exception) -> Exception:
+    if isinstance(error, SerializationError):
+        return error
+    cls = StepTimeoutError if isinstance(error, StepTimeoutError) and error.step == key else StepError
+    data = error_to_json(error)
+    kind, message = data["type"], data.get("message") or str(error)
+    if cls is StepTimeoutError:
+        kind, message = "TimeoutError", error.message  # type: ignore[attr-defined]
+    return cls(step=key, attempts=failures, error_type=kind, message=message)

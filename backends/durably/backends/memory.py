@@ -1,0 +1,201 @@
+"""The deterministic replayer: a journal in memory, a clock that jumps, an order fixed by a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from durably.backends.clock import VirtualClock
+from durably.backends.engine import ReplayBackend
+from durably.backends.journal import Journal, Received, RunRow, Subscription
+from durably.core import Capabilities, Event, Function, StaleRunError, StepRecord
+from durably.core.backend import RunStatus
+
+__all__ = ["MemoryBackend", "MemoryJournal"]
+
+
+class MemoryBackend(ReplayBackend):
+    """Runs durable functions in this process, without threads, files or waiting.
+
+    Time is virtual: it jumps to the next timer when nothing can run and somebody waits for a result. For tests, and
+    for programs that need no durability.
+
+    Args:
+        functions: What it runs.
+        journal: What an earlier backend left behind; left out, empty.
+        clock: Left out, a virtual one that goes on from the journal's last moment.
+        seed: Fixes the order in which concurrent branches proceed.
+        evict: ``"always"`` drops a run from memory after each step and replays it from the start.
+        resources: Clients, pools and secrets by name, for bodies.
+        secrets: Texts to mask wherever something is written.
+        max_payload_bytes: The largest value a step may return, as JSON.
+    """
+
+    name = "memory"
+    capabilities = Capabilities(durable=False, multi_process=False, virtual_time=True, max_payload_bytes=8 * 2**20)
+    journal: MemoryJournal
+
+    def __init__(
+        self,
+        functions: Sequence[Function[Any, Any]] = (),
+        *,
+        journal: MemoryJournal | None = None,
+        clock: VirtualClock | None = None,
+        seed: int = 0,
+        evict: Literal["never", "always"] = "never",
+        resources: Mapping[str, Any] | None = None,
+        secrets: Iterable[str | SecretStr] = (),
+        max_payload_bytes: int | None = None,
+    ) -> None:
+        journal = journal or MemoryJournal()
+        super().__init__(
+            functions,
+            journal=journal,
+            clock=clock or (VirtualClock(journal.latest) if journal.latest else VirtualClock()),
+            threads=False,
+            seed=seed,
+            evict=evict,
+            resources=resources,
+            secrets=secrets,
+            max_payload_bytes=max_payload_bytes,
+        )
+
+
+class MemoryJournal(Journal):
+    """A journal that lives as long as the object.
+
+    Attributes:
+        latest: The moment of the newest record, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.latest = 0.0
+        self._runs: dict[str, RunRow] = {}
+        self._records: dict[str, list[StepRecord]] = {}
+        self._children: dict[str, list[str]] = {}
+        self._events: list[Received] = []
+        self._event_ids: set[str] = set()
+        self._scheduled: list[Event] = []
+        self._subscriptions: dict[str, Subscription] = {}
+        self._leases: dict[str, float] = {}
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def changed(self) -> bool:
+        return False
+
+    def register(self, subscriptions: Sequence[Subscription]) -> None:
+        self._subscriptions.update({each.function: each for each in subscriptions})
+
+    def lease(self, worker: str, until: float) -> None:
+        self._leases[worker] = until
+
+    def release(self, worker: str) -> None:
+        for row in self._runs.values():
+            if row.owner == worker:
+                self._runs[row.id] = replace(row, owner=None)
+
+    def bury(self, worker: str) -> None:
+        self._leases[worker] = 0.0
+
+    def get(self, run_id: str) -> RunRow | None:
+        return self._runs.get(run_id)
+
+    def records(self, run_id: str) -> list[StepRecord]:
+        return list(self._records[run_id])
+
+    def last_record(self, run_id: str) -> StepRecord:
+        return self._records[run_id][-1]
+
+    def rows(self, function: str | None, status: RunStatus | None, limit: int) -> list[RunRow]:
+        chosen = [
+            row
+            for row in reversed(self._runs.values())
+            if function in (None, row.function) and status in (None, row.status)
+        ]
+        return chosen[:limit]
+
+    def cursor(self) -> int:
+        return len(self._events)
+
+    def events_since(self, cursor: int, name: str) -> list[Received]:
+        return [received for received in self._events[cursor:] if received.event.name == name]
+
+    def next_due(self) -> float | None:
+        return min((event.ts for event in self._scheduled if event.ts is not None), default=None)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        yield
+
+    def _insert(self, row: RunRow) -> None:
+        self._runs[row.id] = row
+        self._records[row.id] = []
+        if row.parent is not None:
+            self._children.setdefault(row.parent, []).append(row.id)
+
+    def _append(self, record: StepRecord, fence: int) -> None:
+        row = self._runs[record.run_id]
+        records = self._records[record.run_id]
+        if row.fence != fence or len(records) != record.seq or (row.status.final and records):
+            raise StaleRunError(run_id=record.run_id, fence=fence)
+        records.append(record)
+        self.latest = record.at
+
+    def _set_status(self, run_id: str, status: RunStatus) -> None:
+        self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None)
+
+    def _take(self, row: RunRow) -> None:
+        self._runs[row.id] = row
+
+    def _claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
+        return [
+            row
+            for row in self._runs.values()
+            if not row.status.final
+            and row.function in served
+            and row.owner != worker
+            and (row.owner is None or self._leases.get(row.owner, 0.0) <= now)
+        ]
+
+    def _live(self, function: str, singleton: str) -> Sequence[str]:
+        return [
+            row.id
+            for row in self._runs.values()
+            if row.function == function and row.singleton == singleton and not row.status.final
+        ]
+
+    def _live_children(self, run_id: str) -> Sequence[str]:
+        return [child for child in self._children.get(run_id, ()) if not self._runs[child].status.final]
+
+    def _subscribers(self, event: str) -> Sequence[Subscription]:
+        return [each for each in self._subscriptions.values() if event in each.triggers]
+
+    def _log(self, event: Event, now: float) -> Received | None:
+        if event.id in self._event_ids:
+            return None
+        self._event_ids.add(event.id or "")
+        received = Received(len(self._events) + 1, event, now)
+        self._events.append(received)
+        return received
+
+    def _schedule(self, event: Event) -> bool:
+        if event.id in self._event_ids or any(each.id == event.id for each in self._scheduled):
+            return False
+        self._scheduled.append(event)
+        return True
+
+    def _take_due(self, now: float) -> Sequence[Event]:
+        due = sorted(
+            (event for event in self._scheduled if (event.ts or 0.0) <= now), key=lambda event: event.ts or 0.0
+        )
+        self._scheduled = [event for event in self._scheduled if event not in due]
+        return due

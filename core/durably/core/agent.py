@@ -1,0 +1,162 @@
+"""The agent: a frozen description of a model, its instructions and its tools, that is also a durable function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Unpack
+
+from pydantic import BeforeValidator
+
+from durably.core.context import Context
+from durably.core.errors import DefinitionError
+from durably.core.events import Event
+from durably.core.function import Function, FunctionOptions
+from durably.core.history import History
+from durably.core.loop import create_agent_loop
+from durably.core.messages import Message, Transcript
+from durably.core.model import Model, ModelRequest, ModelResponse, ToolSpec, resolve_model
+from durably.core.replay import RecordedSteps
+from durably.core.result import AgentInput, AgentResult
+from durably.core.serialization import Codec, codec_for
+from durably.core.sessions import SessionStore
+from durably.core.steps import current_step
+from durably.core.tools import Tool, tool
+
+__all__ = ["Agent"]
+
+
+def _as_input(value: object) -> object:
+    return {"message": value} if isinstance(value, str | list) else value
+
+
+class Agent(Function[str | AgentInput, AgentResult]):
+    """A model in a loop with tools. It stands wherever a function can.
+
+    Args:
+        name: Its id as a function.
+        model: A :class:`~durably.core.Model`, or a string such as ``"anthropic:claude-sonnet-4-5"``.
+        instructions: The system prompt, or a callable that makes it, run once in the step ``load-context``.
+        tools: What the model may call: functions with type hints, or the results of :func:`~durably.core.tool`.
+        output_type: A type the final answer must fit; the model sees its JSON schema.
+        max_iterations: How many turns it may take.
+        sessions: Where conversations are kept, for calls with a ``session_key``.
+        model_options: Passed to the provider as they are, such as ``{"temperature": 0}``.
+        model_timeout: Seconds one model call may take, or ``None``.
+        options: See :class:`~durably.core.FunctionOptions`.
+
+    Raises:
+        DefinitionError: If two tools have one name, or a part cannot work.
+    """
+
+    name: str
+    model: Model
+    instructions: str | Callable[[], str | Awaitable[str]]
+    tools: dict[str, Tool]
+    specs: tuple[ToolSpec, ...]
+    output_codec: Codec | None
+    max_iterations: int
+    sessions: SessionStore | None
+    model_options: dict[str, Any]
+    model_timeout: float | None
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        model: Model | str,
+        instructions: str | Callable[[], str | Awaitable[str]],
+        tools: Sequence[Tool | Callable[..., Any]] = (),
+        output_type: Any = None,
+        max_iterations: int = 20,
+        sessions: SessionStore | None = None,
+        model_options: dict[str, Any] | None = None,
+        model_timeout: float | None = None,
+        **options: Unpack[FunctionOptions],
+    ) -> None:
+        if max_iterations < 1:
+            raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
+        by_name: dict[str, Tool] = {}
+        for each in tools:
+            made = each if isinstance(each, Tool) else tool(each)
+            if made.name in by_name:
+                raise DefinitionError(f"agent {name!r} has two tools named {made.name!r}: rename one, @tool(name=...)")
+            by_name[made.name] = made
+        super().__init__(
+            name,
+            self._handle,  # type: ignore[arg-type]  # a str is brought to AgentInput by the validator below
+            input_type=Annotated[AgentInput, BeforeValidator(_as_input)],
+            output_type=AgentResult,
+            uses=[used for each in by_name.values() for used in each.uses],
+            **options,
+        )
+        vars(self).update(
+            name=name,
+            model=resolve_model(model),
+            instructions=instructions,
+            tools=by_name,
+            output_codec=None if output_type is None else codec_for(output_type),
+            max_iterations=max_iterations,
+            sessions=sessions,
+            model_options=dict(model_options or {}),
+            model_timeout=model_timeout,
+            specs=tuple(each.spec for each in by_name.values()),
+        )
+
+    async def load_context(self) -> str:
+        """The body of ``load-context``: the system prompt."""
+        if isinstance(self.instructions, str):
+            return self.instructions
+        made = self.instructions()
+        return await made if inspect.isawaitable(made) else made
+
+    async def load_history(self, session_key: str | None) -> list[Message]:
+        """The body of ``load-history``: the session's messages so far."""
+        if self.sessions is None or session_key is None:
+            return []
+        return await self.sessions.load(session_key)
+
+    async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse:
+        """The body of ``think``: one model call."""
+        system = transcript.system
+        if turns_left is not None:
+            turns = "turn" if turns_left == 1 else "turns"
+            system += f"\n\nYou have {turns_left} {turns} left, this one included. Bring the work to an end."
+        request = ModelRequest(
+            system=system,
+            messages=transcript.messages,
+            tools=self.specs,
+            turn=transcript.turn,
+            output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
+            options=self.model_options,
+        )
+        return await self.model.complete(request)
+
+    async def save(self, session_key: str, messages: list[Message]) -> None:
+        """The body of ``save-session``: the run's messages, once."""
+        if self.sessions is not None:
+            await self.sessions.append(session_key, messages, key=current_step().idempotency_key)
+
+    async def _handle(self, ctx: Context[AgentInput]) -> AgentResult:
+        session_key = ctx.input.session_key
+        result = await create_agent_loop(self, ctx.input.message, session_key=session_key)(ctx.step, ctx.logger)
+        if self.sessions is not None and session_key is not None:
+            await ctx.step.run("save-session", self.save, session_key, result.messages)
+        return result
+
+    def restore(self, result: AgentResult, history: History) -> AgentResult:
+        """See :meth:`~durably.core.Function.restore`: the conversation is read back from the steps."""
+
+        def messages() -> list[Message]:
+            event = Event.model_validate_json(history.records[0].output or "")
+            asked: AgentInput = self.input.validate(event.data, what=f"the input of {self.id!r}")
+            loop = create_agent_loop(self, asked.message, session_key=asked.session_key)
+            coroutine = loop(RecordedSteps(history), None)
+            try:
+                coroutine.send(None)  # nothing in it waits: every step is recorded
+            except StopIteration as end:
+                replayed: AgentResult = end.value
+                return replayed.messages
+            raise AssertionError("a recorded step waited")
+
+        return result.with_messages(messages)

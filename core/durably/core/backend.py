@@ -1,0 +1,293 @@
+"""The port to engines: starting runs, looking at them, and what an engine says it can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+
+from pydantic import SecretStr
+
+from durably.core.errors import DefinitionError, DurablyError, InvokeError, RunCancelledError, error_from_json
+from durably.core.events import Event
+from durably.core.function import Function
+from durably.core.history import History
+from durably.core.reference import FunctionRef
+from durably.core.secrets import Redactor
+from durably.core.steps import Probe
+
+__all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def final(self) -> bool:
+        """Whether it can still change."""
+        return self is not RunStatus.RUNNING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a backend can do. A part that is missing is refused at start-up, with the reason.
+
+    Attributes:
+        durable: Runs survive the process.
+        multi_process: Several workers may share the runs.
+        virtual_time: Sleeping costs no time.
+        replay: A run can be replayed from the start after each step (``evict="always"``).
+        max_payload_bytes: The largest value a step may return, as JSON.
+        gaps: What is missing, and why: feature to reason.
+    """
+
+    durable: bool
+    multi_process: bool
+    virtual_time: bool = False
+    replay: bool = True
+    max_payload_bytes: int
+    gaps: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """A run at one moment, as a backend knows it.
+
+    Attributes:
+        id: The run.
+        function: The id of its function.
+        status: Where it stood.
+        output: Its result as JSON text, once it is completed.
+        error: Its error as JSON data, once it has failed.
+        created_at: Seconds since 1970.
+        ended_at: Seconds since 1970; 0 while it is live.
+        parent: The id of the run that invoked it, or ``None``.
+    """
+
+    id: str
+    function: str
+    status: RunStatus
+    output: str | None = None
+    error: dict[str, Any] | None = None
+    created_at: float = 0.0
+    ended_at: float = 0.0
+    parent: str | None = None
+
+
+class Run(Generic[Out]):
+    """A handle on one run.
+
+    Attributes:
+        id: The run.
+        view: What was known of it when this handle was made or last refreshed.
+    """
+
+    def __init__(self, backend: Backend, function: FunctionRef[Any, Out], view: RunView) -> None:
+        self._backend = backend
+        self._function = function
+        self.view = view
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.view.id
+
+    @property
+    def status(self) -> RunStatus:
+        """Where it stood when this handle was made or last refreshed."""
+        return self.view.status
+
+    async def refresh(self) -> Self:
+        """Look again."""
+        self.view = await self._backend._view(self.id)
+        return self
+
+    async def result(self) -> Out:
+        """Wait for the end and return what the function returned.
+
+        Raises:
+            InvokeError: If it failed.
+            RunCancelledError: If it was cancelled, or skipped by ``singleton``.
+        """
+        self.view = await self._backend._wait(self.id)
+        if self.view.status is not RunStatus.COMPLETED:
+            raise invoke_error(self.view)
+        result: Out = self._function.output.decode(self.view.output or "null", step="")
+        if isinstance(self._function, Function):
+            result = self._function.restore(result, await self.history())
+        return result
+
+    async def cancel(self) -> None:
+        """Stop it at its next step boundary, along with the runs it waits for. Final; nothing for an ended run."""
+        await self._backend._cancel(self.id)
+        await self.refresh()
+
+    async def history(self) -> History:
+        """Its records so far."""
+        return await self._backend._history(self.id)
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {self._function.id!r}, {self.status.value})"
+
+
+def invoke_error(view: RunView, step: str = "") -> DurablyError:
+    """The error for whoever waited for a run that did not complete."""
+    if view.status is RunStatus.FAILED:
+        error = view.error or {}
+        message = (
+            str(error_from_json(error)) if error.get("type") in DurablyError._classes else error.get("message", "")
+        )
+        return InvokeError(
+            step=step, error_type=error.get("type", "Error"), message=message, function=view.function, run_id=view.id
+        )
+    return RunCancelledError(
+        step=step,
+        error_type="RunCancelledError",
+        message=f"the run was {view.status.value}",
+        function=view.function,
+        run_id=view.id,
+    )
+
+
+class Backend(ABC):
+    """An engine that runs durable functions.
+
+    ``async with backend:`` starts a worker, which goes on with unfinished runs, and stops it at the end.
+
+    Args:
+        functions: What it runs. Functions they name in ``uses`` (failure handlers, sub-agents) come along.
+        resources: Clients, pools and secrets by name, for bodies. They stay in this process and are never recorded.
+        secrets: Texts to mask wherever something is written; every ``SecretStr`` among the resources is masked too.
+
+    Raises:
+        DefinitionError: If two functions have one id.
+    """
+
+    name: ClassVar[str]
+    capabilities: Capabilities
+    probe: Probe | None = None
+    """Set by the harness to look on, and to crash, at each point."""
+
+    def __init__(
+        self,
+        functions: Sequence[Function[Any, Any]] = (),
+        *,
+        resources: Mapping[str, Any] | None = None,
+        secrets: Iterable[str | SecretStr] = (),
+    ) -> None:
+        self.functions: dict[str, Function[Any, Any]] = {}
+        self.resources: Mapping[str, Any] = dict(resources or {})
+        self.redactor = Redactor(secrets)
+        self.redactor.add_from(self.resources)
+        for function in functions:
+            self._register(function)
+
+    def _register(self, function: Function[Any, Any]) -> None:
+        if not isinstance(function, Function):
+            raise DefinitionError(f"{function!r} is not a durable function: decorate it with @function('its-id')")
+        known = self.functions.get(function.id)
+        if known is function:
+            return
+        if known is not None:
+            raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
+        self.functions[function.id] = function
+        for used in function.uses:
+            self._register(used)
+
+    @abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abstractmethod
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    @overload
+    async def start(
+        self, function: FunctionRef[In, Out], data: In | None = None, *, run_id: str | None = None
+    ) -> Run[Out]: ...
+    @overload
+    async def start(self, function: str, data: Any = None, *, run_id: str | None = None) -> Run[Any]: ...
+    async def start(self, function: Any, data: Any = None, *, run_id: str | None = None) -> Run[Any]:
+        """Start a run and return at once. Starting an id twice attaches to the first.
+
+        Args:
+            function: The function or its id.
+            data: Its input.
+            run_id: Left out, a random one.
+
+        Raises:
+            SerializationError: If the input does not fit the function's input type.
+        """
+        reference = self._find(function)
+        text = encode_data(reference, data)
+        return Run(self, reference, await self._start(reference, text, run_id))
+
+    @overload
+    async def invoke(
+        self, function: FunctionRef[In, Out], data: In | None = None, *, run_id: str | None = None
+    ) -> Out: ...
+    @overload
+    async def invoke(self, function: str, data: Any = None, *, run_id: str | None = None) -> Any: ...
+    async def invoke(self, function: Any, data: Any = None, *, run_id: str | None = None) -> Any:
+        """Start a run and wait for its result. Raises what :meth:`start` and :meth:`Run.result` raise."""
+        return await (await self.start(function, data, run_id=run_id)).result()
+
+    @abstractmethod
+    async def send(self, *events: Event) -> list[str]:
+        """Hand over events from outside; returns their ids."""
+
+    async def run(self, run_id: str) -> Run[Any]:
+        """A handle on a run by its id.
+
+        Raises:
+            RunNotFoundError: If there is none.
+        """
+        view = await self._view(run_id)
+        return Run(self, self._find(view.function), view)
+
+    @abstractmethod
+    async def runs(
+        self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
+    ) -> list[Run[Any]]:
+        """The newest runs, newest first."""
+
+    @abstractmethod
+    async def _start(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView: ...
+
+    @abstractmethod
+    async def _view(self, run_id: str) -> RunView: ...
+
+    @abstractmethod
+    async def _wait(self, run_id: str) -> RunView: ...
+
+    @abstractmethod
+    async def _cancel(self, run_id: str) -> None: ...
+
+    @abstractmethod
+    async def _history(self, run_id: str) -> History: ...
+
+    def _find(self, function: FunctionRef[Any, Any] | str) -> FunctionRef[Any, Any]:
+        if isinstance(function, str):
+            return self.functions.get(function) or FunctionRef(function)
+        if isinstance(function, Function) and self.functions.get(function.id) is not function:
+            known = ", ".join(self.functions) or "none"
+            raise DefinitionError(
+                f"function {function.id!r} is not served by this backend (it serves {known}): add it to functions=[...]"
+            )
+        return function
+
+
+def encode_data(function: FunctionRef[Any, Any], data: Any) -> str:
+    """The input of a run as JSON text, checked against the function's input type where it is known."""
+    checked = function.input.validate(data, what=f"the input of {function.id!r}")
+    return function.input.encode(checked, step="")

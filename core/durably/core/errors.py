@@ -1,0 +1,365 @@
+"""Every error and signal of durably, and the one question the engine asks of an error: retry it or not.
+
+Owns: the error tree, its JSON form (so that a replay raises the class that was raised live) and the
+signals that unwind a run. Does not own: when to retry (``retry.py``) or what a step records (``history.py``).
+
+The tree::
+
+    DurablyError
+    ├── DefinitionError            a function, tool or agent is written wrongly; raised where it is defined
+    ├── StepError                  a step's attempts are used up
+    │   ├── StepTimeoutError       ... because the last one ran out of time
+    │   ├── StepInterruptedError   an at-most-once step was cut off by a crash
+    │   └── InvokeError            ... the step was a call of another function, which failed
+    │       └── RunCancelledError  ... or was cancelled
+    ├── NonRetriableError          raised by users: stop retrying
+    ├── RetryAfterError            raised by users: retry after this long
+    ├── ToolError                  raised by tools: tell the model, do not retry
+    ├── ModelError                 raised by providers
+    │   └── ContextWindowExceededError
+    ├── NonDeterminismError        the code no longer matches what was recorded
+    ├── NestedStepError            a step inside a step's body
+    ├── ConcurrentStepError        two steps of one branch at the same time
+    ├── SerializationError         a value cannot be written as JSON and read back
+    │   └── PayloadTooLargeError
+    ├── StaleRunError              another worker owns the run now
+    ├── RunNotFoundError
+    └── UnsupportedFeatureError    the backend cannot do this at all
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+__all__ = [
+    "CancelSignal",
+    "ConcurrentStepError",
+    "ContextWindowExceededError",
+    "DefinitionError",
+    "DurablyError",
+    "InvokeError",
+    "ModelError",
+    "NestedStepError",
+    "NonDeterminismError",
+    "NonRetriableError",
+    "PayloadTooLargeError",
+    "RetryAfterError",
+    "RunCancelledError",
+    "RunNotFoundError",
+    "SerializationError",
+    "Signal",
+    "StaleRunError",
+    "StepError",
+    "StepInterruptedError",
+    "StepTimeoutError",
+    "SuspendSignal",
+    "ToolError",
+    "UnsupportedFeatureError",
+    "error_from_json",
+    "error_to_json",
+    "is_retriable",
+]
+
+
+class DurablyError(Exception):
+    """Base of every error this library raises.
+
+    A subclass keeps its data in attributes named by ``fields`` and takes the same names as keyword
+    arguments, which is what lets it survive JSON and pickling.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("message",)
+    retriable: bool = False
+    _classes: ClassVar[dict[str, type[DurablyError]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        DurablyError._classes[cls.__name__] = cls
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return error_from_json, (error_to_json(self),)
+
+
+class DefinitionError(DurablyError):
+    """A function, tool or agent is written in a way that cannot work. Raised where it is defined."""
+
+
+class StepError(DurablyError):
+    """A step failed for good: its attempts are used up, or its error may not be retried.
+
+    Attributes:
+        step: The key of the step, such as ``"think:1"``.
+        attempts: How many attempts failed.
+        error_type: The class name of the last error, such as ``"ConnectionError"``.
+        message: The text of the last error.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("step", "attempts", "error_type", "message")
+
+    def __init__(self, *, step: str, attempts: int, error_type: str, message: str) -> None:
+        DurablyError.__init__(self, self._sentence(step, attempts, error_type, message))
+        self.step = step
+        self.attempts = attempts
+        self.error_type = error_type
+        self.message = message
+
+    @staticmethod
+    def _sentence(step: str, attempts: int, error_type: str, message: str) -> str:
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        return f"step {step!r} failed after {times}: {error_type}: {message}"
+
+
+class StepTimeoutError(StepError):
+    """A step, or a call of another function, did not end within its ``timeout``."""
+
+
+class StepInterruptedError(StepError):
+    """An ``at_most_once`` step was started, then a crash hid whether its effect happened. It is not run again."""
+
+
+class InvokeError(StepError):
+    """A function that was called by ``invoke`` failed.
+
+    Attributes:
+        function: The id of the function.
+        run_id: The id of its run, to look at its history.
+    """
+
+    fields = ("step", "attempts", "error_type", "message", "function", "run_id")
+
+    def __init__(
+        self, *, step: str = "", attempts: int = 1, error_type: str, message: str, function: str, run_id: str
+    ) -> None:
+        super().__init__(step=step, attempts=attempts, error_type=error_type, message=message)
+        self.function = function
+        self.run_id = run_id
+        self.args = (f"function {function!r} (run {run_id}) failed: {error_type}: {message}",)
+
+
+class RunCancelledError(InvokeError):
+    """The run was cancelled before it could end."""
+
+
+class NonRetriableError(DurablyError):
+    """Raise it in a body or a function to fail now, whatever retries are left."""
+
+
+class RetryAfterError(DurablyError):
+    """Raise it in a body or a function to fail this attempt and choose when the next one starts.
+
+    Args:
+        message: What went wrong.
+        delay: Seconds, a ``timedelta``, or the moment itself as an aware ``datetime``.
+    """
+
+    fields = ("message", "delay")
+    retriable = True
+
+    def __init__(self, message: str, *, delay: float | timedelta | datetime) -> None:
+        super().__init__(message)
+        if isinstance(delay, datetime):
+            delay = delay - datetime.now(UTC)
+        if isinstance(delay, timedelta):
+            delay = delay.total_seconds()
+        self.delay = max(0.0, float(delay))
+
+
+class ToolError(DurablyError):
+    """Raise it in a tool to hand the message to the model as an error result. It is not retried."""
+
+
+class ModelError(DurablyError):
+    """A model provider refused or failed.
+
+    Attributes:
+        provider: Such as ``"anthropic"``.
+        model: The model that was asked.
+        status: The HTTP status, or ``None`` where there was no answer.
+        request_id: The provider's own id of the request, or ``None``.
+        retriable: Whether the same request may succeed later.
+        retry_after: Seconds the provider asked to wait, or ``None``.
+    """
+
+    fields = ("message", "provider", "model", "status", "request_id", "retriable", "retry_after")
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str,
+        model: str,
+        status: int | None = None,
+        request_id: str | None = None,
+        retriable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.request_id = request_id
+        self.retriable = retriable
+        self.retry_after = retry_after
+
+
+class ContextWindowExceededError(ModelError):
+    """The conversation is longer than the model can read."""
+
+
+class NonDeterminismError(DurablyError):
+    """The code asked for something else than what this run recorded at the same place.
+
+    Attributes:
+        step: The key of the step.
+        recorded: What the journal holds there, in words.
+        asked: What the code asked for, in words.
+    """
+
+    fields = ("step", "recorded", "asked")
+
+    def __init__(self, *, step: str, recorded: str, asked: str) -> None:
+        super().__init__(
+            f"the code does not match what this run recorded at step {step!r}: recorded {recorded}, the code asked "
+            f"for {asked}. Usual causes: the function was changed while this run was in flight, or it decides by "
+            "something that is not recorded (the clock, randomness, the environment, the order of a set). Move the "
+            "decision into a step, or let old runs end on the old code."
+        )
+        self.step = step
+        self.recorded = recorded
+        self.asked = asked
+
+
+class NestedStepError(DurablyError):
+    """A step was started inside the body of another step."""
+
+    fields = ("step", "inside")
+
+    def __init__(self, *, step: str, inside: str) -> None:
+        super().__init__(
+            f"step {step!r} was started inside the body of step {inside!r}. A body runs as one unit and cannot hold "
+            "steps: return from the body first and start the step from the function, or use step.invoke."
+        )
+        self.step = step
+        self.inside = inside
+
+
+class ConcurrentStepError(DurablyError):
+    """Two steps of one branch ran at the same time, so their order would depend on luck."""
+
+    fields = ("step",)
+
+    def __init__(self, *, step: str) -> None:
+        super().__init__(
+            f"step {step!r} was started while another step of the same branch was still running. Steps run one "
+            "after another; to run several at once use step.gather(lambda: step.run(...), lambda: step.run(...)), "
+            "not asyncio.gather or a task."
+        )
+        self.step = step
+
+
+class SerializationError(DurablyError):
+    """A value cannot be written as JSON and read back as the same type."""
+
+    fields: ClassVar[tuple[str, ...]] = ("step", "message")
+
+    def __init__(self, message: str, *, step: str) -> None:
+        DurablyError.__init__(self, f"step {step!r}: {message}" if step else message)
+        self.step = step
+        self.message = message
+
+
+class PayloadTooLargeError(SerializationError):
+    """A value is larger than the backend can keep.
+
+    Attributes:
+        size: Its size in bytes, as JSON.
+        limit: The largest size that is allowed, in bytes.
+    """
+
+    fields = ("step", "size", "limit")
+
+    def __init__(self, *, step: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"the value has {size:,} bytes as JSON, the limit is {limit:,}. Store it elsewhere (a file, a bucket) "
+            "and return its name.",
+            step=step,
+        )
+        self.size = size
+        self.limit = limit
+
+
+class StaleRunError(DurablyError):
+    """This worker lost the run to another one; what it tried to write was refused."""
+
+    fields = ("run_id", "fence")
+
+    def __init__(self, *, run_id: str, fence: int) -> None:
+        super().__init__(
+            f"run {run_id} is owned by another worker or has ended: the write with fencing token {fence} was refused"
+        )
+        self.run_id = run_id
+        self.fence = fence
+
+
+class RunNotFoundError(DurablyError):
+    """No run has this id."""
+
+    fields = ("run_id",)
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"there is no run {run_id!r} in this backend")
+        self.run_id = run_id
+
+
+class UnsupportedFeatureError(DurablyError):
+    """The backend cannot do this at all. See ``Backend.capabilities``."""
+
+    fields = ("backend", "feature", "reason")
+
+    def __init__(self, *, backend: str, feature: str, reason: str) -> None:
+        super().__init__(f"the {backend} backend does not support {feature}: {reason}")
+        self.backend = backend
+        self.feature = feature
+        self.reason = reason
+
+
+class Signal(BaseException):
+    """Unwinds a run's code. Not an ``Exception``, so that ``except Exception`` cannot swallow it."""
+
+
+class SuspendSignal(Signal):
+    """The run leaves memory here and goes on later, from its records."""
+
+
+class CancelSignal(Signal):
+    """The run was cancelled; nothing it does from here on is kept."""
+
+
+def is_retriable(error: BaseException) -> bool:
+    """Whether another attempt may help: an error of ours says so itself, any other is retried."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_retriable(each) for each in error.exceptions)
+    return error.retriable if isinstance(error, DurablyError) else True
+
+
+def error_to_json(error: BaseException) -> dict[str, Any]:
+    """The JSON form of any exception: its class name, its text, and the fields if it is one of ours."""
+    if isinstance(error, DurablyError):
+        return {"type": type(error).__name__, **{name: getattr(error, name) for name in error.fields}}
+    if isinstance(error, BaseExceptionGroup):
+        parts = "; ".join(f"{type(each).__name__}: {each}" for each in error.exceptions)
+        return {"type": type(error).__name__, "message": f"{error.message}: {parts}"}
+    return {"type": type(error).__name__, "message": str(error)}
+
+
+def error_from_json(data: dict[str, Any]) -> DurablyError:
+    """Rebuild an error from :func:`error_to_json`. A foreign class comes back as ``NonRetriableError``."""
+    cls = DurablyError._classes.get(data["type"])
+    if cls is None:
+        return NonRetriableError(f"{data['type']}: {data.get('message', '')}")
+    return cls(**{name: data[name] for name in cls.fields})

@@ -1,0 +1,180 @@
+"""The durable function: how one is defined, and the options it is run with."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict
+
+from durably.core.context import Context
+from durably.core.errors import DefinitionError
+from durably.core.events import Event
+from durably.core.history import History
+from durably.core.reference import FunctionRef
+from durably.core.retry import RetryPolicy
+
+__all__ = ["FailedRun", "Function", "FunctionOptions", "Singleton", "function"]
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+Handler = Callable[[Context[In]], Awaitable[Out]]
+
+
+@dataclass(frozen=True)
+class Singleton:
+    """At most one live run for each value of a key.
+
+    Args:
+        key: Dotted path in the input to the value, such as ``"session_key"``; empty: one live run of the function.
+        mode: ``"cancel"`` cancels the older run, ``"skip"`` drops the newer one.
+    """
+
+    key: str = ""
+    mode: Literal["cancel", "skip"] = "cancel"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("cancel", "skip"):
+            raise DefinitionError(f"Singleton mode {self.mode!r}: use 'cancel' or 'skip'")
+
+
+class FailedRun(BaseModel):
+    """The input of an ``on_failure`` function.
+
+    Attributes:
+        run_id: The run that failed.
+        function: The id of its function.
+        event: What had started it.
+        error: Its error: ``type``, ``message`` and, for errors of this library, their fields.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    function: str
+    event: Event
+    error: dict[str, Any]
+
+
+class FunctionOptions(TypedDict, total=False):
+    """How a function, or an agent, is run.
+
+    Keys:
+        triggers: Names of the events that start it.
+        retries: How often a failed attempt, of the function or of a step, is tried again. Default 3.
+        retry_policy: The delays between attempts.
+        singleton: One live run a key.
+        on_failure: Runs once when a run has failed for good.
+    """
+
+    triggers: Sequence[str]
+    retries: int
+    retry_policy: RetryPolicy
+    singleton: Singleton | None
+    on_failure: Callable[[Context[FailedRun]], Awaitable[Any]] | None
+
+
+class Function(FunctionRef[In, Out]):
+    """Durable code with an id. Made by :func:`function`; an agent is one too.
+
+    Args:
+        id: Unique in a backend.
+        handler: The code.
+        input_type: What the event's data is validated to.
+        output_type: What the result is rebuilt to.
+        uses: Functions it calls, registered along with it.
+        options: See :class:`FunctionOptions`.
+    """
+
+    handler: Handler[In, Out]
+    triggers: tuple[str, ...]
+    retries: int
+    retry_policy: RetryPolicy
+    singleton: Singleton | None
+    on_failure: Function[FailedRun, Any] | None
+    uses: tuple[Function[Any, Any], ...]
+
+    def __init__(
+        self,
+        id: str,
+        handler: Handler[In, Out],
+        *,
+        input_type: Any = Any,
+        output_type: Any = Any,
+        uses: Sequence[Function[Any, Any]] = (),
+        **options: Unpack[FunctionOptions],
+    ) -> None:
+        super().__init__(id, input_type=input_type, output_type=output_type)
+        triggers = options.get("triggers", ())
+        retries = options.get("retries", 3)
+        if isinstance(triggers, str) or not all(isinstance(name, str) and name for name in triggers):
+            raise DefinitionError(f"function {id!r}: triggers is a list of event names, such as ['order/paid']")
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
+        handle_failure = options.get("on_failure")
+        on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
+        vars(self).update(
+            handler=handler,
+            triggers=tuple(triggers),
+            retries=retries,
+            retry_policy=options.get("retry_policy", RetryPolicy()),
+            singleton=options.get("singleton"),
+            on_failure=on_failure,
+            uses=(*uses, *([on_failure] if on_failure else [])),
+        )
+
+    def restore(self, result: Out, history: History) -> Out:
+        """What a caller gets for a recorded result. An agent adds what its record leaves out."""
+        return result
+
+
+def function(
+    id: str, **options: Unpack[FunctionOptions]
+) -> Callable[[Callable[[Context[In]], Awaitable[Out]]], Function[In, Out]]:
+    """Make a coroutine function durable.
+
+    Args:
+        id: Unique in a backend; it names the function in every record, so do not change it while runs are live.
+        options: See :class:`FunctionOptions`.
+
+    Raises:
+        DefinitionError: If the function does not take exactly one argument annotated ``Context[...]``, is not
+            ``async def``, or an annotation has no JSON form.
+    """
+    names = sys._getframe(1).f_locals  # so that types that stand beside the function in a test are found
+
+    def decorate(handler: Callable[[Context[In]], Awaitable[Out]]) -> Function[In, Out]:
+        where = f"function {id!r}"
+        if not inspect.iscoroutinefunction(handler):
+            raise DefinitionError(f"{where} must be written with 'async def'")
+        hints = resolve_hints(handler, names, where)
+        parameters = list(inspect.signature(handler).parameters)
+        context = hints.get(parameters[0]) if len(parameters) == 1 else None
+        if context is not Context and get_origin(context) is not Context:
+            raise DefinitionError(
+                f"{where} must take one argument, annotated with its input's type: 'async def f(ctx: Context[Order])', "
+                "or 'ctx: Context[Any]' for any JSON"
+            )
+        (input_type,) = get_args(context) or (Any,)
+        return Function(id, handler, input_type=input_type, output_type=hints.get("return", Any), **options)
+
+    return decorate
+
+
+def resolve_hints(fn: Callable[..., Any], names: dict[str, Any], where: str) -> dict[str, Any]:
+    """The annotations of a function as types.
+
+    Raises:
+        DefinitionError: If one of them names something that does not exist.
+    """
+    try:
+        return get_type_hints(fn, localns=names, include_extras=True)
+    except NameError as error:
+        raise DefinitionError(
+            f"{where}: an annotation cannot be resolved ({error}). Import the name at run time, not only under "
+            "TYPE_CHECKING"
+        ) from None

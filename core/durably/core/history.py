@@ -1,0 +1,185 @@
+"""What is kept of a run: its step records, one model for every backend, JSON Lines on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from durably.core.errors import SerializationError
+
+__all__ = ["SCHEMA_VERSION", "History", "Kind", "RecordStatus", "StepRecord"]
+
+SCHEMA_VERSION = 1
+"""The version every record is written with. Raise it with a change of shape, and teach `_upgrade` the old one."""
+
+Kind = Literal["run", "step", "invoke", "send_event", "sleep", "wait_for_event"]
+RecordStatus = Literal["started", "retrying", "completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One committed fact about a run. Records are only ever appended.
+
+    The first record of a run has kind ``run`` and status ``started``, and its last, once it has ended, kind
+    ``run`` and status ``completed``, ``failed`` or ``cancelled``.
+
+    Attributes:
+        run_id: The run.
+        seq: Its position in the run, from 0.
+        key: The step key; empty for a record of the run itself.
+        kind: What was recorded.
+        status: ``started`` (an invoke, a sleep, a wait or an at-most-once body has begun), ``retrying`` (an attempt
+            failed), ``completed`` or ``failed`` (final), ``cancelled`` (the run only).
+        attempt: The number of the attempt, from 1.
+        name: What ran: the body's or the function's name, or the event's name.
+        input: The arguments as JSON text, or their digest. What a replay compares.
+        output: The value as JSON text, or ``None``.
+        error: The error as JSON data, or ``None``.
+        due: Seconds since 1970 of the next thing to happen (a wake-up, a timeout, the next attempt), or ``None``.
+        at: Seconds since 1970 of the commit.
+        took: Seconds from the attempt's start to its commit.
+        v: The version of this shape.
+    """
+
+    run_id: str
+    seq: int
+    key: str
+    kind: Kind
+    status: RecordStatus
+    attempt: int = 1
+    name: str = ""
+    input: str = ""
+    output: str | None = None
+    error: dict[str, Any] | None = None
+    due: float | None = None
+    at: float = 0.0
+    took: float = 0.0
+    v: int = SCHEMA_VERSION
+
+    @property
+    def final(self) -> bool:
+        """Whether this record settles its step, or its run."""
+        return self.status in ("completed", "failed", "cancelled")
+
+    @property
+    def value(self) -> Any:
+        """The output as plain JSON data."""
+        return None if self.output is None else json.loads(self.output)
+
+    @property
+    def step_id(self) -> str:
+        """The id the caller gave: the key without its branch and number."""
+        return self.key.rpartition("/")[2].partition(":")[0]
+
+    def to_json(self) -> str:
+        """One line of JSON; fields that hold their default are left out."""
+        data = {name: value for name, value in asdict(self).items() if value != _DEFAULTS.get(name, _MISSING)}
+        return json.dumps({"v": self.v, **data}, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> StepRecord:
+        """Read one line.
+
+        Raises:
+            SerializationError: If it is not a record, or one of a newer version than this library knows.
+        """
+        try:
+            data = json.loads(line)
+            return cls(**_upgrade(data))
+        except (ValueError, TypeError) as error:
+            raise SerializationError(f"not a step record: {error}: {line[:200]}", step="") from error
+
+
+_MISSING = object()
+_DEFAULTS = {field.name: field.default for field in fields(StepRecord)}
+
+
+def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
+    version = data.get("v")
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        raise SerializationError(
+            f"the record has schema version {version!r}, this library reads 1 to {SCHEMA_VERSION}: upgrade durably",
+            step=str(data.get("key", "")),
+        )
+    return data
+
+
+class History(Sequence[StepRecord]):
+    """The records of one run, in order.
+
+    Args:
+        records: All of them, from ``seq`` 0.
+    """
+
+    def __init__(self, records: Iterable[StepRecord]) -> None:
+        self.records = tuple(records)
+
+    @property
+    def run_id(self) -> str:
+        """The run these records belong to."""
+        return self.records[0].run_id
+
+    @property
+    def function(self) -> str:
+        """The id of the function that ran."""
+        return self.records[0].name
+
+    @property
+    def status(self) -> RecordStatus:
+        """``started`` while the run is live, else how it ended."""
+        last = self.records[-1]
+        return last.status if last.kind == "run" and last.final else "started"
+
+    def steps(self) -> list[StepRecord]:
+        """The settled steps, in the order they were committed."""
+        return [record for record in self.records if record.final and record.kind != "run"]
+
+    def to_jsonl(self) -> str:
+        """JSON Lines, one record a line."""
+        return "".join(record.to_json() + "\n" for record in self.records)
+
+    @classmethod
+    def from_jsonl(cls, text: str) -> History:
+        """Read what :meth:`to_jsonl` wrote.
+
+        Raises:
+            SerializationError: If a line is not a record, or records are missing or out of order.
+        """
+        history = cls(StepRecord.from_json(line) for line in text.splitlines() if line.strip())
+        if not history.records:
+            raise SerializationError("an empty history: a run has at least its first record", step="")
+        for position, record in enumerate(history.records):
+            if record.seq != position or record.run_id != history.run_id:
+                raise SerializationError(
+                    f"record {position} of run {history.run_id} is missing: found number {record.seq} of run "
+                    f"{record.run_id} in its place",
+                    step=record.key,
+                )
+        return history
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON Lines to a file."""
+        Path(path).write_text(self.to_jsonl(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> History:
+        """Read a file that :meth:`save` wrote."""
+        return cls.from_jsonl(Path(path).read_text(encoding="utf-8"))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[StepRecord]:
+        return iter(self.records)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.records[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and self.records == other.records
+
+    def __hash__(self) -> int:
+        return hash(self.run_id)

@@ -1,0 +1,161 @@
+"""The agent loop: think, act, observe, until the model answers in text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from durably.core.context import Logger
+from durably.core.errors import SerializationError
+from durably.core.messages import (
+    AssistantMessage,
+    ContentPart,
+    Message,
+    ToolCall,
+    ToolResultMessage,
+    Transcript,
+    UserMessage,
+    user,
+)
+from durably.core.model import ModelResponse, Usage
+from durably.core.result import AgentResult, AgentStopReason
+from durably.core.serialization import Codec
+from durably.core.steps import StepAPI
+from durably.core.tools import Tool, ToolOutcome
+
+__all__ = ["AgentParts", "create_agent_loop"]
+
+FEW_TURNS = 2
+"""From this many turns left on, the model is told."""
+
+AgentLoop = Callable[[StepAPI, Logger | None], Coroutine[Any, Any, AgentResult]]
+
+
+class AgentParts(Protocol):
+    """What the loop needs of an agent. The three methods are bodies of steps."""
+
+    @property
+    def tools(self) -> Mapping[str, Tool]: ...
+    @property
+    def max_iterations(self) -> int: ...
+    @property
+    def model_timeout(self) -> float | None: ...
+    @property
+    def output_codec(self) -> Codec | None: ...
+    async def load_context(self) -> str: ...
+    async def load_history(self, session_key: str | None) -> list[Message]: ...
+    async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
+
+
+def create_agent_loop(
+    agent: AgentParts, message: str | list[ContentPart], *, session_key: str | None = None
+) -> AgentLoop:
+    """The loop of one agent and one message, to be run by any function that has steps.
+
+    Args:
+        agent: The agent.
+        message: What the user says.
+        session_key: The conversation to go on with, for an agent with ``sessions``.
+
+    Returns:
+        ``async (step, logger) -> AgentResult``. It holds no state: called again on replay, it takes the same way.
+    """
+
+    async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
+        system = await step.run("load-context", agent.load_context)
+        history = await step.run("load-history", agent.load_history, session_key)
+        transcript = Transcript(system, _with_message(history, UserMessage(content=message)))
+        progress = _Progress(transcript)
+        for turns_left in range(agent.max_iterations, 0, -1):
+            hint = turns_left if turns_left <= FEW_TURNS else None
+            response = await step.run("think", agent.think, transcript, hint, timeout=agent.model_timeout)
+            progress.count(response)
+            transcript.append(response.message)
+            calls = response.message.tool_calls
+            if calls:
+                if logger:
+                    logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
+                transcript.extend(await _act(agent, step, calls))
+            elif response.stop_reason == "pause":
+                continue
+            elif response.stop_reason == "refusal":
+                return progress.result("refused")
+            elif (complaint := progress.parse(agent.output_codec, response.message)) is None:
+                return progress.result("completed")
+            else:
+                transcript.append(user(complaint))
+        return progress.result("max_iterations")
+
+    return run_loop
+
+
+def _with_message(history: list[Message], message: UserMessage) -> list[Message]:
+    # A function that saved the incoming message before the loop finds it at the end of the history.
+    return history if history and history[-1] == message else [*history, message]
+
+
+async def _act(agent: AgentParts, step: StepAPI, calls: list[ToolCall]) -> list[ToolResultMessage]:
+    """Answer the calls of one turn, concurrently if there are several; results come in the order of the calls."""
+    if len(calls) == 1:
+        outcomes: tuple[ToolOutcome, ...] = (await _answer(agent, step, calls[0]),)
+    else:
+        outcomes = await step.gather(*(partial(_answer, agent, step, call) for call in calls))
+    return [
+        ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
+        for call, outcome in zip(calls, outcomes, strict=True)
+    ]
+
+
+async def _answer(agent: AgentParts, step: StepAPI, call: ToolCall) -> ToolOutcome:
+    tool = agent.tools.get(call.name)
+    if tool is None:
+        known = ", ".join(agent.tools) or "none"
+        return ToolOutcome(content=f"there is no tool {call.name!r}; the tools are: {known}", is_error=True)
+    complaint = tool.check(call)
+    if complaint is not None:
+        return ToolOutcome(content=complaint, is_error=True)
+    return await tool.act(step, call)
+
+
+class _Progress:
+    """What a result says of the turns so far, counted from recorded responses alone."""
+
+    def __init__(self, transcript: Transcript) -> None:
+        self._transcript = transcript
+        self._first = len(transcript.messages) - 1
+        self._usage = Usage()
+        self._cost: float | None = 0.0
+        self._text = ""
+        self._output: object = None
+        self._tool_calls = 0
+        self.iterations = 0
+
+    def count(self, response: ModelResponse) -> None:
+        self.iterations += 1
+        self._usage += response.usage
+        self._cost = None if self._cost is None or response.cost is None else self._cost + response.cost
+        self._tool_calls += len(response.message.tool_calls)
+        self._text = response.message.text or self._text
+
+    def parse(self, codec: Codec | None, message: AssistantMessage) -> str | None:
+        """Take the final answer; what is wrong with it, in words for the model, or ``None``."""
+        if codec is None:
+            return None
+        try:
+            self._output = codec.decode(message.text, step="think")
+        except SerializationError:
+            return f"The answer must be JSON of this schema, and nothing else: {codec.json_schema()}"
+        return None
+
+    def result(self, stop_reason: AgentStopReason) -> AgentResult:
+        result = AgentResult(
+            text=self._text,
+            output=self._output,
+            iterations=self.iterations,
+            tool_calls=self._tool_calls,
+            usage=self._usage,
+            cost=self._cost,
+            stop_reason=stop_reason,
+        )
+        return result.with_messages(self._transcript.messages[self._first :])

@@ -1,0 +1,193 @@
+"""Reading a run back from its records, and noticing when the code asks for something else.
+
+`Recorded` is what an engine consults before it runs anything. `RecordedSteps` is a whole engine that has nothing
+but records: it can only repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from durably.core.body import Body
+from durably.core.errors import NonDeterminismError, error_from_json
+from durably.core.events import Event
+from durably.core.history import Kind, StepRecord
+from durably.core.keys import Branch, KeyedSteps, Scope
+from durably.core.reference import FunctionRef
+from durably.core.serialization import Codec, codec_for, encode_input
+
+__all__ = ["EVENT_IDS", "MAYBE_EVENT", "NOTHING", "Recorded", "RecordedSteps", "invoke_input", "settle"]
+
+
+class Recorded:
+    """The records of a run by step key, and the order in which each scope met its steps.
+
+    Args:
+        records: All records of the run so far.
+    """
+
+    def __init__(self, records: Iterable[StepRecord]) -> None:
+        self._last: dict[str, StepRecord] = {}
+        self._failures: dict[str, int] = {}
+        self._order: dict[str, list[str]] = {"": []}
+        for record in records:
+            self.add(record)
+
+    def add(self, record: StepRecord) -> None:
+        """Take one more record into account."""
+        key = record.key
+        if not key:
+            return
+        if key not in self._last:
+            self._list(key)
+        self._last[key] = record
+        if record.status == "retrying":
+            self.add_failure(key)
+
+    def add_failure(self, key: str) -> None:
+        """Count one more failed attempt of a step."""
+        self._failures[key] = self._failures.get(key, 0) + 1
+
+    def _list(self, key: str) -> None:
+        prefix = key[: key.rfind("/") + 1]
+        if prefix not in self._order:
+            self._order[prefix] = []
+            gather_key = prefix[: prefix.rindex("[")]
+            parent = gather_key[: gather_key.rfind("/") + 1]
+            if gather_key not in self._order.get(parent, ()):
+                self._list(gather_key)
+        self._order[prefix].append(key)
+
+    def failures(self, key: str) -> int:
+        """How many attempts of a step failed and were to be retried."""
+        return self._failures.get(key, 0)
+
+    def exhausted(self, scope: Scope) -> bool:
+        """Whether this scope has nothing left to replay."""
+        return scope.position >= len(self._order.get(scope.prefix, ()))
+
+    def take(self, scope: Scope, key: str, kind: Kind, input: str) -> StepRecord | None:
+        """The last record of the step the code asks for now, or ``None`` if it is new.
+
+        Raises:
+            NonDeterminismError: If the run recorded something else at this place.
+        """
+        order = self._order.get(scope.prefix)
+        if order is None or scope.position >= len(order):
+            return None
+        expected = order[scope.position]
+        if expected != key:
+            raise NonDeterminismError(step=expected, recorded=self._describe(expected), asked=f"{kind} {key!r}")
+        record = self._last[key]
+        if record.kind != kind:
+            raise NonDeterminismError(step=key, recorded=self._describe(key), asked=f"{kind} {key!r}")
+        if record.input != input:
+            raise NonDeterminismError(
+                step=key, recorded=f"the input {record.input or 'nothing'}", asked=f"the input {input or 'nothing'}"
+            )
+        scope.position += 1
+        if record.final:
+            scope.window = max(scope.window, record.seq + 1)
+        return record
+
+    def take_gather(self, scope: Scope, key: str, branches: int) -> None:
+        """Check a ``gather`` against what was recorded of its branches.
+
+        Raises:
+            NonDeterminismError: If the run recorded something else here, or more branches.
+        """
+        order = self._order.get(scope.prefix)
+        if order is None or scope.position >= len(order):
+            return
+        expected = order[scope.position]
+        if expected != key:
+            raise NonDeterminismError(step=expected, recorded=self._describe(expected), asked=f"gather {key!r}")
+        scope.position += 1
+        for prefix in self._order:
+            if prefix.startswith(f"{key}[") and int(prefix[len(key) + 1 :].partition("]")[0]) >= branches:
+                raise NonDeterminismError(
+                    step=self._order[prefix][0], recorded=f"the branch {prefix!r}", asked=f"{branches} branches"
+                )
+
+    def check_end(self, scope: Scope) -> None:
+        """Check that the code did not end, or a branch of it, with recorded steps left over.
+
+        Raises:
+            NonDeterminismError: If it did.
+        """
+        if not self.exhausted(scope):
+            left = self._order[scope.prefix][scope.position]
+            raise NonDeterminismError(step=left, recorded=self._describe(left), asked="the end, without this step")
+
+    def _describe(self, key: str) -> str:
+        record = self._last.get(key)
+        return f"gather {key!r}" if record is None else f"{record.kind} {key!r}"
+
+
+def settle(record: StepRecord, codec: Codec) -> Any:
+    """What a final record gives its caller: the value, or the error raised anew."""
+    if record.error is not None:
+        raise error_from_json(record.error)
+    return codec.decode(record.output, step=record.key) if record.output is not None else None
+
+
+class RecordedSteps(KeyedSteps):
+    """Steps that are only read back. Used to derive things from a history without storing them twice.
+
+    Args:
+        records: A run's records.
+    """
+
+    def __init__(self, records: Iterable[StepRecord]) -> None:
+        super().__init__()
+        self._recorded = Recorded(records)
+
+    def _take(self, scope: Scope, key: str, kind: Kind, input: str, codec: Codec) -> Any:
+        record = self._recorded.take(scope, key, kind, input)
+        if record is None or not record.final:
+            raise NonDeterminismError(step=key, recorded="nothing", asked=f"{kind} {key!r}")
+        return settle(record, codec)
+
+    async def _run(self, scope: Scope, body: Body) -> Any:
+        return self._take(scope, body.key, "step", encode_input(body.args, step=body.key), body.codec)
+
+    async def _invoke(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
+    ) -> Any:
+        return self._take(scope, key, "invoke", invoke_input(key, function, data), function.output)
+
+    async def _send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        ids: list[str] = self._take(scope, key, "send_event", encode_input(events, step=key), EVENT_IDS)
+        return ids
+
+    async def _sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+        self._take(scope, key, "sleep", encode_input((duration, until), step=key), NOTHING)
+
+    async def _wait_for_event(
+        self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
+    ) -> Event | None:
+        event: Event | None = self._take(
+            scope, key, "wait_for_event", encode_input((name, match, timeout), step=key), MAYBE_EVENT
+        )
+        return event
+
+    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        self._recorded.take_gather(scope, key, len(branches))
+        outcomes: list[Any] = []
+        for branch in branches:
+            try:
+                outcomes.append(await branch())
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
+
+
+EVENT_IDS = codec_for(list[str])
+MAYBE_EVENT = codec_for(Event | None)
+NOTHING = codec_for(None)
+
+
+def invoke_input(key: str, function: FunctionRef[Any, Any], data: Any) -> str:
+    """What an ``invoke`` records of its arguments."""
+    return f"{function.id},{encode_input((data,), step=key)}"

@@ -1,0 +1,187 @@
+"""Values to JSON text and back: the only place that decides what a record may hold.
+
+Every value a caller gets from a step has passed through here, in the first run as on replay, so the two
+cannot differ.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any, Protocol, get_type_hints, runtime_checkable
+from weakref import WeakKeyDictionary
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from durably.core.errors import DefinitionError, PayloadTooLargeError, SerializationError
+
+__all__ = ["Codec", "Digested", "codec_for", "digest", "encode_input", "return_type"]
+
+INPUT_TEXT_LIMIT = 256
+"""Inputs longer than this many characters are kept as a digest."""
+
+_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
+
+
+@runtime_checkable
+class Digested(Protocol):
+    """An argument that knows its own digest, so that a long conversation is not hashed again at every turn."""
+
+    def __digest__(self) -> str:
+        """A short text that is equal exactly when the value is."""
+        ...
+
+
+class Codec:
+    """Writes and reads values of one type."""
+
+    def __init__(self, tp: Any) -> None:
+        self.type = tp
+        self._adapter: TypeAdapter[Any] = _adapter(tp)
+
+    def encode(self, value: Any, *, step: str, limit: int | None = None) -> str:
+        """JSON text of a value.
+
+        Raises:
+            SerializationError: If it has no JSON form, or holds NaN or an infinity.
+            PayloadTooLargeError: If it has more than ``limit`` bytes.
+        """
+        try:
+            data = self._adapter.dump_json(value, warnings=False)
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            raise SerializationError(_advice(value, error), step=step) from error
+        if limit is not None and len(data) > limit:
+            raise PayloadTooLargeError(step=step, size=len(data), limit=limit)
+        if b"NaN" in data or b"Infinity" in data:
+            _refuse_nan(data, step)
+        return data.decode()
+
+    def decode(self, text: str, *, step: str) -> Any:
+        """The value of a JSON text.
+
+        Raises:
+            SerializationError: If the text is not one of this type.
+        """
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            raise SerializationError(
+                f"the recorded JSON cannot be read back as {_name(self.type)}: {_first(error)}. The body must "
+                "return what its return annotation says; change one of the two, or pass output_type=",
+                step=step,
+            ) from error
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON schema of this type."""
+        return self._adapter.json_schema()
+
+    def validate(self, value: Any, *, what: str) -> Any:
+        """A value brought to this type, for data that comes from outside.
+
+        Raises:
+            SerializationError: If it does not fit; the message names the field.
+        """
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            raise SerializationError(f"{what} is not {_name(self.type)}: {_first(error)}", step="") from error
+
+
+def _adapter(tp: Any) -> TypeAdapter[Any]:
+    try:
+        try:
+            return TypeAdapter(tp, config=_CONFIG)
+        except PydanticUserError as error:
+            if error.code != "type-adapter-config-unused":
+                raise
+            return TypeAdapter(tp)  # a model, dataclass or TypedDict brings its own configuration
+    except Exception as error:
+        raise DefinitionError(
+            f"{_name(tp)} cannot be written as JSON: {error}. Use JSON types, dataclasses, TypedDicts or pydantic "
+            "models in annotations of durable code"
+        ) from error
+
+
+_codecs: dict[Any, Codec] = {}
+
+
+def codec_for(tp: Any) -> Codec:
+    """The codec of a type, made once.
+
+    Raises:
+        DefinitionError: If pydantic cannot make a schema for it.
+    """
+    try:
+        codec = _codecs.get(tp)
+    except TypeError:  # an unhashable annotation, such as Annotated[..., {}]
+        return Codec(tp)
+    if codec is None:
+        codec = _codecs[tp] = Codec(tp)
+    return codec
+
+
+_return_types: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def return_type(fn: Callable[..., Any]) -> Any:
+    """The return annotation of a callable, or ``Any`` where it has none."""
+    function = getattr(fn, "__func__", fn)
+    with suppress(KeyError, TypeError):
+        return _return_types[function]
+    annotated = function if inspect.isroutine(function) else getattr(type(fn), "__call__", fn)  # noqa: B004
+    if "return" not in getattr(annotated, "__annotations__", ()):
+        return Any
+    try:
+        hint = get_type_hints(annotated, include_extras=True)["return"]
+    except NameError as error:
+        raise DefinitionError(
+            f"the return annotation of {_name(fn)} cannot be resolved ({error}): pass output_type= to the step"
+        ) from None
+    with suppress(TypeError):  # a callable that cannot be referred to weakly is simply looked at again
+        _return_types[function] = hint
+    return hint
+
+
+def digest(text: str | bytes) -> str:
+    """16 hexadecimal digits: enough to notice a change, not meant to stop an attacker."""
+    return blake2b(text.encode() if isinstance(text, str) else text, digest_size=8).hexdigest()
+
+
+def encode_input(args: Sequence[Any], *, step: str) -> str:
+    """What a record keeps of a body's arguments: their JSON, or its digest where that is long."""
+    if not args:
+        return ""
+    parts = [f'"#{arg.__digest__()}"' if hasattr(arg, "__digest__") else _any.encode(arg, step=step) for arg in args]
+    text = ",".join(parts)
+    return text if len(text) <= INPUT_TEXT_LIMIT else f"#{digest(text)} of {len(text)} characters"
+
+
+_any = codec_for(Any)
+
+
+def _refuse_nan(data: bytes, step: str) -> None:
+    def refuse(constant: str) -> None:
+        raise SerializationError(f"{constant} has no JSON form: return None or a string instead", step=step)
+
+    json.loads(data, parse_constant=refuse)
+
+
+def _advice(value: Any, error: Exception) -> str:
+    return (
+        f"a value of type {_name(type(value))} cannot be written as JSON ({error}). Return JSON types, dataclasses or "
+        "pydantic models; give clients and connections to the backend as resources="
+    )
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in detail["loc"])
+    return f"{where}: {detail['msg']}" if where else detail["msg"]
+
+
+def _name(tp: Any) -> str:
+    return str(getattr(tp, "__name__", tp))

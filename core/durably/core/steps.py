@@ -1,0 +1,236 @@
+"""The port the agent loop is written against: three primitives, and four conveniences on top of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple, overload
+
+from durably.core.events import Event
+from durably.core.ids import derive_id
+from durably.core.reference import FunctionRef
+
+__all__ = ["Duration", "Point", "PointName", "Probe", "StepAPI", "StepInfo", "current_step"]
+
+T = TypeVar("T")
+In = TypeVar("In")
+Out = TypeVar("Out")
+Ts = TypeVarTuple("Ts")
+
+Duration = float | timedelta
+"""Seconds, or a ``timedelta``."""
+
+PointName = str
+"""A named place where the harness can inject a fault; ``durably.testing.faults`` lists them."""
+
+
+class Point(NamedTuple):
+    """One passage of an engine through a named point.
+
+    Attributes:
+        name: Such as ``"after_effect"``.
+        function: The id of the function that runs.
+        run_id: Its run.
+        key: The step key; empty for a point of the run itself.
+    """
+
+    name: PointName
+    function: str
+    run_id: str
+    key: str
+
+
+Probe = Callable[[Point], Awaitable[None] | None]
+"""Called at each point when set on a backend. It may raise a ``Signal``, kill the process, or wait."""
+
+
+class StepInfo:
+    """What a body may know about the step it runs in. See :func:`current_step`.
+
+    Attributes:
+        run_id: The run.
+        key: The step key, such as ``"tool-charge:1"``.
+        attempt: The number of this execution, from 1; no two executions of a step see the same.
+        resources: What the backend was given by name as ``resources=``. Never recorded.
+    """
+
+    __slots__ = ("_beat", "attempt", "key", "resources", "run_id")
+
+    def __init__(
+        self, run_id: str, key: str, attempt: int, resources: Mapping[str, Any], beat: Callable[[], None] | None
+    ) -> None:
+        self.run_id = run_id
+        self.key = key
+        self.attempt = attempt
+        self.resources = resources
+        self._beat = beat
+
+    @property
+    def idempotency_key(self) -> str:
+        """32 hexadecimal digits: the same for every execution of this step, different for every other step.
+
+        Hand it to whatever has the effect (a payment provider, a table with a unique column), so that a second
+        execution changes nothing.
+        """
+        return derive_id("effect", self.run_id, self.key)
+
+    def heartbeat(self) -> None:
+        """Tell the engine that a long body is alive. Call it now and then in bodies that take minutes."""
+        if self._beat is not None:
+            self._beat()
+
+
+_current: ContextVar[StepInfo | None] = ContextVar("durably_current_step", default=None)
+
+
+def current_step() -> StepInfo:
+    """The step whose body is running.
+
+    Raises:
+        RuntimeError: If no body is running.
+    """
+    info = _current.get()
+    if info is None:
+        raise RuntimeError("current_step() was called outside the body of a step; in a function use ctx instead")
+    return info
+
+
+class StepAPI(ABC):
+    """Durable steps. Every backend implements it; the agent loop and users' functions call it.
+
+    A step id names the step in this run. An id that is used again is numbered in program order: ``think``,
+    ``think:1``, ``think:2``.
+    """
+
+    @overload
+    async def run(
+        self,
+        step_id: str,
+        fn: Callable[[*Ts], Awaitable[T]],
+        *args: *Ts,
+        output_type: type[T] | None = None,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+        at_most_once: bool = False,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
+        step_id: str,
+        fn: Callable[[*Ts], T],
+        *args: *Ts,
+        output_type: type[T] | None = None,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+        at_most_once: bool = False,
+    ) -> T: ...
+    @abstractmethod  # type: ignore[misc]  # mypy cannot match *args: *Ts with *args: Any
+    async def run(
+        self,
+        step_id: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        output_type: Any = None,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+        at_most_once: bool = False,
+    ) -> Any:
+        """Run a body once and remember what it returned.
+
+        Args:
+            step_id: Names the step.
+            fn: The body, sync (run in a thread) or async.
+            args: Its arguments: JSON types, dataclasses or pydantic models.
+            output_type: The type of the value; left out, the body's return annotation.
+            retries: How often to retry a failed attempt; left out, the function's.
+            timeout: How long one attempt may take.
+            at_most_once: Never run the body twice: record that it starts, and fail with
+                :class:`~durably.core.StepInterruptedError` if a crash cuts it off. Not retried.
+
+        Returns:
+            The body's value, rebuilt from its JSON.
+
+        Raises:
+            StepError: If the attempts are used up; the same on replay.
+            SerializationError: If an argument or the value has no JSON form or is too large.
+        """
+
+    @abstractmethod
+    async def invoke(
+        self, step_id: str, function: FunctionRef[In, Out], data: In | None = None, *, timeout: Duration | None = None
+    ) -> Out:
+        """Call another durable function and wait for what it returns.
+
+        Args:
+            step_id: Names the step.
+            function: What to run; an agent is a function too.
+            data: Its input.
+            timeout: How long to wait at most; then the child is cancelled.
+
+        Raises:
+            InvokeError: If the child failed or was cancelled.
+            StepTimeoutError: If it took too long.
+        """
+
+    @abstractmethod
+    async def send_event(self, step_id: str, *events: Event) -> list[str]:
+        """Tell the world that something happened, now or at each event's ``ts``; never wait for what it starts.
+
+        Returns:
+            The ids of the events, in their order.
+        """
+
+    @abstractmethod
+    async def sleep(self, step_id: str, duration: Duration) -> None:
+        """Do nothing for a while. A crash does not make it longer."""
+
+    @abstractmethod
+    async def sleep_until(self, step_id: str, when: datetime | float) -> None:
+        """Do nothing until a moment: an aware ``datetime`` or seconds since 1970."""
+
+    @abstractmethod
+    async def wait_for_event(
+        self, step_id: str, name: str, *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
+    ) -> Event | None:
+        """Wait for the first event of this name that is received from now on.
+
+        Whoever will answer must be told after this wait was registered: by a branch of the same ``gather``.
+
+        Args:
+            step_id: Names the step.
+            name: The event's name.
+            match: Dotted paths in the event's data and the value that must be there, ``{"order.id": "7"}``.
+            timeout: How long to wait; left out, for ever.
+
+        Returns:
+            The event, or ``None`` when the time is up.
+        """
+
+    @overload
+    async def gather(self, branch: Callable[[], Awaitable[T]], /) -> tuple[T]: ...
+    @overload
+    async def gather(
+        self, first: Callable[[], Awaitable[T]], second: Callable[[], Awaitable[In]], /
+    ) -> tuple[T, In]: ...
+    @overload
+    async def gather(
+        self,
+        first: Callable[[], Awaitable[T]],
+        second: Callable[[], Awaitable[In]],
+        third: Callable[[], Awaitable[Out]],
+        /,
+    ) -> tuple[T, In, Out]: ...
+    @overload
+    async def gather(self, *branches: Callable[[], Awaitable[T]]) -> tuple[T, ...]: ...
+    @abstractmethod
+    async def gather(self, *branches: Callable[[], Awaitable[Any]]) -> tuple[Any, ...]:
+        """Run branches concurrently; each may hold any number of steps.
+
+        Returns:
+            Their results, in the order of the arguments.
+
+        Raises:
+            ExceptionGroup: With the errors of the branches that failed, once every branch has ended.
+        """

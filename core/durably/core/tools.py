@@ -1,0 +1,200 @@
+"""Tools: plain functions that a model may call."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, overload
+
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
+from pydantic.json_schema import PydanticJsonSchemaWarning
+
+from durably.core.errors import DefinitionError, StepError, ToolError
+from durably.core.function import Function, resolve_hints
+from durably.core.ids import check_step_id
+from durably.core.messages import ContentPart, FilePart, TextPart, ToolCall
+from durably.core.model import ToolSpec
+from durably.core.serialization import codec_for
+from durably.core.steps import Duration, StepAPI
+
+__all__ = ["Effect", "Tool", "ToolOutcome", "tool"]
+
+Effect = Literal["pure", "idempotent", "at_most_once"]
+"""What happens when a tool's body runs twice: nothing at all; nothing more, thanks to its idempotency key; or it must
+not happen, so that a crash in it is reported as *interrupted* instead of repeated."""
+
+
+class ToolOutcome(BaseModel):
+    """What a tool call came to; this is what the step ``tool-<name>`` records."""
+
+    model_config = ConfigDict(frozen=True)
+
+    content: str | list[ContentPart]
+    is_error: bool = Field(default=False, exclude_if=lambda is_error: not is_error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A function that a model may call. Made by :func:`tool`.
+
+    Attributes:
+        spec: What the model sees of it.
+        fn: The function.
+        arguments: The pydantic model of its arguments.
+        retries: How often an unexpected exception is retried; ``None``: as often as the agent's steps.
+        timeout: How long one attempt may take.
+        effect: What a second execution would do. See :data:`Effect`.
+        on_error: What to do when the attempts are used up: ``"report"`` to the model or ``"raise"``.
+        uses: Durable functions it calls, registered along with the agent.
+    """
+
+    spec: ToolSpec
+    fn: Callable[..., Any]
+    arguments: type[BaseModel]
+    result_type: Any = Any
+    retries: int | None = None
+    timeout: Duration | None = None
+    effect: Effect = "idempotent"
+    on_error: Literal["report", "raise"] = "report"
+    uses: tuple[Function[Any, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the model calls it."""
+        return self.spec.name
+
+    def check(self, call: ToolCall) -> str | None:
+        """What is wrong with a call's arguments, in words for the model, or ``None``."""
+        try:
+            self.arguments.model_validate(call.arguments)
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}" for each in error.errors()]
+            return f"invalid arguments for {self.name}: " + "; ".join(lines)
+        return None
+
+    async def act(self, step: StepAPI, call: ToolCall) -> ToolOutcome:
+        """Answer one call with valid arguments, as a durable step."""
+        body: Callable[..., Any] = self.run if inspect.iscoroutinefunction(self.fn) else self.run_sync
+        try:
+            outcome: ToolOutcome = await step.run(
+                f"tool-{self.name}",
+                body,
+                call.arguments,
+                retries=self.retries,
+                timeout=self.timeout,
+                at_most_once=self.effect == "at_most_once",
+            )
+            return outcome
+        except StepError as error:
+            if self.on_error == "raise":
+                raise
+            return ToolOutcome(content=str(error), is_error=True)
+
+    async def run(self, arguments: dict[str, Any]) -> ToolOutcome:
+        """The body of the step, for an async tool."""
+        try:
+            return self._outcome(await self.fn(**self._parse(arguments)))
+        except ToolError as error:
+            return ToolOutcome(content=str(error), is_error=True)
+
+    def run_sync(self, arguments: dict[str, Any]) -> ToolOutcome:
+        """The body of the step, for a sync tool."""
+        try:
+            return self._outcome(self.fn(**self._parse(arguments)))
+        except ToolError as error:
+            return ToolOutcome(content=str(error), is_error=True)
+
+    def _parse(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        parsed = self.arguments.model_validate(arguments)
+        return {name: getattr(parsed, name) for name in self.arguments.model_fields}
+
+    def _outcome(self, value: Any) -> ToolOutcome:
+        if isinstance(value, str):
+            return ToolOutcome(content=value)
+        if isinstance(value, TextPart | FilePart):
+            return ToolOutcome(content=[value])
+        if isinstance(value, list) and value and all(isinstance(part, TextPart | FilePart) for part in value):
+            return ToolOutcome(content=value)
+        return ToolOutcome(content=codec_for(self.result_type).encode(value, step=f"tool-{self.name}"))
+
+
+@overload
+def tool(fn: Callable[..., Awaitable[Any]] | Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    retries: int | None = None,
+    timeout: Duration | None = None,
+    effect: Effect = "idempotent",
+    on_error: Literal["report", "raise"] = "report",
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    **options: Any,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a function, sync or async, a tool: its name, docstring and type hints are what the model sees.
+
+    A parameter is described with ``Annotated[str, Field(description="...")]``. Invalid arguments and ``ToolError``
+    go back to the model as an error result; any other exception is retried as a step, then reported.
+
+    Args:
+        fn: The function; left out when options are given.
+        name: Left out, the function's.
+        description: Left out, the docstring.
+        options: ``retries``, ``timeout`` (seconds for one attempt), ``effect`` and ``on_error``: see :class:`Tool`.
+
+    Raises:
+        DefinitionError: If a parameter has no type hint, no JSON schema, or a default that is not JSON.
+    """
+    names = sys._getframe(1).f_locals
+
+    def decorate(fn: Callable[..., Any]) -> Tool:
+        return _define(fn, names, name or str(getattr(fn, "__name__", "")), description, options)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _define(
+    fn: Callable[..., Any], names: dict[str, Any], name: str, description: str | None, options: dict[str, Any]
+) -> Tool:
+    where = f"tool {name!r}"
+    try:
+        check_step_id(name)
+    except ValueError as error:
+        raise DefinitionError(f"{where}: {error}") from None
+    if options.get("effect", "idempotent") not in ("pure", "idempotent", "at_most_once"):
+        raise DefinitionError(f"{where}: effect {options['effect']!r}: use 'pure', 'idempotent' or 'at_most_once'")
+    hints = resolve_hints(fn, names, where)
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise DefinitionError(f"{where}: parameter {parameter} cannot be given by name; spell each parameter out")
+        if parameter.name not in hints:
+            raise DefinitionError(
+                f"{where}: parameter {parameter.name!r} has no type hint; the model needs one: '{parameter.name}: str'"
+            )
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (hints[parameter.name], default)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a parameter may be named as a method of BaseModel
+            warnings.simplefilter("error", PydanticJsonSchemaWarning)
+            arguments = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+            schema = arguments.model_json_schema()
+    except PydanticJsonSchemaWarning as error:
+        raise DefinitionError(f"{where}: a default cannot be written as JSON ({error}): use None") from None
+    except (PydanticUserError, NameError, TypeError) as error:
+        raise DefinitionError(f"{where}: no JSON schema for its parameters: {error}") from error
+    schema.pop("title", None)
+    spec = ToolSpec(name=name, description=description or inspect.getdoc(fn) or "", parameters=schema)
+    made = Tool(spec=spec, fn=fn, arguments=arguments, result_type=hints.get("return", Any))
+    return replace(made, **options)

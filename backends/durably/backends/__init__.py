@@ -1,5 +1,6 @@
 """The engines that need no other package. Temporal and Inngest stand in modules of their own."""
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
+from durably.backends.sqlite import SQLiteBackend, SQLiteJournal
 
-__all__ = ["MemoryBackend", "MemoryJournal"]
+__all__ = ["MemoryBackend", "MemoryJournal", "SQLiteBackend", "SQLiteJournal"]

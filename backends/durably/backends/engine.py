@@ -8,11 +8,12 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import SecretStr
 
-from durably.backends.clock import Clock
+from durably.backends.clock import Clock, Timer
 from durably.backends.execution import Execution, Waiting
 from durably.backends.journal import Changes, Journal, NewRun, RunRow, Subscription
 from durably.core import (
@@ -23,6 +24,8 @@ from durably.core import (
     Function,
     FunctionRef,
     History,
+    JournalCorruptError,
+    JournalError,
     NonDeterminismError,
     Run,
     RunNotFoundError,
@@ -41,6 +44,7 @@ __all__ = ["ReplayBackend"]
 logger = logging.getLogger("durably")
 
 LEASE_SECONDS = 15.0
+GRACE_SECONDS = 30.0
 
 
 class ReplayBackend(Backend):
@@ -54,6 +58,7 @@ class ReplayBackend(Backend):
         seed: Fixes the order of concurrent branches, or ``None`` to leave it to the event loop.
         evict: ``"always"`` replays a run from the start after each step.
         poll: Seconds between looks at what other processes did, or ``None`` if there can be none.
+        grace: Seconds a running body is given to end when the worker stops.
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
@@ -69,6 +74,7 @@ class ReplayBackend(Backend):
         seed: int | None = None,
         evict: Literal["never", "always"] = "never",
         poll: float | None = None,
+        grace: float = GRACE_SECONDS,
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
@@ -81,12 +87,15 @@ class ReplayBackend(Backend):
         self.threads = threads
         self.evict = evict == "always"
         self.max_payload_bytes = max_payload_bytes or self.capabilities.max_payload_bytes
+        self.grace = grace
         self.worker = new_id()
         self.active = 0
         self._seed = seed
         self._poll = poll
         self._watchers = 0
         self._up = False
+        self._stopping = False
+        self._delivery: Timer | None = None
         self._crash: BaseException | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._live: dict[str, Execution] = {}
@@ -109,7 +118,7 @@ class ReplayBackend(Backend):
         self._context = contextvars.Context()
         self.journal.register([Subscription.of(function) for function in self.functions.values()])
         self._lease()
-        self._arm_delivery(self.journal.next_due())
+        self._deliver()
         self._claim()
         if self._poll is not None:
             self._poller = asyncio.create_task(self._watch(self._poll))
@@ -120,15 +129,29 @@ class ReplayBackend(Backend):
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
+        self._stopping = True
         for execution in list(self._live.values()):
             execution.interrupt(SuspendSignal)
-        tasks = list(self._tasks.values())
-        if tasks:
-            await asyncio.wait(tasks)
-        self._up = False
-        if self._crash is None:
-            self.journal.release(self.worker)
-        self.journal.close()
+        late = await self._wait_for_tasks()
+        self._arm_delivery(None)
+        self._up = self._stopping = False
+        try:
+            if self._crash is None and not late:
+                self.journal.release(self.worker)
+            elif self._crash is None:
+                self.journal.bury(self.worker)
+        finally:
+            self.journal.close()
+
+    async def _wait_for_tasks(self) -> bool:
+        """Let bodies that are running end; ``True`` if some did not in time and were cut off."""
+        tasks = set(self._tasks.values())
+        _, late = await asyncio.wait(tasks, timeout=self.grace) if tasks else (tasks, set())
+        for task in late:
+            logger.warning("a body did not end within %g seconds of the stop; it will run again", self.grace)
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return bool(late)
 
     def crash(self, signal: BaseException) -> None:
         """Die as a process does: nothing more is written, every task ends where it stands.
@@ -151,13 +174,18 @@ class ReplayBackend(Backend):
         """Look after the lease, and at what other processes did."""
         while True:
             await asyncio.sleep(poll)
-            self._lease()
-            self._claim()
-            if self.journal.changed():
-                self._look_around()
+            try:
+                if time.time() > self._leased_at + LEASE_SECONDS / 3:
+                    self._lease()
+                self._claim()
+                if self.journal.changed():
+                    self._look_around()
+            except JournalError as error:
+                logger.warning("cannot look after runs now, will try again: %s", error)
 
     def _lease(self) -> None:
-        self.journal.lease(self.worker, time.time() + LEASE_SECONDS)
+        self._leased_at = time.time()
+        self.journal.lease(self.worker, self._leased_at + LEASE_SECONDS)
 
     def _claim(self) -> None:
         for row in self.journal.claim(self.worker, list(self.functions), time.time()):
@@ -180,7 +208,7 @@ class ReplayBackend(Backend):
         self._arm_delivery(self.journal.next_due())
 
     def _spawn(self, row: RunRow) -> None:
-        if not self._up or row.id in self._tasks:
+        if not self._up or self._stopping or row.id in self._tasks:
             return
         self.active += 1
         task = asyncio.get_running_loop().create_task(self._drive(row), context=self._context.copy())
@@ -200,10 +228,10 @@ class ReplayBackend(Backend):
 
     async def _drive(self, row: RunRow) -> None:
         """Run a function's code over its records until it ends, as often as that takes."""
-        function = self.functions[row.function]
+        again: RunRow | None = row
         try:
-            while await self._pass_over(function, row):
-                pass
+            while again is not None:
+                again = await self._pass_over(again)
         except CancelSignal:
             self._ended(row.id)
         except SuspendSignal:
@@ -211,9 +239,14 @@ class ReplayBackend(Backend):
         except Signal as signal:
             self.crash(signal)
 
-    async def _pass_over(self, function: Function[Any, Any], row: RunRow) -> bool:
-        """One pass; ``True`` asks for another one."""
-        records = self.journal.records(row.id)
+    async def _pass_over(self, row: RunRow) -> RunRow | None:
+        """One pass; the run for another one, or ``None`` once it has ended."""
+        function = self.functions[row.function]
+        try:
+            records = self.journal.records(row.id)
+        except JournalCorruptError as error:
+            self._damaged(row, error)
+            return None
         execution = self._live[row.id] = Execution(self, function, row, records)
         attempts = sum(1 for record in records if not record.key and record.status == "retrying")
         due = next((record.due for record in reversed(records) if not record.key and record.due is not None), None)
@@ -223,10 +256,17 @@ class ReplayBackend(Backend):
             await self._pass("before_first", row)
             ended = await self._execute(execution, function, row, records, attempts)
         except SuspendSignal:
-            if self.evict and self._up and not execution.lost:
-                return True
-            raise
-        return not ended
+            if self._stopping or execution.stale or not (self.evict or execution.trouble):
+                raise
+            # A body whose commit failed runs again: that counts as a crash, so that it sees another attempt.
+            return replace(row, crashes=(*row.crashes, len(records))) if execution.trouble else row
+        return None if ended else row
+
+    def _damaged(self, row: RunRow, error: JournalCorruptError) -> None:
+        logger.error("run %s of %r fails: %s", row.id, row.function, error)
+        seq, now = self.journal.count(row.id), self.clock.now()
+        last = StepRecord(row.id, seq, "", "run", "failed", name=row.function, error=error_to_json(error), at=now)
+        self.commit(last, row.fence, status=RunStatus.FAILED)
 
     async def _execute(
         self,
@@ -255,7 +295,7 @@ class ReplayBackend(Backend):
         except Exception as error:
             return await self._function_failed(execution, function, row, records[0], failures + 1, error)
         await self._pass("before_result", row)
-        execution.finish("completed", started, output=output)
+        await execution.finish("completed", started, output=output)
         await self._pass("after_result", row)
         return True
 
@@ -271,7 +311,7 @@ class ReplayBackend(Backend):
         data = self.redactor.data(error_to_json(error))
         if failures <= function.retries and is_retriable(error):
             delay = function.retry_policy.next_delay(error, failures, derive_id("run", row.id, ""))
-            execution.retry_run(failures, data, self.clock.now() + delay)
+            await execution.retry_run(failures, data, self.clock.now() + delay)
             await self._pass("backing_off", row)
             return False
         if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
@@ -283,7 +323,7 @@ class ReplayBackend(Backend):
             failed = FailedRun(run_id=row.id, function=function.id, event=event, error=data)
             told = Event("durably/function.failed", failed.model_dump(mode="json"), id=derive_id("failure", row.id, ""))
             runs = [NewRun(id=told.id or "", function=function.on_failure.id, event=told.model_dump_json())]
-        execution.finish("failed", first.at, error=data, runs=runs)
+        await execution.finish("failed", first.at, error=data, runs=runs)
         await self._pass("after_result", row)
         return True
 
@@ -391,22 +431,31 @@ class ReplayBackend(Backend):
                     self.wake(waiting.future, received.event)
         for row in changes.created:
             self._spawn(row)
-        self._arm_delivery(changes.scheduled)
+        if changes.scheduled is not None:
+            self._arm_delivery(changes.scheduled)
 
     def _ended(self, run_id: str) -> None:
         for future in self._ends.pop(run_id, ()):
             self.wake(future, None)
 
     def _arm_delivery(self, due: float | None) -> None:
-        if due is not None and self._up:
-            self.clock.call_at(due, self._deliver)
+        """Have one timer, for the next scheduled event."""
+        if self._delivery is not None and not self._delivery.cancelled:
+            if due is not None and self._delivery.when <= due and not self._stopping:
+                return
+            self._delivery.cancel()
+        if due is not None and self._up and not self._stopping:
+            self._delivery = self.clock.call_at(due, self._deliver)
 
     def _deliver(self) -> None:
-        if not self._up or self._crash is not None:
+        if self._crash is not None:
             return
-        changes = self.journal.deliver(worker=self.worker, served=self.functions, now=self.clock.now())
-        self._apply(changes)
-        self._arm_delivery(self.journal.next_due() if changes.received else None)
+        try:
+            self._apply(self.journal.deliver(worker=self.worker, served=self.functions, now=self.clock.now()))
+            self._arm_delivery(self.journal.next_due())
+        except JournalError as error:
+            logger.warning("cannot deliver scheduled events now, will try again: %s", error)
+            self._arm_delivery(self.clock.now() + 1)
 
     def _advance(self) -> None:
         """Nothing is active: jump to the next timer, where the clock can jump."""

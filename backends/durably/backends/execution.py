@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 from durably.backends.clock import Clock
 from durably.backends.journal import Journal, NewRun, RunRow
 from durably.core import (
+    DurablyError,
     Event,
     Function,
     FunctionRef,
+    JournalError,
     NonDeterminismError,
     SerializationError,
     Singleton,
@@ -35,6 +38,9 @@ from durably.core.steps import Point, Probe, StepInfo
 __all__ = ["Execution", "Host", "Waiting"]
 
 logger = logging.getLogger("durably")
+
+FIRST_DELAY, LAST_DELAY = 0.1, 3.2
+"""Seconds between tries to write a record that the journal refused for the moment; they double."""
 
 T = TypeVar("T")
 
@@ -116,7 +122,8 @@ class Execution(KeyedSteps):
         self.row = row
         self.function = function
         self.signal: type[Signal] | None = None
-        self.lost = False
+        self.stale = False
+        self.trouble: JournalError | None = None
         self._host = host
         self._recorded = Recorded(records)
         self._seq = len(records)
@@ -139,7 +146,7 @@ class Execution(KeyedSteps):
         for future in list(self._parked):
             self._host.wake(future, None)
 
-    def finish(
+    async def finish(
         self,
         status: Literal["completed", "failed"],
         started: float,
@@ -150,12 +157,12 @@ class Execution(KeyedSteps):
     ) -> None:
         """Record how the run ended."""
         record = self._record("", "run", status, name=self.function.id, output=output, error=error, started=started)
-        self._append(self._root, record, runs, status=RunStatus(status))
+        await self._append(self._root, record, runs, status=RunStatus(status))
 
-    def retry_run(self, attempt: int, error: dict[str, Any], due: float) -> None:
+    async def retry_run(self, attempt: int, error: dict[str, Any], due: float) -> None:
         """Record that the code itself failed and runs again at a moment."""
         record = self._record("", "run", "retrying", name=self.function.id, attempt=attempt, error=error, due=due)
-        self._append(self._root, record)
+        await self._append(self._root, record)
 
     # -- the steps
 
@@ -182,7 +189,7 @@ class Execution(KeyedSteps):
         """One attempt: its value, its final error raised, or `_RETRY` once the delay is over."""
         host, key = self._host, body.key
         if body.at_most_once:
-            self._commit(scope, key, "step", "started", attempt=attempt, input=asked)
+            await self._commit(scope, key, "step", "started", attempt=attempt, input=asked)
         started = host.clock.now()
         info = StepInfo(self.row.id, key, attempt, host.resources, self._beat(key))
         try:
@@ -207,7 +214,7 @@ class Execution(KeyedSteps):
             await self._fail(scope, record, final)
         delay = self.function.retry_policy.next_delay(error, failures, derive_id("effect", self.row.id, key))
         due = self._host.clock.now() + delay
-        self._commit(
+        await self._commit(
             scope, key, "step", "retrying", attempt=attempt, input=asked, error=error, due=due, started=started
         )
         await self._pass("backing_off", key)
@@ -235,7 +242,7 @@ class Execution(KeyedSteps):
                 singleton=self._host.singleton_of(function.id),
             )
             due = None if timeout is None else self._host.clock.now() + timeout
-            record = self._commit(
+            record = await self._commit(
                 scope, key, "invoke", "started", input=asked, name=function.id, output=f'"{child}"', due=due, runs=[new]
             )
             await self._pass("child_started", key)
@@ -283,7 +290,7 @@ class Execution(KeyedSteps):
         if record is None:
             await self._pass("before_start", key)
             due = until if duration is None else self._host.clock.now() + duration
-            record = self._commit(scope, key, "sleep", "started", input=asked, due=due)
+            record = await self._commit(scope, key, "sleep", "started", input=asked, due=due)
             await self._pass("registered", key)
         if record.due is not None:
             await self._sleep_until(record.due)
@@ -301,7 +308,7 @@ class Execution(KeyedSteps):
             await self._pass("before_start", key)
             due = None if timeout is None else self._host.clock.now() + timeout
             cursor = str(self._host.journal.cursor())
-            record = self._commit(
+            record = await self._commit(
                 scope, key, "wait_for_event", "started", input=asked, name=name, output=cursor, due=due
             )
             await self._pass("registered", key)
@@ -384,7 +391,7 @@ class Execution(KeyedSteps):
         took = 0.0 if started is None else max(0.0, now - started)
         return StepRecord(self.row.id, self._seq, key, kind, status, at=now, took=took, **fields)
 
-    def _commit(
+    async def _commit(
         self,
         scope: Scope,
         key: str,
@@ -399,9 +406,9 @@ class Execution(KeyedSteps):
         if error is not None:
             fields["error"] = self._host.redactor.data(error_to_json(error))
         record = self._record(key, kind, status, **fields)
-        return self._append(scope, record, runs, events)
+        return await self._append(scope, record, runs, events)
 
-    def _append(
+    async def _append(
         self,
         scope: Scope,
         record: StepRecord,
@@ -410,16 +417,22 @@ class Execution(KeyedSteps):
         cancel: str | None = None,
         status: RunStatus | None = None,
     ) -> StepRecord:
-        if self.signal is CancelSignal:  # a run that is only suspended still records what its bodies did
+        delay = FIRST_DELAY
+        while self.signal is not CancelSignal:  # a run that is only suspended still records what its bodies did
+            try:
+                self._host.commit(record, self.row.fence, status=status, runs=runs, events=events, cancel=cancel)
+                break
+            except StaleRunError as error:
+                self._lose(error)
+            except JournalError as error:
+                if delay > LAST_DELAY:
+                    self.trouble = error
+                    self._lose(error)
+                await self._sleep_until(self._host.clock.now() + delay)
+                record = replace(record, seq=self._seq)  # another branch may have written meanwhile
+                delay *= 2
+        else:
             raise CancelSignal
-        try:
-            self._host.commit(record, self.row.fence, status=status, runs=runs, events=events, cancel=cancel)
-        except StaleRunError as error:
-            if self.signal is None:
-                logger.warning("%s; this worker drops the run", error)
-            self.lost = True
-            self.interrupt(self.signal or SuspendSignal)
-            raise (self.signal or SuspendSignal) from error
         self._seq += 1
         if record.status == "retrying" and record.key:
             self._recorded.add_failure(record.key)
@@ -427,8 +440,16 @@ class Execution(KeyedSteps):
             scope.window = self._seq
         return record
 
+    def _lose(self, error: DurablyError) -> NoReturn:
+        """This worker cannot go on with the run."""
+        if self.signal is None:
+            logger.warning("%s; this worker drops the run for now", error)
+        self.stale = isinstance(error, StaleRunError)
+        self.interrupt(self.signal or SuspendSignal)
+        raise (self.signal or SuspendSignal) from error
+
     async def _settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
-        self._commit(scope, key, kind, "completed", input=asked, output=output, **fields)
+        await self._commit(scope, key, kind, "completed", input=asked, output=output, **fields)
         if self._host.probe is not None:
             if kind == "send_event":
                 await self._pass("after_send", key)
@@ -449,7 +470,7 @@ class Execution(KeyedSteps):
             error=self._host.redactor.data(error_to_json(error)),
             started=record.at - record.took,
         )
-        self._append(scope, record, cancel=cancel)
+        await self._append(scope, record, cancel=cancel)
         await self._pass("after_commit", record.key)
         if self._host.evict:
             self.interrupt(SuspendSignal)

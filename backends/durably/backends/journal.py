@@ -209,7 +209,7 @@ class Journal(ABC):
         row = self.get(run_id)
         if row is None or row.status.final:
             return
-        seq = self.last_record(run_id).seq + 1
+        seq = self.count(run_id)
         self._append(StepRecord(run_id, seq, "", "run", "cancelled", name=row.function, at=now), row.fence)
         self._set_status(run_id, RunStatus.CANCELLED)
         changes.cancelled.append(run_id)
@@ -264,10 +264,12 @@ class Journal(ABC):
 
     def claim(self, worker: str, served: Sequence[str], now: float) -> list[RunRow]:
         """Take the live runs of served functions that have no owner, or whose owner's lease is over."""
-        claimed = []
+        claimed: list[RunRow] = []
+        if not self._claimable(worker, served, now):
+            return claimed
         with self._transaction():
             for row in self._claimable(worker, served, now):
-                crashes = row.crashes if row.owner is None else (*row.crashes, self.last_record(row.id).seq + 1)
+                crashes = row.crashes if row.owner is None else (*row.crashes, self.count(row.id))
                 claimed.append(replace(row, owner=worker, fence=row.fence + 1, crashes=crashes))
                 self._take(claimed[-1])
         return claimed
@@ -305,6 +307,10 @@ class Journal(ABC):
 
     @abstractmethod
     def records(self, run_id: str) -> list[StepRecord]: ...
+
+    @abstractmethod
+    def count(self, run_id: str) -> int:
+        """How many records a run has, without reading them."""
 
     @abstractmethod
     def last_record(self, run_id: str) -> StepRecord: ...

@@ -112,6 +112,9 @@ class MemoryJournal(Journal):
     def records(self, run_id: str) -> list[StepRecord]:
         return list(self._records[run_id])
 
+    def count(self, run_id: str) -> int:
+        return len(self._records[run_id])
+
     def last_record(self, run_id: str) -> StepRecord:
         return self._records[run_id][-1]
 

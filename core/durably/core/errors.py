@@ -24,6 +24,8 @@ The tree::
     │   └── PayloadTooLargeError
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
+    ├── JournalError               the storage refuses to read or write
+    │   └── JournalCorruptError    ... or gives back something else than was written
     └── UnsupportedFeatureError    the backend cannot do this at all
 """
 
@@ -39,6 +41,8 @@ __all__ = [
     "DefinitionError",
     "DurablyError",
     "InvokeError",
+    "JournalCorruptError",
+    "JournalError",
     "ModelError",
     "NestedStepError",
     "NonDeterminismError",
@@ -314,6 +318,29 @@ class RunNotFoundError(DurablyError):
     def __init__(self, run_id: str) -> None:
         super().__init__(f"there is no run {run_id!r} in this backend")
         self.run_id = run_id
+
+
+class JournalError(DurablyError):
+    """The storage cannot be opened, read or written: a full disk, a lock that is not let go, a wrong file."""
+
+
+class JournalCorruptError(JournalError):
+    """A record is not what was written: its checksum, or its place, is wrong. It is not replayed.
+
+    Attributes:
+        run_id: The run.
+        seq: The position of the record.
+    """
+
+    fields = ("run_id", "seq")
+
+    def __init__(self, *, run_id: str, seq: int) -> None:
+        super().__init__(
+            f"record {seq} of run {run_id} is damaged: the file was changed outside durably, or the disk is failing; "
+            "restore it from a backup"
+        )
+        self.run_id = run_id
+        self.seq = seq
 
 
 class UnsupportedFeatureError(DurablyError):

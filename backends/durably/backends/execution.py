@@ -86,6 +86,7 @@ class Host(Protocol):
     redactor: Redactor
     active: int
 
+    def crash(self, signal: BaseException) -> None: ...
     def commit(
         self,
         record: StepRecord,
@@ -340,6 +341,10 @@ class Execution(KeyedSteps):
                 return await branch()
             except Exception as error:
                 return error
+            except Signal as signal:
+                if not isinstance(signal, SuspendSignal | CancelSignal):
+                    host.crash(signal)  # at once: in a process that is gone, the other branches do not go on
+                raise
             finally:
                 running -= 1
                 if running:  # the last one leaves its place to this gather
@@ -368,7 +373,11 @@ class Execution(KeyedSteps):
         self._guard(lambda: self._recorded.check_end(scope))
 
     async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
-        record = self._guard(lambda: self._recorded.take(scope, key, kind, asked))
+        try:
+            record = self._recorded.take(scope, key, kind, asked)
+        except NonDeterminismError as error:
+            self._broken = error
+            raise
         if record is not None:
             await self._pass("replay", key)
         if record is None or not record.final:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Unpack
 
 from pydantic import BeforeValidator
 
 from durably.core.context import Context
-from durably.core.errors import DefinitionError
+from durably.core.errors import DefinitionError, ModelError
 from durably.core.events import Event
 from durably.core.function import Function, FunctionOptions
 from durably.core.history import History
 from durably.core.loop import create_agent_loop
 from durably.core.messages import Message, Transcript
-from durably.core.model import Model, ModelRequest, ModelResponse, ToolSpec, resolve_model
+from durably.core.model import (
+    Delta,
+    DeltaSink,
+    Model,
+    ModelRequest,
+    ModelResponse,
+    StreamedDelta,
+    StreamingModel,
+    ToolSpec,
+    resolve_model,
+)
 from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
@@ -24,6 +35,8 @@ from durably.core.steps import current_step
 from durably.core.tools import Tool, tool
 
 __all__ = ["Agent"]
+
+logger = logging.getLogger("durably")
 
 
 def _as_input(value: object) -> object:
@@ -43,6 +56,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
         sessions: Where conversations are kept, for calls with a ``session_key``.
         model_options: Passed to the provider as they are, such as ``{"temperature": 0}``.
         model_timeout: Seconds one model call may take, or ``None``.
+        sink: Gets the pieces of an answer while ``think`` runs, if the model can stream: a callable, or the name of
+            the backend's resource that is one. Only the whole answer is recorded.
         options: See :class:`~durably.core.FunctionOptions`.
 
     Raises:
@@ -59,6 +74,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
     sessions: SessionStore | None
     model_options: dict[str, Any]
     model_timeout: float | None
+    sink: DeltaSink | str | None
 
     def __init__(
         self,
@@ -72,6 +88,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         sessions: SessionStore | None = None,
         model_options: dict[str, Any] | None = None,
         model_timeout: float | None = None,
+        sink: DeltaSink | str | None = None,
         **options: Unpack[FunctionOptions],
     ) -> None:
         if max_iterations < 1:
@@ -95,11 +112,12 @@ class Agent(Function[str | AgentInput, AgentResult]):
             model=resolve_model(model),
             instructions=instructions,
             tools=by_name,
-            output_codec=None if output_type is None else codec_for(output_type),
+            output_codec=None if output_type is None else codec_for(output_type).check(),
             max_iterations=max_iterations,
             sessions=sessions,
             model_options=dict(model_options or {}),
             model_timeout=model_timeout,
+            sink=sink,
             specs=tuple(each.spec for each in by_name.values()),
         )
 
@@ -130,7 +148,9 @@ class Agent(Function[str | AgentInput, AgentResult]):
             output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
             options=self.model_options,
         )
-        return await self.model.complete(request)
+        if self.sink is None or not isinstance(self.model, StreamingModel):
+            return await self.model.complete(request)
+        return await _publish(self.model, request, self.sink)
 
     async def save(self, session_key: str, messages: list[Message]) -> None:
         """The body of ``save-session``: the run's messages, once."""
@@ -160,3 +180,26 @@ class Agent(Function[str | AgentInput, AgentResult]):
             raise AssertionError("a recorded step waited")
 
         return result.with_messages(messages)
+
+
+async def _publish(model: StreamingModel, request: ModelRequest, sink: DeltaSink | str) -> ModelResponse:
+    info = current_step()
+    listen: DeltaSink = info.resources[sink] if isinstance(sink, str) else sink
+    answer: ModelResponse | None = None
+    offset = 0
+    async for piece in model.stream(request):
+        if not isinstance(piece, Delta):
+            answer = piece
+            continue
+        delta = StreamedDelta(run_id=info.run_id, step=info.key, attempt=info.attempt, offset=offset, delta=piece)
+        offset += 1
+        try:
+            heard = listen(delta)
+            if heard is not None:
+                await heard
+        except Exception:
+            logger.warning("run %s: the sink of step %s failed", info.run_id, info.key, exc_info=True)
+    if answer is None:
+        provider, _, name = model.name.partition(":")
+        raise ModelError("the stream ended without an answer", provider=provider, model=name, retriable=True)
+    return answer

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from durably.core.errors import NonRetriableError, Signal, StepTimeoutError
 from durably.core.serialization import Codec, codec_for, return_type
@@ -28,6 +30,7 @@ class Body:
         retries: Further attempts, or ``None`` for the function's.
         timeout: Seconds one attempt may take, or ``None``.
         at_most_once: Whether it must never run twice.
+        is_async: Whether calling it gives an awaitable.
     """
 
     key: str
@@ -37,6 +40,7 @@ class Body:
     retries: int | None
     timeout: float | None
     at_most_once: bool
+    is_async: bool
 
     @classmethod
     def of(
@@ -54,8 +58,24 @@ class Body:
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
         if retries is not None and retries < 0:
             raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
-        codec = codec_for(return_type(fn) if output_type is None else output_type)
-        return cls(key, fn, args, codec, retries, seconds(timeout), at_most_once)
+        codec, is_async = _signature(fn)
+        if output_type is not None:
+            codec = codec_for(output_type)
+        return cls(key, fn, args, codec, retries, seconds(timeout), at_most_once, is_async)
+
+
+_signatures: WeakKeyDictionary[Any, tuple[Codec, bool]] = WeakKeyDictionary()
+
+
+def _signature(fn: Callable[..., Any]) -> tuple[Codec, bool]:
+    """How a callable's value is written, and whether it is async; looked at once for each function."""
+    function = getattr(fn, "__func__", fn)
+    with suppress(KeyError, TypeError):
+        return _signatures[function]
+    found = codec_for(return_type(fn)), inspect.iscoroutinefunction(function)
+    with suppress(TypeError):  # a callable that cannot be referred to weakly is simply looked at again
+        _signatures[function] = found
+    return found
 
 
 def seconds(duration: Duration | None) -> float | None:
@@ -90,14 +110,21 @@ async def run_body(body: Body, info: StepInfo, *, probe: Probe | None, function:
         Exception: Whatever the body raised. A ``BaseException`` that is neither a signal nor a request to end
             the process comes out as ``NonRetriableError``: it must not end the worker.
     """
-    if probe is not None:
-        await pass_point(probe, Point("before_body", function, info.run_id, body.key))
     token = _current.set(info)
     try:
-        if body.timeout is not None:
-            value = await _timed(body, threads)
-        else:
-            value = await _call(body, threads)
+        if probe is not None:
+            await pass_point(probe, Point("before_body", function, info.run_id, body.key))
+        value = await _contained(body, threads)
+        if probe is not None:
+            await pass_point(probe, Point("after_effect", function, info.run_id, body.key))
+        return value
+    finally:
+        _current.reset(token)
+
+
+async def _contained(body: Body, threads: bool) -> Any:
+    try:
+        return await (_call(body, threads) if body.timeout is None else _timed(body, threads))
     except (Exception, Signal, KeyboardInterrupt, SystemExit):
         raise
     except asyncio.CancelledError:
@@ -107,11 +134,6 @@ async def run_body(body: Body, info: StepInfo, *, probe: Probe | None, function:
         raise NonRetriableError("the body was cancelled from inside: it awaited something that was cancelled") from None
     except BaseException as error:
         raise NonRetriableError(f"{type(error).__name__}: {error}") from error
-    finally:
-        _current.reset(token)
-    if probe is not None:
-        await pass_point(probe, Point("after_effect", function, info.run_id, body.key))
-    return value
 
 
 async def pass_point(probe: Probe, point: Point) -> None:
@@ -122,7 +144,7 @@ async def pass_point(probe: Probe, point: Point) -> None:
 
 
 async def _call(body: Body, threads: bool) -> Any:
-    if inspect.iscoroutinefunction(body.fn):
+    if body.is_async:
         return await body.fn(*body.args)
     value = await asyncio.to_thread(body.fn, *body.args) if threads else body.fn(*body.args)
     return await value if inspect.isawaitable(value) else value

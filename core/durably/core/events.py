@@ -20,7 +20,7 @@ class Event(BaseModel):
         ts: When to deliver it, as seconds since 1970 or an aware ``datetime``; left out or past, at once.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     data: Any = None

@@ -52,7 +52,7 @@ class FailedRun(BaseModel):
         error: Its error: ``type``, ``message`` and, for errors of this library, their fields.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     run_id: str
     function: str

@@ -124,7 +124,7 @@ class _Progress:
     def __init__(self, transcript: Transcript) -> None:
         self._transcript = transcript
         self._first = len(transcript.messages) - 1
-        self._usage = Usage()
+        self._usage: list[Usage] = []
         self._cost: float | None = 0.0
         self._text = ""
         self._output: object = None
@@ -133,7 +133,7 @@ class _Progress:
 
     def count(self, response: ModelResponse) -> None:
         self.iterations += 1
-        self._usage += response.usage
+        self._usage.append(response.usage)
         self._cost = None if self._cost is None or response.cost is None else self._cost + response.cost
         self._tool_calls += len(response.message.tool_calls)
         self._text = response.message.text or self._text
@@ -154,7 +154,7 @@ class _Progress:
             output=self._output,
             iterations=self.iterations,
             tool_calls=self._tool_calls,
-            usage=self._usage,
+            usage=sum(self._usage, Usage()),
             cost=self._cost,
             stop_reason=stop_reason,
         )

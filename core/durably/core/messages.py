@@ -37,14 +37,20 @@ def _falsy(value: object) -> bool:
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 class TextPart(_Frozen):
-    """Plain text."""
+    """Plain text.
+
+    Args:
+        text: The text.
+        native: What the provider attached to it (citations, an item's id); it goes back to that provider unchanged.
+    """
 
     type: Literal["text"] = "text"
     text: str
+    native: dict[str, Any] | None = Field(default=None, exclude_if=_falsy)
 
 
 class FilePart(_Frozen):
@@ -71,12 +77,14 @@ class ToolCall(_Frozen):
         id: Names the call; its result carries the same id.
         name: The tool.
         arguments: The arguments as a JSON object, or the text the model wrote where that is none.
+        native: What the provider attached to it (an item's id, a thought's signature); it goes back unchanged.
     """
 
     type: Literal["tool_call"] = "tool_call"
     id: str
     name: str
     arguments: dict[str, Any] | str
+    native: dict[str, Any] | None = Field(default=None, exclude_if=_falsy)
 
 
 class ThinkingPart(_Frozen):

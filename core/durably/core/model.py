@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,10 +13,12 @@ from durably.core.messages import AssistantMessage, Message
 
 __all__ = [
     "Delta",
+    "DeltaSink",
     "Model",
     "ModelRequest",
     "ModelResponse",
     "StopReason",
+    "StreamedDelta",
     "StreamingModel",
     "ToolSpec",
     "Usage",
@@ -33,7 +34,7 @@ StopReason = Literal["end", "tool_calls", "max_tokens", "refusal", "pause"]
 class Usage(BaseModel):
     """Tokens of one model call, or a sum of several."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     input_tokens: int = 0
     """All tokens read, those from a cache included."""
@@ -104,10 +105,12 @@ class ModelResponse(BaseModel):
         request_id: The provider's id of the call.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     message: AssistantMessage
-    usage: Usage = Field(default=Usage(), exclude_if=lambda usage: usage == Usage())
+    usage: Usage = Field(
+        default_factory=Usage, exclude_if=lambda usage: not (usage.input_tokens or usage.output_tokens)
+    )
     stop_reason: StopReason = Field(default="end", exclude_if=lambda reason: reason == "end")
     cost: float | None = Field(default=None, exclude_if=lambda cost: cost is None)
     model: str | None = Field(default=None, exclude_if=lambda model: model is None)
@@ -121,13 +124,39 @@ class Delta(BaseModel):
         kind: What grows.
         text: The new piece: text, reasoning, or a piece of a call's JSON arguments.
         index: Which part of the message grows.
+        answer: Which answer of this attempt it belongs to: a model that falls back to another one starts the next.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     kind: Literal["text", "thinking", "tool_call"]
     text: str
     index: int = 0
+    answer: int = Field(default=0, exclude_if=lambda answer: not answer)
+
+
+class StreamedDelta(BaseModel):
+    """A piece of an answer as a listener gets it, while the step ``think`` runs. It is never recorded.
+
+    Args:
+        run_id: The run.
+        step: The key of the step, such as ``"think:1"``.
+        attempt: The attempt of the step. A listener that sees a higher one starts over: the answer is written anew.
+        offset: How many pieces of this attempt came before.
+        delta: The piece.
+    """
+
+    model_config = ConfigDict(defer_build=True, frozen=True)
+
+    run_id: str
+    step: str
+    attempt: int
+    offset: int
+    delta: Delta
+
+
+DeltaSink = Callable[[StreamedDelta], Awaitable[None] | None]
+"""Gets the pieces of answers, in the process that runs the step. What it raises is logged and goes no further."""
 
 
 @runtime_checkable
@@ -172,6 +201,8 @@ def resolve_model(model: Model | str) -> Model:
     """
     if not isinstance(model, str):
         return model
+    from importlib.metadata import entry_points  # as slow to import as the rest of this package; only strings need it
+
     provider, colon, rest = model.partition(":")
     offers = entry_points(group=ENTRY_POINT_GROUP)
     if not colon or not rest or provider not in offers.names:

@@ -35,7 +35,7 @@ class FunctionRef(Generic[In, Out]):
             check_step_id(id)
         except ValueError as error:
             raise DefinitionError(f"function id: {error}") from None
-        vars(self).update(id=id, input=codec_for(input_type), output=codec_for(output_type))
+        vars(self).update(id=id, input=codec_for(input_type).check(), output=codec_for(output_type).check())
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} {self.id!r} is frozen: make a new one instead of setting {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from durably.core.messages import ContentPart, Message
 from durably.core.model import Usage
@@ -24,7 +24,7 @@ class AgentInput(BaseModel):
         session_key: The conversation it belongs to, for an agent with ``sessions``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     message: str | list[ContentPart]
     session_key: str | None = None
@@ -43,11 +43,13 @@ class AgentResult(BaseModel):
         stop_reason: Why it ended.
     """
 
+    model_config = ConfigDict(defer_build=True)
+
     text: str
     output: Any = None
     iterations: int
     tool_calls: int = 0
-    usage: Usage = Usage()
+    usage: Usage = Field(default_factory=Usage)
     cost: float | None = None
     stop_reason: AgentStopReason = "completed"
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Any, Protocol, get_type_hints, runtime_checkable
-from weakref import WeakKeyDictionary
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -41,7 +40,27 @@ class Codec:
 
     def __init__(self, tp: Any) -> None:
         self.type = tp
-        self._adapter: TypeAdapter[Any] = _adapter(tp)
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        return _adapter(self.type)
+
+    @cached_property
+    def _write(self) -> Callable[..., bytes]:
+        return self._adapter.serializer.to_json
+
+    @cached_property
+    def _read(self) -> Callable[[str], Any]:
+        return self._adapter.validator.validate_json
+
+    def check(self) -> Codec:
+        """This codec, after its schema is made; it is made at the first use otherwise.
+
+        Raises:
+            DefinitionError: If pydantic cannot make one.
+        """
+        assert self._adapter is not None
+        return self
 
     def encode(self, value: Any, *, step: str, limit: int | None = None) -> str:
         """JSON text of a value.
@@ -51,7 +70,7 @@ class Codec:
             PayloadTooLargeError: If it has more than ``limit`` bytes.
         """
         try:
-            data = self._adapter.dump_json(value, warnings=False)
+            data = self._write(value, warnings=False)
         except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
             raise SerializationError(_advice(value, error), step=step) from error
         if limit is not None and len(data) > limit:
@@ -67,7 +86,7 @@ class Codec:
             SerializationError: If the text is not one of this type.
         """
         try:
-            return self._adapter.validate_json(text)
+            return self._read(text)
         except ValidationError as error:
             raise SerializationError(
                 f"the recorded JSON cannot be read back as {_name(self.type)}: {_first(error)}. The body must "
@@ -110,11 +129,7 @@ _codecs: dict[Any, Codec] = {}
 
 
 def codec_for(tp: Any) -> Codec:
-    """The codec of a type, made once.
-
-    Raises:
-        DefinitionError: If pydantic cannot make a schema for it.
-    """
+    """The codec of a type, made once."""
     try:
         codec = _codecs.get(tp)
     except TypeError:  # an unhashable annotation, such as Annotated[..., {}]
@@ -124,26 +139,23 @@ def codec_for(tp: Any) -> Codec:
     return codec
 
 
-_return_types: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-
-
 def return_type(fn: Callable[..., Any]) -> Any:
-    """The return annotation of a callable, or ``Any`` where it has none."""
-    function = getattr(fn, "__func__", fn)
-    with suppress(KeyError, TypeError):
-        return _return_types[function]
-    annotated = function if inspect.isroutine(function) else getattr(type(fn), "__call__", fn)  # noqa: B004
+    """The return annotation of a callable, or ``Any`` where it has none.
+
+    Raises:
+        DefinitionError: If it names something that does not exist.
+    """
+    while isinstance(fn, partial):
+        fn = fn.func
+    annotated = fn if inspect.isroutine(fn) else getattr(type(fn), "__call__", fn)  # noqa: B004
     if "return" not in getattr(annotated, "__annotations__", ()):
         return Any
     try:
-        hint = get_type_hints(annotated, include_extras=True)["return"]
+        return get_type_hints(annotated, include_extras=True)["return"]
     except NameError as error:
         raise DefinitionError(
             f"the return annotation of {_name(fn)} cannot be resolved ({error}): pass output_type= to the step"
         ) from None
-    with suppress(TypeError):  # a callable that cannot be referred to weakly is simply looked at again
-        _return_types[function] = hint
-    return hint
 
 
 def digest(text: str | bytes) -> str:

@@ -7,10 +7,11 @@ import sys
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, overload
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
-from pydantic.json_schema import PydanticJsonSchemaWarning
+from pydantic_core import PydanticSerializationError, to_json
 
 from durably.core.errors import DefinitionError, StepError, ToolError
 from durably.core.function import Function, resolve_hints
@@ -30,7 +31,7 @@ not happen, so that a crash in it is reported as *interrupted* instead of repeat
 class ToolOutcome(BaseModel):
     """What a tool call came to; this is what the step ``tool-<name>`` records."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     content: str | list[ContentPart]
     is_error: bool = Field(default=False, exclude_if=lambda is_error: not is_error)
@@ -61,6 +62,11 @@ class Tool:
     on_error: Literal["report", "raise"] = "report"
     uses: tuple[Function[Any, Any], ...] = ()
 
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function."""
+        return inspect.iscoroutinefunction(self.fn)
+
     @property
     def name(self) -> str:
         """What the model calls it."""
@@ -77,7 +83,7 @@ class Tool:
 
     async def act(self, step: StepAPI, call: ToolCall) -> ToolOutcome:
         """Answer one call with valid arguments, as a durable step."""
-        body: Callable[..., Any] = self.run if inspect.iscoroutinefunction(self.fn) else self.run_sync
+        body: Callable[..., Any] = self.run if self.is_async else self.run_sync
         try:
             outcome: ToolOutcome = await step.run(
                 f"tool-{self.name}",
@@ -183,18 +189,24 @@ def _define(
                 f"{where}: parameter {parameter.name!r} has no type hint; the model needs one: '{parameter.name}: str'"
             )
         default = ... if parameter.default is parameter.empty else parameter.default
+        if default is not ...:
+            _check_default(default, f"{where}: the default of parameter {parameter.name!r}")
         fields[parameter.name] = (hints[parameter.name], default)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a parameter may be named as a method of BaseModel
-            warnings.simplefilter("error", PydanticJsonSchemaWarning)
             arguments = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
             schema = arguments.model_json_schema()
-    except PydanticJsonSchemaWarning as error:
-        raise DefinitionError(f"{where}: a default cannot be written as JSON ({error}): use None") from None
     except (PydanticUserError, NameError, TypeError) as error:
         raise DefinitionError(f"{where}: no JSON schema for its parameters: {error}") from error
     schema.pop("title", None)
     spec = ToolSpec(name=name, description=description or inspect.getdoc(fn) or "", parameters=schema)
     made = Tool(spec=spec, fn=fn, arguments=arguments, result_type=hints.get("return", Any))
     return replace(made, **options)
+
+
+def _check_default(default: Any, what: str) -> None:
+    try:
+        to_json(default)
+    except PydanticSerializationError as error:
+        raise DefinitionError(f"{what} cannot be written as JSON ({error}): use None or a JSON value") from None

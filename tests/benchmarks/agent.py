@@ -1,0 +1,36 @@
+"""The agent that every benchmark runs: one tool call a turn, with a result of a given size."""
+
+from __future__ import annotations
+
+from durably.core import Agent, Tool, tool
+from durably.testing import ScriptedModel, call
+
+MESSAGE = "Look up every order."
+
+
+def script(turns: int) -> ScriptedModel:
+    """A model that calls the tool once a turn, then answers."""
+    return ScriptedModel(*[call("get_order", order_id=str(turn)) for turn in range(turns)], "All looked up.")
+
+
+def order_tool(size: int) -> Tool:
+    """A tool whose result has this many characters."""
+    result = "x" * size
+
+    @tool(effect="pure")
+    async def get_order(order_id: str) -> str:
+        """Look up one order."""
+        return result
+
+    return get_order
+
+
+def order_agent(turns: int, size: int) -> Agent:
+    """The agent on durably."""
+    return Agent(
+        "orders",
+        model=script(turns),
+        instructions="You are brief.",
+        tools=[order_tool(size)],
+        max_iterations=turns + 1,
+    )

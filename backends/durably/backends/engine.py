@@ -7,9 +7,9 @@ import contextvars
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import SecretStr
 
@@ -63,6 +63,9 @@ class ReplayBackend(Backend):
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
     """
+
+    execution: ClassVar[type[Execution]] = Execution
+    """What drives a run's code over its records."""
 
     def __init__(
         self,
@@ -247,7 +250,7 @@ class ReplayBackend(Backend):
         except JournalCorruptError as error:
             self._damaged(row, error)
             return None
-        execution = self._live[row.id] = Execution(self, function, row, records)
+        execution = self._live[row.id] = self.execution(self, function, row, records)
         attempts = sum(1 for record in records if not record.key and record.status == "retrying")
         due = next((record.due for record in reversed(records) if not record.key and record.due is not None), None)
         try:
@@ -346,7 +349,7 @@ class ReplayBackend(Backend):
         """Append a record and act on what that changed."""
         self._alive()
         if not (status or runs or events or cancel):
-            self.journal.commit(record, fence)
+            self.journal.append(record, fence)
             return
         changes = self.journal.commit(
             record,
@@ -575,13 +578,13 @@ class _RunLogger(logging.LoggerAdapter[logging.Logger]):
     """Logs for a run: nothing while its steps are replayed, and no secrets."""
 
     def __init__(self, execution: Execution, backend: ReplayBackend) -> None:
-        super().__init__(logging.getLogger(f"durably.run.{execution.function.id}"), {"run_id": execution.row.id})
+        # A logger of this pass's own, so that its filter ends with it; the shared one would keep every backend's.
+        shared = logging.getLogger(f"durably.run.{execution.function.id}")
+        own = logging.Logger(shared.name)
+        own.parent = shared
+        own.addFilter(backend.redactor)
+        super().__init__(own, {"run_id": execution.row.id})
         self._execution = execution
-        self._redactor = backend.redactor
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
         return not self._execution.replaying and super().isEnabledFor(level)
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        self.logger.addFilter(self._redactor)
-        return super().process(msg, kwargs)

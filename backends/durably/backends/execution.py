@@ -178,7 +178,8 @@ class Execution(KeyedSteps):
                 await self._fail(scope, record, _interrupted(key))
             elif record.due is not None:
                 await self._sleep_until(record.due)
-        await self._pass("before_start", key)
+        if self._host.probe is not None:
+            await self._pass("before_start", key)
         attempt = 0
         while True:
             attempt = max(attempt + 1, self._attempt(scope, key))
@@ -238,7 +239,7 @@ class Execution(KeyedSteps):
             new = NewRun(
                 id=child,
                 function=function.id,
-                event=event.model_dump_json(),
+                event=self._host.redactor.text(event.model_dump_json()),
                 parent=self.row.id,
                 singleton=self._host.singleton_of(function.id),
             )
@@ -378,7 +379,7 @@ class Execution(KeyedSteps):
         except NonDeterminismError as error:
             self._broken = error
             raise
-        if record is not None:
+        if record is not None and self._host.probe is not None:
             await self._pass("replay", key)
         if record is None or not record.final:
             self._check()
@@ -398,7 +399,7 @@ class Execution(KeyedSteps):
     ) -> StepRecord:
         now = self._host.clock.now()
         took = 0.0 if started is None else max(0.0, now - started)
-        return StepRecord(self.row.id, self._seq, key, kind, status, at=now, took=took, **fields)
+        return StepRecord(self.row.id, self._seq, key, kind, status, at=round(now, 3), took=took, **fields)
 
     async def _commit(
         self,
@@ -488,7 +489,7 @@ class Execution(KeyedSteps):
 
     def _attempt(self, scope: Scope, key: str) -> int:
         """The number of the next execution: one more than the failures and the crashes that may have cut one off."""
-        crashes = sum(1 for count in self.row.crashes if count >= scope.window)
+        crashes = len([count for count in self.row.crashes if count >= scope.window])
         return 1 + self._recorded.failures(key) + crashes
 
     # -- waiting

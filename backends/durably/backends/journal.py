@@ -125,6 +125,10 @@ class Journal(ABC):
             row = self._create(new, worker, now, changes)
         return row, changes
 
+    def append(self, record: StepRecord, fence: int) -> None:
+        """Append a record that changes nothing else: what :meth:`commit` does for most steps."""
+        self._append(record, fence)
+
     def commit(
         self,
         record: StepRecord,
@@ -153,9 +157,6 @@ class Journal(ABC):
             StaleRunError: If the run has another owner or has ended. Nothing was written.
         """
         changes = Changes()
-        if not (status or runs or events or cancel):
-            self._append(record, fence)
-            return changes
         with self._transaction():
             self._append(record, fence)
             for new in runs:

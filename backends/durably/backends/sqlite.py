@@ -33,13 +33,16 @@ __all__ = ["SQLiteBackend", "SQLiteJournal"]
 
 POLL_SECONDS = 0.2
 BUSY_SECONDS = 1.0
-PAGE_BYTES = 2048
-"""Half of SQLite's default: a commit writes whole pages, and a step's record is small."""
+PAGE_BYTES = 1024
+"""A quarter of SQLite's default: a commit writes whole pages, and a step's record is small."""
+RUN_SHIFT = 24
+"""Bits for the number of a record within its run: 16 million records a run."""
 APPLICATION_ID = 0x64757262
 USER_VERSION = 1
 
-# The id of a record is its run's n * 2**32 + its seq: the records of a run lie together, in order, and no second index
-# is needed. A field of a record that holds its usual value is NULL, which takes no room; `took` is in microseconds.
+# The id of a record is its run's n * 2**24 + its seq: the records of a run lie together, in order, and no second index
+# is needed. A field of a record that holds its usual value is NULL, which takes no room; `at` is in milliseconds and
+# `took` in microseconds.
 SCHEMA = """
 CREATE TABLE runs (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, function TEXT NOT NULL, status TEXT NOT NULL, parent TEXT,
@@ -49,7 +52,7 @@ CREATE INDEX live_runs ON runs (function, singleton) WHERE status = 'running';
 CREATE INDEX children ON runs (parent) WHERE parent IS NOT NULL;
 CREATE TABLE records (
     id INTEGER PRIMARY KEY, key TEXT, kind TEXT, status TEXT, attempt INTEGER, name TEXT, input TEXT, output TEXT,
-    error TEXT, due REAL, at REAL, took INTEGER, v INTEGER, crc INTEGER
+    error TEXT, due REAL, at INTEGER, took INTEGER, v INTEGER, crc INTEGER
 );
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, event TEXT NOT NULL, at REAL NOT NULL
@@ -126,9 +129,7 @@ class SQLiteJournal(Journal):
 
     def open(self) -> None:
         if not self.path.parent.is_dir():
-            raise JournalError(
-                f"cannot open {self.path}: the directory {self.path.parent} does not exist; make it first"
-            )
+            raise JournalError(f"cannot open {self.path}: there is no directory {self.path.parent}; make it")
         # The file is made here, not by SQLite, so that nobody else can read it even for a moment.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -142,25 +143,30 @@ class SQLiteJournal(Journal):
             raise
 
     def _prepare(self, db: sqlite3.Connection) -> None:
+        self._is_new(db)  # nothing is written to a file of another program, not even its journal mode
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         with self._transaction():
-            (application,) = db.execute("PRAGMA application_id").fetchone()
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if not tables:
+            if self._is_new(db):
                 for statement in SCHEMA.split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {USER_VERSION}")
-            elif application != APPLICATION_ID:
-                raise JournalError(f"{self.path} is a database of another program: choose another path")
-            elif version > USER_VERSION:
-                raise JournalError(
-                    f"{self.path} was written by a newer durably (version {version}, this one knows {USER_VERSION}): "
-                    "upgrade durably"
-                )
+
+    def _is_new(self, db: sqlite3.Connection) -> bool:
+        """Whether the file is still empty; raises JournalError if it is not one of ours."""
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if tables and application != APPLICATION_ID:
+            raise JournalError(f"{self.path} is a database of another program: choose another path")
+        if version > USER_VERSION:
+            raise JournalError(
+                f"{self.path} was written by a newer durably (version {version}, this one knows {USER_VERSION}): "
+                "upgrade durably"
+            )
+        return not tables
 
     def close(self) -> None:
         if self._db is not None:
@@ -277,26 +283,26 @@ class SQLiteJournal(Journal):
         n = self._numbers.get(record.run_id, 0)
         fields = _fields(record)
         try:
-            done = self._run(_APPEND, (n << 32) + record.seq, *fields, _checksum(record.seq, fields), n, fence).rowcount
+            done = self._run(_APPEND, (n << RUN_SHIFT) + record.seq, *fields, _checksum(record.seq, fields), n, fence).rowcount
         except sqlite3.IntegrityError:
             done = 0  # another worker wrote this record first
         if not done:
             raise StaleRunError(run_id=record.run_id, fence=fence)
 
     def records(self, run_id: str) -> list[StepRecord]:
-        first = self._numbers[run_id] << 32
-        rows = self._run("SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id", first, first + (1 << 32))
+        first = self._numbers[run_id] << RUN_SHIFT
+        rows = self._run("SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id", first, first + (1 << RUN_SHIFT))
         return [_record(run_id, seq, first, row) for seq, row in enumerate(rows)]
 
     def count(self, run_id: str) -> int:
-        first = self._numbers[run_id] << 32
-        (last,) = self._run("SELECT max(id) FROM records WHERE id >= ? AND id < ?", first, first + (1 << 32)).fetchone()
+        first = self._numbers[run_id] << RUN_SHIFT
+        (last,) = self._run("SELECT max(id) FROM records WHERE id >= ? AND id < ?", first, first + (1 << RUN_SHIFT)).fetchone()
         return int(last) - first + 1
 
     def last_record(self, run_id: str) -> StepRecord:
-        first = self._numbers[run_id] << 32
+        first = self._numbers[run_id] << RUN_SHIFT
         row = self._run(
-            "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT 1", first, first + (1 << 32)
+            "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT 1", first, first + (1 << RUN_SHIFT)
         ).fetchone()
         return _record(run_id, row[0] - first, first, row)
 
@@ -370,14 +376,14 @@ def _fields(record: StepRecord) -> tuple[Any, ...]:
         record.output,
         None if record.error is None else json.dumps(record.error, ensure_ascii=False),
         record.due,
-        record.at,
+        round(record.at * 1e3),
         round(record.took * 1e6),
         record.v,
     )
 
 
 def _checksum(seq: int, fields: tuple[Any, ...]) -> int:
-    return zlib.crc32(repr((seq, fields)).encode())
+    return zlib.crc32(repr(fields).encode(), seq) & 0x7FFFFFFF  # 31 bits: SQLite keeps them in 4 bytes
 
 
 def _record(run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepRecord:
@@ -397,7 +403,7 @@ def _record(run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepReco
         output,
         None if error is None else json.loads(error),
         due,
-        at,
+        at / 1e3,
         took / 1e6,
         v,
     )

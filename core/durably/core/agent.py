@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Unpack
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, create_model
 
 from durably.core.context import Context
 from durably.core.errors import DefinitionError, ModelError
@@ -37,6 +37,14 @@ from durably.core.tools import Tool, tool
 __all__ = ["Agent"]
 
 logger = logging.getLogger("durably")
+
+
+def _result_type(name: str, output_type: Any) -> type[AgentResult]:
+    """``AgentResult``, or a subclass whose ``output`` is read back as the agent's own type."""
+    if output_type is None:
+        return AgentResult
+    codec_for(output_type).check()
+    return create_model(f"{name}Result", __base__=AgentResult, output=(output_type | None, None))
 
 
 def _as_input(value: object) -> object:
@@ -103,7 +111,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
             name,
             self._handle,  # type: ignore[arg-type]  # a str is brought to AgentInput by the validator below
             input_type=Annotated[AgentInput, BeforeValidator(_as_input)],
-            output_type=AgentResult,
+            output_type=_result_type(name, output_type),
             uses=[used for each in by_name.values() for used in each.uses],
             **options,
         )
@@ -112,7 +120,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
             model=resolve_model(model),
             instructions=instructions,
             tools=by_name,
-            output_codec=None if output_type is None else codec_for(output_type).check(),
+            output_codec=None if output_type is None else codec_for(output_type),
             max_iterations=max_iterations,
             sessions=sessions,
             model_options=dict(model_options or {}),

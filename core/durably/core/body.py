@@ -18,7 +18,7 @@ from durably.core.steps import Duration, Point, Probe, StepInfo, _current
 __all__ = ["Body", "run_body", "seconds"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Body:
     """What ``step.run`` was asked to do.
 

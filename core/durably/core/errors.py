@@ -89,6 +89,9 @@ class DurablyError(Exception):
         return error_from_json, (error_to_json(self),)
 
 
+DurablyError._classes["DurablyError"] = DurablyError
+
+
 class DefinitionError(DurablyError):
     """A function, tool or agent is written in a way that cannot work. Raised where it is defined."""
 

@@ -148,7 +148,7 @@ class History(Sequence[StepRecord]):
         Raises:
             SerializationError: If a line is not a record, or records are missing or out of order.
         """
-        history = cls(StepRecord.from_json(line) for line in text.splitlines() if line.strip())
+        history = cls(StepRecord.from_json(line) for line in text.split("\n") if line.strip())
         if not history.records:
             raise SerializationError("an empty history: a run has at least its first record", step="")
         for position, record in enumerate(history.records):

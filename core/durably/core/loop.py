@@ -98,16 +98,19 @@ def _with_message(history: list[Message], message: UserMessage) -> list[Message]
 async def _act(agent: AgentParts, step: StepAPI, calls: list[ToolCall]) -> list[ToolResultMessage]:
     """Answer the calls of one turn, concurrently if there are several; results come in the order of the calls."""
     if len(calls) == 1:
-        outcomes: tuple[ToolOutcome, ...] = (await _answer(agent, step, calls[0]),)
+        outcomes: tuple[str | ToolOutcome, ...] = (await _answer(agent, step, calls[0]),)
     else:
         outcomes = await step.gather(*(partial(_answer, agent, step, call) for call in calls))
-    return [
-        ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
-        for call, outcome in zip(calls, outcomes, strict=True)
-    ]
+    return [_result(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
 
 
-async def _answer(agent: AgentParts, step: StepAPI, call: ToolCall) -> ToolOutcome:
+def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
+    if isinstance(outcome, str):
+        return ToolResultMessage(call_id=call.id, name=call.name, content=outcome)
+    return ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
+
+
+async def _answer(agent: AgentParts, step: StepAPI, call: ToolCall) -> str | ToolOutcome:
     tool = agent.tools.get(call.name)
     if tool is None:
         known = ", ".join(agent.tools) or "none"

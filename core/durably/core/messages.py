@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from durably.core.serialization import codec_for, digest
+from durably.core.serialization import digest
 
 __all__ = [
     "AssistantMessage",
@@ -162,9 +162,6 @@ class ToolResultMessage(_Frozen):
 
 Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(discriminator="role")]
 
-_message = codec_for(Message)
-
-
 def user(text: str) -> UserMessage:
     """A user message of plain text."""
     return UserMessage(content=text)
@@ -197,7 +194,7 @@ class Transcript:
         """Add one message at the end."""
         self.messages.append(message)
         self.turn += message.role == "assistant"
-        self._digest = digest(self._digest + _message.encode(message, step=""))
+        self._digest = digest(self._digest + message.model_dump_json())
 
     def extend(self, messages: Iterable[Message]) -> None:
         """Add several messages at the end."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from durably.core.errors import DefinitionError
 from durably.core.messages import AssistantMessage, Message
@@ -111,10 +111,17 @@ class ModelResponse(BaseModel):
     usage: Usage = Field(
         default_factory=Usage, exclude_if=lambda usage: not (usage.input_tokens or usage.output_tokens)
     )
-    stop_reason: StopReason = Field(default="end", exclude_if=lambda reason: reason == "end")
+    stop_reason: StopReason = Field(default="end", exclude_if=lambda reason: reason in ("end", "tool_calls"))
     cost: float | None = Field(default=None, exclude_if=lambda cost: cost is None)
     model: str | None = Field(default=None, exclude_if=lambda model: model is None)
     request_id: str | None = Field(default=None, exclude_if=lambda request_id: request_id is None)
+
+    @model_validator(mode="after")
+    def _ends_or_calls(self) -> Self:
+        # Of these two the message itself says which, so the record does not.
+        if self.stop_reason == "end" and self.message.tool_calls:
+            vars(self)["stop_reason"] = "tool_calls"
+        return self
 
 
 class Delta(BaseModel):

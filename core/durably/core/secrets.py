@@ -59,4 +59,10 @@ class Redactor(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if self._forms:
             record.msg, record.args = self.text(record.getMessage()), None
+            if record.exc_info:
+                # Rendered here, and the exception itself let go: a formatter would print it as it is.
+                record.exc_text, record.exc_info = self.text(_FORMATTER.formatException(record.exc_info)), None
         return True
+
+
+_FORMATTER = logging.Formatter()

@@ -165,9 +165,9 @@ def digest(text: str | bytes) -> str:
 
 def encode_input(args: Sequence[Any], *, step: str) -> str:
     """What a record keeps of a body's arguments: their JSON, or its digest where that is long."""
-    if not args:
-        return ""
-    parts = [f'"#{arg.__digest__()}"' if hasattr(arg, "__digest__") else _any.encode(arg, step=step) for arg in args]
+    while args and args[-1] is None:
+        args = args[:-1]
+    parts = [f"#{arg.__digest__()}" if hasattr(arg, "__digest__") else _any.encode(arg, step=step) for arg in args]
     text = ",".join(parts)
     return text if len(text) <= INPUT_TEXT_LIMIT else f"#{digest(text)} of {len(text)} characters"
 

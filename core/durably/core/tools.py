@@ -29,7 +29,7 @@ not happen, so that a crash in it is reported as *interrupted* instead of repeat
 
 
 class ToolOutcome(BaseModel):
-    """What a tool call came to; this is what the step ``tool-<name>`` records."""
+    """What a tool call came to. The step ``tool-<name>`` records it; plain text is recorded as just that."""
 
     model_config = ConfigDict(defer_build=True, frozen=True)
 
@@ -81,11 +81,11 @@ class Tool:
             return f"invalid arguments for {self.name}: " + "; ".join(lines)
         return None
 
-    async def act(self, step: StepAPI, call: ToolCall) -> ToolOutcome:
+    async def act(self, step: StepAPI, call: ToolCall) -> str | ToolOutcome:
         """Answer one call with valid arguments, as a durable step."""
         body: Callable[..., Any] = self.run if self.is_async else self.run_sync
         try:
-            outcome: ToolOutcome = await step.run(
+            outcome: str | ToolOutcome = await step.run(
                 f"tool-{self.name}",
                 body,
                 call.arguments,
@@ -99,14 +99,14 @@ class Tool:
                 raise
             return ToolOutcome(content=str(error), is_error=True)
 
-    async def run(self, arguments: dict[str, Any]) -> ToolOutcome:
+    async def run(self, arguments: dict[str, Any]) -> str | ToolOutcome:
         """The body of the step, for an async tool."""
         try:
             return self._outcome(await self.fn(**self._parse(arguments)))
         except ToolError as error:
             return ToolOutcome(content=str(error), is_error=True)
 
-    def run_sync(self, arguments: dict[str, Any]) -> ToolOutcome:
+    def run_sync(self, arguments: dict[str, Any]) -> str | ToolOutcome:
         """The body of the step, for a sync tool."""
         try:
             return self._outcome(self.fn(**self._parse(arguments)))
@@ -117,14 +117,14 @@ class Tool:
         parsed = self.arguments.model_validate(arguments)
         return {name: getattr(parsed, name) for name in self.arguments.model_fields}
 
-    def _outcome(self, value: Any) -> ToolOutcome:
+    def _outcome(self, value: Any) -> str | ToolOutcome:
         if isinstance(value, str):
-            return ToolOutcome(content=value)
+            return value
         if isinstance(value, TextPart | FilePart):
             return ToolOutcome(content=[value])
         if isinstance(value, list) and value and all(isinstance(part, TextPart | FilePart) for part in value):
             return ToolOutcome(content=value)
-        return ToolOutcome(content=codec_for(self.result_type).encode(value, step=f"tool-{self.name}"))
+        return codec_for(self.result_type).encode(value, step=f"tool-{self.name}")
 
 
 @overload

@@ -1,0 +1,27 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durably.backends import MemoryBackend, SQLiteBackend
+from durably.core import Function
+from durably.core.backend import Backend
+
+Open = Callable[..., Backend]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def open_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens a backend of each kind: `open_backend([function, ...], **options)`."""
+
+    def open_one(functions: Sequence[Function[Any, Any]], **options: Any) -> Backend:
+        if request.param == "memory":
+            return MemoryBackend(functions, **options)
+        return SQLiteBackend(tmp_path / "runs.db", functions, **options)
+
+    return open_one

@@ -1,0 +1,90 @@
+"""The shape of the project: one namespace, imports that go one way, a public surface that is written down."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("core", "backends", "providers", "testing", "cli")
+MAY_IMPORT = {
+    "core": {"core"},
+    "backends": {"core", "backends"},
+    "providers": {"core", "providers"},
+    "testing": {"core", "backends", "testing"},
+    "cli": set(PARTS),
+}
+SOURCES = sorted(path for part in PARTS for path in (ROOT / part / "durably").rglob("*.py"))
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide which part they reach into"
+            yield node.module or ""
+
+
+def test_the_namespace_has_no_init() -> None:
+    assert [part for part in PARTS if (ROOT / part / "durably" / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_imports_go_one_way(path: Path) -> None:
+    part = path.relative_to(ROOT).parts[0]
+    tree = ast.parse(path.read_text())
+    reached = {module.split(".")[1] for module in imports(tree) if module.startswith("durably.")}
+    assert reached <= MAY_IMPORT[part]
+    if part == "core":
+        foreign = {module.split(".")[0] for module in imports(tree)} - set(sys.stdlib_module_names)
+        assert foreign <= {"durably", "pydantic", "pydantic_core"}
+    assert "TYPE_CHECKING" not in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def test_no_import_cycles() -> None:
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts[1:]).removesuffix(".__init__"): path for path in SOURCES
+    }
+    graph = {
+        module: {target for target in imports(ast.parse(path.read_text())) if target in modules and target != module}
+        for module, path in modules.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for target in sorted(graph[module]):
+                visit(target, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", ["durably.core", "durably.backends", "durably.testing"])
+def test_the_public_surface_is_sorted_and_there(module: str) -> None:
+    loaded = importlib.import_module(module)
+    assert list(loaded.__all__) == sorted(loaded.__all__)
+    assert [each for each in loaded.__all__ if not hasattr(loaded, each)] == []
+    undocumented = [each for each in loaded.__all__ if not (getattr(loaded, each).__doc__ or "").strip()]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize("module", ["durably.core", "durably.backends", "durably.testing"])
+def test_what_needs_no_extra_imports_none(module: str) -> None:
+    extras = ["anthropic", "openai", "litellm", "temporalio", "inngest", "rich", "typer", "pytest", "hypothesis"]
+    code = f"import sys, {module}; print([m for m in {extras} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -54,7 +54,8 @@ EXAMPLES = [
 
 
 def test_every_error_has_an_example() -> None:
-    assert {type(each) for each in EXAMPLES} == {DurablyError, *DurablyError._classes.values()}
+    ours = {each for each in DurablyError._classes.values() if each.__module__ == errors.__name__}
+    assert {type(each) for each in EXAMPLES} == ours
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -45,6 +46,7 @@ logger = logging.getLogger("durably")
 
 LEASE_SECONDS = 15.0
 GRACE_SECONDS = 30.0
+TROUBLE_SECONDS = 1.0
 
 
 class ReplayBackend(Backend):
@@ -250,6 +252,10 @@ class ReplayBackend(Backend):
         except JournalCorruptError as error:
             self._damaged(row, error)
             return None
+        except JournalError as error:
+            logger.warning("run %s waits: %s", row.id, error)
+            await self._until_writable()
+            return row
         execution = self._live[row.id] = self.execution(self, function, row, records)
         attempts = sum(1 for record in records if not record.key and record.status == "retrying")
         due = next((record.due for record in reversed(records) if not record.key and record.due is not None), None)
@@ -261,9 +267,32 @@ class ReplayBackend(Backend):
         except SuspendSignal:
             if self._stopping or execution.stale or not (self.evict or execution.trouble):
                 raise
+            if execution.trouble is None:
+                return row
             # A body whose commit failed runs again: that counts as a crash, so that it sees another attempt.
-            return replace(row, crashes=(*row.crashes, len(records))) if execution.trouble else row
+            await self._until_writable()
+            return replace(row, crashes=(*row.crashes, self.journal.count(row.id)))
         return None if ended else row
+
+    async def _until_writable(self) -> None:
+        """Wait until the journal takes a write again; no body runs before that."""
+        while True:
+            await self._pause(TROUBLE_SECONDS)
+            if self._stopping:
+                raise SuspendSignal
+            with suppress(JournalError):
+                return self._lease()
+
+    async def _pause(self, seconds: float) -> None:
+        pause = asyncio.get_running_loop().create_future()
+        timer = self.clock.call_at(self.clock.now() + seconds, lambda: self.wake(pause, None))
+        self.active -= 1
+        self.rest()
+        try:
+            await pause
+        finally:
+            timer.cancel()
+            self.active += pause.cancelled()
 
     def _damaged(self, row: RunRow, error: JournalCorruptError) -> None:
         logger.error("run %s of %r fails: %s", row.id, row.function, error)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn, Protocol, TypeVar
 from durably.backends.clock import Clock
 from durably.backends.journal import Journal, NewRun, RunRow
 from durably.core import (
+    DefinitionError,
     DurablyError,
     Event,
     Function,
@@ -82,6 +83,7 @@ class Host(Protocol):
     threads: bool
     evict: bool
     max_payload_bytes: int
+    functions: dict[str, Function[Any, Any]]
     resources: Mapping[str, Any]
     redactor: Redactor
     active: int
@@ -228,6 +230,10 @@ class Execution(KeyedSteps):
     async def _invoke(
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
     ) -> Any:
+        if isinstance(function, Function) and self._host.functions.get(function.id) is not function:
+            raise DefinitionError(
+                f"step {key!r} invokes {function.id!r}, which no one serves: add it to functions=[...]"
+            )
         asked = self._host.redactor.text(invoke_input(key, function, data))
         child = derive_id("child", self.row.id, key)
         record = await self._take(scope, key, "invoke", asked)

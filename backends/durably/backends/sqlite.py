@@ -283,7 +283,9 @@ class SQLiteJournal(Journal):
         n = self._numbers.get(record.run_id, 0)
         fields = _fields(record)
         try:
-            done = self._run(_APPEND, (n << RUN_SHIFT) + record.seq, *fields, _checksum(record.seq, fields), n, fence).rowcount
+            done = self._run(
+                _APPEND, (n << RUN_SHIFT) + record.seq, *fields, _checksum(record.seq, fields), n, fence
+            ).rowcount
         except sqlite3.IntegrityError:
             done = 0  # another worker wrote this record first
         if not done:
@@ -296,7 +298,9 @@ class SQLiteJournal(Journal):
 
     def count(self, run_id: str) -> int:
         first = self._numbers[run_id] << RUN_SHIFT
-        (last,) = self._run("SELECT max(id) FROM records WHERE id >= ? AND id < ?", first, first + (1 << RUN_SHIFT)).fetchone()
+        (last,) = self._run(
+            "SELECT max(id) FROM records WHERE id >= ? AND id < ?", first, first + (1 << RUN_SHIFT)
+        ).fetchone()
         return int(last) - first + 1
 
     def last_record(self, run_id: str) -> StepRecord:

@@ -1,0 +1,1 @@
+"""The command `durably`. Nothing here is imported by the library; it needs the extra `cli`."""

@@ -1,0 +1,139 @@
+"""Claude, through Anthropic's own SDK."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from durably.core import Delta, ModelError, ModelRequest, ModelResponse
+from durably.providers.anthropic_messages import answer, request_body
+from durably.providers.anthropic_stream import StreamedAnswer
+from durably.providers.failures import Failures
+from durably.providers.keys import Key
+from durably.providers.options import sdk_arguments
+from durably.providers.prices import price
+
+try:
+    import anthropic
+    import httpx2
+except ImportError as error:
+    raise ImportError("AnthropicModel needs the package anthropic: pip install 'durably[anthropic]'") from error
+
+__all__ = ["AnthropicModel"]
+
+PROVIDER = "anthropic"
+
+_KEY = Key(env="ANTHROPIC_API_KEY")
+
+
+@dataclass(frozen=True)
+class AnthropicModel:
+    """A Claude model.
+
+    Request options are Anthropic's own parameters, such as ``{"thinking": {"type": "adaptive"}}``. ``tool_choice`` may
+    also be ``"auto"``, ``"required"``, ``"none"`` or a tool's name.
+
+    Args:
+        model: Such as ``"claude-sonnet-4-5"``.
+        key: Where the key is found when a call is made.
+        base_url: Another address that speaks the Messages API.
+        max_tokens: The longest answer, in tokens, where the options do not say.
+        timeout: Seconds to wait for a connection, and then for each next piece of the answer. How long the whole call
+            may take is said by ``Agent(model_timeout=)``.
+    """
+
+    model: str
+    _: KW_ONLY
+    key: Key = _KEY
+    base_url: str | None = None
+    max_tokens: int = 8192
+    timeout: float = 600.0
+
+    @property
+    def name(self) -> str:
+        """Such as ``"anthropic:claude-sonnet-4-5"``."""
+        return f"{PROVIDER}:{self.model}"
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        """Answer a request.
+
+        Raises:
+            ModelError: If the provider refused or failed.
+        """
+        arguments = self._arguments(request)
+        async with self._client() as (client, failures):
+            with _failing(failures):
+                message = await client.messages.create(**arguments)
+                data = message.model_dump(mode="json", exclude_unset=True, warnings=False)
+            return self._finish(data, request, message._request_id)
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
+        """The pieces of the answer, then the whole.
+
+        Raises:
+            ModelError: If the provider refused or failed, or the stream was cut.
+        """
+        arguments = self._arguments(request)
+        made = StreamedAnswer()
+        async with self._client() as (client, failures):
+            with _failing(failures):
+                async with await client.messages.create(**arguments, stream=True) as events:
+                    failures.headers = events.response.headers
+                    async for event in events:
+                        for delta in made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)):
+                            yield delta
+            if not made.whole:
+                raise failures.cut()
+            yield self._finish(made.data, request, failures.headers.get("request-id"))
+
+    def _arguments(self, request: ModelRequest) -> dict[str, Any]:
+        body = request_body(request, model=self.model, max_tokens=self.max_tokens)
+        return sdk_arguments(body, "model", "max_tokens", "messages")
+
+    def _finish(self, data: Mapping[str, Any], request: ModelRequest, request_id: str | None) -> ModelResponse:
+        response = answer(data, turn=request.turn)
+        cost = price(response.usage, response.model or self.model, provider=PROVIDER)
+        return response.model_copy(update={"cost": cost, "request_id": request_id})
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[tuple[anthropic.AsyncAnthropic, Failures]]:
+        try:
+            found = self.key.find()
+        except LookupError as error:
+            raise Failures(PROVIDER, self.model).unusable(str(error)) from None
+        if not isinstance(found, SecretStr):
+            # The engine alone retries, so a client that was given is told to leave it.
+            client = found.with_options(max_retries=0, timeout=self.timeout)
+            yield client, Failures(PROVIDER, self.model, client.api_key)
+            return
+        key = found.get_secret_value()
+        async with anthropic.AsyncAnthropic(
+            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout
+        ) as client:
+            yield client, Failures(PROVIDER, self.model, key)
+
+
+@contextmanager
+def _failing(failures: Failures) -> Iterator[None]:
+    try:
+        yield
+    except anthropic.APIStatusError as error:
+        raise _answered(error, failures) from None
+    except (anthropic.APIConnectionError, httpx2.TransportError) as error:
+        raise failures.unanswered(error) from None
+    except (anthropic.APIResponseValidationError, ValueError) as error:  # a body that is no JSON, or no response
+        raise failures.unanswered(error) from None
+    except anthropic.AnthropicError as error:
+        raise failures.unusable(str(error)) from None
+
+
+def _answered(error: anthropic.APIStatusError, failures: Failures) -> ModelError:
+    # The one failure without a type or code of its own: the text is all the API gives.
+    too_long = error.type == "invalid_request_error" and (error.api_message or "").startswith("prompt is too long")
+    failures.headers = error.response.headers
+    message = error.api_message or error.message
+    return failures.answered(error.status_code, message, code=error.error_code or error.type, too_long=too_long)

@@ -1,0 +1,208 @@
+"""The Anthropic Messages format: requests out, answers in. Plain JSON, no SDK.
+
+Written after https://docs.anthropic.com/en/api/messages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from durably.core import (
+    AssistantMessage,
+    FilePart,
+    Message,
+    ModelRequest,
+    ModelResponse,
+    OpaquePart,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+    ToolResultMessage,
+    ToolSpec,
+    Usage,
+    UserMessage,
+)
+from durably.core.messages import AssistantPart, ContentPart
+from durably.core.model import StopReason
+from durably.providers.calls import distrust_last_call, name_calls
+from durably.providers.schemas import schema_prompt, strict_schema
+from durably.providers.transcript import Dialect, repaired, unreadable
+
+__all__ = ["DIALECT", "answer", "request_body"]
+
+IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+
+_STOPS: dict[str, StopReason] = {
+    "end_turn": "end",
+    "stop_sequence": "end",
+    "tool_use": "tool_calls",
+    "max_tokens": "max_tokens",
+    "model_context_window_exceeded": "max_tokens",
+    "refusal": "refusal",
+    "pause_turn": "pause",
+}
+
+
+def _file(part: FilePart) -> ContentPart:
+    if part.media_type.startswith("image/") and (part.url or part.media_type in IMAGES) and (part.data or part.url):
+        # Sent by address, an image has no media type; sent by value, no name.
+        if part.data and part.media_type in IMAGES:
+            return FilePart(media_type=part.media_type, data=part.data)
+        return FilePart(media_type="image/*", url=part.url) if part.url else unreadable(part)
+    if part.media_type == "application/pdf" and (part.data or part.url):
+        return FilePart(
+            media_type=part.media_type, data=part.data, url=None if part.data else part.url, name=part.name or None
+        )
+    return unreadable(part)
+
+
+DIALECT = Dialect(
+    origin="anthropic",
+    file=_file,
+    takes_thinking=lambda part: part.signature is not None,
+    refusals=False,
+    error_flag=True,
+    text_arguments=False,
+    user_first=True,
+)
+
+
+def request_body(request: ModelRequest, *, model: str, max_tokens: int) -> dict[str, Any]:
+    """The body of a request, with the request's options laid over it.
+
+    Args:
+        request: What to ask.
+        model: The model.
+        max_tokens: The longest answer, which this provider always wants to be told.
+    """
+    options = dict(request.options)
+    body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": _messages(request.messages)}
+    system = request.system
+    if request.output_schema is not None:
+        schema = strict_schema(request.output_schema)
+        if schema is None:
+            system = schema_prompt(system, request.output_schema)
+        else:
+            wanted = {"format": {"type": "json_schema", "schema": schema}}
+            body["output_config"] = {**wanted, **options.pop("output_config", {})}
+    if system:
+        body["system"] = system
+    choice = options.pop("tool_choice", None)
+    if request.tools:
+        body["tools"] = [_tool(spec) for spec in request.tools]
+        if choice is not None:
+            body["tool_choice"] = _tool_choice(choice)
+    return {**body, **options}
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    return {"name": spec.name, "description": spec.description, "input_schema": dict(spec.parameters)}
+
+
+def _tool_choice(choice: Any) -> Any:
+    if not isinstance(choice, str):
+        return choice
+    kinds = {"auto": "auto", "none": "none", "required": "any"}
+    return {"type": kinds[choice]} if choice in kinds else {"type": "tool", "name": choice}
+
+
+def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for message in repaired(messages, DIALECT):
+        if isinstance(message, ToolResultMessage):
+            if not results:
+                made.append({"role": "user", "content": results})
+            results.append(_result(message))
+            continue
+        results = []
+        if isinstance(message, UserMessage):
+            made.append({"role": "user", "content": _content(message.content)})
+        else:
+            made.append({"role": "assistant", "content": [_block(part) for part in message.parts]})
+    return made
+
+
+def _result(message: ToolResultMessage) -> dict[str, Any]:
+    block = {"type": "tool_result", "tool_use_id": message.call_id, "content": _content(message.content)}
+    return {**block, "is_error": True} if message.is_error else block
+
+
+def _content(content: str | Sequence[ContentPart]) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    return [{"type": "text", "text": part.text} if isinstance(part, TextPart) else _source(part) for part in content]
+
+
+def _source(part: FilePart) -> dict[str, Any]:
+    if part.data:
+        source: dict[str, Any] = {"type": "base64", "media_type": part.media_type, "data": part.data}
+    else:
+        source = {"type": "url", "url": part.url}
+    if part.media_type.startswith("image/"):
+        return {"type": "image", "source": source}
+    block: dict[str, Any] = {"type": "document", "source": source}
+    return {**block, "title": part.name} if part.name else block
+
+
+def _block(part: AssistantPart) -> dict[str, Any]:
+    if isinstance(part, ToolCall):
+        return {**(part.native or {}), "type": "tool_use", "id": part.id, "name": part.name, "input": part.arguments}
+    if isinstance(part, ThinkingPart):
+        return {"type": "thinking", "thinking": part.text, "signature": part.signature}
+    if isinstance(part, OpaquePart):
+        return part.data
+    native = part.native if isinstance(part, TextPart) else None
+    return {**(native or {}), "type": "text", "text": part.text}
+
+
+def answer(data: Mapping[str, Any], *, turn: int) -> ModelResponse:
+    """A response's JSON as ours; cost and request id are not in it."""
+    stop = str(data.get("stop_reason") or "end_turn")
+    parts = [_part(block) for block in data.get("content") or ()]
+    if _STOPS.get(stop) == "max_tokens":
+        distrust_last_call(parts)
+    why = (data.get("stop_details") or {}).get("explanation")
+    if stop == "refusal" and why:
+        parts.append(RefusalPart(text=why))
+    return ModelResponse(
+        message=AssistantMessage(parts=name_calls(parts, turn), provider=DIALECT.origin),
+        usage=_usage(data.get("usage") or {}),
+        stop_reason=_STOPS.get(stop, "end"),
+        model=data.get("model"),
+    )
+
+
+def _part(block: Mapping[str, Any]) -> AssistantPart:
+    kind = block.get("type")
+    if kind == "text":
+        return TextPart(text=block.get("text") or "", native=_rest(block, "type", "text"))
+    if kind == "tool_use":
+        rest = _rest(block, "type", "id", "name", "input")
+        arguments = block.get("input")
+        if not isinstance(arguments, dict | str):
+            arguments = json.dumps(arguments)
+        return ToolCall(id=block.get("id") or "", name=block.get("name") or "", arguments=arguments, native=rest)
+    if kind == "thinking":
+        return ThinkingPart(text=block.get("thinking") or "", signature=block.get("signature"))
+    return OpaquePart(data=dict(block))
+
+
+def _rest(block: Mapping[str, Any], *known: str) -> dict[str, Any] | None:
+    return {name: value for name, value in block.items() if name not in known and value is not None} or None
+
+
+def _usage(data: Mapping[str, Any]) -> Usage:
+    read = data.get("cache_read_input_tokens") or 0
+    written = data.get("cache_creation_input_tokens") or 0
+    details = data.get("output_tokens_details") or {}
+    return Usage(
+        input_tokens=(data.get("input_tokens") or 0) + read + written,  # the provider counts the three apart
+        output_tokens=data.get("output_tokens") or 0,
+        cached_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=details.get("thinking_tokens") or details.get("reasoning_tokens") or 0,
+    )

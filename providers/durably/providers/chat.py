@@ -1,0 +1,224 @@
+"""The chat completions format, which OpenAI, most other servers and litellm speak. Plain JSON, no SDK.
+
+Written after https://platform.openai.com/docs/api-reference/chat; ``reasoning_content`` and ``thinking_blocks`` after
+https://docs.litellm.ai/docs/reasoning_content.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from durably.core import (
+    AssistantMessage,
+    FilePart,
+    Message,
+    ModelRequest,
+    ModelResponse,
+    OpaquePart,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+    ToolResultMessage,
+    Usage,
+    UserMessage,
+)
+from durably.core.messages import AssistantPart, ContentPart
+from durably.core.model import StopReason
+from durably.providers.calls import call_arguments, distrust_last_call, name_calls
+from durably.providers.schemas import schema_prompt, strict_schema
+from durably.providers.transcript import Dialect, repaired, unreadable
+
+__all__ = ["DIALECT", "answer", "image_or_pdf", "request_body"]
+
+IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+SOUNDS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
+
+_STOPS: dict[str, StopReason] = {
+    "stop": "end",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "length": "max_tokens",
+    "content_filter": "refusal",
+}
+
+
+def image_or_pdf(part: FilePart) -> ContentPart:
+    """An image, or a PDF by value, in the form that OpenAI has for it."""
+    if part.data and part.media_type in IMAGES:
+        return FilePart(media_type=part.media_type, data=part.data)
+    if part.url and part.media_type.startswith("image/"):
+        return FilePart(media_type="image/*", url=part.url)
+    if part.data and part.media_type == "application/pdf":
+        return FilePart(media_type=part.media_type, data=part.data, name=part.name or "file.pdf")
+    return unreadable(part)
+
+
+def _file(part: FilePart) -> ContentPart:
+    if part.data and part.media_type in SOUNDS:
+        return FilePart(media_type=part.media_type, data=part.data)
+    return image_or_pdf(part)
+
+
+DIALECT = Dialect(
+    origin="openai-chat",
+    file=_file,
+    takes_thinking=lambda part: False,
+    thinking_first=True,
+    files_in_results=False,
+)
+
+
+def request_body(request: ModelRequest, *, model: str, dialect: Dialect, native_output: bool) -> dict[str, Any]:
+    """The body of a request, with the request's options laid over it.
+
+    Args:
+        request: What to ask.
+        model: The model.
+        dialect: What the server takes.
+        native_output: Whether it knows ``response_format``; otherwise the system prompt asks for the schema.
+    """
+    options = dict(request.options)
+    body: dict[str, Any] = {"model": model}
+    system = request.system
+    if request.output_schema is not None:
+        schema = strict_schema(request.output_schema) if native_output else None
+        if schema is None:
+            system = schema_prompt(system, request.output_schema)
+        else:
+            wanted = {"name": "answer", "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
+    said = [_message(message) for message in repaired(request.messages, dialect)]
+    body["messages"] = [{"role": "system", "content": system}, *said] if system else said
+    choice = options.pop("tool_choice", None)
+    if request.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {"name": spec.name, "description": spec.description, "parameters": dict(spec.parameters)},
+            }
+            for spec in request.tools
+        ]
+        if choice is not None:
+            named = isinstance(choice, str) and choice not in ("auto", "none", "required")
+            body["tool_choice"] = {"type": "function", "function": {"name": choice}} if named else choice
+    return {**body, **options}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    if isinstance(message, UserMessage):
+        return {"role": "user", "content": _content(message.content)}
+    if isinstance(message, ToolResultMessage):
+        return {"role": "tool", "tool_call_id": message.call_id, "content": _content(message.content)}
+    return _assistant(message)
+
+
+def _assistant(message: AssistantMessage) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": "assistant"}
+    texts = [part for part in message.parts if isinstance(part, TextPart)]
+    if len(texts) == 1:
+        made["content"] = texts[0].text
+    elif texts:
+        made["content"] = [{"type": "text", "text": part.text} for part in texts]
+    for part in message.parts:
+        if isinstance(part, RefusalPart):
+            made["refusal"] = part.text
+        elif isinstance(part, ToolCall):
+            made.setdefault("tool_calls", []).append(_call(part))
+        elif isinstance(part, ThinkingPart):
+            block = {"type": "thinking", "thinking": part.text, "signature": part.signature}
+            made.setdefault("thinking_blocks", []).append(block)
+        elif isinstance(part, OpaquePart):
+            made.setdefault("thinking_blocks", []).append(part.data)
+    return made
+
+
+def _call(part: ToolCall) -> dict[str, Any]:
+    text = part.arguments if isinstance(part.arguments, str) else json.dumps(part.arguments)
+    call = {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": text}}
+    return {**(part.native or {}), **call}
+
+
+def _content(content: str | Sequence[ContentPart]) -> str | list[dict[str, Any]]:
+    return content if isinstance(content, str) else [_content_part(part) for part in content]
+
+
+def _content_part(part: ContentPart) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if part.media_type in SOUNDS:
+        return {"type": "input_audio", "input_audio": {"data": part.data, "format": SOUNDS[part.media_type]}}
+    address = part.url or f"data:{part.media_type};base64,{part.data}"
+    if part.media_type.startswith("image/"):
+        return {"type": "image_url", "image_url": {"url": address}}
+    return {"type": "file", "file": {"filename": part.name, "file_data": address}}
+
+
+def answer(data: Mapping[str, Any], request: ModelRequest, *, origin: str) -> ModelResponse:
+    """A response's JSON as ours; cost and request id are not in it.
+
+    Args:
+        data: The JSON of a ``chat.completion``.
+        request: What was asked.
+        origin: Who is noted as the message's provider.
+
+    Raises:
+        ValueError: If it holds no answer at all.
+    """
+    choices = data.get("choices")
+    if not choices:
+        raise ValueError("the response has no choices")
+    parts = _parts(choices[0].get("message") or {}, request)
+    stop = _STOPS.get(str(choices[0].get("finish_reason")), "end")
+    if any(isinstance(part, RefusalPart) for part in parts):
+        stop = "refusal"
+    elif stop == "end" and any(isinstance(part, ToolCall) for part in parts):
+        stop = "tool_calls"  # some servers say "stop" whatever the answer is
+    elif stop == "max_tokens":
+        distrust_last_call(parts)
+    return ModelResponse(
+        message=AssistantMessage(parts=name_calls(parts, request.turn), provider=origin),
+        usage=_usage(data.get("usage") or {}),
+        stop_reason=stop,
+        model=data.get("model"),
+    )
+
+
+def _parts(message: Mapping[str, Any], request: ModelRequest) -> list[AssistantPart]:
+    parts: list[AssistantPart] = []
+    blocks = message.get("thinking_blocks") or ()
+    for block in blocks:
+        if block.get("type") == "thinking":
+            parts.append(ThinkingPart(text=block.get("thinking") or "", signature=block.get("signature") or None))
+        else:
+            parts.append(OpaquePart(data=dict(block)))
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    if reasoning and not blocks:
+        parts.append(ThinkingPart(text=reasoning))
+    if message.get("content"):
+        annotations = message.get("annotations")
+        parts.append(TextPart(text=message["content"], native={"annotations": annotations} if annotations else None))
+    if message.get("refusal"):
+        parts.append(RefusalPart(text=message["refusal"]))
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") or {}
+        name = function.get("name") or ""
+        known = ("id", "type", "function", "index")
+        native = {key: value for key, value in call.items() if key not in known and value is not None}
+        arguments = call_arguments(function.get("arguments") or "", name, request)
+        parts.append(ToolCall(id=call.get("id") or "", name=name, arguments=arguments, native=native or None))
+    return parts
+
+
+def _usage(data: Mapping[str, Any]) -> Usage:
+    read = data.get("prompt_tokens_details") or {}
+    written = data.get("completion_tokens_details") or {}
+    return Usage(
+        input_tokens=data.get("prompt_tokens") or 0,
+        output_tokens=data.get("completion_tokens") or 0,
+        cached_tokens=read.get("cached_tokens") or 0,
+        cache_write_tokens=read.get("cache_creation_tokens") or read.get("cache_write_tokens") or 0,
+        reasoning_tokens=written.get("reasoning_tokens") or 0,
+    )

@@ -1,0 +1,85 @@
+"""The chunks of a streamed chat completion, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from durably.core import Delta
+
+__all__ = ["StreamedAnswer"]
+
+
+class StreamedAnswer:
+    """Puts the chunks of a stream together.
+
+    Attributes:
+        data: The response's JSON so far.
+        whole: Whether the stream said why it stopped.
+    """
+
+    def __init__(self) -> None:
+        self._message: dict[str, Any] = {}
+        self._choice: dict[str, Any] = {"message": self._message, "finish_reason": None}
+        self._places: dict[Any, int] = {}
+        self.data: dict[str, Any] = {"choices": [self._choice]}
+
+    @property
+    def whole(self) -> bool:
+        return self._choice["finish_reason"] is not None
+
+    def take(self, chunk: Mapping[str, Any]) -> Iterable[Delta]:
+        """Add one chunk; what a listener should see of it."""
+        for key in ("model", "usage"):
+            if chunk.get(key):
+                self.data[key] = chunk[key]
+        for choice in chunk.get("choices") or ():
+            if choice.get("finish_reason"):
+                self._choice["finish_reason"] = choice["finish_reason"]
+            yield from self._grow(choice.get("delta") or {})
+
+    def _grow(self, delta: Mapping[str, Any]) -> Iterable[Delta]:
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if reasoning:
+            self._message["reasoning_content"] = self._message.get("reasoning_content", "") + reasoning
+            yield Delta(kind="thinking", text=reasoning, index=self._place("thinking"))
+        for block in delta.get("thinking_blocks") or ():
+            self._think(block)
+        for key in ("content", "refusal"):
+            if delta.get(key):
+                self._message[key] = self._message.get(key, "") + delta[key]
+                yield Delta(kind="text", text=delta[key], index=self._place(key))
+        if delta.get("annotations"):
+            self._message["annotations"] = [*self._message.get("annotations", ()), *delta["annotations"]]
+        for piece in delta.get("tool_calls") or ():
+            grown = self._call(piece)
+            if grown.text:
+                yield grown
+
+    def _place(self, what: Any) -> int:
+        return self._places.setdefault(what, len(self._places))
+
+    def _think(self, block: Mapping[str, Any]) -> None:
+        # Pieces of one block come one after another; a signature ends it.
+        blocks = self._message.setdefault("thinking_blocks", [])
+        last = blocks[-1] if blocks else None
+        if last is None or block.get("type") != "thinking" or last.get("type") != "thinking" or last.get("signature"):
+            blocks.append({key: value for key, value in block.items() if value is not None})
+        else:
+            last["thinking"] = (last.get("thinking") or "") + (block.get("thinking") or "")
+            if block.get("signature"):
+                last["signature"] = block["signature"]
+
+    def _call(self, piece: Mapping[str, Any]) -> Delta:
+        calls = self._message.setdefault("tool_calls", [])
+        place = piece.get("index")
+        if place is None:  # some servers count no calls: an id begins the next one
+            place = len(calls) if piece.get("id") or not calls else len(calls) - 1
+        while len(calls) <= place:
+            calls.append({"function": {"name": "", "arguments": ""}})
+        call, function = calls[place], piece.get("function") or {}
+        call.update({key: value for key, value in piece.items() if key not in ("function", "index") and value})
+        call["function"]["name"] += function.get("name") or ""
+        text = function.get("arguments") or ""
+        call["function"]["arguments"] += text
+        return Delta(kind="tool_call", text=text, index=self._place(("call", place)))

@@ -1,0 +1,197 @@
+"""OpenAI, and every server that speaks chat completions, through OpenAI's own SDK."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from durably.core import Delta, ModelError, ModelRequest, ModelResponse
+from durably.providers import chat, responses
+from durably.providers.chat_stream import StreamedAnswer
+from durably.providers.failures import Failures
+from durably.providers.keys import Key
+from durably.providers.options import sdk_arguments
+from durably.providers.prices import price
+
+try:
+    import httpx
+    import openai
+except ImportError as error:
+    raise ImportError("OpenAIModel needs the package openai: pip install 'durably[openai]'") from error
+
+__all__ = ["OpenAIModel"]
+
+PROVIDER = "openai"
+
+NO_KEY = "none"
+
+_KEY = Key(env="OPENAI_API_KEY")
+
+
+@dataclass(frozen=True)
+class OpenAIModel:
+    """A model of OpenAI, or of any server that speaks chat completions.
+
+    Request options are the API's own parameters, such as ``{"reasoning": {"effort": "low"}}``. ``tool_choice`` may also
+    be a tool's name.
+
+    Args:
+        model: Such as ``"gpt-5"``.
+        key: Where the key is found when a call is made; ``None`` for a server that wants none.
+        base_url: Another address, such as ``"http://localhost:11434/v1"``.
+        api: The format; left out, Responses at OpenAI itself and chat completions at any other address.
+        reasons: Whether it is a reasoning model, whose reasoning is kept for the next turn (Responses only); left
+            out, judged by OpenAI's own names.
+        native_output: Whether the server knows ``response_format``; otherwise the prompt asks for the schema.
+        prices: Whose prices count, by the name in the package genai-prices; left out, told by the address.
+        timeout: Seconds to wait for a connection, and then for each next piece of the answer. How long the whole call
+            may take is said by ``Agent(model_timeout=)``.
+    """
+
+    model: str
+    _: KW_ONLY
+    key: Key | None = _KEY
+    base_url: str | None = None
+    api: Literal["responses", "chat"] | None = None
+    reasons: bool | None = None
+    native_output: bool = True
+    prices: str | None = None
+    timeout: float = 600.0
+
+    @property
+    def name(self) -> str:
+        """Such as ``"openai:gpt-5"``."""
+        return f"{PROVIDER}:{self.model}"
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        """Answer a request.
+
+        Raises:
+            ModelError: If the provider refused or failed.
+        """
+        arguments = self._arguments(request)
+        async with self._client() as (client, failures):
+            with _failing(failures):
+                made: Any = await self._endpoint(client).create(**arguments)
+                data = made.model_dump(mode="json", exclude_unset=True, warnings=False)
+                return self._finish(data, request, made._request_id, failures)
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
+        """The pieces of the answer, then the whole.
+
+        Raises:
+            ModelError: If the provider refused or failed, or the stream was cut.
+        """
+        arguments = {**self._arguments(request), "stream": True}
+        made: StreamedAnswer | _StreamedResponse = StreamedAnswer() if self._chat else _StreamedResponse()
+        if self._chat:
+            arguments.setdefault("stream_options", {"include_usage": True})
+        async with self._client() as (client, failures):
+            with _failing(failures):
+                async with await self._endpoint(client).create(**arguments) as events:
+                    failures.headers = events.response.headers
+                    async for event in events:
+                        for delta in made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)):
+                            yield delta
+                if not made.whole:
+                    raise failures.cut()
+                response = self._finish(made.data, request, failures.headers.get("x-request-id"), failures)
+            yield response
+
+    @property
+    def _chat(self) -> bool:
+        return (self.api or ("responses" if self.base_url is None else "chat")) == "chat"
+
+    def _endpoint(self, client: openai.AsyncOpenAI) -> Any:
+        return client.chat.completions if self._chat else client.responses
+
+    def _arguments(self, request: ModelRequest) -> dict[str, Any]:
+        if self._chat:
+            body = chat.request_body(request, model=self.model, dialect=chat.DIALECT, native_output=self.native_output)
+            return sdk_arguments(body, "model", "messages")
+        reasons = _is_reasoning(self.model) if self.reasons is None else self.reasons
+        return sdk_arguments(responses.request_body(request, model=self.model, reasons=reasons), "model", "input")
+
+    def _finish(
+        self, data: Mapping[str, Any], request: ModelRequest, request_id: str | None, failures: Failures
+    ) -> ModelResponse:
+        if self._chat:
+            response = chat.answer(data, request, origin=chat.DIALECT.origin)
+        elif data.get("error"):
+            error = data["error"]
+            failures.headers = failures.headers or ({"x-request-id": request_id} if request_id else {})
+            raise failures.answered(200, error.get("message") or "failed", code=error.get("code"))
+        else:
+            response = responses.answer(data, request)
+        by_name = self.prices or (PROVIDER if self.base_url is None else None)
+        url = None if by_name else self.base_url
+        cost = price(response.usage, response.model or self.model, provider=by_name, url=url)
+        return response.model_copy(update={"cost": cost, "request_id": request_id})
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[tuple[openai.AsyncOpenAI, Failures]]:
+        try:
+            found = SecretStr(NO_KEY) if self.key is None else self.key.find()
+        except LookupError as error:
+            raise Failures(PROVIDER, self.model).unusable(str(error)) from None
+        if not isinstance(found, SecretStr):
+            # The engine alone retries, so a client that was given is told to leave it.
+            client = found.with_options(max_retries=0, timeout=self.timeout)
+            yield client, Failures(PROVIDER, self.model, client.api_key)
+            return
+        key = found.get_secret_value()
+        async with openai.AsyncOpenAI(
+            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout
+        ) as client:
+            yield client, Failures(PROVIDER, self.model, *([] if self.key is None else [key]))
+
+
+def _is_reasoning(model: str) -> bool:
+    return model.startswith(("o1", "o3", "o4", "gpt-5", "gpt-6")) and "chat" not in model
+
+
+class _StreamedResponse:
+    """The Responses API ends its stream with the whole response."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self.whole = False
+
+    def take(self, event: Mapping[str, Any]) -> Iterator[Delta]:
+        if "response" in event:
+            self.data = event["response"]
+            self.whole = event["type"] in ("response.completed", "response.incomplete", "response.failed")
+        elif event["type"] == "error":
+            self.data = {"error": {"code": event.get("code"), "message": event.get("message")}}
+            self.whole = True
+        elif (delta := responses.delta(event)) is not None:
+            yield delta
+
+
+@contextmanager
+def _failing(failures: Failures) -> Iterator[None]:
+    try:
+        yield
+    except openai.APIStatusError as error:
+        raise _answered(error, failures) from None
+    except (openai.APIConnectionError, httpx.TransportError, openai.APIResponseValidationError) as error:
+        raise failures.unanswered(error) from None
+    except openai.APIError as error:  # an error event inside a stream
+        raise failures.answered(200, error.message, code=error.code or error.type) from None
+    except ValueError as error:  # a body that is no JSON, or no response
+        raise failures.unanswered(error) from None
+    except openai.OpenAIError as error:
+        raise failures.unusable(str(error)) from None
+
+
+def _answered(error: openai.APIStatusError, failures: Failures) -> ModelError:
+    # OpenAI has a code for it; other servers that speak chat have only the text of their error.
+    too_long = error.status_code == 400 and "maximum context length" in error.message
+    failures.headers = error.response.headers
+    body = error.body if isinstance(error.body, Mapping) else {}
+    message = str(body.get("message") or error.message)
+    return failures.answered(error.status_code, message, code=error.code or error.type, too_long=too_long)

@@ -1,0 +1,39 @@
+"""The price of a call, from the list that the package ``genai-prices`` keeps. Offline; an unknown price is ``None``."""
+
+from __future__ import annotations
+
+from durably.core import Usage
+
+try:
+    import genai_prices
+except ImportError as error:
+    raise ImportError(
+        "prices need the package genai-prices: pip install 'durably[anthropic]' or 'durably[openai]'"
+    ) from (error)
+
+__all__ = ["price"]
+
+
+def price(usage: Usage, model: str, *, provider: str | None = None, url: str | None = None) -> float | None:
+    """US dollars for a call, or ``None`` where the list does not know the model.
+
+    Args:
+        usage: The tokens.
+        model: As the provider names it.
+        provider: The provider in the list; or
+        url: its address.
+    """
+    tokens = genai_prices.Usage(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.output_tokens,
+    )
+    try:
+        if url is None:
+            found = genai_prices.calc_price(tokens, model, provider_id=provider)
+        else:
+            found = genai_prices.calc_price(tokens, model, provider_api_url=url)
+    except (LookupError, ValueError):  # not in the list, or counts that contradict each other
+        return None
+    return float(found.total_price)

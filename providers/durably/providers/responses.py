@@ -1,0 +1,221 @@
+"""The OpenAI Responses format: requests out, answers in. Plain JSON, no SDK.
+
+Written after https://platform.openai.com/docs/api-reference/responses. The conversation is kept here, not at the
+provider: nothing is stored there, and reasoning comes back encrypted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from durably.core import (
+    AssistantMessage,
+    Delta,
+    FilePart,
+    ModelRequest,
+    ModelResponse,
+    OpaquePart,
+    RefusalPart,
+    TextPart,
+    ToolCall,
+    ToolResultMessage,
+    ToolSpec,
+    Usage,
+    UserMessage,
+)
+from durably.core.messages import AssistantPart, ContentPart
+from durably.core.model import StopReason
+from durably.providers.calls import call_arguments, name_calls
+from durably.providers.chat import image_or_pdf
+from durably.providers.schemas import schema_prompt, strict_schema
+from durably.providers.transcript import Dialect, repaired
+
+__all__ = ["DIALECT", "answer", "delta", "request_body"]
+
+_DELTAS: dict[str, Any] = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "text",
+    "response.reasoning_summary_text.delta": "thinking",
+    "response.reasoning_text.delta": "thinking",
+    "response.function_call_arguments.delta": "tool_call",
+}
+
+
+def _file(part: FilePart) -> ContentPart:
+    if part.media_type == "application/pdf" and part.url and not part.data:
+        return FilePart(media_type=part.media_type, url=part.url)
+    return image_or_pdf(part)
+
+
+DIALECT = Dialect(origin="openai", file=_file, takes_thinking=lambda part: False, joins_answers=True)
+
+
+def request_body(request: ModelRequest, *, model: str, reasons: bool) -> dict[str, Any]:
+    """The body of a request, with the request's options laid over it.
+
+    Args:
+        request: What to ask.
+        model: The model.
+        reasons: Whether it is a reasoning model, whose reasoning is to come back encrypted.
+    """
+    options = dict(request.options)
+    body: dict[str, Any] = {"model": model, "store": False}
+    if reasons:
+        body["include"] = ["reasoning.encrypted_content"]
+    system = request.system
+    if request.output_schema is not None:
+        schema = strict_schema(request.output_schema)
+        if schema is None:
+            system = schema_prompt(system, request.output_schema)
+        else:
+            wanted = {"type": "json_schema", "name": "answer", "schema": schema, "strict": True}
+            body["text"] = {"format": wanted, **options.pop("text", {})}
+    if system:
+        body["instructions"] = system
+    body["input"] = [item for message in repaired(request.messages, DIALECT) for item in _items(message)]
+    choice = options.pop("tool_choice", None)
+    if request.tools:
+        body["tools"] = [_tool(spec) for spec in request.tools]
+        if choice is not None:
+            named = isinstance(choice, str) and choice not in ("auto", "none", "required")
+            body["tool_choice"] = {"type": "function", "name": choice} if named else choice
+    return {**body, **options}
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    named = {"type": "function", "name": spec.name, "description": spec.description}
+    return {**named, "parameters": dict(spec.parameters), "strict": False}
+
+
+def _items(message: UserMessage | AssistantMessage | ToolResultMessage) -> Iterator[dict[str, Any]]:
+    if isinstance(message, UserMessage):
+        yield {"type": "message", "role": "user", "content": _content(message.content)}
+    elif isinstance(message, ToolResultMessage):
+        yield {"type": "function_call_output", "call_id": message.call_id, "output": _content(message.content)}
+    else:
+        yield from _output(message.parts)
+
+
+def _output(parts: Sequence[AssistantPart]) -> Iterator[dict[str, Any]]:
+    item: dict[str, Any] = {}
+    for part in parts:
+        if isinstance(part, TextPart):
+            native = dict(part.native or {})
+            content = {"type": "output_text", "text": part.text, "annotations": native.pop("annotations", [])}
+            if item and native.get("id") and item.get("id") == native["id"]:
+                item["content"].append(content)
+                continue
+            if item:
+                yield item
+            known = {"status": "completed", **native} if "id" in native else native
+            item = {"type": "message", "role": "assistant", "content": [content], **known}
+            continue
+        if item:
+            yield item
+        item = {}
+        yield _item(part)
+    if item:
+        yield item
+
+
+def _item(part: AssistantPart) -> dict[str, Any]:
+    if isinstance(part, ToolCall):
+        text = part.arguments if isinstance(part.arguments, str) else json.dumps(part.arguments)
+        return {
+            **(part.native or {}),
+            "type": "function_call",
+            "call_id": part.id,
+            "name": part.name,
+            "arguments": text,
+        }
+    if isinstance(part, OpaquePart):
+        return part.data
+    refusal = part.text if isinstance(part, RefusalPart) else ""
+    return {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": refusal}]}
+
+
+def _content(content: str | Sequence[ContentPart]) -> str | list[dict[str, Any]]:
+    return content if isinstance(content, str) else [_content_part(part) for part in content]
+
+
+def _content_part(part: ContentPart) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "input_text", "text": part.text}
+    address = f"data:{part.media_type};base64,{part.data}"
+    if part.media_type.startswith("image/"):
+        return {"type": "input_image", "image_url": part.url or address}
+    if part.url:
+        return {"type": "input_file", "file_url": part.url}
+    return {"type": "input_file", "filename": part.name, "file_data": address}
+
+
+def answer(data: Mapping[str, Any], request: ModelRequest) -> ModelResponse:
+    """A response's JSON as ours; cost and request id are not in it.
+
+    Raises:
+        ValueError: If it holds no answer at all.
+    """
+    if data.get("status") not in ("completed", "incomplete"):
+        raise ValueError(f"the response has status {data.get('status')!r}")
+    parts = [part for item in data.get("output") or () for part in _parts(item, request)]
+    return ModelResponse(
+        message=AssistantMessage(parts=name_calls(parts, request.turn), provider=DIALECT.origin),
+        usage=_usage(data.get("usage") or {}),
+        stop_reason=_stop_reason(data, parts),
+        model=data.get("model"),
+    )
+
+
+def _stop_reason(data: Mapping[str, Any], parts: Sequence[AssistantPart]) -> StopReason:
+    why = (data.get("incomplete_details") or {}).get("reason")
+    if why == "content_filter" or any(isinstance(part, RefusalPart) for part in parts):
+        return "refusal"
+    if why is not None:
+        return "max_tokens"
+    return "tool_calls" if any(isinstance(part, ToolCall) for part in parts) else "end"
+
+
+def _parts(item: Mapping[str, Any], request: ModelRequest) -> Iterator[AssistantPart]:
+    kind = item.get("type")
+    if kind == "message":
+        native = _known(item, "id", "phase")
+        if item.get("status") not in (None, "completed"):
+            native["status"] = item["status"]
+        for content in item.get("content") or ():
+            if content.get("type") == "refusal":
+                yield RefusalPart(text=content.get("refusal") or "")
+            else:
+                yield TextPart(
+                    text=content.get("text") or "", native={**native, **_known(content, "annotations")} or None
+                )
+    elif kind == "function_call":
+        name = item.get("name") or ""
+        arguments = call_arguments(item.get("arguments") or "", name, request)
+        yield ToolCall(
+            id=item.get("call_id") or "", name=name, arguments=arguments, native=_known(item, "id", "namespace") or None
+        )
+    else:
+        yield OpaquePart(data={key: value for key, value in item.items() if value is not None})
+
+
+def _known(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: data[name] for name in names if data.get(name)}
+
+
+def _usage(data: Mapping[str, Any]) -> Usage:
+    read = data.get("input_tokens_details") or {}
+    return Usage(
+        input_tokens=data.get("input_tokens") or 0,
+        output_tokens=data.get("output_tokens") or 0,
+        cached_tokens=read.get("cached_tokens") or 0,
+        cache_write_tokens=read.get("cache_write_tokens") or 0,
+        reasoning_tokens=(data.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
+    )
+
+
+def delta(event: Mapping[str, Any]) -> Delta | None:
+    """What a listener should see of an event of a stream."""
+    kind = _DELTAS.get(event.get("type", ""))
+    return Delta(kind=kind, text=event["delta"], index=event.get("output_index", 0)) if kind else None

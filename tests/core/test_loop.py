@@ -159,6 +159,13 @@ async def test_a_refusal_is_a_reason() -> None:
     assert (await ask(MemoryBackend([agent]), agent)).stop_reason == "refused"
 
 
+async def test_an_answer_that_was_cut_off_is_not_taken_for_whole() -> None:
+    cut = ModelResponse(message=assistant("It ships on"), stop_reason="max_tokens")
+    agent = Agent("a", model=ScriptedModel(cut), instructions="")
+    result = await ask(MemoryBackend([agent]), agent)
+    assert (result.text, result.stop_reason) == ("It ships on", "max_tokens")
+
+
 async def test_a_pause_goes_on() -> None:
     pause = ModelResponse(message=assistant("still thinking"), stop_reason="pause")
     agent = Agent("a", model=ScriptedModel(pause, "done"), instructions="")

@@ -28,6 +28,7 @@ from durably.core import (
     JournalCorruptError,
     JournalError,
     NonDeterminismError,
+    NonRetriableError,
     Run,
     RunNotFoundError,
     Singleton,
@@ -324,8 +325,14 @@ class ReplayBackend(Backend):
             execution.check_end()
             output = self.redactor.text(function.output.encode(value, step="", limit=self.max_payload_bytes))
             function.output.decode(output, step="")
-        except Exception as error:
-            return await self._function_failed(execution, function, row, records[0], failures + 1, error)
+        except (Signal, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            # The code may have wrapped a refusal, as a gather does, or swallowed it.
+            failure = execution.refusal or _as_exception(error)
+            return await self._function_failed(execution, function, row, records[0], failures + 1, failure)
         await self._pass("before_result", row)
         await execution.finish("completed", started, output=output)
         await self._pass("after_result", row)
@@ -509,6 +516,7 @@ class ReplayBackend(Backend):
 
     async def drain(self) -> None:
         """Wait until nothing is running, sleeping or scheduled any more: what is left waits for an event."""
+        self._running("drain")
         await self._outside(self._idle.add, self._idle.discard)
 
     async def _outside(self, add: Any, remove: Any) -> None:
@@ -601,6 +609,17 @@ class ReplayBackend(Backend):
             ended_at=last.at if last is not None else 0.0,
             parent=row.parent,
         )
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that is being cancelled, not something that the user's code awaited."""
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling())
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """An error that may end a run but must not end the worker."""
+    return error if isinstance(error, Exception) else NonRetriableError(f"{type(error).__name__}: {error}")
 
 
 class _RunLogger(logging.LoggerAdapter[logging.Logger]):

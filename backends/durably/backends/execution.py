@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
@@ -131,11 +132,18 @@ class Execution(KeyedSteps):
         self._recorded = Recorded(records)
         self._seq = len(records)
         self._parked: set[asyncio.Future[Any]] = set()
+        self._registering = 0
+        self._behind: list[asyncio.Future[Any]] = []
 
     @property
     def replaying(self) -> bool:
         """Whether the code that asks is still among its recorded steps."""
         return not self._recorded.exhausted(_scope.get() or self._root)
+
+    @property
+    def refusal(self) -> DurablyError | None:
+        """Why the code may not go on: it does not match the records, or ran two steps of one branch at once."""
+        return self._broken
 
     def check_end(self) -> None:
         """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
@@ -308,17 +316,20 @@ class Execution(KeyedSteps):
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
     ) -> Event | None:
         asked = self._asked((name, match, timeout), key)
-        record = await self._take(scope, key, "wait_for_event", asked)
-        if record is not None and record.final:
-            seen: Event | None = settle(record, MAYBE_EVENT)
-            return seen
-        if record is None:
-            await self._pass("before_start", key)
-            due = None if timeout is None else self._host.clock.now() + timeout
-            cursor = str(self._host.journal.cursor())
-            record = await self._commit(
-                scope, key, "wait_for_event", "started", input=asked, name=name, output=cursor, due=due
-            )
+        with self._registration():
+            record = await self._take(scope, key, "wait_for_event", asked)
+            if record is not None and record.final:
+                seen: Event | None = settle(record, MAYBE_EVENT)
+                return seen
+            new = record is None
+            if record is None:
+                await self._pass("before_start", key)
+                due = None if timeout is None else self._host.clock.now() + timeout
+                cursor = str(self._host.journal.cursor())
+                record = await self._commit(
+                    scope, key, "wait_for_event", "started", input=asked, name=name, output=cursor, due=due
+                )
+        if new:
             await self._pass("registered", key)
         waiting = Waiting(name, match, int(record.output or 0), record.due)
         event = self._host.find_event(waiting)
@@ -389,9 +400,33 @@ class Execution(KeyedSteps):
             await self._pass("replay", key)
         if record is None or not record.final:
             self._check()
-            for _ in range(self._host.turns(key) if scope.prefix else 0):
-                await asyncio.sleep(0)  # lets the other branches go first, as often as the seed says
+            if scope.prefix:
+                await self._give_way(kind, key)
         return record
+
+    async def _give_way(self, kind: Kind, key: str) -> None:
+        """In a branch, let the others go first as often as the seed says.
+
+        All let a wait go first: what stands beside it may ask for its event, which must not come before the wait.
+        """
+        if kind == "wait_for_event":
+            return
+        for _ in range(1 + self._host.turns(key)):
+            await asyncio.sleep(0)
+        while self._registering:
+            self._behind.append(asyncio.get_running_loop().create_future())
+            await self._park(self._behind[-1], None)
+
+    @contextmanager
+    def _registration(self) -> Iterator[None]:
+        """While a wait is being registered, the steps of other branches stay behind."""
+        self._registering += 1
+        try:
+            yield
+        finally:
+            self._registering -= 1
+            while self._behind and not self._registering:
+                self._host.wake(self._behind.pop(), None)
 
     def _guard(self, look: Callable[[], T]) -> T:
         try:

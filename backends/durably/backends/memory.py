@@ -83,6 +83,19 @@ class MemoryJournal(Journal):
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
 
+    def left_behind(self) -> MemoryJournal:
+        """A copy as it stands when every worker has died at this moment. For the harness."""
+        copy = MemoryJournal()
+        copy.latest = self.latest
+        copy._runs = dict(self._runs)
+        copy._records = {run_id: list(records) for run_id, records in self._records.items()}
+        copy._children = {run_id: list(children) for run_id, children in self._children.items()}
+        copy._events = list(self._events)
+        copy._event_ids = set(self._event_ids)
+        copy._scheduled = list(self._scheduled)
+        copy._subscriptions = dict(self._subscriptions)
+        return copy
+
     def open(self) -> None:
         pass
 

@@ -135,7 +135,7 @@ class SQLiteJournal(Journal):
         self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             self._prepare(self._db)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self.close()
             raise JournalError(f"cannot open {self.path}: {error}") from error
         except JournalError:
@@ -180,7 +180,7 @@ class SQLiteJournal(Journal):
             return self._db.execute(sql, values)
         except sqlite3.IntegrityError:
             raise
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise JournalError(f"{self.path}: {error}") from error
 
     @contextmanager
@@ -293,7 +293,15 @@ class SQLiteJournal(Journal):
 
     def records(self, run_id: str) -> list[StepRecord]:
         first = self._numbers[run_id] << RUN_SHIFT
-        rows = self._run("SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id", first, first + (1 << RUN_SHIFT))
+        sql = "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id"
+        try:
+            rows = self._run(sql, first, first + (1 << RUN_SHIFT)).fetchall()
+        except (JournalError, sqlite3.DatabaseError) as error:
+            if _is_damage(error):
+                raise JournalCorruptError(run_id=run_id, seq=0) from error
+            raise
+        if not rows:
+            raise JournalCorruptError(run_id=run_id, seq=0)
         return [_record(run_id, seq, first, row) for seq, row in enumerate(rows)]
 
     def count(self, run_id: str) -> int:
@@ -411,6 +419,12 @@ def _record(run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepReco
         took / 1e6,
         v,
     )
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether waiting cannot help: the file itself is wrong, unlike a full disk or a lock."""
+    code = getattr(error.__cause__ or error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _this_host() -> str:

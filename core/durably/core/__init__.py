@@ -3,6 +3,7 @@
 from durably.core.agent import Agent
 from durably.core.backend import Backend, Capabilities, Run, RunStatus
 from durably.core.context import Context, Logger
+from durably.core.delegation import delegate, delegate_async, delegate_scheduled
 from durably.core.errors import (
     ConcurrentStepError,
     ContextWindowExceededError,
@@ -28,6 +29,7 @@ from durably.core.errors import (
     UnsupportedFeatureError,
 )
 from durably.core.events import Event
+from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
 from durably.core.function import FailedRun, Function, Singleton, function
 from durably.core.history import History, StepRecord
 from durably.core.loop import create_agent_loop
@@ -48,9 +50,11 @@ from durably.core.messages import (
 )
 from durably.core.model import (
     Delta,
+    DeltaSink,
     Model,
     ModelRequest,
     ModelResponse,
+    StreamedDelta,
     StreamingModel,
     ToolSpec,
     Usage,
@@ -59,7 +63,7 @@ from durably.core.model import (
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
 from durably.core.retry import RetryPolicy
-from durably.core.sessions import MemorySessions, SessionStore
+from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tools import Tool, tool
 
@@ -69,12 +73,16 @@ __all__ = [
     "AgentResult",
     "AssistantMessage",
     "Backend",
+    "Batch",
     "Capabilities",
+    "Concurrency",
     "ConcurrentStepError",
     "Context",
     "ContextWindowExceededError",
+    "Debounce",
     "DefinitionError",
     "Delta",
+    "DeltaSink",
     "DurablyError",
     "Event",
     "FailedRun",
@@ -83,6 +91,7 @@ __all__ = [
     "FunctionRef",
     "History",
     "InvokeError",
+    "JSONLSessions",
     "JournalCorruptError",
     "JournalError",
     "Logger",
@@ -97,6 +106,8 @@ __all__ = [
     "NonRetriableError",
     "OpaquePart",
     "PayloadTooLargeError",
+    "Priority",
+    "RateLimit",
     "RefusalPart",
     "RetryAfterError",
     "RetryPolicy",
@@ -104,7 +115,9 @@ __all__ = [
     "RunCancelledError",
     "RunNotFoundError",
     "RunStatus",
+    "SQLiteSessions",
     "SerializationError",
+    "SessionError",
     "SessionStore",
     "Singleton",
     "StaleRunError",
@@ -114,9 +127,11 @@ __all__ = [
     "StepInterruptedError",
     "StepRecord",
     "StepTimeoutError",
+    "StreamedDelta",
     "StreamingModel",
     "TextPart",
     "ThinkingPart",
+    "Throttle",
     "Tool",
     "ToolCall",
     "ToolError",
@@ -129,6 +144,9 @@ __all__ = [
     "assistant",
     "create_agent_loop",
     "current_step",
+    "delegate",
+    "delegate_async",
+    "delegate_scheduled",
     "function",
     "resolve_model",
     "tool",

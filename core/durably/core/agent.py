@@ -34,7 +34,7 @@ from durably.core.sessions import SessionStore
 from durably.core.steps import current_step
 from durably.core.tools import Tool, tool
 
-__all__ = ["Agent"]
+__all__ = ["Agent", "start_event"]
 
 logger = logging.getLogger("durably")
 
@@ -44,7 +44,13 @@ def _result_type(name: str, output_type: Any) -> type[AgentResult]:
     if output_type is None:
         return AgentResult
     codec_for(output_type).check()
-    return create_model(f"{name}Result", __base__=AgentResult, output=(output_type | None, None))
+    typed: dict[str, Any] = {"output": (output_type | None, None)}
+    return create_model(f"{name}Result", __base__=AgentResult, **typed)
+
+
+def start_event(agent_id: str) -> str:
+    """The event that every agent listens to, by which another agent starts it without waiting for it."""
+    return f"durably/agent.start.{agent_id}"
 
 
 def _as_input(value: object) -> object:
@@ -56,7 +62,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
 
     Args:
         name: Its id as a function.
-        model: A :class:`~durably.core.Model`, or a string such as ``"anthropic:claude-sonnet-4-5"``.
+        model: A :class:`~durably.core.Model`, or a string such as ``"anthropic:claude-opus-4-6"``.
         instructions: The system prompt, or a callable that makes it, run once in the step ``load-context``.
         tools: What the model may call: functions with type hints, or the results of :func:`~durably.core.tool`.
         output_type: A type the final answer must fit; the model sees its JSON schema.
@@ -117,6 +123,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         )
         vars(self).update(
             name=name,
+            triggers=(*self.triggers, start_event(name)),
             model=resolve_model(model),
             instructions=instructions,
             tools=by_name,
@@ -160,14 +167,15 @@ class Agent(Function[str | AgentInput, AgentResult]):
             return await self.model.complete(request)
         return await _publish(self.model, request, self.sink)
 
-    async def save(self, session_key: str, messages: list[Message]) -> None:
+    async def save(self, session_key: str, messages: Sequence[Message]) -> None:
         """The body of ``save-session``: the run's messages, once."""
         if self.sessions is not None:
             await self.sessions.append(session_key, messages, key=current_step().idempotency_key)
 
     async def _handle(self, ctx: Context[AgentInput]) -> AgentResult:
-        session_key = ctx.input.session_key
-        result = await create_agent_loop(self, ctx.input.message, session_key=session_key)(ctx.step, ctx.logger)
+        session_key = _session_key(ctx.input, ctx.run_id)
+        run_loop = create_agent_loop(self, ctx.input.message, session_key=session_key, depth=ctx.input.depth)
+        result = await run_loop(ctx.step, ctx.logger)
         if self.sessions is not None and session_key is not None:
             await ctx.step.run("save-session", self.save, session_key, result.messages)
         return result
@@ -178,7 +186,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
         def messages() -> list[Message]:
             event = Event.model_validate_json(history.records[0].output or "")
             asked: AgentInput = self.input.validate(event.data, what=f"the input of {self.id!r}")
-            loop = create_agent_loop(self, asked.message, session_key=asked.session_key)
+            session_key = _session_key(asked, history.run_id)
+            loop = create_agent_loop(self, asked.message, session_key=session_key, depth=asked.depth)
             coroutine = loop(RecordedSteps(history), None)
             try:
                 coroutine.send(None)  # nothing in it waits: every step is recorded
@@ -188,6 +197,11 @@ class Agent(Function[str | AgentInput, AgentResult]):
             raise AssertionError("a recorded step waited")
 
         return result.with_messages(messages)
+
+
+def _session_key(asked: AgentInput, run_id: str) -> str | None:
+    # A delegated run has a conversation of its own: its id comes from its parent's run id and step key.
+    return asked.session_key or (run_id if asked.depth else None)
 
 
 async def _publish(model: StreamingModel, request: ModelRequest, sink: DeltaSink | str) -> ModelResponse:

@@ -10,7 +10,14 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from pydantic import SecretStr
 
-from durably.core.errors import DefinitionError, DurablyError, InvokeError, RunCancelledError, error_from_json
+from durably.core.errors import (
+    DefinitionError,
+    DurablyError,
+    InvokeError,
+    RunCancelledError,
+    UnsupportedFeatureError,
+    error_from_json,
+)
 from durably.core.events import Event
 from durably.core.function import Function
 from durably.core.history import History
@@ -124,7 +131,7 @@ class Run(Generic[Out]):
         if self.view.status is not RunStatus.COMPLETED:
             raise invoke_error(self.view)
         result: Out = self._function.output.decode(self.view.output or "null", step="")
-        if isinstance(self._function, Function):
+        if isinstance(self._function, Function) and type(self._function).restore is not Function.restore:
             result = self._function.restore(result, await self.history())
         return result
 
@@ -172,10 +179,13 @@ class Backend(ABC):
 
     Raises:
         DefinitionError: If two functions have one id.
+        UnsupportedFeatureError: If a function asks for flow control that the engine does not have.
     """
 
     name: ClassVar[str]
     capabilities: Capabilities
+    flow_control: ClassVar[frozenset[str]] = frozenset()
+    """The options of flow control it applies, of ``durably.core.function.FLOW_CONTROL``; others are refused."""
     probe: Probe | None = None
     """Set by the harness to look on, and to crash, at each point."""
 
@@ -201,6 +211,13 @@ class Backend(ABC):
             return
         if known is not None:
             raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
+        for option in function.flow_control:
+            if option not in self.flow_control:
+                raise UnsupportedFeatureError(
+                    backend=self.name,
+                    feature=f"{option}= on function {function.id!r}",
+                    reason="this engine has no such rule; take the option out, or choose an engine that has it",
+                )
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)

@@ -13,11 +13,15 @@ from pydantic import BaseModel, ConfigDict
 from durably.core.context import Context
 from durably.core.errors import DefinitionError
 from durably.core.events import Event
+from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
 from durably.core.history import History
 from durably.core.reference import FunctionRef
 from durably.core.retry import RetryPolicy
 
-__all__ = ["FailedRun", "Function", "FunctionOptions", "Singleton", "function"]
+__all__ = ["FLOW_CONTROL", "FailedRun", "Function", "FunctionOptions", "Singleton", "function"]
+
+FLOW_CONTROL = ("concurrency", "debounce", "throttle", "rate_limit", "priority", "batch", "cron", "idempotency")
+"""The options that an engine either applies itself or refuses."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -69,6 +73,10 @@ class FunctionOptions(TypedDict, total=False):
         retry_policy: The delays between attempts.
         singleton: One live run a key.
         on_failure: Runs once when a run has failed for good.
+        concurrency: See :mod:`durably.core.flow`, as for the others down to ``batch``. An engine that has no such
+            thing refuses the function.
+        cron: When to start it, in cron's own words.
+        idempotency: Dotted path in the input; of the events that have one value there, only the first starts a run.
     """
 
     triggers: Sequence[str]
@@ -76,6 +84,14 @@ class FunctionOptions(TypedDict, total=False):
     retry_policy: RetryPolicy
     singleton: Singleton | None
     on_failure: Callable[[Context[FailedRun]], Awaitable[Any]] | None
+    concurrency: Concurrency | Sequence[Concurrency] | None
+    debounce: Debounce | None
+    throttle: Throttle | None
+    rate_limit: RateLimit | None
+    priority: Priority | None
+    batch: Batch | None
+    cron: str | None
+    idempotency: str | None
 
 
 class Function(FunctionRef[In, Out]):
@@ -96,6 +112,14 @@ class Function(FunctionRef[In, Out]):
     retry_policy: RetryPolicy
     singleton: Singleton | None
     on_failure: Function[FailedRun, Any] | None
+    concurrency: tuple[Concurrency, ...]
+    debounce: Debounce | None
+    throttle: Throttle | None
+    rate_limit: RateLimit | None
+    priority: Priority | None
+    batch: Batch | None
+    cron: str | None
+    idempotency: str | None
     uses: tuple[Function[Any, Any], ...]
 
     def __init__(
@@ -115,6 +139,7 @@ class Function(FunctionRef[In, Out]):
             raise DefinitionError(f"function {id!r}: triggers is a list of event names, such as ['order/paid']")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
+        limits = options.get("concurrency") or ()
         handle_failure = options.get("on_failure")
         on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
         vars(self).update(
@@ -124,8 +149,15 @@ class Function(FunctionRef[In, Out]):
             retry_policy=options.get("retry_policy", RetryPolicy()),
             singleton=options.get("singleton"),
             on_failure=on_failure,
+            concurrency=(limits,) if isinstance(limits, Concurrency) else tuple(limits),
+            **{name: options.get(name) for name in FLOW_CONTROL if name != "concurrency"},
             uses=(*uses, *([on_failure] if on_failure else [])),
         )
+
+    @property
+    def flow_control(self) -> tuple[str, ...]:
+        """The options of flow control that it asks for."""
+        return tuple(name for name in FLOW_CONTROL if getattr(self, name))
 
     def restore(self, result: Out, history: History) -> Out:
         """What a caller gets for a recorded result. An agent adds what its record leaves out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -49,7 +49,7 @@ class AgentParts(Protocol):
 
 
 def create_agent_loop(
-    agent: AgentParts, message: str | list[ContentPart], *, session_key: str | None = None
+    agent: AgentParts, message: str | list[ContentPart], *, session_key: str | None = None, depth: int = 0
 ) -> AgentLoop:
     """The loop of one agent and one message, to be run by any function that has steps.
 
@@ -57,6 +57,7 @@ def create_agent_loop(
         agent: The agent.
         message: What the user says.
         session_key: The conversation to go on with, for an agent with ``sessions``.
+        depth: How many delegations led to this agent; delegates with a ``max_depth`` count on from there.
 
     Returns:
         ``async (step, logger) -> AgentResult``. It holds no state: called again on replay, it takes the same way.
@@ -76,11 +77,15 @@ def create_agent_loop(
             if calls:
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-                transcript.extend(await _act(agent, step, calls))
+                outcomes = await _act(agent, step, calls, depth)
+                progress.count_delegated(outcomes)
+                transcript.extend(_result(*pair) for pair in zip(calls, outcomes, strict=True))
             elif response.stop_reason == "pause":
                 continue
             elif response.stop_reason == "refusal":
                 return progress.result("refused")
+            elif response.stop_reason == "max_tokens":
+                return progress.result("max_tokens")
             elif (complaint := progress.parse(agent.output_codec, response.message)) is None:
                 return progress.result("completed")
             else:
@@ -95,13 +100,11 @@ def _with_message(history: list[Message], message: UserMessage) -> list[Message]
     return history if history and history[-1] == message else [*history, message]
 
 
-async def _act(agent: AgentParts, step: StepAPI, calls: list[ToolCall]) -> list[ToolResultMessage]:
-    """Answer the calls of one turn, concurrently if there are several; results come in the order of the calls."""
+async def _act(agent: AgentParts, step: StepAPI, calls: list[ToolCall], depth: int) -> tuple[str | ToolOutcome, ...]:
+    """Answer the calls of one turn, concurrently if there are several; outcomes come in the order of the calls."""
     if len(calls) == 1:
-        outcomes: tuple[str | ToolOutcome, ...] = (await _answer(agent, step, calls[0]),)
-    else:
-        outcomes = await step.gather(*(partial(_answer, agent, step, call) for call in calls))
-    return [_result(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
+        return (await _answer(agent, step, calls[0], depth),)
+    return await step.gather(*(partial(_answer, agent, step, call, depth) for call in calls))
 
 
 def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
@@ -110,7 +113,7 @@ def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
     return ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
 
 
-async def _answer(agent: AgentParts, step: StepAPI, call: ToolCall) -> str | ToolOutcome:
+async def _answer(agent: AgentParts, step: StepAPI, call: ToolCall, depth: int) -> str | ToolOutcome:
     tool = agent.tools.get(call.name)
     if tool is None:
         known = ", ".join(agent.tools) or "none"
@@ -118,11 +121,11 @@ async def _answer(agent: AgentParts, step: StepAPI, call: ToolCall) -> str | Too
     complaint = tool.check(call)
     if complaint is not None:
         return ToolOutcome(content=complaint, is_error=True)
-    return await tool.act(step, call)
+    return await tool.act(step, call, depth)
 
 
 class _Progress:
-    """What a result says of the turns so far, counted from recorded responses alone."""
+    """What a result says of the turns so far, counted from recorded responses and outcomes alone."""
 
     def __init__(self, transcript: Transcript) -> None:
         self._transcript = transcript
@@ -136,10 +139,18 @@ class _Progress:
 
     def count(self, response: ModelResponse) -> None:
         self.iterations += 1
-        self._usage.append(response.usage)
-        self._cost = None if self._cost is None or response.cost is None else self._cost + response.cost
+        self._spend(response.usage, response.cost)
         self._tool_calls += len(response.message.tool_calls)
         self._text = response.message.text or self._text
+
+    def count_delegated(self, outcomes: Iterable[str | ToolOutcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, ToolOutcome) and outcome.usage is not None:
+                self._spend(outcome.usage, outcome.cost)
+
+    def _spend(self, usage: Usage, cost: float | None) -> None:
+        self._usage.append(usage)
+        self._cost = None if self._cost is None or cost is None else self._cost + cost
 
     def parse(self, codec: Codec | None, message: AssistantMessage) -> str | None:
         """Take the final answer; what is wrong with it, in words for the model, or ``None``."""

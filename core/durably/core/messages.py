@@ -162,6 +162,7 @@ class ToolResultMessage(_Frozen):
 
 Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(discriminator="role")]
 
+
 def user(text: str) -> UserMessage:
     """A user message of plain text."""
     return UserMessage(content=text)

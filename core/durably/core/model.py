@@ -176,7 +176,7 @@ class Model(Protocol):
 
     @property
     def name(self) -> str:
-        """Such as ``"anthropic:claude-sonnet-4-5"``."""
+        """Such as ``"anthropic:claude-opus-4-6"``."""
         ...
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
@@ -198,7 +198,7 @@ class StreamingModel(Model, Protocol):
 
 
 def resolve_model(model: Model | str) -> Model:
-    """The model itself, or the one a string such as ``"anthropic:claude-sonnet-4-5"`` names.
+    """The model itself, or the one a string such as ``"anthropic:claude-opus-4-6"`` names.
 
     The part before the colon names an entry point of the group ``durably.models``: a callable that is given the
     rest and returns a :class:`Model`.

@@ -31,6 +31,7 @@ class Recorded:
         self._last: dict[str, StepRecord] = {}
         self._failures: dict[str, int] = {}
         self._order: dict[str, list[str]] = {"": []}
+        self._barred: dict[str, NonDeterminismError] = {}
         for record in records:
             self.add(record)
 
@@ -73,6 +74,9 @@ class Recorded:
         Raises:
             NonDeterminismError: If the run recorded something else at this place.
         """
+        for prefix, error in self._barred.items():
+            if scope.prefix.startswith(prefix):
+                raise error
         order = self._order.get(scope.prefix)
         if order is None or scope.position >= len(order):
             return None
@@ -102,7 +106,11 @@ class Recorded:
             return
         expected = order[scope.position]
         if expected != key:
-            raise NonDeterminismError(step=expected, recorded=self._describe(expected), asked=f"gather {key!r}")
+            error = NonDeterminismError(step=expected, recorded=self._describe(expected), asked=f"gather {key!r}")
+            if any(prefix.startswith(f"{key}[") for prefix in self._order):
+                raise error
+            self._barred[f"{key}["] = error  # right if its branches hold no steps, which leave no records
+            return
         scope.position += 1
         for prefix in self._order:
             if prefix.startswith(f"{key}[") and int(prefix[len(key) + 1 :].partition("]")[0]) >= branches:

@@ -12,8 +12,8 @@ from durably.core.model import Usage
 
 __all__ = ["AgentInput", "AgentResult", "AgentStopReason"]
 
-AgentStopReason = Literal["completed", "max_iterations", "refused"]
-"""Why an agent ended: the model answered, its turns were used up, or it declined."""
+AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "refused"]
+"""Why an agent ended: the model answered, its turns were used up, its last answer was cut off, or it declined."""
 
 
 class AgentInput(BaseModel):
@@ -22,12 +22,14 @@ class AgentInput(BaseModel):
     Args:
         message: The user's text, or text and files.
         session_key: The conversation it belongs to, for an agent with ``sessions``.
+        depth: How many delegations led here; 0 for what did not come from another agent.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     message: str | list[ContentPart]
     session_key: str | None = None
+    depth: int = Field(default=0, ge=0, exclude_if=lambda depth: not depth)
 
 
 class AgentResult(BaseModel):
@@ -38,8 +40,8 @@ class AgentResult(BaseModel):
         output: The answer as the agent's ``output_type``, or ``None`` for an agent without one.
         iterations: How many turns it took.
         tool_calls: How many tools the model called.
-        usage: Tokens, summed over the recorded model calls.
-        cost: US dollars, or ``None`` if the price of any call is not known.
+        usage: Tokens, summed over the recorded model calls, with those of agents it asked and waited for.
+        cost: US dollars for the same, or ``None`` if the price of any call is not known.
         stop_reason: Why it ended.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import warnings
 from collections.abc import Awaitable, Callable
@@ -15,26 +16,37 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from durably.core.errors import DefinitionError, StepError, ToolError
 from durably.core.function import Function, resolve_hints
-from durably.core.ids import check_step_id
 from durably.core.messages import ContentPart, FilePart, TextPart, ToolCall
-from durably.core.model import ToolSpec
+from durably.core.model import ToolSpec, Usage
 from durably.core.serialization import codec_for
 from durably.core.steps import Duration, StepAPI
 
-__all__ = ["Effect", "Tool", "ToolOutcome", "tool"]
+__all__ = ["Effect", "Tool", "ToolOutcome", "check_tool_name", "tool"]
 
 Effect = Literal["pure", "idempotent", "at_most_once"]
 """What happens when a tool's body runs twice: nothing at all; nothing more, thanks to its idempotency key; or it must
 not happen, so that a crash in it is reported as *interrupted* instead of repeated."""
 
 
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
 class ToolOutcome(BaseModel):
-    """What a tool call came to. The step ``tool-<name>`` records it; plain text is recorded as just that."""
+    """What a tool call came to. The step ``tool-<name>`` records it; plain text is recorded as just that.
+
+    Attributes:
+        content: What the model reads.
+        is_error: The tool did not do what was asked.
+        usage: The tokens another agent spent on it, or ``None`` if none was asked.
+        cost: US dollars for them, or ``None`` where that is not known.
+    """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
 
     content: str | list[ContentPart]
     is_error: bool = Field(default=False, exclude_if=lambda is_error: not is_error)
+    usage: Usage | None = Field(default=None, exclude_if=lambda usage: usage is None)
+    cost: float | None = Field(default=None, exclude_if=lambda cost: cost is None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +93,14 @@ class Tool:
             return f"invalid arguments for {self.name}: " + "; ".join(lines)
         return None
 
-    async def act(self, step: StepAPI, call: ToolCall) -> str | ToolOutcome:
-        """Answer one call with valid arguments, as a durable step."""
+    async def act(self, step: StepAPI, call: ToolCall, depth: int = 0) -> str | ToolOutcome:
+        """Answer one call with valid arguments, as a durable step.
+
+        Args:
+            step: The steps of the run.
+            call: What the model asks for.
+            depth: How many delegations led to the agent that has this tool.
+        """
         body: Callable[..., Any] = self.run if self.is_async else self.run_sync
         try:
             outcome: str | ToolOutcome = await step.run(
@@ -173,10 +191,7 @@ def _define(
     fn: Callable[..., Any], names: dict[str, Any], name: str, description: str | None, options: dict[str, Any]
 ) -> Tool:
     where = f"tool {name!r}"
-    try:
-        check_step_id(name)
-    except ValueError as error:
-        raise DefinitionError(f"{where}: {error}") from None
+    check_tool_name(name)
     if options.get("effect", "idempotent") not in ("pure", "idempotent", "at_most_once"):
         raise DefinitionError(f"{where}: effect {options['effect']!r}: use 'pure', 'idempotent' or 'at_most_once'")
     hints = resolve_hints(fn, names, where)
@@ -203,6 +218,18 @@ def _define(
     spec = ToolSpec(name=name, description=description or inspect.getdoc(fn) or "", parameters=schema)
     made = Tool(spec=spec, fn=fn, arguments=arguments, result_type=hints.get("return", Any))
     return replace(made, **options)
+
+
+def check_tool_name(name: str) -> None:
+    """Refuse a name that some provider would refuse.
+
+    Raises:
+        DefinitionError: If it is not 1 to 64 letters, digits, ``_`` and ``-``.
+    """
+    if not TOOL_NAME.fullmatch(name):
+        raise DefinitionError(
+            f"tool {name!r}: providers want a name of 1 to 64 letters, digits, '_' and '-', such as name='look_up'"
+        )
 
 
 def _check_default(default: Any, what: str) -> None:

@@ -1,0 +1,222 @@
+"""Delegation: tools that hand a task to another agent, and wait for its answer, or do not.
+
+The loop treats them like any other tool. A child is a run of its own: with its agent's tools, model and instructions,
+and a conversation of its own, named by its run's id, which comes from the parent's run id and step key alone.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from durably.core.agent import Agent, start_event
+from durably.core.errors import DefinitionError, StepError, ToolError
+from durably.core.events import Event
+from durably.core.messages import ToolCall
+from durably.core.model import ToolSpec, Usage
+from durably.core.moments import due_time
+from durably.core.reference import FunctionRef
+from durably.core.result import AgentInput, AgentResult
+from durably.core.steps import Duration, StepAPI
+from durably.core.tools import Tool, ToolOutcome, check_tool_name
+
+__all__ = ["Delegate", "delegate", "delegate_async", "delegate_scheduled"]
+
+Mode = Literal["wait", "start", "schedule"]
+
+
+class _Task(BaseModel):
+    model_config = ConfigDict(defer_build=True, extra="forbid")
+
+    task: str = Field(
+        min_length=1, description="All the agent needs to know: it sees nothing of this conversation but this text."
+    )
+
+
+class _LaterTask(_Task):
+    when: float | str = Field(
+        description="When it starts: a time in ISO 8601 with its zone ('2030-01-31T09:00:00Z'), or how long from now: "
+        "seconds (7200) or text ('2h', '1 day 12 hours', 'PT2H')."
+    )
+
+
+def _never(**_: Any) -> NoReturn:
+    raise AssertionError("a delegate is answered by its agent, not by a function")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delegate(Tool):
+    """A tool that another agent answers. Made by :func:`delegate`, :func:`delegate_async`, :func:`delegate_scheduled`.
+
+    Attributes:
+        agent: The agent.
+        mode: Whether to wait for it, to start it, or to start it later.
+        max_depth: How many delegations one below the other there may be, or ``None``.
+        now: The clock that ``when`` is counted from.
+    """
+
+    fn: Callable[..., Any] = _never
+    agent: FunctionRef[Any, Any]
+    mode: Mode
+    max_depth: int | None = None
+    now: Callable[[], float] = time.time
+
+    async def act(self, step: StepAPI, call: ToolCall, depth: int = 0) -> str | ToolOutcome:
+        """See :meth:`~durably.core.Tool.act`: ``step.invoke`` or ``step.send_event``."""
+        if self.max_depth is not None and depth >= self.max_depth:
+            content = f"tasks may be handed on {self.max_depth} deep, and this one was: do it yourself"
+            return ToolOutcome(content=content, is_error=True)
+        arguments = self.arguments.model_validate(call.arguments)
+        asked = AgentInput(message=vars(arguments)["task"], depth=depth + 1)
+        if self.mode == "wait":
+            return await self._wait(step, asked)
+        ts: float | None = None
+        if self.mode == "schedule":
+            due = await step.run(f"when-{self.name}", self.due, vars(arguments)["when"])
+            if isinstance(due, ToolOutcome):
+                return due
+            ts = due
+        event = Event(start_event(self.agent.id), asked.model_dump(mode="json", exclude_none=True), ts=ts)
+        (event_id,) = await step.send_event(f"tool-{self.name}", event)
+        begins = "has started" if ts is None else f"will start at {datetime.fromtimestamp(ts, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return f"{self.agent.id} {begins} (event {event_id}) and works on its own; its answer does not come back here"
+
+    async def _wait(self, step: StepAPI, asked: AgentInput) -> ToolOutcome:
+        try:
+            result: AgentResult = await step.invoke(f"tool-{self.name}", self.agent, asked, timeout=self.timeout)
+        except StepError as error:
+            if self.on_error == "raise":
+                raise
+            # What it spent before it failed is in no record of this run: the cost is not known.
+            return ToolOutcome(content=str(error), is_error=True, usage=Usage(), cost=None)
+        content = result.text or f"({self.agent.id} gave no text)"
+        done = result.stop_reason == "completed"
+        if not done:
+            content = f"{self.agent.id} ended before it was done ({result.stop_reason}). Its last words: {content}"
+        return ToolOutcome(content=content, is_error=not done, usage=result.usage, cost=result.cost)
+
+    async def due(self, when: str | float) -> float | ToolOutcome:
+        """The body of ``when-<name>``: the moment to start at, or what is wrong with it, for the model."""
+        try:
+            return due_time(when, self.now())
+        except ToolError as error:
+            return ToolOutcome(content=str(error), is_error=True)
+
+
+def delegate(
+    agent: Agent | str,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: Duration | None = None,
+    on_error: Literal["report", "raise"] = "report",
+    max_depth: int | None = None,
+) -> Delegate:
+    """A tool that hands a task to another agent and waits for its answer.
+
+    The parent's run rests meanwhile; cancelling it cancels the child. What the child spent is part of the parent's
+    usage and cost. An agent has no such tools but those it is given.
+
+    Args:
+        agent: Who does it; it is registered along with whoever has the tool. Or the id of an agent that is registered
+            anyway, such as the very one that has the tool: then ``max_depth`` must be given.
+        name: What the model calls the tool; left out, ``ask_<agent>``.
+        description: What the model reads: what this agent is good for.
+        timeout: How long to wait; then the child is cancelled and the model told.
+        on_error: What to do when the child fails: ``"report"`` to the model or ``"raise"``.
+        max_depth: How many delegations one below the other there may be where this tool is used, at most.
+
+    Raises:
+        DefinitionError: If an agent is named by its id without ``max_depth``, or the name cannot be used.
+    """
+    description = description or f"Hand a task to the agent {_id(agent)!r} and wait for its answer."
+    return _define("wait", agent, name, description, max_depth, timeout=timeout, on_error=on_error)
+
+
+def delegate_async(
+    agent: Agent | str, *, name: str | None = None, description: str | None = None, max_depth: int | None = None
+) -> Delegate:
+    """A tool that starts another agent by an event and goes on at once: the child may outlive this run.
+
+    Args:
+        agent: See :func:`delegate`.
+        name: What the model calls the tool; left out, ``start_<agent>``.
+        description: What the model reads.
+        max_depth: See :func:`delegate`.
+
+    Raises:
+        DefinitionError: See :func:`delegate`.
+    """
+    description = description or f"Start the agent {_id(agent)!r} on a task and go on without its answer."
+    return _define("start", agent, name, description, max_depth)
+
+
+def delegate_scheduled(
+    agent: Agent | str,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    max_depth: int | None = None,
+    now: Callable[[], float] = time.time,
+) -> Delegate:
+    """A tool that has another agent start at a time the model chooses, once, by an event with a future ``ts``.
+
+    The model gives a time in ISO 8601, or how long from now. One that cannot be read, has no zone or is past is an
+    error result, which also says what time it is.
+
+    Args:
+        agent: See :func:`delegate`.
+        name: What the model calls the tool; left out, ``schedule_<agent>``.
+        description: What the model reads.
+        max_depth: See :func:`delegate`; a reminder that sets the next reminder counts as well.
+        now: The clock, in seconds since 1970. It is looked at in a step, once.
+
+    Raises:
+        DefinitionError: See :func:`delegate`.
+    """
+    description = description or f"Have the agent {_id(agent)!r} start on a task later, without waiting for it."
+    return _define("schedule", agent, name, description, max_depth, now=now)
+
+
+_VERBS: dict[Mode, str] = {"wait": "ask", "start": "start", "schedule": "schedule"}
+
+
+def _define(
+    mode: Mode, agent: Agent | str, name: str | None, description: str, max_depth: int | None, **options: Any
+) -> Delegate:
+    name = name or f"{_VERBS[mode]}_{re.sub(r'[^A-Za-z0-9_-]', '_', _id(agent))}"
+    check_tool_name(name)
+    if isinstance(agent, str) and max_depth is None:
+        raise DefinitionError(
+            f"tool {name!r}: an agent that is named by its id may come back to itself; say how deep: max_depth=3"
+        )
+    if max_depth is not None and max_depth < 1:
+        raise DefinitionError(f"tool {name!r}: max_depth must be 1 or more, not {max_depth}")
+    arguments = _LaterTask if mode == "schedule" else _Task
+    return Delegate(
+        spec=ToolSpec(name=name, description=description, parameters=_schema(arguments)),
+        arguments=arguments,
+        agent=FunctionRef(agent, output_type=AgentResult) if isinstance(agent, str) else agent,
+        uses=() if isinstance(agent, str) else (agent,),
+        mode=mode,
+        max_depth=max_depth,
+        **options,
+    )
+
+
+def _id(agent: Agent | str) -> str:
+    return agent if isinstance(agent, str) else agent.id
+
+
+@cache
+def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
+    schema = arguments.model_json_schema()
+    schema.pop("title")
+    return schema

@@ -1,0 +1,74 @@
+"""Moments as people and models write them: a time in ISO 8601, or how long from now."""
+
+from __future__ import annotations
+
+import math
+import re
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from durably.core.errors import SerializationError, ToolError
+from durably.core.serialization import codec_for
+
+__all__ = ["due_time"]
+
+FARTHEST = timedelta(days=3660).total_seconds()
+"""A moment farther ahead than ten years is taken for a mistake."""
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_PART = r"(\d+(?:\.\d+)?)\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?)"
+_DELAY = re.compile(rf"(?:in\s+)?{_PART}(?:(?:\s*,)?(?:\s+and)?\s*{_PART})*", re.ASCII)
+_EXAMPLES = "write a time with its zone, such as '2030-01-31T09:00:00Z', or how long from now: 7200, '2h', 'PT2H'"
+
+
+def due_time(when: str | float, now: float) -> float:
+    """The moment a text or a number means, in seconds since 1970.
+
+    Args:
+        when: A time in ISO 8601 with its zone, or a delay: seconds, ``"2h"``, ``"1 day 12 hours"``, ``"PT2H"``.
+        now: What a delay is counted from.
+
+    Raises:
+        ToolError: If it cannot be read, has no zone, is past, or is more than ten years ahead; in words for a model.
+    """
+    text = str(when).strip()
+    delay = _seconds(text)
+    due = _moment(text) if delay is None else now + delay
+    if not now <= due <= now + FARTHEST:
+        problem = "is past" if due < now else "is more than ten years ahead"
+        raise ToolError(f"{text!r} {problem}: it is {datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ} now")
+    return round(due, 3)
+
+
+def _seconds(text: str) -> float | None:
+    """A delay in seconds, or ``None`` if the text is none."""
+    lower = text.lower()
+    if _DELAY.fullmatch(lower):
+        return math.fsum(float(number) * _UNITS[unit[0]] for number, unit in re.findall(_PART, lower))
+    if lower.startswith("p"):
+        with suppress(SerializationError):
+            duration: timedelta = _DURATION.validate(text.upper(), what="the delay")
+            return duration.total_seconds()
+    with suppress(ValueError):
+        datetime.fromisoformat(text)
+        return None  # eight digits can be a date
+    with suppress(ValueError):
+        number = float(text)
+        return number if math.isfinite(number) else None
+    return None
+
+
+def _moment(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ToolError(f"{text!r} is not a time: {_EXAMPLES}") from None
+    if moment.tzinfo is None:
+        raise ToolError(f"{text!r} has no time zone: {_EXAMPLES}")
+    try:
+        return moment.astimezone(UTC).timestamp()
+    except OverflowError:
+        raise ToolError(f"{text!r} is not a time: {_EXAMPLES}") from None
+
+
+_DURATION = codec_for(timedelta)

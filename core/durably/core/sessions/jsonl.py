@@ -1,0 +1,176 @@
+"""Sessions in JSON Lines: a directory, one file a session, one line an append.
+
+A line that was cut off by a crash was never acknowledged. It is not read, and the next append takes it away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from durably.core.messages import Message
+from durably.core.sessions.store import SessionError, damaged, messages_from_json, messages_to_json
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["JSONLSessions"]
+
+logger = logging.getLogger("durably")
+
+SCHEMA_VERSION = 1
+READ_BYTES = 1 << 20
+
+
+class JSONLSessions:
+    """Sessions as files that people can read; several processes may share them, and writers wait for each other.
+
+    An append reads the session's file once, to see whether its key is there; for very long sessions
+    ``SQLiteSessions`` is faster. What was appended survives power loss. Not for Windows, nor for network drives
+    without file locks.
+
+    Args:
+        directory: Where the files are; made, readable by its owner alone, if it is not there.
+
+    Raises:
+        SessionError: If this system has no file locks.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        if fcntl is None:
+            raise SessionError("JSONLSessions needs flock(), which this system does not have: use SQLiteSessions")
+        self.directory = Path(directory)
+
+    def path(self, session_key: str) -> Path:
+        """The file of a session: what can be read of its key, and a digest that tells it from all others."""
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", session_key)[:40].strip("-") or "session"
+        return self.directory / f"{readable}-{blake2b(session_key.encode(), digest_size=16).hexdigest()}.jsonl"
+
+    async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
+        """See :meth:`SessionStore.append`.
+
+        Raises:
+            SessionError: If the session's file is damaged.
+        """
+        await asyncio.to_thread(self._append, session_key, key, messages_to_json(messages))
+
+    async def load(self, session_key: str) -> list[Message]:
+        """See :meth:`SessionStore.load`.
+
+        Raises:
+            SessionError: If the session's file is damaged.
+        """
+        entries = await asyncio.to_thread(self._entries, session_key)
+        path = self.path(session_key)
+        return [
+            message
+            for number, entry in enumerate(entries, 1)
+            for message in messages_from_json(json.dumps(entry["messages"]), where=f"{path}, line {number}")
+        ]
+
+    def _append(self, session_key: str, key: str, text: str) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        head = json.dumps({"v": SCHEMA_VERSION, "session": session_key, "key": key}, separators=(",", ":"))
+        line = f'{head[:-1]},"messages":{text}}}\n'.encode()
+        path = self.path(session_key)
+        with _locked(path, os.O_CREAT | os.O_RDWR | os.O_APPEND) as file:
+            data = _read(file)
+            entries, end = _parse(data, session_key, path)
+            if end < len(data):
+                logger.warning("%s: %d bytes of an append that was cut off are dropped", path, len(data) - end)
+                os.ftruncate(file, end)
+            if all(entry["key"] != key for entry in entries):
+                joint = b"\n" if end and data[end - 1 : end] != b"\n" else b""
+                _write(file, joint + line, end)
+            # Also for a key that is there: whoever wrote it may have been killed before it reached the disk.
+            os.fsync(file)
+            _sync_directory(self.directory)
+
+    def _entries(self, session_key: str) -> list[dict[str, Any]]:
+        path = self.path(session_key)
+        try:
+            with _locked(path, os.O_RDONLY) as file:
+                return _parse(_read(file), session_key, path)[0]
+        except FileNotFoundError:
+            return []
+
+
+@contextmanager
+def _locked(path: Path, flags: int) -> Iterator[int]:
+    """An open file that nobody else writes to; one opened for writing, that nobody else reads."""
+    assert fcntl is not None  # the store cannot be made without
+    file = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if flags & os.O_RDWR else fcntl.LOCK_SH)
+        yield file
+    finally:
+        os.close(file)  # also lets the lock go, as the death of the process does
+
+
+def _read(file: int) -> bytes:
+    pieces = []
+    while piece := os.read(file, READ_BYTES):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _write(file: int, data: bytes, end: int) -> None:
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    except OSError:
+        os.ftruncate(file, end)  # a full disk leaves no half line behind
+        raise
+
+
+def _sync_directory(directory: Path) -> None:
+    file = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _parse(data: bytes, session_key: str, path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The entries of a file, and where the last whole one ends."""
+    *lines, tail = data.split(b"\n")
+    entries = [_entry(line, session_key, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    if _is_json(tail):  # whole but for its line break: the crash fell there, or an editor left it out
+        entries.append(_entry(tail, session_key, f"{path}, line {len(lines) + 1}"))
+        return entries, len(data)
+    return entries, len(data) - len(tail)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _entry(line: bytes, session_key: str, where: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+        version, session = entry["v"], entry["session"]
+        if version > SCHEMA_VERSION:
+            raise SessionError(
+                f"{where}: written by a newer durably (version {version}, this one knows {SCHEMA_VERSION}): upgrade "
+                "durably"
+            )
+        if session != session_key or not isinstance(entry["key"], str) or not isinstance(entry["messages"], list):
+            raise ValueError(f"not an entry of session {session_key!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(where, f"{type(error).__name__}: {error}") from error
+    return dict(entry)

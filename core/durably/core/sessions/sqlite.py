@@ -1,0 +1,116 @@
+"""Sessions in one SQLite file. An append is one row, so it happens whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from durably.core.messages import Message
+from durably.core.sessions.store import SessionError, damaged, messages_from_json, messages_to_json
+
+__all__ = ["SQLiteSessions"]
+
+BUSY_SECONDS = 10.0
+APPLICATION_ID = 0x64757373
+USER_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE appends (
+    n INTEGER PRIMARY KEY, session TEXT NOT NULL, key TEXT NOT NULL, messages TEXT NOT NULL, crc INTEGER NOT NULL,
+    UNIQUE (session, key)
+)
+"""
+
+
+class SQLiteSessions:
+    """Sessions in one file that several processes may share; writers wait for each other.
+
+    The file is opened for each call and closed after it, so nothing needs to be closed at the end. What was appended
+    survives power loss.
+
+    Args:
+        path: The file; made, readable by its owner alone, at the first append. Not the file of a ``SQLiteBackend``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
+        """See :meth:`SessionStore.append`.
+
+        Raises:
+            SessionError: If the file is damaged or belongs to another program.
+        """
+        await asyncio.to_thread(self._append, session_key, key, messages_to_json(messages))
+
+    async def load(self, session_key: str) -> list[Message]:
+        """See :meth:`SessionStore.load`.
+
+        Raises:
+            SessionError: If the file is damaged or belongs to another program.
+        """
+        rows = await asyncio.to_thread(self._rows, session_key)
+        messages: list[Message] = []
+        for n, text, crc in rows:
+            where = f"{self.path}: append {n} of session {session_key!r}"
+            if zlib.crc32(text) != crc:
+                raise damaged(where, "its checksum is wrong")
+            messages += messages_from_json(text.decode(), where=where)
+        return messages
+
+    def _append(self, session_key: str, key: str, text: str) -> None:
+        if not self.path.parent.is_dir():
+            raise SessionError(f"cannot open {self.path}: there is no directory {self.path.parent}; make it")
+        # The file is made here, not by SQLite, so that nobody else can read it even for a moment.
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        with self._open() as db:
+            db.execute("PRAGMA synchronous = EXTRA")
+            db.execute("BEGIN IMMEDIATE")
+            if self._is_new(db):
+                db.execute(SCHEMA)
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {USER_VERSION}")
+            values = session_key, key, text, zlib.crc32(text.encode())
+            db.execute("INSERT OR IGNORE INTO appends VALUES (NULL, ?, ?, ?, ?)", values)
+            db.execute("COMMIT")
+
+    def _rows(self, session_key: str) -> list[tuple[int, bytes, int]]:
+        if not self.path.exists():
+            return []
+        with self._open() as db:
+            db.execute("BEGIN")
+            if self._is_new(db):
+                return []
+            sql = "SELECT n, CAST(messages AS BLOB), crc FROM appends WHERE session = ? ORDER BY n"
+            return db.execute(sql, (session_key,)).fetchall()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            yield db
+        except sqlite3.OperationalError:
+            raise  # a lock that is not let go, a full disk: another attempt may succeed
+        except sqlite3.DatabaseError as error:
+            raise SessionError(f"cannot use {self.path}: {error}; restore it from a backup") from error
+        finally:
+            db.close()  # rolls back what was not committed
+
+    def _is_new(self, db: sqlite3.Connection) -> bool:
+        """Whether the file is still empty; raises SessionError if it is not one of ours."""
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if tables and application != APPLICATION_ID:
+            raise SessionError(f"{self.path} does not hold sessions: choose another path")
+        if version > USER_VERSION:
+            raise SessionError(
+                f"{self.path} was written by a newer durably (version {version}, this one knows {USER_VERSION}): "
+                "upgrade durably"
+            )
+        return not tables

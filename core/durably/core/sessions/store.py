@@ -1,0 +1,80 @@
+"""The port to conversations that outlive a run, and a store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from durably.core.errors import DurablyError, SerializationError
+from durably.core.messages import Message
+from durably.core.serialization import codec_for
+
+__all__ = ["MemorySessions", "SessionError", "SessionStore", "damaged", "messages_from_json", "messages_to_json"]
+
+
+class SessionError(DurablyError):
+    """A session cannot be read or written: its file is damaged, or belongs to another program. Not retried."""
+
+
+@runtime_checkable
+class SessionStore(Protocol):
+    """Keeps the messages of each session, in order."""
+
+    async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
+        """Add messages at the end, all or none, once for each ``key``: a repeated key adds nothing.
+
+        In a step pass ``key=current_step().idempotency_key``, so that a crash after the write doubles nothing.
+        """
+        ...
+
+    async def load(self, session_key: str) -> list[Message]:
+        """All messages of a session, oldest first; none for a session nobody wrote to."""
+        ...
+
+
+class MemorySessions:
+    """Sessions that live as long as the program, for tests and scripts."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, list[Message]] = {}
+        self._keys: set[tuple[str, str]] = set()
+
+    async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
+        """See :meth:`SessionStore.append`."""
+        if (session_key, key) not in self._keys:
+            self._keys.add((session_key, key))
+            self._messages.setdefault(session_key, []).extend(messages)
+
+    async def load(self, session_key: str) -> list[Message]:
+        """See :meth:`SessionStore.load`."""
+        return list(self._messages.get(session_key, ()))
+
+
+_MESSAGES = codec_for(list[Message])
+
+
+def messages_to_json(messages: Sequence[Message]) -> str:
+    """The JSON text a store keeps of one append, without line breaks."""
+    return _MESSAGES.encode(list(messages), step="")
+
+
+def messages_from_json(text: str, *, where: str) -> list[Message]:
+    """The messages of one append.
+
+    Raises:
+        SessionError: If the text is not what was written; the message begins with ``where``.
+    """
+    try:
+        messages: list[Message] = _MESSAGES.decode(text, step="")
+    except SerializationError as error:
+        lines = str(error.__cause__ or error).splitlines()
+        raise damaged(where, "; ".join(line.strip() for line in lines[:3])) from error
+    return messages
+
+
+def damaged(where: str, reason: str) -> SessionError:
+    """The error for something that is not as it was written."""
+    return SessionError(
+        f"{where} is damaged: the file was changed outside durably, or the disk is failing; restore it from a backup "
+        f"({reason})"
+    )

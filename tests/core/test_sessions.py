@@ -1,0 +1,402 @@
+"""Session stores: in order, once each key, whatever crashes and whoever else writes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from durably.backends import MemoryBackend, SQLiteBackend
+from durably.backends.memory import MemoryJournal
+from durably.core import (
+    Agent,
+    AgentInput,
+    AssistantMessage,
+    FilePart,
+    JSONLSessions,
+    MemorySessions,
+    Message,
+    OpaquePart,
+    SessionError,
+    SessionStore,
+    SQLiteSessions,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+    ToolResultMessage,
+    UserMessage,
+    assistant,
+    user,
+)
+from durably.core.errors import Signal
+from durably.core.sessions import jsonl
+from durably.core.steps import Point
+from durably.testing import ScriptedModel
+
+CHILD = Path(__file__).parent / "session_child.py"
+
+EVERYTHING: list[Message] = [
+    UserMessage(content=[TextPart(text="look\n\u2028 ü 🙂"), FilePart(media_type="image/png", data="aGk=")]),
+    AssistantMessage(
+        parts=[
+            ThinkingPart(text="hm", signature="sig"),
+            ToolCall(id="1", name="get", arguments={"n": [1, 2.5, None]}, native={"k": "v"}),
+            OpaquePart(data={"x": "y"}),
+        ],
+        provider="anthropic",
+    ),
+    ToolResultMessage(call_id="1", name="get", content="no", is_error=True),
+    assistant("done"),
+]
+
+Make = Callable[[Path], SessionStore]
+FILES: dict[str, Make] = {
+    "sqlite": lambda path: SQLiteSessions(path / "sessions.db"),
+    "jsonl": lambda path: JSONLSessions(path / "sessions"),
+}
+files = pytest.mark.parametrize("make", FILES.values(), ids=FILES)
+
+
+def file_of(path: Path) -> Path:
+    """The one file a store made."""
+    (found,) = [each for each in path.rglob("*") if each.is_file()]
+    return found
+
+
+@files
+@pytest.mark.asyncio
+async def test_messages_come_back_as_they_were(make: Make, tmp_path: Path) -> None:
+    store = make(tmp_path)
+    assert isinstance(store, SessionStore)
+    assert await store.load("s") == []
+    await store.append("s", EVERYTHING, key="1")
+    await store.append("s", [user("more")], key="2")
+    await store.append("other", [user("else")], key="1")
+    await store.append("s", [user("again")], key="1")
+    again = make(tmp_path)
+    assert await again.load("s") == [*EVERYTHING, user("more")]
+    assert await again.load("other") == [user("else")]
+    assert await again.load("nobody") == []
+
+
+@files
+@pytest.mark.asyncio
+async def test_only_its_owner_can_read_it(make: Make, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        await make(tmp_path).append("s", [user("secret")], key="1")
+    finally:
+        os.umask(before)
+    made = file_of(tmp_path)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    if made.parent != tmp_path:
+        assert stat.S_IMODE(made.parent.stat().st_mode) == 0o700
+
+
+TEXTS = st.text(max_size=8)
+APPENDS = st.tuples(st.sampled_from(["a", "A", "a/b", "../a", ""]), st.integers(0, 3), st.lists(TEXTS, max_size=3))
+TEARS = st.integers(1, 12)
+
+
+@files
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(actions=st.lists(APPENDS | TEARS, max_size=8))
+def test_a_store_in_files_does_what_the_one_in_memory_does(make: Make, actions: list[Any]) -> None:
+    oracle = MemorySessions()
+
+    async def run(directory: Path) -> None:
+        keys = set()
+        for action in actions:
+            if isinstance(action, int):  # a crash left the beginning of a line in every file there is
+                for torn in directory.rglob("*.jsonl"):
+                    with torn.open("ab") as file:
+                        file.write(b'{"v":1,"session"'[:action])
+                continue
+            session, number, texts = action
+            keys.add(session)
+            for store in (oracle, make(directory)):
+                await store.append(session, [user(text) for text in texts], key=f"key-{number}")
+        for session in keys:
+            assert await make(directory).load(session) == await oracle.load(session)
+
+    directory = Path(tempfile.mkdtemp())
+    try:
+        asyncio.run(run(directory))
+    finally:
+        shutil.rmtree(directory)
+
+
+# -- several writers
+
+
+def start(store: str, path: Path, writer: str, count: int, *place: str) -> subprocess.Popen[str]:
+    where = path / ("sessions" if store == "jsonl" else "sessions.db")
+    command = [sys.executable, str(CHILD), store, str(where), writer, str(count), *place]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def pairs(messages: list[Message]) -> list[str]:
+    """The keys of the appends, in order, each of which must have left its two messages side by side."""
+    asked = [str(message.content).split()[1] for message in messages if isinstance(message, UserMessage)]
+    assert messages == [message for key in asked for message in (user(f"ask {key} ü"), assistant(f"answer {key}"))]
+    return asked
+
+
+@pytest.mark.parametrize("store", FILES)
+def test_processes_that_write_at_once_take_turns(store: str, tmp_path: Path) -> None:
+    writers = {name: start(store, tmp_path, name, 15) for name in ("a", "b", "c")}
+    for process in writers.values():
+        _, errors = process.communicate(timeout=50)
+        assert (process.returncode, errors) == (0, "")
+    seen = pairs(asyncio.run(FILES[store](tmp_path).load("s")))
+    for name in writers:
+        assert [key for key in seen if key[0] == name] == [f"{name}-{number}" for number in range(15)]
+    assert len(seen) == 45
+
+
+@files
+@pytest.mark.asyncio
+async def test_tasks_that_write_at_once_take_turns(make: Make, tmp_path: Path) -> None:
+    stores = [make(tmp_path), make(tmp_path)]
+    await asyncio.gather(
+        *(
+            stores[n % 2].append("s", [user(f"ask {n % 8} ü"), assistant(f"answer {n % 8}")], key=str(n % 8))
+            for n in range(16)
+        )
+    )
+    assert sorted(pairs(await stores[0].load("s"))) == [str(n) for n in range(8)]
+
+
+@pytest.mark.asyncio
+async def test_a_writer_of_lines_is_alone_from_its_look_to_its_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, inside, most = jsonl._read, 0, 0
+
+    def look(file: int) -> bytes:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.01)  # long enough for the others to come in, if they can
+        inside -= 1
+        return read(file)
+
+    monkeypatch.setattr(jsonl, "_read", look)
+    store = JSONLSessions(tmp_path)
+    await asyncio.gather(*(store.append("s", [user("hi")], key="1") for _ in range(8)))
+    assert most == 1
+    assert await store.load("s") == [user("hi")]
+
+
+# -- crashes
+
+KILLS = [
+    ("jsonl", "half a line", False),
+    ("jsonl", "no line break", True),
+    ("jsonl", "before fsync", True),
+    ("jsonl", "before any fsync", True),
+    ("jsonl", "after return", True),
+    ("sqlite", "before BEGIN", False),
+    ("sqlite", "before INSERT", False),
+    ("sqlite", "after INSERT", False),
+    ("sqlite", "after COMMIT", True),
+    ("sqlite", "after return", True),
+]
+
+
+@pytest.mark.parametrize(("store", "place", "written"), KILLS, ids=[f"{store}-{place}" for store, place, _ in KILLS])
+def test_killed_between_write_and_return(store: str, place: str, written: bool, tmp_path: Path) -> None:
+    process = start(store, tmp_path, "a", 3, place)
+    acknowledged, errors = process.communicate(timeout=50)
+    assert process.returncode == -signal.SIGKILL, errors
+    assert acknowledged.split() == ["a-0", "a-1"]
+    expected = ["a-0", "a-1", "a-2"] if written else ["a-0", "a-1"]
+    assert pairs(asyncio.run(FILES[store](tmp_path).load("s"))) == expected
+    process = start(store, tmp_path, "a", 4)  # everything again, as a step does, and then one more
+    _, errors = process.communicate(timeout=50)
+    assert process.returncode == 0, errors
+    assert pairs(asyncio.run(FILES[store](tmp_path).load("s"))) == ["a-0", "a-1", "a-2", "a-3"]
+
+
+@pytest.mark.parametrize("store", FILES)
+def test_killed_at_any_moment(store: str, tmp_path: Path) -> None:
+    acknowledged: list[str] = []
+    for life, read in enumerate([1, 4, 9]):
+        process = start(store, tmp_path, f"{life}", 10_000)
+        assert process.stdout is not None
+        acknowledged += [process.stdout.readline().strip() for _ in range(read)]
+        process.kill()
+        rest, _ = process.communicate(timeout=50)
+        acknowledged += rest.split()
+        seen = pairs(asyncio.run(FILES[store](tmp_path).load("s")))
+        assert [key for key in seen if key in set(acknowledged)] == acknowledged
+        assert len(set(seen)) == len(seen) <= len(acknowledged) + life + 1  # at most one more each life
+
+
+class Killed(Signal):
+    """The process is gone."""
+
+
+@files
+@pytest.mark.asyncio
+async def test_a_crash_after_the_effect_doubles_no_message(make: Make, tmp_path: Path) -> None:
+    journal, store = MemoryJournal(), make(tmp_path)
+    agent = Agent("a", model=ScriptedModel("hello"), instructions="", sessions=store)
+
+    def probe(point: Point) -> None:
+        if (point.name, point.key) == ("after_effect", "save-session"):
+            raise Killed
+
+    backend = MemoryBackend([agent], journal=journal)
+    backend.probe = probe
+    asked = AgentInput(message="hi", session_key="s")
+    with pytest.raises(Killed):
+        async with backend:
+            await backend.invoke(agent, asked, run_id="r")
+    assert await store.load("s") == [user("hi"), assistant("hello")]
+    async with MemoryBackend([agent], journal=journal) as second:
+        await second.invoke(agent, asked, run_id="r")
+    assert await store.load("s") == [user("hi"), assistant("hello")]
+
+
+@files
+@pytest.mark.asyncio
+async def test_history_is_loaded_in_its_step_and_not_again_on_replay(make: Make, tmp_path: Path) -> None:
+    store = make(tmp_path)
+    await store.append("s", [user("I am Ann"), assistant("hello Ann")], key="before")
+    model = ScriptedModel("hello", "Ann")
+    agent = Agent("a", model=model, instructions="", sessions=store)
+    async with SQLiteBackend(tmp_path / "runs.db", [agent], evict="always") as backend:
+        run = await backend.start(agent, AgentInput(message="Who am I?", session_key="s"))
+        assert (await run.result()).text == "Ann"
+        loaded = [each.value for each in await run.history() if each.key == "load-history"]
+    assert len(loaded) == 1
+    assert len(loaded[0]) == 2
+    assert [each.role for each in model.requests[0].messages] == ["user", "assistant", "user"]
+
+
+# -- files that are not as they were
+
+
+@files
+@pytest.mark.asyncio
+async def test_a_damaged_file_is_an_error_that_names_it(make: Make, tmp_path: Path) -> None:
+    store = make(tmp_path)
+    for number in range(3):
+        await store.append("s", [user("word " * 200)], key=str(number))
+    path = file_of(tmp_path)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 300] = b"\xff" * 300
+    path.write_bytes(data)
+    with pytest.raises(SessionError, match=str(path)) as caught:
+        await store.load("s")
+    assert "restore it from a backup" in str(caught.value)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("", "line 2 is damaged"),
+        ("[]", "line 2 is damaged"),
+        ('{"v":1,"session":"other","key":"k","messages":[]}', "line 2 is damaged.*not an entry of session 's'"),
+        ('{"v":1,"session":"s","key":"k","messages":[{"role":"nobody"}]}', "line 2 is damaged"),
+        ('{"v":1,"session":"s","messages":[]}', "line 2 is damaged.*'key'"),
+        ('{"v":2,"session":"s","key":"k","messages":[]}', "line 2: written by a newer durably.*upgrade durably"),
+    ],
+)
+async def test_a_line_that_is_not_ours(line: str, complaint: str, tmp_path: Path) -> None:
+    store = JSONLSessions(tmp_path)
+    await store.append("s", [user("hi")], key="1")
+    with store.path("s").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(SessionError, match=complaint):
+        await store.load("s")
+    if "nobody" not in line:
+        with pytest.raises(SessionError, match=complaint):
+            await store.append("s", [user("hi")], key="2")
+
+
+@pytest.mark.asyncio
+async def test_lines_are_json_that_people_can_read_and_edit(tmp_path: Path) -> None:
+    store = JSONLSessions(tmp_path)
+    await store.append("chat/7: Ann", [user("hé")], key="1")
+    path = store.path("chat/7: Ann")
+    assert path.name.startswith("chat-7-Ann-")
+    assert json.loads(path.read_text()) == {
+        "v": 1,
+        "session": "chat/7: Ann",
+        "key": "1",
+        "messages": [{"role": "user", "content": "hé"}],
+    }
+    path.write_text(path.read_text().replace("hé", "hello").rstrip("\n"))  # by an editor that ends without a line break
+    await store.append("chat/7: Ann", [user("again")], key="2")
+    assert await store.load("chat/7: Ann") == [user("hello"), user("again")]
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = JSONLSessions(tmp_path)
+    await store.append("s", [user("hi")], key="1")
+    before = store.path("s").read_bytes()
+    write = os.write
+
+    def full(file: int, data: Any) -> int:
+        if len(data) < 40:
+            raise OSError(28, "No space left on device")
+        return write(file, bytes(data)[:40])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        await store.append("s", [user("hello")], key="2")
+    monkeypatch.undo()
+    assert store.path("s").read_bytes() == before
+
+
+@pytest.mark.asyncio
+async def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    async with SQLiteBackend(path, []):
+        pass
+    with pytest.raises(SessionError, match="does not hold sessions"):
+        await SQLiteSessions(path).append("s", [user("hi")], key="1")
+    with pytest.raises(SessionError, match="does not hold sessions"):
+        await SQLiteSessions(path).load("s")
+    (tmp_path / "text").write_text("no database " * 100)
+    with pytest.raises(SessionError, match="file is not a database"):
+        await SQLiteSessions(tmp_path / "text").load("s")
+    with pytest.raises(SessionError, match="there is no directory"):
+        await SQLiteSessions(tmp_path / "nowhere" / "s.db").append("s", [], key="1")
+
+
+@pytest.mark.asyncio
+async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    store = SQLiteSessions(tmp_path / "s.db")
+    await store.append("s", [user("hi")], key="1")
+    db = sqlite3.connect(store.path)
+    db.execute("PRAGMA user_version = 2")
+    db.close()
+    with pytest.raises(SessionError, match="upgrade durably"):
+        await store.load("s")
+
+
+def test_a_system_without_locks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(jsonl, "fcntl", None)
+    with pytest.raises(SessionError, match="use SQLiteSessions"):
+        JSONLSessions(tmp_path)

@@ -1,7 +1,7 @@
 """Models behind real providers. Each provider is a module of its own, which needs the provider's extra.
 
 ``durably.providers.anthropic``, ``durably.providers.openai`` and ``durably.providers.litellm`` are imported by name,
-or found by strings such as ``"anthropic:claude-sonnet-4-5"``.
+or found by strings such as ``"anthropic:claude-opus-4-6"``.
 """
 
 from durably.providers.fallback import FallbackModel

@@ -38,7 +38,7 @@ class AnthropicModel:
     also be ``"auto"``, ``"required"``, ``"none"`` or a tool's name.
 
     Args:
-        model: Such as ``"claude-sonnet-4-5"``.
+        model: Such as ``"claude-opus-4-6"``.
         key: Where the key is found when a call is made.
         base_url: Another address that speaks the Messages API.
         max_tokens: The longest answer, in tokens, where the options do not say.
@@ -55,7 +55,7 @@ class AnthropicModel:
 
     @property
     def name(self) -> str:
-        """Such as ``"anthropic:claude-sonnet-4-5"``."""
+        """Such as ``"anthropic:claude-opus-4-6"``."""
         return f"{PROVIDER}:{self.model}"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:

@@ -45,7 +45,7 @@ class FallbackModel:
 
     @property
     def name(self) -> str:
-        """Such as ``"fallback:anthropic:claude-sonnet-4-5|openai:gpt-5"``."""
+        """Such as ``"fallback:anthropic:claude-opus-4-6|openai:gpt-5"``."""
         return "fallback:" + "|".join(model.name for model in self.models)
 
     async def complete(self, request: ModelRequest) -> ModelResponse:

@@ -1,0 +1,180 @@
+"""A recorded run, taken through the code of today. Runs no body and needs no engine: it has only the records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import SecretStr
+
+from durably.core import Context, DefinitionError, DurablyError, Event, Function, History, NonDeterminismError
+from durably.core.errors import Signal, error_to_json
+from durably.core.history import Kind, StepRecord
+from durably.core.keys import Branch, Scope
+from durably.core.replay import RecordedSteps
+from durably.core.secrets import Redactor
+from durably.core.serialization import Codec
+
+__all__ = ["replay"]
+
+
+class _EndOfRecordsSignal(Signal):
+    """The code asks for a step that a run which is still live has not recorded yet."""
+
+
+class _Replayed(RecordedSteps):
+    """Records that may end before the code does, if the run was still live."""
+
+    def __init__(self, history: History, redactor: Redactor) -> None:
+        super().__init__(history)
+        self._redactor = redactor
+        self._last = {record.key: record for record in history}
+        self._open = history.status in ("started", "cancelled")
+
+    def _take(self, scope: Scope, key: str, kind: Kind, input: str, codec: Codec) -> Any:
+        record = self._last.get(key)
+        if self._open and (self._recorded.exhausted(scope) or (record is not None and not record.final)):
+            raise _EndOfRecordsSignal
+        try:
+            return super()._take(scope, key, kind, self._redactor.text(input), codec)
+        except NonDeterminismError as error:
+            self._broken = error  # the code may swallow it
+            raise
+
+    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        ends: list[_EndOfRecordsSignal] = []
+        outcomes = await super()._gather(scope, key, [_to_its_end(branch, ends) for branch in branches])
+        if ends:
+            raise ends[0]
+        return outcomes
+
+    def _branch_ended(self, scope: Scope) -> None:
+        self._recorded.check_end(scope)
+
+    @property
+    def broken(self) -> DurablyError | None:
+        """The refusal that the code was given, if any."""
+        return self._broken
+
+    def check_end(self) -> None:
+        """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
+        if self._broken is not None:
+            raise self._broken
+        self._recorded.check_end(self._root)
+
+
+def _to_its_end(branch: Branch, ends: list[_EndOfRecordsSignal]) -> Branch:
+    """A branch that lets the others go on when its records end."""
+
+    async def run() -> Any:
+        try:
+            return await branch()
+        except _EndOfRecordsSignal as end:
+            ends.append(end)
+            return None
+
+    return run
+
+
+async def replay(
+    history: History,
+    functions: Sequence[Function[Any, Any]],
+    *,
+    resources: Mapping[str, Any] | None = None,
+    secrets: Iterable[str | SecretStr] = (),
+) -> Any:
+    """Take the code of today through a recorded run, of any backend, and compare every step and the end.
+
+    Nothing is executed: no body, no model, no tool, no child run. What a step returned then, it returns now.
+
+    Args:
+        history: The run.
+        functions: Functions and agents; the one whose id the run has is replayed.
+        resources: What ``ctx.resources`` shows the code.
+        secrets: What the backend masked when it recorded the run.
+
+    Returns:
+        What the function returned, rebuilt; ``None`` for a run that failed as recorded, or had not ended.
+
+    Raises:
+        NonDeterminismError: If the code asks for another step than was recorded, gives one another input, or comes
+            to another end. It has both sides.
+        DefinitionError: If no function has the run's id.
+    """
+    function = _function_of(history, functions)
+    redactor = Redactor(secrets)
+    steps = _Replayed(history, redactor)
+    last = history.records[-1]
+    try:
+        value = await function.handler(_context(history, function, steps, resources or {}))
+        steps.check_end()
+        output = redactor.text(function.output.encode(value, step=""))
+    except _EndOfRecordsSignal:
+        return None
+    except NonDeterminismError:
+        raise
+    except Exception as error:
+        if steps.broken is not None:
+            raise steps.broken from error
+        _compare_failure(last, error)
+        return None
+    if history.status == "started" or last.status == "cancelled":
+        return None  # it goes on where the records stop
+    if last.status == "failed":
+        raise NonDeterminismError(step="", recorded=f"the error {_error(last.error)}", asked=f"the result {output}")
+    if output != last.output:
+        raise NonDeterminismError(step="", recorded=f"the result {last.output}", asked=f"the result {output}")
+    return function.restore(function.output.decode(output, step=""), history)
+
+
+def _function_of(history: History, functions: Sequence[Function[Any, Any]]) -> Function[Any, Any]:
+    known: dict[str, Function[Any, Any]] = {}
+    waiting = list(functions)
+    while waiting:
+        each = waiting.pop()
+        if each.id not in known:
+            known[each.id] = each
+            waiting += each.uses
+    if history.function not in known:
+        raise DefinitionError(
+            f"the history is of function {history.function!r}, and functions=[...] has {', '.join(known) or 'none'}: "
+            "add it; if it was renamed, runs recorded under the old name cannot go on either"
+        )
+    return known[history.function]
+
+
+def _context(
+    history: History, function: Function[Any, Any], steps: _Replayed, resources: Mapping[str, Any]
+) -> Context[Any]:
+    event = Event.model_validate_json(history.records[0].output or "")
+    silent = logging.getLogger("durably.replay")
+    failures = sum(1 for record in history if not record.key and record.status == "retrying")
+    return Context(
+        step=steps,
+        event=event,
+        input=function.input.validate(event.data, what=f"the input of {function.id!r}"),
+        run_id=history.run_id,
+        attempt=failures + 1,
+        logger=silent,
+        resources=resources,
+    )
+
+
+def _compare_failure(last: StepRecord, error: Exception) -> None:
+    """An error of the code is right if the run recorded the same."""
+    found = error_to_json(error)
+    if last.status == "failed" and last.error is not None:
+        if found == last.error or (found["type"], found.get("message")) == (
+            last.error.get("type"),
+            last.error.get("message"),
+        ):
+            return
+        recorded = f"the error {_error(last.error)}"
+    else:
+        recorded = f"the result {last.output}" if last.status == "completed" else f"a run that {last.status}"
+    raise NonDeterminismError(step="", recorded=recorded, asked=f"the error {_error(found)}") from error
+
+
+def _error(error: Mapping[str, Any] | None) -> str:
+    return "nothing" if error is None else f"{error.get('type')}: {error.get('message', '')}"

@@ -1,0 +1,130 @@
+"""A disk that is full or failing, and a lock that another program holds: waited for, and nothing runs twice for it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from durably.backends import SQLiteBackend, sqlite
+from durably.backends.clock import VirtualClock
+from durably.core import Context, JournalError, function
+from durably.core.steps import Point
+
+pytestmark = pytest.mark.asyncio
+
+FIRST, SECOND = "a" * 50_000, "b" * 50_000
+
+bodies: list[str] = []
+
+
+async def _write(letter: str) -> str:
+    bodies.append(letter)
+    return letter * 50_000
+
+
+@function("writer")
+async def writer(ctx: Context[None]) -> int:
+    return len(await ctx.step.run("write", _write, "a")) + len(await ctx.step.run("write", _write, "b"))
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    bodies.clear()
+
+
+@pytest.mark.parametrize("passages", [1, 40], ids=["once", "lasting"])
+async def test_a_full_disk_is_waited_for(tmp_path: Path, passages: int) -> None:
+    """The disk is really full, as far as SQLite can tell: the file may not grow."""
+    refused = 0
+
+    class Clock(VirtualClock):
+        def advance(self) -> bool:
+            # Each jump of the clock is one more try; after so many somebody makes room.
+            nonlocal refused
+            refused += 1
+            if refused == passages:
+                _limit(2**30)
+            return super().advance()
+
+    def _limit(pages: int) -> None:
+        assert backend.journal._db is not None
+        backend.journal._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill(point: Point) -> None:
+        if (point.name, point.key) == ("before_body", "write:1") and not refused:
+            _limit(1)  # SQLite makes of it the size that the file has
+
+    async with SQLiteBackend(tmp_path / "runs.db", [writer], clock=Clock()) as backend:
+        backend.probe = fill
+        assert await backend.invoke(writer, run_id="full") == 100_000
+        history = await (await backend.run("full")).history()
+    assert refused >= passages, "the disk was full for so long"
+    assert [record.key for record in history.steps()] == ["write", "write:1"]
+    assert bodies.count("a") == 1, "what was committed is not run again"
+    # A small write that still fits looks like room for the large one: the body runs again for each such round.
+    assert bodies.count("b") <= 1 + passages // 6
+
+
+@pytest.mark.parametrize("tries", [1, 12], ids=["once", "lasting"])
+async def test_a_failing_disk_is_waited_for(tmp_path: Path, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tries
+    run = sqlite.SQLiteJournal._run
+
+    def fail(self: sqlite.SQLiteJournal, sql: str, *values: object) -> sqlite3.Cursor:
+        nonlocal left
+        writes = sql.lstrip().startswith(("INSERT INTO records", "REPLACE INTO workers"))
+        if writes and left and bodies[-1:] == ["b"]:
+            left -= 1
+            raise JournalError("disk I/O error")
+        return run(self, sql, *values)
+
+    monkeypatch.setattr(sqlite.SQLiteJournal, "_run", fail)
+    async with SQLiteBackend(tmp_path / "runs.db", [writer], clock=VirtualClock()) as backend:
+        assert await backend.invoke(writer) == 100_000
+    assert not left
+    assert bodies.count("a") == 1
+    assert bodies.count("b") <= 2
+
+
+@pytest.mark.parametrize("tries", [1, 8], ids=["once", "lasting"])
+async def test_a_lock_that_another_program_holds_is_waited_for(
+    tmp_path: Path, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.01)
+    path = tmp_path / "runs.db"
+    waits = 0
+
+    class Clock(VirtualClock):
+        def advance(self) -> bool:
+            nonlocal waits
+            waits += 1
+            if waits == tries and other.in_transaction:
+                other.execute("ROLLBACK")
+            return super().advance()
+
+    def hold(point: Point) -> None:
+        if (point.name, point.key) == ("before_body", "write:1") and not waits:
+            other.execute("BEGIN IMMEDIATE")
+
+    async with SQLiteBackend(path, [writer], clock=Clock()) as backend:
+        other = sqlite3.connect(path, isolation_level=None, timeout=0)
+        backend.probe = hold
+        assert await backend.invoke(writer) == 100_000
+        other.close()
+    assert waits >= tries
+    assert bodies.count("a") == 1
+    assert bodies.count("b") <= 2
+
+
+async def test_a_value_of_the_largest_size_is_kept_and_a_larger_one_refused(tmp_path: Path) -> None:
+    @function("sizes", retries=0)
+    async def sizes(ctx: Context[int]) -> int:
+        return len(await ctx.step.run("make", "x".__mul__, ctx.input, output_type=str))
+
+    async with SQLiteBackend(tmp_path / "runs.db", [sizes], clock=VirtualClock()) as backend:
+        limit = backend.capabilities.max_payload_bytes
+        assert await backend.invoke(sizes, limit - 2) == limit - 2
+        with pytest.raises(Exception, match=rf"{limit + 1:,} bytes as JSON, the limit is {limit:,}"):
+            await backend.invoke(sizes, limit - 1)

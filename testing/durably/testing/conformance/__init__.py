@@ -1,0 +1,71 @@
+"""The contract as tests that anyone's backend can be put through.
+
+In a test file of your own::
+
+    from durably.testing.conformance import *  # noqa: F403  # brings the tests
+
+    @pytest.fixture
+    def subject(tmp_path):
+        return MySubject(tmp_path)
+
+A :class:`Subject` says how to open the backend again on the same storage. Backends that have something to declare
+list it in :attr:`Subject.gaps`.
+"""
+
+import pytest
+
+_PARTS = (
+    "identity",
+    "memoization",
+    "recovery",
+    "replay",
+    "failure",
+    "refusal",
+    "primitives",
+    "waiting",
+    "control",
+    "data",
+)
+
+# Before they are imported: a failed assertion then shows its values.
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
+
+from durably.testing.conformance import (  # noqa: E402
+    control,
+    data,
+    failure,
+    identity,
+    memoization,
+    primitives,
+    recovery,
+    refusal,
+    replay,
+    waiting,
+)
+from durably.testing.conformance.subject import Kill, MemorySubject, Subject  # noqa: E402
+from durably.testing.conformance.suite import (  # noqa: E402
+    CLAUSES,
+    TESTS,
+    Outcome,
+    Report,
+    check,
+    load_gaps,
+    save_gaps,
+)
+
+for _part in (identity, memoization, recovery, replay, failure, refusal, primitives, waiting, control, data):
+    globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
+
+__all__ = [
+    "CLAUSES",
+    "TESTS",
+    "Kill",
+    "MemorySubject",
+    "Outcome",
+    "Report",
+    "Subject",
+    "check",
+    "load_gaps",
+    "save_gaps",
+    *TESTS,
+]

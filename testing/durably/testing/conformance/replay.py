@@ -1,0 +1,121 @@
+"""C07: what a replay does not do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durably.core import Context, Event, History, StepError, function
+from durably.testing.conformance.subject import Subject, at, heard, nth
+from durably.testing.conformance.suite import clause
+
+
+async def _echo(value: Any) -> Any:
+    return value
+
+
+@clause
+async def test_c07_replay_of_a_finished_prefix_does_nothing(subject: Subject) -> None:
+    bodies: list[str] = []
+    told: list[Any] = []
+
+    async def body(name: str) -> str:
+        bodies.append(name)
+        return name
+
+    @function("child")
+    async def child(ctx: Context[str]) -> str:
+        return await ctx.step.run("inner", body, ctx.input)
+
+    @function("listener", triggers=["c07/told"])
+    async def listener(ctx: Context[Any]) -> None:
+        told.append(ctx.input)
+
+    @function("prefix")
+    async def prefix(ctx: Context[None]) -> str:
+        await ctx.step.run("a", body, "a")
+        await ctx.step.invoke("call", child, "b")
+        await ctx.step.send_event("tell", Event("c07/told", "c"))
+        await ctx.step.sleep("nap", subject.unit)
+        return await ctx.step.run("last", body, "d")
+
+    everything = (prefix, child, listener)
+    assert await subject.crash(*everything, where=at("before_start", "last"))
+    before = await _records(subject, *everything)
+    assert await subject.crash(*everything, where=at("before_start", "last"))
+    assert await _records(subject, *everything) == before, "a replay writes nothing"
+    result, history = await subject.run(*everything)
+    async with subject.open(everything):
+        await subject.until(lambda: bool(told))
+    assert result == "d"
+    assert bodies == ["a", "b", "d"]
+    assert told == ["c"]
+    assert history.to_jsonl().startswith(before)
+
+
+async def _records(subject: Subject, *functions: Any) -> str:
+    # The functions are left out, so that this worker looks at the run and does not go on with it.
+    async with subject.open([]) as backend:
+        history: History = await (await backend.run(subject.run_id())).history()
+        return history.to_jsonl()
+
+
+@clause
+async def test_c07_a_finished_run_is_not_run_again(subject: Subject) -> None:
+    bodies: list[str] = []
+
+    async def body() -> None:
+        bodies.append("body")
+
+    @function("once")
+    async def once(ctx: Context[int]) -> int:
+        bodies.append("function")
+        await ctx.step.run("a", body)
+        return ctx.input
+
+    result, history = await subject.run(once, data=7)
+    again, same = await subject.run(once, data=8)
+    assert (result, again) == (7, 7), "starting a run id twice attaches to the first"
+    assert same == history
+    assert bodies.count("body") == 1
+    crashes = 0
+    while await subject.crash(once, data=9, number=1, where=nth(crashes)):
+        crashes += 1
+    assert bodies.count("body") <= 1 + crashes
+
+
+@clause
+async def test_c07_log_lines_of_replayed_code_are_not_repeated(subject: Subject) -> None:
+    @function("talkative")
+    async def talkative(ctx: Context[None]) -> None:
+        ctx.logger.warning("c07 begin")
+        await ctx.step.run("a", _echo, 1)
+        ctx.logger.warning("c07 middle")
+        await ctx.step.run("b", _echo, 2)
+        ctx.logger.warning("c07 end")
+
+    with heard() as lines:
+        assert await subject.crash(talkative, where=at("after_commit", "b"))
+        await subject.run(talkative)
+    assert [line for line in lines if "c07" in line] == ["c07 begin", "c07 middle", "c07 end"]
+
+
+@clause
+async def test_c07_a_caught_failure_is_replayed_without_its_body(subject: Subject) -> None:
+    bodies: list[int] = []
+
+    async def body() -> None:
+        bodies.append(1)
+        raise ValueError("no")
+
+    @function("caught")
+    async def caught(ctx: Context[None]) -> str:
+        try:
+            await ctx.step.run("bad", body, retries=0)
+        except StepError as error:
+            return await ctx.step.run("good", _echo, error.error_type)
+        return "unreachable"
+
+    assert await subject.crash(caught, where=at("before_body", "good"))
+    result, _ = await subject.run(caught)
+    assert result == "ValueError"
+    assert bodies == [1]

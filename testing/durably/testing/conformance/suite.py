@@ -1,0 +1,193 @@
+"""The suite as a whole: which test belongs to which clause, which gaps are declared, and the report."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+import tomllib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from durably.testing.conformance.subject import Kill, Subject
+
+__all__ = ["CLAUSES", "TESTS", "Outcome", "Report", "Test", "check", "clause", "load_gaps", "save_gaps"]
+
+Test = Callable[[Subject], Awaitable[None]]
+
+TESTS: dict[str, Test] = {}
+"""Every test of the suite by its name, as a coroutine function of a subject."""
+
+CLAUSES: dict[str, str] = {
+    "C01": "step keys: numbered in program order, scoped by branch",
+    "C02": "ids derived from run id and step key alone",
+    "C03": "a committed body never runs again",
+    "C04": "the same value, of the same type, live and on replay",
+    "C05": "a body runs again only after a failure or a crash; same idempotency key, own attempt number",
+    "C06": "after any crash a run resumes by itself and ends as without it",
+    "C07": "replay has no effects, writes nothing, logs nothing twice",
+    "C08": "of two workers with one run, the stale one is fenced off",
+    "C09": "changed code is detected",
+    "C10": "retries, back-off, RetryAfterError, NonRetriableError",
+    "C11": "StepError, catchable, the same on replay",
+    "C12": "a failed function is retried, then FAILED, and on_failure runs once",
+    "C13": "values without JSON, or too large, fail at once",
+    "C14": "no step inside a body",
+    "C15": "nobody else retries",
+    "C16": "invoke: one child, its output, its failure, its timeout",
+    "C17": "send_event: each event once, ts, never waiting",
+    "C18": "gather: order, all branches end, one ExceptionGroup",
+    "C19": "a sleep ends at its recorded moment",
+    "C20": "wait_for_event: the first match after its start, or None",
+    "C21": "cancel stops a run and its children, for good",
+    "C22": "singleton: cancel and skip",
+    "C23": "records are JSON with a schema version",
+    "C24": "no secret is written",
+}
+
+
+def clause(test: Test) -> Callable[[Subject], None]:
+    """Add a test to the suite. What it returns is what pytest collects: it needs one fixture, ``subject``."""
+    name = test.__name__
+    number = re.match(r"test_(c\d\d)_", name)
+    if number is None or number[1].upper() not in CLAUSES or name in TESTS:
+        raise ValueError(f"{name!r} is not a new test name of the form test_c04_what_must_hold")
+    TESTS[name] = test
+
+    def run(subject: Subject) -> None:
+        outcome = _run(name, subject)
+        if outcome.result == "gap":
+            pytest.xfail(outcome.detail)
+        if outcome.error is not None:
+            raise outcome.error
+
+    run.__name__ = run.__qualname__ = name
+    run.__module__ = test.__module__
+    run.__doc__ = inspect.getdoc(test)
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one test ended.
+
+    Attributes:
+        test: Its name.
+        result: ``passed``, ``failed``, or ``gap``: it failed as was declared.
+        detail: Why.
+        error: What it raised, for ``failed``.
+    """
+
+    test: str
+    result: Literal["passed", "failed", "gap"]
+    detail: str = ""
+    error: BaseException | None = None
+
+    @property
+    def clause(self) -> str:
+        """The clause it belongs to, such as ``"C04"``."""
+        return self.test[5:8].upper()
+
+
+def _run(name: str, subject: Subject) -> Outcome:
+    reason = subject.gaps.get(name)
+    try:
+        asyncio.run(_bounded(TESTS[name], subject))
+    except (Exception, Kill, asyncio.CancelledError) as error:
+        if reason is not None:
+            return Outcome(test=name, result="gap", detail=reason)
+        return Outcome(test=name, result="failed", detail=f"{type(error).__name__}: {error}", error=error)
+    if reason is None:
+        return Outcome(test=name, result="passed")
+    text = f"{name} is declared as a gap ({reason}) and passes: take it out of the declared gaps"
+    return Outcome(test=name, result="failed", detail=text, error=AssertionError(text))
+
+
+async def _bounded(test: Test, subject: Subject) -> None:
+    task = asyncio.ensure_future(test(subject))
+    done, _ = await asyncio.wait({task}, timeout=subject.patience)
+    if done:
+        return task.result()
+    task.cancel()
+    await asyncio.wait({task}, timeout=subject.patience)
+    raise AssertionError(f"the test did not end within {subject.patience:g} seconds: something waits for ever")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a backend keeps of the contract.
+
+    Attributes:
+        backend: Its name.
+        outcomes: One a test.
+    """
+
+    backend: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed that was not declared."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[Outcome]:
+        """The tests that failed, and the declared gaps that passed."""
+        return [outcome for outcome in self.outcomes if outcome.result == "failed"]
+
+    def gaps(self) -> dict[str, str]:
+        """Every test that does not pass, with the declared reason or what went wrong: for :func:`save_gaps`."""
+        return {outcome.test: outcome.detail for outcome in self.outcomes if outcome.result != "passed"}
+
+    def __str__(self) -> str:
+        """A table, a line for each clause, and below it what failed."""
+        lines = [f"{self.backend}: {len(self.outcomes)} tests of {len(CLAUSES)} clauses"]
+        for number, title in CLAUSES.items():
+            results = [outcome.result for outcome in self.outcomes if outcome.clause == number]
+            words = ", ".join(
+                f"{results.count(word)} {word}" for word in ("passed", "gap", "failed") if word in results
+            )
+            lines.append(f"{number}  {words or 'not tested':<22} {title}")
+        lines += [f"{outcome.result}: {outcome.test}: {outcome.detail}" for outcome in self.outcomes if outcome.detail]
+        return "\n".join(lines)
+
+
+def check(subject: Callable[[], Subject], *, tests: str = "", name: str = "") -> Report:
+    """Run the suite without pytest, in this thread; no event loop may be running.
+
+    Args:
+        subject: Makes a new subject, with empty storage, for each test.
+        tests: Only those whose names hold this text, such as ``"_c08_"``.
+        name: What the report calls the backend; left out, the subject's class.
+    """
+    outcomes = []
+    for test in TESTS:
+        if tests in test:
+            made = subject()
+            name = name or type(made).__name__
+            outcomes.append(_run(test, made))
+    return Report(backend=name, outcomes=tuple(outcomes))
+
+
+def load_gaps(path: str | Path) -> dict[str, str]:
+    """The declared gaps in a TOML file of lines ``test_name = "reason"``, for :attr:`Subject.gaps`.
+
+    Raises:
+        ValueError: If it names a test that does not exist.
+    """
+    gaps = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    unknown = sorted(set(gaps) - set(TESTS))
+    if unknown:
+        raise ValueError(f"{path}: there is no test called {', '.join(unknown)}")
+    return {name: str(reason) for name, reason in gaps.items()}
+
+
+def save_gaps(gaps: Mapping[str, str], path: str | Path) -> None:
+    """Write what :func:`load_gaps` reads, in the order of the tests."""
+    lines = [f"{name} = {json.dumps(gaps[name])}\n" for name in TESTS if name in gaps]
+    Path(path).write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,12 @@
+"""Backends that are broken on purpose, each in one way. A suite that does not notice one proves nothing.
+
+:data:`MUTANTS` is the list; :func:`killers` puts one through the conformance suite. All are variants of the memory
+backend.
+"""
+
+from durably.testing.mutants import data, failure, identity, memoization, primitives, recovery, waiting
+from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
+
+__all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
+
+_PARTS = (identity, memoization, recovery, failure, primitives, waiting, data)

@@ -1,0 +1,127 @@
+"""Mutants of C01 and C02: wrong names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from durably.backends.execution import Execution
+from durably.core import Event, FunctionRef
+from durably.core.body import Body
+from durably.core.history import Kind
+from durably.core.ids import derive_id, new_id
+from durably.core.keys import Branch, Scope
+from durably.core.steps import StepInfo, _current
+from durably.testing.mutants.mutant import mutant
+
+__all__: list[str] = []
+
+
+class _Unnumbered(Scope):
+    def key(self, step_id: str) -> str:
+        return self.prefix + step_id
+
+    def branch(self, gather_key: str, index: int) -> Scope:
+        return _Unnumbered(f"{gather_key}[{index}]/", self.window)
+
+
+@mutant("C01")
+class RepeatedIdsShareAKey(Execution):
+    """A step id that is used again gets the key of its first use."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._root = _Unnumbered()
+
+
+@mutant("C01")
+class BranchesShareTheirNumbers(Execution):
+    """The branches of a gather number their steps together, in the order in which they come."""
+
+    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        counts: dict[str, int] = {}
+        for branch in branches:
+            cells: Any = getattr(branch, "__closure__", ())
+            own = next(cell.cell_contents for cell in cells if isinstance(cell.cell_contents, Scope))
+            own.prefix, own._counts = f"{key}[0]/", counts
+        return await super()._gather(scope, key, branches)
+
+
+@mutant("C01")
+class KeysStartAnewAfterACrash(Execution):
+    """The number of a repeated id goes on from how often the run was taken up."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._root.prefix = f"{len(self.row.crashes)}-" if self.row.crashes else ""
+
+
+class _PerAttempt(StepInfo):
+    __slots__ = ()
+
+    @property
+    def idempotency_key(self) -> str:
+        return derive_id("effect", self.run_id, f"{self.key}#{self.attempt}")
+
+
+@mutant("C02")
+class IdempotencyKeyPerAttempt(Execution):
+    """Each attempt of a step has another idempotency key."""
+
+    info: type[StepInfo] = _PerAttempt
+
+    async def _attempt_body(self, scope: Scope, body: Body, attempt: int, asked: str) -> Any:
+        async def fn(*args: Any) -> Any:
+            own = _current.get()
+            assert own is not None
+            token = _current.set(self.info(own.run_id, own.key, own.attempt, own.resources, own._beat))
+            try:
+                value = body.fn(*args)
+                return await value if hasattr(value, "__await__") else value
+            finally:
+                _current.reset(token)
+
+        return await super()._attempt_body(scope, replace(body, fn=fn), attempt, asked)
+
+
+class _PerRun(StepInfo):
+    __slots__ = ()
+
+    @property
+    def idempotency_key(self) -> str:
+        return derive_id("effect", self.run_id, "")
+
+
+@mutant("C02")
+class IdempotencyKeyPerRun(IdempotencyKeyPerAttempt):
+    """All steps of a run have one idempotency key."""
+
+    info = _PerRun
+
+
+@mutant("C02")
+class RandomEventIds(Execution):
+    """The ids of events are made up when they are sent, and are not those the caller gets."""
+
+    async def _settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
+        events: Sequence[Event] = fields.get("events", ())
+        if events:
+            fields["events"] = [event.model_copy(update={"id": new_id()}) for event in events]
+        await super()._settled(scope, key, kind, asked, output, **fields)
+
+
+@mutant("C02")
+class ChildIdPerAttempt(Execution):
+    """The id of a child depends on how often the run was taken up."""
+
+    async def _invoke(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
+    ) -> Any:
+        # A started record from an earlier life is skipped: a new child is started under another key.
+        if self.row.crashes and not self._recorded.exhausted(scope):
+            record = self._recorded._last.get(key)
+            if record is not None and not record.final:
+                scope.position += 1
+                key = f"{key}-{len(self.row.crashes)}"
+        return await super()._invoke(scope, key, function, data, timeout)

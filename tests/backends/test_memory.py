@@ -101,7 +101,7 @@ class Broken(MemoryJournal):
         super()._append(record, fence)
 
 
-@pytest.mark.parametrize(("refusals", "starts"), [(3, [1]), (9, [1, 2])])
+@pytest.mark.parametrize(("refusals", "starts"), [(3, [1]), (30, [1])])
 async def test_a_full_disk_is_waited_for(refusals: int, starts: list[int], caplog: pytest.LogCaptureFixture) -> None:
     seen: list[int] = []
 
@@ -119,7 +119,7 @@ async def test_a_full_disk_is_waited_for(refusals: int, starts: list[int], caplo
         with caplog.at_level(logging.WARNING, "durably"):
             assert await backend.invoke(run_work) == "done"
     assert seen == starts
-    assert ("no space left" in caplog.text) == (refusals == 9)
+    assert caplog.text.count("no space left") == 1
 
 
 async def test_a_function_nobody_serves_is_refused_where_it_is_invoked() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from durably.backends.execution import Execution, Waiting
+from durably.backends.execution import Execution
+from durably.backends.host import Waiting
 from durably.backends.journal import Changes, NewRun, RunRow, Subscription
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.core import Event, Singleton, StepRecord

@@ -15,19 +15,17 @@ from durably.core import (
     Event,
     Function,
     FunctionRef,
-    SerializationError,
-    StepError,
-    StepInterruptedError,
     StepTimeoutError,
 )
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
 from durably.core.body import Body, run_body
-from durably.core.errors import CancelSignal, Signal, SuspendSignal, error_to_json, is_retriable
+from durably.core.errors import CancelSignal, Signal, SuspendSignal, is_retriable
 from durably.core.ids import derive_id
 from durably.core.keys import Branch, Scope
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
 from durably.core.serialization import Codec
 from durably.core.steps import Point, StepInfo
+from durably.core.verdicts import final_error, interrupted, invoke_timeout
 
 __all__ = ["Execution"]
 
@@ -47,7 +45,7 @@ class Execution(Recorder):
             if record.final:
                 return settle(record, body.codec)
             if record.status == "started":
-                await self._fail(scope, record, _interrupted(key))
+                await self._fail(scope, record, interrupted(key))
             elif record.due is not None:
                 await self._sleep_until(record.due)
         if self._host.probe is not None:
@@ -83,7 +81,7 @@ class Execution(Recorder):
         retries = self.function.retries if body.retries is None else body.retries
         timed_out = isinstance(error, StepTimeoutError) and error.step == key
         if failures > retries or body.at_most_once or not (timed_out or is_retriable(error)):
-            final = _final_error(key, failures, error)
+            final = final_error(key, failures, error)
             record = self._record(key, "step", "failed", attempt=attempt, input=asked, started=started)
             await self._fail(scope, record, final)
         delay = self.function.retry_policy.next_delay(error, failures, derive_id("effect", self.row.id, key))
@@ -106,12 +104,13 @@ class Execution(Recorder):
             )
         asked = self._host.redactor.text(invoke_input(key, function, data))
         child = derive_id("child", self.row.id, key)
+        given = _plain(encode_data(function, data))  # before anything is recorded: a wrong input leaves no trace
         record = await self._take(scope, key, "invoke", asked)
         if record is not None and record.final:
             return settle(record, function.output)
         if record is None:
             await self._pass("before_start", key)
-            event = Event("durably/function.invoked", _plain(encode_data(function, data)), id=child)
+            event = Event("durably/function.invoked", given, id=child)
             new = NewRun(
                 id=child,
                 function=function.id,
@@ -127,7 +126,7 @@ class Execution(Recorder):
         view = await self._await_child(child, record.due)
         await self._pass("child_done", key)
         if view is None:
-            return await self._fail(scope, record, _invoke_timeout(key, function.id, timeout), cancel=child)
+            return await self._fail(scope, record, invoke_timeout(key, function.id, timeout), cancel=child)
         if view.status is not RunStatus.COMPLETED:
             return await self._fail(scope, record, invoke_error(view, step=key))
         output = view.output or "null"
@@ -263,29 +262,3 @@ def _plain(text: str) -> Any:
 
 
 _ANY = Codec(Any)
-
-
-def _interrupted(key: str) -> StepInterruptedError:
-    return StepInterruptedError(
-        step=key,
-        attempts=1,
-        error_type="StepInterruptedError",
-        message="a crash cut it off after it had started; it may have had its effect, and it may run only once",
-    )
-
-
-def _invoke_timeout(key: str, function: str, timeout: float | None) -> StepTimeoutError:
-    return StepTimeoutError(
-        step=key, attempts=1, error_type="TimeoutError", message=f"function {function!r} took longer than {timeout:g} s"
-    )
-
-
-def _final_error(key: str, failures: int, error: Exception) -> Exception:
-    if isinstance(error, SerializationError):
-        return error
-    cls = StepTimeoutError if isinstance(error, StepTimeoutError) and error.step == key else StepError
-    data = error_to_json(error)
-    kind, message = data["type"], data.get("message") or str(error)
-    if cls is StepTimeoutError:
-        kind, message = "TimeoutError", error.message  # type: ignore[attr-defined]
-    return cls(step=key, attempts=failures, error_type=kind, message=message)

@@ -1,0 +1,156 @@
+"""Names for bodies, so that any worker can find them again, and their arguments as JSON.
+
+A body has a name when it is a function of a module, a method of a served agent, tool or resource, or a method of a
+global of the module in which the function is written. Anything else (a lambda, a nested function) is a closure: it can
+only run where its workflow runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
+from typing import Any, get_type_hints
+from weakref import WeakKeyDictionary
+
+from durably.core import Function, Message, SerializationError, Transcript
+from durably.core.agent import Agent
+from durably.core.serialization import codec_for
+
+__all__ = ["BodyNotFoundError", "Names", "decode_argument", "encode_argument", "parameter_types"]
+
+
+class BodyNotFoundError(LookupError):
+    """This worker has no body of that name; another one may have it."""
+
+
+class Names:
+    """Finds names for bodies, and bodies by name.
+
+    Args:
+        functions: What the worker serves.
+        resources: What it was given by name.
+    """
+
+    def __init__(self, functions: Mapping[str, Function[Any, Any]], resources: Mapping[str, Any]) -> None:
+        self._owners: dict[str, Any] = {f"${name}": resource for name, resource in resources.items()}
+        for function in functions.values():
+            self._owners[f"@{function.id}"] = function
+            if isinstance(function, Agent):
+                self._owners.update({f"@{function.id}/{name}": tool for name, tool in function.tools.items()})
+        self._names = {id(owner): name for name, owner in self._owners.items()}
+
+    def of(self, fn: Callable[..., Any], function: Function[Any, Any]) -> str | None:
+        """The name of a body of a function, or ``None`` for a closure."""
+        owner = getattr(fn, "__self__", None)
+        if owner is not None and not inspect.isclass(owner) and not inspect.ismodule(owner):
+            name = self._names.get(id(owner)) or _global_name(owner, function)
+            method = getattr(fn, "__name__", "")
+            return f"{name}.{method}" if name and getattr(owner, method, None) == fn else None
+        plain = inspect.unwrap(fn)
+        names = getattr(getattr(plain, "__func__", plain), "__globals__", None)
+        path = getattr(fn, "__qualname__", "")
+        if names is None or _standard(names["__name__"]) or _walk(names, path) != fn:
+            return None
+        return f"{names['__name__']}:{path}"
+
+    def find(self, name: str) -> Callable[..., Any]:
+        """The body of a name.
+
+        Raises:
+            BodyNotFoundError: If this worker does not have it.
+        """
+        owner, _, method = name.rpartition(".")
+        found = getattr(self._owners.get(owner), method, None) if name[0] in "@$" else _import(name)
+        if not callable(found):
+            raise BodyNotFoundError(
+                f"this worker has no body {name!r}: it runs other code than the worker that scheduled it, or was "
+                "given other functions= or resources="
+            )
+        body: Callable[..., Any] = found
+        return body
+
+
+def _global_name(owner: Any, function: Function[Any, Any]) -> str | None:
+    names = getattr(inspect.unwrap(function.handler), "__globals__", {})
+    found = next((name for name, value in names.items() if value is owner), None)
+    return f"{names['__name__']}:{found}" if found else None
+
+
+def _walk(names: Mapping[str, Any], path: str) -> Any:
+    first, *rest = path.split(".")
+    return reduce(lambda owner, name: getattr(owner, name, None), rest, names.get(first))
+
+
+def _import(name: str) -> Any:
+    module, _, path = name.partition(":")
+    if _standard(module):  # what a history names is called: nothing of the system may be among it
+        return None
+    try:
+        loaded = sys.modules.get(module) or import_module(module)
+    except ImportError:
+        return None
+    return _walk(vars(loaded), path)
+
+
+def _standard(module: str) -> bool:
+    return module != "__main__" and module.partition(".")[0] in sys.stdlib_module_names
+
+
+@dataclass
+class _Conversation:
+    """A transcript as it travels."""
+
+    system: str
+    messages: list[Message]
+
+
+_any = codec_for(Any)
+_conversation = codec_for(_Conversation)
+_types: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
+
+
+def parameter_types(fn: Callable[..., Any], count: int) -> tuple[Any, ...]:
+    """The annotations of a body's first parameters; ``Any`` where there is none."""
+    function = inspect.unwrap(getattr(fn, "__func__", fn))
+    known = _types.get(function)
+    if known is None or len(known) < count:
+        hints = get_type_hints(function, include_extras=True)
+        parameters = list(inspect.signature(fn).parameters.values())
+        variadic = next((each for each in parameters if each.kind is each.VAR_POSITIONAL), None)
+        named = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+        rest = [variadic] * (count - len(named)) if variadic else []
+        known = _types[function] = tuple(hints.get(each.name, Any) for each in [*named, *rest])
+    return known[:count]
+
+
+def encode_argument(value: Any, tp: Any, *, step: str) -> str:
+    """JSON text of one argument.
+
+    Raises:
+        SerializationError: If it has none, or the body's parameter does not say what to rebuild it to.
+    """
+    if isinstance(value, Transcript):
+        return _conversation.encode(_Conversation(value.system, value.messages), step=step)
+    if tp is Any and not isinstance(value, str | int | float | bool | list | dict | tuple | None):
+        raise SerializationError(
+            f"an argument is a {type(value).__name__}, and the body's parameter has no type hint to rebuild it to on "
+            "another worker: annotate the parameter, or pass a lambda, which runs where the function runs",
+            step=step,
+        )
+    return _any.encode(value, step=step)
+
+
+def decode_argument(text: str, tp: Any, *, step: str) -> Any:
+    """One argument from its JSON text.
+
+    Raises:
+        SerializationError: If it does not fit the parameter.
+    """
+    if tp is Transcript:
+        conversation = _conversation.decode(text, step=step)
+        return Transcript(conversation.system, conversation.messages)
+    return codec_for(tp).decode(text, step=step)

@@ -1,0 +1,140 @@
+"""What travels to the server and back: JSON text as it is, with a few words of ours beside it.
+
+Values are written by the library's own codecs and handed over as finished JSON, so they look the same under every
+data converter a client may bring; its payload codec (encryption, compression) still sees every byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from typing import Any
+
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from durably.core import PayloadTooLargeError
+from durably.core.errors import error_to_json
+from durably.core.secrets import Redactor
+
+__all__ = [
+    "INPUT",
+    "MAX_PAYLOAD_BYTES",
+    "PAUSE",
+    "RECALL",
+    "REFERENCE",
+    "SEND",
+    "STATUS",
+    "WAIT",
+    "Call",
+    "check_size",
+    "failure",
+    "note",
+    "raw",
+    "text_of",
+]
+
+MAX_PAYLOAD_BYTES = 2 * 2**20 - 2**16
+"""Temporal refuses a payload of 2 MiB; some room is left for what a payload codec adds."""
+
+INPUT = "durably-input"
+"""Beside a step's value: the input it was made from, so that a replay can compare."""
+
+REFERENCE = "durably-reference"
+"""Beside an argument: it stands for a large value, which the activity asks the workflow for."""
+
+STATUS = "durably-status"
+"""Beside a function's value: how the run ended, where that is not by completing."""
+
+RETRY = "retry:"
+"""How the summary of a timer begins that delays the next attempt of a function."""
+
+SUMMARY = 200
+"""Summaries are cut to this many characters; Temporal allows 400 bytes."""
+
+SEND = "durably.send"
+WAIT = "durably.wait"
+CLAIM = "durably.claim"
+RECALL = "durably.recall"
+PAUSE = "durably.pause"
+"""What the library itself does in activities, in the place of a body's name."""
+
+
+def raw(text: str, **notes: str) -> RawValue:
+    """JSON text as a payload, with notes in its metadata."""
+    metadata = {name: value.encode() for name, value in notes.items()}
+    return RawValue(Payload(metadata={"encoding": b"json/plain", **metadata}, data=text.encode()))
+
+
+def text_of(value: RawValue) -> str:
+    """The JSON text of a payload."""
+    return value.payload.data.decode()
+
+
+def note(value: RawValue, name: str) -> str | None:
+    """A note beside a payload, or ``None``."""
+    found = value.payload.metadata.get(name)
+    return None if found is None else found.decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What an activity is told besides the body's arguments: its first payload.
+
+    Attributes:
+        body: The body's name, or the name of something the library itself does.
+        input: What a record keeps of the arguments.
+        retries: Further attempts, or ``None`` for the function's.
+        timeout: Seconds one attempt may take, or ``None``.
+        once: Whether it must never run twice.
+        failures: How many attempts of a closure have failed.
+    """
+
+    body: str
+    input: str = ""
+    retries: int | None = None
+    timeout: float | None = None
+    once: bool = False
+    failures: int = 0
+
+    def to_raw(self) -> RawValue:
+        """The payload; fields that hold their default are left out."""
+        data = {name: value for name, value in asdict(self).items() if value != _DEFAULTS[name]}
+        return raw(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+
+    @classmethod
+    def from_raw(cls, value: RawValue) -> Call:
+        """Read the payload."""
+        return cls(**json.loads(text_of(value)))
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Call)}
+
+
+def failure(
+    error: BaseException, redactor: Redactor, *details: Any, retriable: bool = False, delay: timedelta | None = None
+) -> ApplicationError:
+    """An error as Temporal keeps it: its class name as the type, its JSON form as the first detail."""
+    data = redactor.data(error_to_json(error))
+    return ApplicationError(
+        redactor.text(str(error)),
+        data,
+        *details,
+        type=data["type"],
+        non_retryable=not retriable,
+        next_retry_delay=delay,
+    )
+
+
+def check_size(texts: Sequence[str], *, step: str, limit: int) -> None:
+    """Refuse what Temporal would refuse, naming the step.
+
+    Raises:
+        PayloadTooLargeError: If the texts together have more than ``limit`` bytes.
+    """
+    size = sum(len(text.encode()) for text in texts)
+    if size > limit:
+        raise PayloadTooLargeError(step=step, size=size, limit=limit)

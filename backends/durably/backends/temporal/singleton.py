@@ -1,0 +1,125 @@
+"""One live run a key: a small workflow for each key, which gives the place to one run at a time."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from temporalio import activity, workflow
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+
+from durably.core import Event, Function
+from durably.core.serialization import digest
+
+__all__ = ["GRANT", "Slot", "Slots", "slot_of"]
+
+SLOT = "durably.singleton"
+GRANT = "durably-grant"
+"""The signal that tells a run whether it has the place."""
+
+HANDLED = 1_000
+
+
+def slot_of(queue: str, function: Function[Any, Any], event: Event) -> str | None:
+    """The workflow id of the place that a run needs, or ``None`` if its function has no such rule."""
+    rule = function.singleton
+    if rule is None:
+        return None
+    key = json.dumps(event.at(rule.key), sort_keys=True) if rule.key else ""
+    return f"{SLOT}/{queue}/{function.id}/{digest(key)}"
+
+
+@workflow.defn(name=SLOT)
+class Slot:
+    """Knows which run holds the place, and answers those that want it in the order in which they ask."""
+
+    def __init__(self) -> None:
+        self._inbox: list[list[Any]] = []
+        self._holder: dict[str, Any] | None = None
+
+    @workflow.run
+    async def run(self, holder: dict[str, Any] | None) -> None:
+        """Answer until nobody holds the place."""
+        self._holder = holder
+        handled = 0
+        while self._inbox or self._holder or not handled:
+            await workflow.wait_condition(lambda: bool(self._inbox))
+            kind, message = self._inbox.pop(0)
+            if kind == "claim":
+                await self._claim(message)
+            else:
+                self._release(message)
+            handled += 1
+            if handled >= HANDLED and not self._inbox:
+                workflow.continue_as_new(self._holder)
+
+    @workflow.signal(name="claim")
+    def claim(self, claim: dict[str, Any]) -> None:
+        """A ``run``, started ``at`` a moment, wants the place; ``mode`` says what happens if another one has it."""
+        self._inbox.append(["claim", claim])
+
+    @workflow.signal(name="release")
+    def release(self, run_id: str) -> None:
+        """A run has ended."""
+        self._inbox.append(["release", run_id])
+
+    async def _claim(self, claim: dict[str, Any]) -> None:
+        holder = self._holder
+        if holder is None or holder["run"] == claim["run"]:
+            granted = True
+        elif claim["mode"] == "cancel":
+            granted = claim["at"] >= holder["at"]  # claims may overtake each other; which run is older is certain
+            await self._tell(holder["run"] if granted else claim["run"], None)
+        else:
+            granted = not await workflow.execute_activity(
+                "durably.is-live", holder["run"], start_to_close_timeout=timedelta(seconds=30), result_type=bool
+            )
+        if granted:
+            self._holder = claim
+        if granted or claim["mode"] == "skip":
+            await self._tell(claim["run"], granted)
+
+    async def _tell(self, run_id: str, granted: bool | None) -> None:
+        """Tell a run whether it has the place; ``None`` cancels it."""
+        run = workflow.get_external_workflow_handle(run_id)
+        with suppress(ApplicationError):  # it has ended meanwhile
+            if granted is None:
+                await run.cancel()
+            else:
+                await run.signal(GRANT, granted)
+
+    def _release(self, run_id: str) -> None:
+        if self._holder is not None and self._holder["run"] == run_id:
+            self._holder = None
+
+
+class Slots:
+    """The way to the places, for activities.
+
+    Args:
+        client: The way to the server.
+        queue: The task queue of the places.
+    """
+
+    def __init__(self, client: Client, queue: str) -> None:
+        self._client = client
+        self._queue = queue
+
+    async def claim(self, slot: str, run_id: str, mode: str, at: float) -> None:
+        """Ask for a place, for a run that was started at a moment. The answer comes by signal."""
+        await self._client.start_workflow(
+            SLOT,
+            None,
+            id=slot,
+            task_queue=self._queue,
+            start_signal="claim",
+            start_signal_args=[{"run": run_id, "mode": mode, "at": at}],
+        )
+
+    @activity.defn(name="durably.is-live")
+    async def is_live(self, run_id: str) -> bool:
+        """Whether a run has not ended: one that was terminated could not give its place back."""
+        return (await self._client.get_workflow_handle(run_id).describe()).close_time is None

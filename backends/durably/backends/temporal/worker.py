@@ -1,0 +1,72 @@
+"""The Temporal worker of a backend: what is registered with it, and in which sandbox workflows run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+from temporalio.worker import Interceptor, Worker, WorkflowInterceptorClassInput
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.workflow import NondeterminismError
+
+from durably.backends.temporal.activities import StepActivities
+from durably.backends.temporal.crash import MortalRunner
+from durably.backends.temporal.events import EventHub, Post, ScheduledEvent
+from durably.backends.temporal.host import HOST, Host
+from durably.backends.temporal.singleton import Slot, Slots
+from durably.backends.temporal.system import SystemBodies
+from durably.backends.temporal.workflow import FunctionWorkflow
+
+__all__ = ["Role", "make_worker"]
+
+Role = Literal["all", "workflows", "activities"]
+
+SANDBOX = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_all_modules())
+"""Temporal's sandbox, sharing modules with the process: an agent brings its tools, its models and their clients along,
+and to load them anew for each run would cost seconds. What a function may not do (open a file, sleep, import
+something that would) is still refused."""
+
+
+class _Introduction(Interceptor):
+    """Lets workflows find the host of the worker that runs them."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> None:
+        input.unsafe_extern_functions[HOST] = lambda: self._host
+
+
+def make_worker(
+    host: Host,
+    post: Post,
+    slots: Slots,
+    *,
+    role: Role,
+    drain: timedelta,
+    fail_on_code_change: bool,
+    options: Mapping[str, Any],
+) -> Worker:
+    """A worker for a host, not yet running."""
+    system = SystemBodies(post, slots, host.client)
+    workflows = [FunctionWorkflow, EventHub, ScheduledEvent, Slot]
+    activities: list[Callable[..., Any]] = [StepActivities(host, system).step, post.publish, slots.is_live]
+    beat = host.heartbeat / 4
+    given: dict[str, Any] = {
+        "graceful_shutdown_timeout": drain,
+        "max_heartbeat_throttle_interval": beat,
+        "default_heartbeat_throttle_interval": beat,
+        "workflow_failure_exception_types": [NondeterminismError] if fail_on_code_change else [],
+        "no_remote_activities": role == "workflows",
+        **options,
+        "workflow_runner": MortalRunner(options.get("workflow_runner", SANDBOX), host.crash),
+        "interceptors": [*options.get("interceptors", ()), _Introduction(host)],
+    }
+    return Worker(
+        host.client,
+        task_queue=host.task_queue,
+        workflows=[] if role == "activities" else workflows,
+        activities=activities,
+        **given,
+    )

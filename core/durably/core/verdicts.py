@@ -1,0 +1,42 @@
+"""The last word on a step that failed: which error its caller gets, the same on every engine."""
+
+from __future__ import annotations
+
+from durably.core.errors import SerializationError, StepError, StepInterruptedError, StepTimeoutError, error_to_json
+
+__all__ = ["final_error", "interrupted", "invoke_timeout"]
+
+
+def interrupted(key: str) -> StepInterruptedError:
+    """The error of an at-most-once step that a crash cut off."""
+    return StepInterruptedError(
+        step=key,
+        attempts=1,
+        error_type="StepInterruptedError",
+        message="a crash cut it off after it had started; it may have had its effect, and it may run only once",
+    )
+
+
+def invoke_timeout(key: str, function: str, timeout: float | None) -> StepTimeoutError:
+    """The error of a call that took longer than its timeout, in seconds."""
+    return StepTimeoutError(
+        step=key, attempts=1, error_type="TimeoutError", message=f"function {function!r} took longer than {timeout:g} s"
+    )
+
+
+def final_error(key: str, failures: int, error: Exception) -> Exception:
+    """What a caller gets when a step has failed for good.
+
+    Args:
+        key: The step key.
+        failures: How many attempts failed, the last one included.
+        error: The last attempt's error.
+    """
+    if isinstance(error, SerializationError):
+        return error
+    cls = StepTimeoutError if isinstance(error, StepTimeoutError) and error.step == key else StepError
+    data = error_to_json(error)
+    kind, message = data["type"], data.get("message") or str(error)
+    if cls is StepTimeoutError:
+        kind, message = "TimeoutError", error.message  # type: ignore[attr-defined]
+    return cls(step=key, attempts=failures, error_type=kind, message=message)

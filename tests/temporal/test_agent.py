@@ -1,0 +1,149 @@
+"""The same agent on every engine, and what Temporal adds to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.client import Client
+from temporalio.converter import DataConverter, PayloadCodec
+
+from durably.backends import MemoryBackend, SQLiteBackend
+from durably.backends.temporal import TemporalBackend
+from durably.core import Agent, History, Tool, tool
+from durably.core.backend import Backend
+from durably.core.ids import new_id
+from durably.core.replay import RecordedSteps
+from durably.testing import ScriptedModel, call
+from tests.temporal.conftest import OpenTemporal
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]
+
+
+@tool
+async def get_order(order_id: str) -> str:
+    """Look up one order."""
+    return f"order {order_id} has shipped"
+
+
+def script() -> ScriptedModel:
+    return ScriptedModel(
+        call("get_order", order_id="7"), [call("get_order", order_id="8"), call("get_order", order_id="9")], "Shipped."
+    )
+
+
+support = Agent("support", model=script(), instructions="Be kind.", tools=[get_order])
+
+
+def long_agent(turns: int, size: int) -> Agent:
+    """One tool call a turn, each with a result of so many characters."""
+
+    async def look(n: int) -> str:
+        """Look."""
+        return "x" * size
+
+    calls = [call("look", n=n) for n in range(turns)]
+    tools: list[Tool] = [tool(look)]
+    return Agent(
+        "long", model=ScriptedModel(*calls, "done"), instructions="Look.", tools=tools, max_iterations=turns + 1
+    )
+
+
+async def test_the_agent_runs_unchanged_on_three_engines(client: Client, tmp_path: Path) -> None:
+    engines: list[Backend] = [
+        MemoryBackend([support]),
+        SQLiteBackend(tmp_path / "runs.db", [support]),
+        TemporalBackend(client, task_queue=f"readme-{new_id()}", functions=[support]),
+    ]
+    results, keys = [], []
+    for engine in engines:
+        async with engine as backend:
+            run = await backend.start(support, "Where is order 7?")
+            results.append(await run.result())
+            keys.append(sorted(record.key for record in (await run.history()).steps()))
+    assert results[0] == results[1] == results[2]
+    assert results[0].messages == results[1].messages == results[2].messages
+    assert keys[0] == keys[1] == keys[2]
+
+
+async def test_a_run_on_temporal_replays_in_memory(open_temporal: OpenTemporal) -> None:
+    async with open_temporal(support) as backend:
+        run = await backend.start(support, "Where is order 7?", run_id=new_id())
+        result = await run.result()
+        history = History.from_jsonl((await run.history()).to_jsonl())
+    event = json.loads(history[0].output)["data"]
+    async with MemoryBackend([support]) as memory:
+        again = await memory.start(support, event["message"], run_id=run.id)
+        assert await again.result() == result
+        mine = {record.key: (record.kind, record.input, record.output) for record in (await again.history()).steps()}
+    assert {record.key: (record.kind, record.input, record.output) for record in history.steps()} == mine
+    assert RecordedSteps(history)
+
+
+async def test_a_conversation_travels_to_another_worker(open_temporal: OpenTemporal) -> None:
+    agent = long_agent(turns=12, size=60_000)  # more than one piece
+    async with (
+        open_temporal(agent, role="workflows") as workflows,
+        open_temporal(agent, role="activities"),
+    ):
+        run = await workflows.start(agent, "Look around.")
+        result = await run.result()
+        assert result.iterations == 13
+        description = await workflows.client.get_workflow_handle(run.id).describe()
+    assert description.raw_description.workflow_execution_info.history_size_bytes < 12 * 60_000 * 1.5
+
+
+async def test_history_grows_with_the_turns_and_no_faster(open_temporal: OpenTemporal) -> None:
+    sizes = []
+    for turns in (5, 10, 20):
+        agent = long_agent(turns, size=2_000)
+        async with open_temporal(agent) as backend:
+            run = await backend.start(agent, "Look around.")
+            await run.result()
+            description = await backend.client.get_workflow_handle(run.id).describe()
+            sizes.append(description.raw_description.workflow_execution_info.history_size_bytes)
+    first, second = sizes[1] - sizes[0], sizes[2] - sizes[1]
+    assert second < 2.1 * first, "twice the turns, twice the bytes"
+
+
+async def test_a_very_long_run_goes_on_in_a_fresh_history(open_temporal: OpenTemporal) -> None:
+    agent = long_agent(turns=40, size=100)
+    async with open_temporal(agent, continue_after=100) as backend:
+        run = await backend.start(agent, "Look around.")
+        result = await run.result()
+        assert (result.iterations, result.text) == (41, "done")
+        assert len(result.messages) == 82
+        history = await run.history()
+        assert len({record.key for record in history.steps()}) == len(history.steps()) == 83
+        first = await backend.client.get_workflow_handle(run.id).describe()
+        assert first.raw_description.workflow_execution_info.first_run_id != first.run_id
+        assert first.history_length < 250
+
+
+class Scrambled(PayloadCodec):
+    """Stands for encryption: nothing readable reaches the server."""
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return [Payload(metadata={"encoding": b"scrambled"}, data=each.SerializeToString()[::-1]) for each in payloads]
+
+    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return [Payload.FromString(each.data[::-1]) for each in payloads]
+
+
+async def test_a_clients_codec_sees_every_payload(temporal_address: str) -> None:
+    codec = DataConverter(payload_codec=Scrambled())
+    client = await Client.connect(temporal_address, data_converter=codec)
+    async with TemporalBackend(client, task_queue=f"codec-{new_id()}", functions=[support]) as backend:
+        run = await backend.start(support, "Where is order 7?")
+        assert (await run.result()).text == "Shipped."
+        assert (await run.history()).status == "completed"
+        raw = await client.get_workflow_handle(run.id).fetch_history()
+    assert "shipped" not in raw.to_json()
+
+
+async def test_nothing_of_the_workflow_depends_on_a_cache(open_temporal: OpenTemporal) -> None:
+    async with open_temporal(support, worker_options={"max_cached_workflows": 0}) as backend:
+        assert (await backend.invoke(support, "Where is order 7?")).text == "Shipped."

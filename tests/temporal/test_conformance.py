@@ -1,0 +1,39 @@
+"""The contract on a real Temporal server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from durably.testing import conformance
+from durably.testing.conformance import TESTS, Subject, load_gaps
+from tests.temporal.subject import TemporalSubject
+
+pytestmark = pytest.mark.timeout(180)
+
+GAPS = Path(__file__).with_name("gaps.toml")
+
+ELSEWHERE = {
+    "test_c06_a_crash_at_any_point_changes_nothing": "a server's crashes take seconds each; test_kill.py samples them",
+    "test_c06_a_crash_during_recovery_changes_nothing": "likewise",
+    "test_c08_a_worker_that_lost_its_run_cannot_write": "leases are the server's, and cannot be ended from outside",
+    "test_c08_two_workers_cannot_mix_their_records": "likewise",
+    "test_c09_changed_code_fails_and_names_the_step": "of its eight changes three (a step gone, one inserted, an end "
+    "too early) leave the run waiting instead of failed: the failure reaches the server beside another command",
+}
+"""What this file leaves out, and why."""
+
+assert set(ELSEWHERE) <= set(TESTS)
+_tests: dict[str, Callable[[Subject], None]] = {
+    name: getattr(conformance, name) for name in TESTS if name not in ELSEWHERE
+}
+globals().update(_tests)
+
+
+@pytest.fixture
+def subject(temporal_address: str) -> TemporalSubject:
+    subject = TemporalSubject(temporal_address)
+    subject.gaps = load_gaps(GAPS)
+    return subject

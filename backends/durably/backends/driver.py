@@ -29,6 +29,7 @@ from durably.core.body import pass_point
 from durably.core.errors import CancelSignal, Signal, SuspendSignal, error_to_json, is_retriable
 from durably.core.function import FailedRun
 from durably.core.ids import derive_id, new_id
+from durably.core.run_logger import RunLogger
 from durably.core.steps import Point
 
 __all__ = ["Driver"]
@@ -155,7 +156,7 @@ class Driver(Waits):
                 input=function.input.validate(event.data, what=f"the input of {function.id!r}"),
                 run_id=row.id,
                 attempt=failures + 1,
-                logger=_RunLogger(execution, self),
+                logger=RunLogger(function.id, row.id, self.redactor, lambda: execution.replaying),
                 resources=self.resources,
             )
             value = await function.handler(context)
@@ -262,19 +263,3 @@ def _is_cancelled() -> bool:
 def _as_exception(error: BaseException) -> Exception:
     """An error that may end a run but must not end the worker."""
     return error if isinstance(error, Exception) else NonRetriableError(f"{type(error).__name__}: {error}")
-
-
-class _RunLogger(logging.LoggerAdapter[logging.Logger]):
-    """Logs for a run: nothing while its steps are replayed, and no secrets."""
-
-    def __init__(self, execution: Execution, backend: Driver) -> None:
-        # A logger of this pass's own, so that its filter ends with it; the shared one would keep every backend's.
-        shared = logging.getLogger(f"durably.run.{execution.function.id}")
-        own = logging.Logger(shared.name)
-        own.parent = shared
-        own.addFilter(backend.redactor)
-        super().__init__(own, {"run_id": execution.row.id})
-        self._execution = execution
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
-        return not self._execution.replaying and super().isEnabledFor(level)

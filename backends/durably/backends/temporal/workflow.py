@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from temporalio import workflow
@@ -23,6 +22,7 @@ from durably.core.backend import RunStatus
 from durably.core.errors import CancelSignal, Signal, is_retriable
 from durably.core.function import FailedRun
 from durably.core.ids import derive_id
+from durably.core.run_logger import RunLogger
 
 __all__ = ["Attempts", "FunctionWorkflow"]
 
@@ -113,7 +113,7 @@ class Attempts:
             input=function.input.validate(self._event.data, what=f"the input of {function.id!r}"),
             run_id=self._run_id,
             attempt=self._failures + 1,
-            logger=_RunLogger(self.steps, function.id, self._run_id, host),
+            logger=RunLogger(function.id, self._run_id, host.redactor, lambda: self.steps.replaying),
             resources=host.resources,
         )
         self.steps.pass_point("before_first", "")
@@ -225,19 +225,3 @@ class FunctionWorkflow:
         if self._attempts is None:
             raise LookupError("the run has not begun")
         return self._attempts.steps.argument(key, index, piece)
-
-
-class _RunLogger(logging.LoggerAdapter[logging.Logger]):
-    """Logs for a run: nothing while it is replayed, and no secrets."""
-
-    def __init__(self, steps: TemporalSteps, function: str, run_id: str, host: Host) -> None:
-        super().__init__(logging.getLogger(f"durably.run.{function}"), {"run_id": run_id})
-        self._steps = steps
-        self._redactor = host.redactor
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
-        return not self._steps.replaying and super().isEnabledFor(level)
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        self.logger.addFilter(self._redactor)
-        return super().process(msg, kwargs)

@@ -1,0 +1,99 @@
+"""Our functions as the SDK's: triggers, cancellation, and the options that Inngest applies itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import inngest
+
+from durably.backends.inngest.delivery import FAILED_NAME, deliver
+from durably.backends.inngest.events import path_of, start_name
+from durably.backends.inngest.host import Host
+from durably.core import Function, UnsupportedFeatureError
+from durably.core.function import FailedRun
+
+__all__ = ["ABANDONED", "DELIVERIES", "make_function"]
+
+DELIVERIES = 20
+"""How often Inngest calls again when no answer comes. Our own retries are counted in the records instead."""
+
+ABANDONED = "durably/call.abandoned"
+"""Sent when a step no longer waits for a child."""
+
+
+def make_function(client: inngest.Inngest, function: Function[Any, Any], host: Host) -> inngest.Function[Any]:
+    """Make the SDK's function of one of ours."""
+
+    async def handle(ctx: inngest.Context) -> Any:
+        return await deliver(host, function, ctx)
+
+    made: inngest.Function[Any] = client.create_function(
+        fn_id=function.id,
+        name=function.id,
+        trigger=_triggers(client, function),
+        retries=DELIVERIES,
+        singleton=_singleton(function),
+        cancel=_cancel(),
+        **_flow(function),
+    )(handle)
+    return made
+
+
+def _triggers(client: inngest.Inngest, function: Function[Any, Any]) -> list[Any]:
+    triggers: list[Any] = [inngest.TriggerEvent(event=name) for name in function.triggers]
+    if function.cron is not None:
+        triggers.append(inngest.TriggerCron(cron=function.cron))
+    if function.input.type is FailedRun and function.id.endswith("-failure"):
+        failed = f"event.data.function_id == '{client.app_id}-{function.id.removesuffix('-failure')}'"
+        triggers.append(inngest.TriggerEvent(event=FAILED_NAME, expression=failed))
+    return [inngest.TriggerEvent(event=start_name(function.id)), *triggers]
+
+
+def _cancel() -> list[inngest.Cancel]:
+    """When Inngest ends a run by itself: a run that waits for it was cancelled, or gave up waiting."""
+    return [
+        inngest.Cancel(event="inngest/function.cancelled", if_exp="async.data.run_id in event.data._durably.line"),
+        inngest.Cancel(event=ABANDONED, if_exp="async.data.run in event.data._durably.line"),
+    ]
+
+
+def _singleton(function: Function[Any, Any]) -> inngest.Singleton | None:
+    rule = function.singleton
+    return None if rule is None else inngest.Singleton(key=_key(rule.key), mode=rule.mode)
+
+
+def _key(path: str) -> str | None:
+    return path_of("event", path) if path else None
+
+
+def _flow(function: Function[Any, Any]) -> dict[str, Any]:
+    """The options of flow control, in the SDK's words."""
+    made: dict[str, Any] = {}
+    if function.concurrency:
+        made["concurrency"] = [
+            inngest.Concurrency(limit=each.limit, key=_key(each.key), scope=each.scope) for each in function.concurrency
+        ]
+    if (rule := function.debounce) is not None:
+        made["debounce"] = inngest.Debounce(period=rule.period, key=_key(rule.key), timeout=rule.timeout)
+    if (limit := function.throttle) is not None:
+        made["throttle"] = inngest.Throttle(
+            limit=limit.limit, period=limit.period, burst=limit.burst, key=_key(limit.key)
+        )
+    if (rate := function.rate_limit) is not None:
+        made["rate_limit"] = inngest.RateLimit(limit=rate.limit, period=rate.period, key=_key(rate.key))
+    if function.priority is not None:
+        made["priority"] = inngest.Priority(run=function.priority.run)
+    if (batch := function.batch) is not None:
+        made["batch_events"] = inngest.Batch(max_size=batch.max_size, timeout=batch.timeout, key=_key(batch.key))
+    if function.idempotency:
+        made["idempotency"] = _key(function.idempotency)
+    try:
+        for option in made.values():
+            for each in option if isinstance(option, list) else [option]:
+                if not isinstance(each, str):
+                    each.to_dict()  # the SDK looks at durations only when it registers them
+    except Exception as error:
+        raise UnsupportedFeatureError(
+            backend="inngest", feature=f"an option of function {function.id!r}", reason=str(error)
+        ) from None
+    return made

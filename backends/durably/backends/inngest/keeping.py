@@ -1,0 +1,179 @@
+"""Steps whose every outcome Inngest keeps as a record of ours, and what is known from those records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from durably.backends.inngest.host import Host
+from durably.backends.inngest.memos import read_memo, write_memo
+from durably.backends.inngest.sdk import Request
+from durably.core import (
+    DurablyError,
+    Function,
+    NonDeterminismError,
+    PayloadTooLargeError,
+    StepRecord,
+)
+from durably.core.body import pass_point
+from durably.core.errors import error_to_json
+from durably.core.history import Kind
+from durably.core.keys import KeyedSteps, Scope, _scope
+from durably.core.replay import Recorded
+from durably.core.serialization import encode_input
+from durably.core.steps import Point
+
+__all__ = ["KeptSteps", "give"]
+
+STATE_LIMIT = 31 * 2**20
+"""Bytes of all steps of a run, a little below where Inngest ends it."""
+
+
+class KeptSteps(KeyedSteps):
+    """One request's pass of a run's code over its records.
+
+    Args:
+        host: The worker.
+        function: The code.
+        run_id: The run.
+        request: What Inngest asks.
+        records: What the run recorded so far.
+        line: The runs that wait for this one, itself last.
+        known: How many of the records this worker has seen before.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        function: Function[Any, Any],
+        run_id: str,
+        request: Request,
+        records: Sequence[StepRecord],
+        line: tuple[str, ...],
+        known: int,
+    ) -> None:
+        super().__init__()
+        self._host = host
+        self._function = function
+        self._run_id = run_id
+        self._request = request
+        self._recorded = Recorded(records)
+        self._line = line
+        self._known = known
+        self._numbers: dict[str, int] = {}
+        for record in records:
+            self._numbers[record.key] = self._numbers.get(record.key, 0) + 1
+        self._executions = {record.key: record.attempt for record in records if record.kind == "step"}
+        self._apart: set[str] = set()
+        for record in records:
+            if record.kind in ("sleep", "invoke", "wait_for_event"):
+                self._goes_alone(record.key)
+        self._fanned_out = False
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the code that asks was here before: among its records, or on the way to the one step to run."""
+        return self._request.target is not None or not self._recorded.exhausted(_scope.get() or self._root)
+
+    @property
+    def refusal(self) -> DurablyError | None:
+        """Why the code may not go on: it does not match the records, or ran two steps of one branch at once."""
+        return self._broken
+
+    def check_end(self) -> None:
+        """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
+        if self._broken is not None:
+            raise self._broken
+        self._recorded.check_end(self._root)
+
+    async def retry_run(self, failures: int, error: dict[str, Any], due: float) -> None:
+        """Keep that the code itself failed and runs again at a moment."""
+        record = self._record("", "run", "retrying", name=self._function.id, attempt=failures, error=error, due=due)
+        await self._keep("run~retry", record, number=failures)
+
+    def _goes_alone(self, key: str) -> None:
+        """A branch that waits would hold up the others: let each branch of its gathers go on by itself."""
+        self._apart.update(key[:place] for place, letter in enumerate(key) if letter == "[")
+
+    async def _step(self, key: str, make: Callable[[], Awaitable[StepRecord]], number: int | None = None) -> StepRecord:
+        """Let Inngest run and keep something. A new step does not come back: it ends this request."""
+        number = self._numbers.get(key, 0) if number is None else number
+        step_id = f"{key}~{number}" if number else key
+
+        async def run() -> dict[str, Any]:
+            record = await make()
+            return write_memo(record)
+
+        await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused
+        memo = await self._planned(step_id, run)
+        kept = read_memo(memo, self._run_id, 0)
+        if kept is None:
+            raise NonDeterminismError(step=key, recorded="something that is not a record", asked=f"step {key!r}")
+        return kept
+
+    async def _planned(self, step_id: str, run: Callable[[], Awaitable[dict[str, Any]]]) -> Any:
+        async def branch() -> Any:
+            return await self._request.step.run(step_id, run)
+
+        if not self._fanned_out:
+            return await branch()
+        # Two answers may have come to this place at the same time; a planned step is run once all the same.
+        (memo,) = await self._request.group.parallel((branch,))
+        return memo
+
+    async def _keep(self, key: str, record: StepRecord, number: int | None = None) -> StepRecord:
+        return await self._step(key, give(record), number)
+
+    def _record(self, key: str, kind: Kind, status: Any, *, started: float | None = None, **fields: Any) -> StepRecord:
+        now = self._host.now()
+        took = 0.0 if started is None else round(max(0.0, now - started), 3)
+        return StepRecord(self._run_id, 0, key, kind, status, at=round(now, 3), took=took, **fields)
+
+    def _failure(
+        self, key: str, asked: str, error: Exception, started: float, *, kind: Kind = "step", **fields: Any
+    ) -> StepRecord:
+        data = self._host.redactor.data(error_to_json(error))
+        return self._record(key, kind, "failed", input=asked, error=data, started=started, **fields)
+
+    def _check_state(self, key: str, output: str) -> None:
+        if self._request.large and (size := self._request.size() + len(output)) > STATE_LIMIT:
+            raise PayloadTooLargeError(step=key, size=size, limit=STATE_LIMIT)
+
+    def _asked(self, args: Sequence[Any], key: str) -> str:
+        text: str = self._host.redactor.text(encode_input(args, step=key))
+        return text
+
+    async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        record: StepRecord | None = self._guard(lambda: self._recorded.take(scope, key, kind, asked))
+        if record is not None:
+            self._fanned_out = False
+            if self._host.probe is not None:
+                await self._pass("after_commit" if record.seq >= self._known else "replay", key)
+        return record
+
+    def _branch_ended(self, scope: Scope) -> None:
+        self._guard(lambda: self._recorded.check_end(scope))
+
+    def _guard(self, look: Callable[[], Any]) -> Any:
+        try:
+            return look()
+        except NonDeterminismError as error:
+            self._broken = error
+            raise
+
+    async def _pass(self, name: str, key: str) -> None:
+        if self._host.probe is not None:
+            await pass_point(self._host.probe, Point(name, self._function.id, self._run_id, key))
+
+    def _beat(self, key: str) -> Callable[[], None] | None:
+        return None
+
+
+def give(record: StepRecord) -> Callable[[], Awaitable[StepRecord]]:
+    """A body of an Inngest step that gives a record which is there already."""
+
+    async def made() -> StepRecord:
+        return record
+
+    return made

@@ -1,0 +1,165 @@
+"""What the engine answers over HTTP: events, registrations, and questions about runs. An ASGI app."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from durably.testing.inngest.expressions import evaluate
+from durably.testing.inngest.runs import EngineRun
+
+__all__ = ["EngineApi"]
+
+Answer = tuple[int, Any]
+
+
+class Engine(Protocol):
+    """What is asked of the engine."""
+
+    runs: dict[str, EngineRun]
+    events: dict[str, tuple[dict[str, Any], list[str]]]
+
+    def register(self, functions: list[dict[str, Any]]) -> None: ...
+    def receive(self, event: dict[str, Any], seed: str | None, index: int) -> str: ...
+    def advance(self) -> bool: ...
+
+
+class EngineApi:
+    """The server's HTTP side.
+
+    Args:
+        engine: Whom it asks.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+        content = b""
+        while (message := await receive()).get("more_body") or message.get("body"):
+            content += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+        status, answer = self._answer(scope["method"], scope["path"], json.loads(content or b"null"), headers)
+        if scope["path"] == "/v0/gql":
+            await self._polled(answer)
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", _JSON)]})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+    def _answer(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
+        match method, path.strip("/").split("/"):
+            case "POST", ["e", _]:
+                return self._events(body if isinstance(body, list) else [body], headers)
+            case "POST", ["fn", "register"]:
+                self._engine.register(body["functions"])
+                return 200, {"ok": True, "modified": True}
+            case "POST", ["v0", "gql"]:
+                return self._graphql(body["query"], body.get("variables") or {})
+            case "DELETE", ["v1", "runs", run_id] if run_id in self._engine.runs:
+                self._engine.runs[run_id].end("CANCELLED")
+                return 200, None
+            case "GET", ["v0", "runs", run_id, "actions" | "batch" as what] if run_id in self._engine.runs:
+                run = self._engine.runs[run_id]
+                if not run.live:
+                    return 410, {"error": f"runtime state is no longer available for runID: {run_id}", "status": 410}
+                return 200, run.steps if what == "actions" else run.events
+        return 404, {"error": f"{method} {path}: not found"}
+
+    def _events(self, events: list[dict[str, Any]], headers: dict[str, str]) -> Answer:
+        seed = headers.get("x-inngest-event-id-seed")
+        try:
+            ids = [self._engine.receive(event, seed, index) for index, event in enumerate(events, 1)]
+        except ValueError as error:
+            return 400, {"ids": [""], "status": 400, "error": str(error)}
+        return 200, {"ids": ids, "status": 200}
+
+    async def _polled(self, answer: Any) -> None:
+        """Somebody looks at a live run: if there is nothing to do but wait, the wait is over."""
+        await asyncio.sleep(0)
+        if "RUNNING" in json.dumps(answer):
+            for _ in range(3):
+                await asyncio.sleep(0)  # what was just answered may have more to do
+            self._engine.advance()
+
+    # -- GraphQL: which question it is shows in its text; every field is answered
+
+    def _graphql(self, query: str, given: dict[str, Any]) -> Answer:
+        for name in ("eventV2", "cancelRun", "runTraceSpanOutputByID", "runTrigger", "runs", "run"):
+            if f"{name}(" in query:
+                try:
+                    return 200, {"data": {name: getattr(self, f"_{name}")(given)}}
+                except LookupError as error:
+                    message = f"not found: {error.args[0]}"
+                    return 200, {"errors": [{"message": message, "path": [name]}], "data": None}
+        return 200, {"errors": [{"message": f"unknown question: {query}"}], "data": None}
+
+    def _eventV2(self, given: dict[str, Any]) -> Any:  # noqa: N802  # the wire's name
+        event, runs = self._engine.events[given["id"]]
+        return {"name": event["name"], "runs": [self._seen(self._engine.runs[each]) for each in runs]}
+
+    def _cancelRun(self, given: dict[str, Any]) -> Any:  # noqa: N802
+        run = self._engine.runs[given["id"]]
+        run.end("CANCELLED")
+        return self._seen(run)
+
+    def _run(self, given: dict[str, Any]) -> Any:
+        run = self._engine.runs[given["id"]]
+        spans = [
+            {"name": name, "stepID": step, "stepOp": op, "outputID": _pack(run.id, step), "status": "COMPLETED"}
+            for step, name, op, _ in run.trace
+        ]
+        trace = {"isRoot": True, "name": "Run", "status": run.status, "childrenSpans": spans}
+        return {**self._seen(run), "trace": trace}
+
+    def _runs(self, given: dict[str, Any]) -> Any:
+        newest = list(reversed(self._engine.runs.values()))
+        wanted = given.get("filter", {}).get("query", "")
+        found = [run for run in newest if not wanted or _holds(wanted, run)]
+        return {"edges": [{"node": self._seen(run)} for run in found[: given.get("first", 100)]]}
+
+    def _runTrigger(self, given: dict[str, Any]) -> Any:  # noqa: N802
+        run = self._engine.runs[given["id"]]
+        return {"payloads": [json.dumps(event) for event in run.events], "eventName": run.events[0]["name"]}
+
+    def _runTraceSpanOutputByID(self, given: dict[str, Any]) -> Any:  # noqa: N802
+        run_id, step = _unpack(given["id"])
+        memo = self._engine.runs[run_id].steps[step]
+        data = memo.get("data") if isinstance(memo, dict) else memo
+        return {"data": json.dumps(data), "error": memo.get("error") if isinstance(memo, dict) else None}
+
+    def _seen(self, run: EngineRun) -> dict[str, Any]:
+        return {
+            "id": run.id,
+            "status": run.status,
+            "function": {"slug": run.function},
+            "output": None if run.output is None and run.status != "COMPLETED" else json.dumps(run.output),
+            "queuedAt": _iso(run.started_at),
+            "startedAt": _iso(run.started_at),
+            # As on the server, not null while the run is live: only the status tells.
+            "endedAt": _iso(run.ended_at or run.started_at + 0.002),
+        }
+
+
+_JSON = b"application/json"
+
+
+def _holds(expression: str, run: EngineRun) -> bool:
+    return bool(evaluate(expression, {"event": run.events[0]}))
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _pack(run_id: str, step: str) -> str:
+    return base64.b64encode(f"{run_id} {step}".encode()).decode()
+
+
+def _unpack(text: str) -> tuple[str, str]:
+    run_id, _, step = base64.b64decode(text).decode().partition(" ")
+    return run_id, step

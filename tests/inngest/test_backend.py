@@ -1,0 +1,312 @@
+"""What the contract's suite does not ask: how runs look on Inngest, and what Inngest would do wrong by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import inngest
+import pytest
+
+from durably.backends import MemoryBackend
+from durably.backends.inngest import InngestBackend
+from durably.backends.inngest.steps import whole
+from durably.core import (
+    Batch,
+    Concurrency,
+    Context,
+    Debounce,
+    DefinitionError,
+    Event,
+    InvokeError,
+    NonDeterminismError,
+    NonRetriableError,
+    PayloadTooLargeError,
+    Priority,
+    RateLimit,
+    RetryAfterError,
+    Throttle,
+    UnsupportedFeatureError,
+    function,
+)
+from durably.testing.inngest import InngestEngine
+from tests.inngest.conftest import OpenInngest
+
+
+async def _echo(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.asyncio
+async def test_steps_are_shown_by_their_names_and_hashed_by_their_keys(
+    engine: InngestEngine, open_inngest: OpenInngest
+) -> None:
+    @function("agent-like")
+    async def agent_like(ctx: Context[None]) -> list[int]:
+        await ctx.step.run("think", _echo, 1)
+        found = await ctx.step.gather(*[lambda n=n: ctx.step.run("tool-search", _echo, n) for n in range(2)])
+        await ctx.step.run("think", _echo, 2)
+        return [*found]
+
+    async with open_inngest(agent_like) as backend:
+        assert await backend.invoke(agent_like) == [0, 1]
+    (run,) = engine.runs.values()
+    assert sorted(name for _, name, _, _ in run.trace) == ["think", "think", "tool-search", "tool-search"]
+    assert len(set(run.stack)) == 4
+    assert len(engine.calls) == 6, "a plan of two, two branches, and a call for each step or end"
+
+
+@pytest.mark.asyncio
+async def test_ids_reused_across_branches_do_not_swap(open_inngest: OpenInngest) -> None:
+    bodies: list[str] = []
+
+    async def body(name: str) -> str:
+        bodies.append(name)
+        return name
+
+    @function("branches")
+    async def branches(ctx: Context[None]) -> list[Any]:
+        async def two() -> list[str]:
+            return [await ctx.step.run("y", body, "two-y"), await ctx.step.run("x", body, "two-x")]
+
+        return [*await ctx.step.gather(two, lambda: ctx.step.run("x", body, "single-x"))]
+
+    async with open_inngest(branches) as backend:
+        assert await backend.invoke(branches) == [["two-y", "two-x"], "single-x"]
+    assert sorted(bodies) == ["single-x", "two-x", "two-y"]
+
+
+@pytest.mark.asyncio
+async def test_a_parallel_step_that_was_renamed_fails_the_run(engine: InngestEngine, open_inngest: OpenInngest) -> None:
+    renamed = False
+
+    @function("renaming")
+    async def renaming(ctx: Context[None]) -> list[int]:
+        name = "new" if renamed else "old"
+        return [*await ctx.step.gather(*[lambda n=n: ctx.step.run(f"{name}-{n}", _echo, n) for n in range(2)])]
+
+    async with open_inngest(renaming) as backend:
+        engine.faults.refuse = lambda call: call.step != "step" and not renamed
+        run = await backend.start(renaming)
+        await engine.rest()
+        assert len(engine.faults.hit) == 2
+        renamed = True
+        with pytest.raises(InvokeError) as caught:
+            await run.result()
+    assert caught.value.error_type == NonDeterminismError.__name__
+
+
+@pytest.mark.parametrize("error", [NonRetriableError("no"), RetryAfterError("later", delay=3)])
+@pytest.mark.asyncio
+async def test_a_caught_failure_is_kept_and_its_body_not_run_again(open_inngest: OpenInngest, error: Exception) -> None:
+    bodies: list[int] = []
+
+    async def fail() -> None:
+        bodies.append(1)
+        raise error
+
+    @function("catching", retries=0)
+    async def catching(ctx: Context[None]) -> str:
+        kept = ""
+        try:
+            await ctx.step.run("fail", fail)
+        except Exception as caught:
+            kept = type(caught).__name__
+        await ctx.step.run("more", _echo, 1)
+        return kept
+
+    async with open_inngest(catching) as backend:
+        assert await backend.invoke(catching) == "StepError"
+    assert len(bodies) == 1
+
+
+@pytest.mark.asyncio
+async def test_asyncio_gather_over_steps_is_refused(open_inngest: OpenInngest) -> None:
+    bodies: list[int] = []
+
+    async def body(number: int) -> None:
+        bodies.append(number)
+
+    @function("wrong", retries=0)
+    async def wrong(ctx: Context[None]) -> None:
+        await asyncio.gather(*[ctx.step.run("work", body, n) for n in range(3)])
+
+    async with open_inngest(wrong) as backend:
+        with pytest.raises(InvokeError, match=r"step\.gather"):
+            await backend.invoke(wrong)
+    assert len(bodies) <= 1
+
+
+@pytest.mark.asyncio
+async def test_a_childs_input_is_what_its_parent_gave(open_inngest: OpenInngest) -> None:
+    @function("child")
+    async def child(ctx: Context[dict[str, Any]]) -> Any:
+        return [ctx.input, ctx.event.data]
+
+    @function("parent")
+    async def parent(ctx: Context[None]) -> Any:
+        return await ctx.step.invoke("call", child, {"order": 7})
+
+    async with open_inngest(parent, child) as backend:
+        assert await backend.invoke(parent) == [{"order": 7}] * 2
+
+
+@pytest.mark.asyncio
+async def test_sub_second_sleeps_last_their_time(engine: InngestEngine, open_inngest: OpenInngest) -> None:
+    woken: list[float] = []
+
+    @function("napping")
+    async def napping(ctx: Context[None]) -> None:
+        await ctx.step.sleep("nap", 2.4)  # Inngest would end it after 2 seconds
+        woken.append(engine.now())
+
+    async with open_inngest(napping) as backend:
+        start = engine.now()
+        await backend.invoke(napping)
+    assert 2.4 <= woken[0] - start < 2.9
+
+
+def test_timeouts_are_rounded_up_to_whole_seconds() -> None:
+    assert [whole(each) for each in (None, 0, 0.2, 1, 1.01)] == [
+        None,
+        *(timedelta(seconds=each) for each in (1, 1, 1, 2)),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_branches_go_on_while_another_waits_for_them(open_inngest: OpenInngest) -> None:
+    @function("asking")
+    async def asking(ctx: Context[None]) -> Any:
+        async def answer() -> None:
+            await ctx.step.run("think", _echo, 1)
+            await ctx.step.send_event("tell", Event("asking/answer", {"text": "yes"}))
+
+        event, _ = await ctx.step.gather(lambda: ctx.step.wait_for_event("reply", "asking/answer"), answer)
+        return await ctx.step.run("last", _echo, event and event.data)
+
+    async with open_inngest(asking) as backend:
+        assert await backend.invoke(asking) == {"text": "yes"}
+
+
+@pytest.mark.asyncio
+async def test_values_over_inngests_limit_fail_catchably(open_inngest: OpenInngest) -> None:
+    @function("large", retries=0)
+    async def large(ctx: Context[None]) -> str:
+        try:
+            await ctx.step.run("work", _echo_large)
+        except PayloadTooLargeError as error:
+            return error.step
+        return "kept"
+
+    async with open_inngest(large) as backend:
+        assert await backend.invoke(large) == "work"
+
+
+async def _echo_large() -> str:
+    return "x" * (5 * 2**20)
+
+
+@pytest.mark.asyncio
+async def test_a_state_over_inngests_limit_fails_catchably(open_inngest: OpenInngest) -> None:
+    async def megabytes() -> str:
+        return "x" * (3 * 2**20)
+
+    @function("piling", retries=0)
+    async def piling(ctx: Context[None]) -> int:
+        for count in range(12):
+            try:
+                await ctx.step.run("pile", megabytes)
+            except PayloadTooLargeError:
+                return count
+        return -1
+
+    async with open_inngest(piling) as backend:
+        assert await backend.invoke(piling) == 10
+
+
+@pytest.mark.asyncio
+async def test_numbers_survive_other_json_libraries(engine: InngestEngine, open_inngest: OpenInngest) -> None:
+    values = [2**60, 1.0, 1e300, -0.0]
+
+    @function("numbers")
+    async def numbers(ctx: Context[None]) -> Any:
+        return repr(await ctx.step.run("make", _echo, values))
+
+    async with open_inngest(numbers) as backend:
+        assert await backend.invoke(numbers) == repr(values)
+    (run,) = engine.runs.values()
+    assert isinstance(run.trace[0][3]["data"]["text"], str), "as text, which no other library reads as numbers"
+
+
+@pytest.mark.asyncio
+async def test_flow_control_is_inngests_own(engine: InngestEngine, open_inngest: OpenInngest) -> None:
+    second = timedelta(seconds=1)
+
+    @function(
+        "controlled",
+        triggers=["x/y"],
+        concurrency=Concurrency(limit=2, key="user.id"),
+        throttle=Throttle(limit=3, period=second, key="user.id"),
+        rate_limit=RateLimit(limit=4, period=second),
+        priority=Priority("event.data.urgent ? 60 : 0"),
+        idempotency="order",
+        cron="0 9 * * *",
+    )
+    async def controlled(ctx: Context[Any]) -> None: ...
+
+    @function("bounced", triggers=["x/y"], debounce=Debounce(period=2 * second))
+    async def bounced(ctx: Context[Any]) -> None: ...
+
+    @function("batched", triggers=["x/y"], batch=Batch(max_size=5, timeout=second))
+    async def batched(ctx: Context[list[Any]]) -> None: ...
+
+    async with open_inngest(controlled, bounced, batched):
+        found = engine.functions["app-controlled"]
+        assert found["concurrency"] == [{"limit": 2, "key": "event.data.user.id", "scope": "fn"}]
+        assert found["throttle"]["period"] == "1s"
+        assert found["rateLimit"]["limit"] == 4
+        assert found["priority"] == {"run": "event.data.urgent ? 60 : 0"}
+        assert found["idempotency"] == "event.data.order"
+        assert {"cron": "0 9 * * *"} in found["triggers"]
+        assert engine.functions["app-bounced"]["debounce"]["period"] == "2s"
+        assert engine.functions["app-batched"]["batchEvents"]["maxSize"] == 5
+    with pytest.raises(UnsupportedFeatureError, match="debounce"):
+        MemoryBackend([bounced])
+    with pytest.raises(DefinitionError, match="whole number"):
+        Debounce(period=timedelta(seconds=0.5))
+
+
+@pytest.mark.asyncio
+async def test_a_run_is_found_by_another_process_under_its_id(open_inngest: OpenInngest) -> None:
+    @function("known")
+    async def known(ctx: Context[int]) -> int:
+        return await ctx.step.run("work", _echo, ctx.input + 1)
+
+    async with open_inngest(known) as backend:
+        assert await backend.invoke(known, 1, run_id="order-7") == 2
+    async with open_inngest(known) as other:
+        run = await other.run("order-7")
+        assert await run.result() == 2
+        assert [record.key for record in (await run.history()).steps()] == ["work"]
+        assert (await other.start(known, 5, run_id="order-7")).status.final, "attached to the first"
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_inngest_itself_failed_says_so(engine: InngestEngine, open_inngest: OpenInngest) -> None:
+    @function("unreachable")
+    async def unreachable(ctx: Context[None]) -> None: ...
+
+    async with open_inngest(unreachable) as backend:
+        engine.faults.refuse = lambda call: True
+        with pytest.raises(InvokeError, match="Unable to reach SDK URL"):
+            await backend.invoke(unreachable)
+    assert not engine.calls
+    assert len(engine.faults.hit) == 21
+
+
+@pytest.mark.asyncio
+async def test_looking_at_runs_on_cloud_is_refused() -> None:
+    client = inngest.Inngest(app_id="app", is_production=True, signing_key="signkey-test-00", event_key="key")
+    with pytest.raises(UnsupportedFeatureError, match="Cloud"):
+        await InngestBackend(client).run("any")

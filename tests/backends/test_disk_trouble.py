@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from durably.backends import SQLiteBackend, sqlite
+from durably.backends import SQLiteBackend, sqlite_journal
 from durably.backends.clock import VirtualClock
 from durably.core import Context, JournalError, function
 from durably.core.steps import Point
@@ -69,9 +69,9 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, passages: int) -> None:
 @pytest.mark.parametrize("tries", [1, 12], ids=["once", "lasting"])
 async def test_a_failing_disk_is_waited_for(tmp_path: Path, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     left = tries
-    run = sqlite.SQLiteJournal._run
+    run = sqlite_journal.SQLiteJournal._run
 
-    def fail(self: sqlite.SQLiteJournal, sql: str, *values: object) -> sqlite3.Cursor:
+    def fail(self: sqlite_journal.SQLiteJournal, sql: str, *values: object) -> sqlite3.Cursor:
         nonlocal left
         writes = sql.lstrip().startswith(("INSERT INTO records", "REPLACE INTO workers"))
         if writes and left and bodies[-1:] == ["b"]:
@@ -79,7 +79,7 @@ async def test_a_failing_disk_is_waited_for(tmp_path: Path, tries: int, monkeypa
             raise JournalError("disk I/O error")
         return run(self, sql, *values)
 
-    monkeypatch.setattr(sqlite.SQLiteJournal, "_run", fail)
+    monkeypatch.setattr(sqlite_journal.SQLiteJournal, "_run", fail)
     async with SQLiteBackend(tmp_path / "runs.db", [writer], clock=VirtualClock()) as backend:
         assert await backend.invoke(writer) == 100_000
     assert not left
@@ -91,7 +91,7 @@ async def test_a_failing_disk_is_waited_for(tmp_path: Path, tries: int, monkeypa
 async def test_a_lock_that_another_program_holds_is_waited_for(
     tmp_path: Path, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite_journal, "BUSY_SECONDS", 0.01)
     path = tmp_path / "runs.db"
     waits = 0
 

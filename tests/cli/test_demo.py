@@ -207,7 +207,13 @@ def test_a_live_table_in_a_terminal(source: Path, tmp_path: Path) -> None:
 def test_no_child_outlives_it(source: Path, tmp_path: Path, number: signal.Signals) -> None:
     arguments = [*COMMAND, "demo", str(source), "--pace", "5"]
     process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=command_environment(tmp_path)
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=command_environment(tmp_path),
+        # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
         assert process.stdout is not None

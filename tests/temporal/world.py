@@ -108,3 +108,4 @@ async def main(address: str, queue: str, *kill: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(*sys.argv[1:]))
+    os._exit(0)  # the SDK's native threads now and then abort an interpreter that takes its time to end

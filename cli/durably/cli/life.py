@@ -78,8 +78,9 @@ class Life:
     @property
     def kill(self) -> Mark | None:
         """The planned kill that ended it."""
-        last = self.marks[-1] if self.marks else None
-        return last if last is not None and last.what == "killed" and self.was_killed else None
+        # Not always its last word: another branch may tell of a commit before the signal takes hold.
+        killed = [mark for mark in self.marks if mark.what == "killed"]
+        return killed[-1] if killed and self.was_killed else None
 
     @property
     def seconds(self) -> float:

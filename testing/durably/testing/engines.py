@@ -11,7 +11,8 @@ from typing import Any, Self
 from durably.backends.clock import VirtualClock
 from durably.backends.journal import Journal
 from durably.backends.memory import MemoryBackend, MemoryJournal
-from durably.backends.sqlite import SQLiteBackend, SQLiteJournal
+from durably.backends.sqlite import SQLiteBackend
+from durably.backends.sqlite_journal import SQLiteJournal
 from durably.core import Backend, DefinitionError, Function
 from durably.core.ids import new_id
 

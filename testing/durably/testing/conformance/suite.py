@@ -189,5 +189,11 @@ def load_gaps(path: str | Path) -> dict[str, str]:
 
 def save_gaps(gaps: Mapping[str, str], path: str | Path) -> None:
     """Write what :func:`load_gaps` reads, in the order of the tests."""
-    lines = [f"{name} = {json.dumps(gaps[name])}\n" for name in TESTS if name in gaps]
+    lines = [f"{name} = {_toml(gaps[name])}\n" for name in TESTS if name in gaps]
     Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def _toml(text: str) -> str:
+    # JSON's strings are TOML's, but for half characters, which TOML has not, and DEL, which it wants escaped.
+    whole = text.encode("utf-8", "replace").decode()
+    return json.dumps(whole, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -121,15 +121,7 @@ class Driver(Waits):
         return None if ended else row
 
     async def _pause(self, seconds: float) -> None:
-        pause = asyncio.get_running_loop().create_future()
-        timer = self.clock.call_at(self.clock.now() + seconds, lambda: self.wake(pause, None))
-        self.active -= 1
-        self.rest()
-        try:
-            await pause
-        finally:
-            timer.cancel()
-            self.active += pause.cancelled()
+        await self.wait(asyncio.get_running_loop().create_future(), self.clock.now() + seconds)
         if self._stopping:
             raise SuspendSignal
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -28,8 +27,6 @@ from durably.core.steps import Point, StepInfo
 from durably.core.verdicts import final_error, interrupted, invoke_timeout
 
 __all__ = ["Execution"]
-
-logger = logging.getLogger("durably")
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from durably.backends.clock import Clock
 from durably.backends.journal import Journal, NewRun
@@ -14,6 +14,8 @@ from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 
 __all__ = ["Host", "Waiting"]
+
+T = TypeVar("T")
 
 
 class Waiting:
@@ -70,6 +72,7 @@ class Host(Protocol):
         cancel: str | None = None,
     ) -> None: ...
     def wake(self, future: asyncio.Future[Any], value: Any) -> None: ...
+    async def wait(self, future: asyncio.Future[T], due: float | None) -> T | None: ...
     def rest(self) -> None: ...
     def find_event(self, waiting: Waiting) -> Event | None: ...
     def wait_for_event(self, waiting: Waiting) -> None: ...

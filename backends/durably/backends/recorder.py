@@ -265,20 +265,11 @@ class Recorder(KeyedSteps):
         return value
 
     async def _wait(self, future: asyncio.Future[T], due: float | None) -> T | None:
-        # Whoever waits here does not count as active, so that time may pass.
-        host = self._host
-        timer = None if due is None else host.clock.call_at(due, lambda: host.wake(future, None))
         self._parked.add(future)
-        host.active -= 1
-        host.rest()
         try:
-            return await future
+            return await self._host.wait(future, due)
         finally:
             self._parked.discard(future)
-            if timer is not None:
-                timer.cancel()
-            if future.cancelled():
-                host.active += 1
 
     def _check(self) -> None:
         if self.signal is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from durably.backends.clock import Clock
 from durably.backends.host import Waiting
@@ -17,6 +17,8 @@ from durably.core import (
 from durably.core.backend import RunStatus, RunView
 
 __all__ = ["Waits"]
+
+T = TypeVar("T")
 
 
 class Waits(Backend):
@@ -50,6 +52,19 @@ class Waits(Backend):
         if not future.done():
             self.active += 1
             future.set_result(value)
+
+    async def wait(self, future: asyncio.Future[T], due: float | None) -> T | None:
+        """Wait for a future or a moment, whichever comes first, without counting as active: time may pass."""
+        timer = None if due is None else self.clock.call_at(due, lambda: self.wake(future, None))
+        self.active -= 1
+        self.rest()
+        try:
+            return await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if future.cancelled():
+                self.active += 1
 
     def rest(self) -> None:
         """Called when something stopped being active: time may pass."""

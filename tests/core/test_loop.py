@@ -66,6 +66,13 @@ async def test_text_ends_the_loop(open_backend: Open) -> None:
     assert result.messages == [user("go"), assistant("hello")]
 
 
+async def test_what_was_asked_stays_as_it_was_asked() -> None:
+    model = ScriptedModel(call("get_order", order_id="7"), "done")
+    agent = Agent("a", model=model, instructions="be nice", tools=[get_order])
+    await ask(MemoryBackend([agent]), agent)
+    assert [len(request.messages) for request in model.requests] == [1, 3]
+
+
 async def test_a_tool_is_called_and_its_result_goes_back(open_backend: Open) -> None:
     model = ScriptedModel(call("get_order", order_id="7"), "It ships today.")
     agent = Agent("a", model=model, instructions="", tools=[get_order])

@@ -1,7 +1,10 @@
 """The contract and the loop of durably. Imports pydantic and the standard library, nothing else."""
 
 from durably.core.agent import Agent
+from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalRequest, approve, reject
 from durably.core.backend import Backend, Capabilities, Run, RunStatus
+from durably.core.budget import Budget
+from durably.core.compaction import Compaction
 from durably.core.context import Context, Logger
 from durably.core.delegation import delegate, delegate_async, delegate_scheduled
 from durably.core.errors import (
@@ -29,6 +32,7 @@ from durably.core.errors import (
     UnsupportedFeatureError,
 )
 from durably.core.events import Event
+from durably.core.fallback import FallbackModel
 from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
 from durably.core.function import FailedRun, Function, Singleton, function
 from durably.core.history import History, StepRecord
@@ -68,13 +72,18 @@ from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tools import Tool, tool
 
 __all__ = [
+    "APPROVAL_GIVEN",
+    "APPROVAL_REQUESTED",
     "Agent",
     "AgentInput",
     "AgentResult",
+    "ApprovalRequest",
     "AssistantMessage",
     "Backend",
     "Batch",
+    "Budget",
     "Capabilities",
+    "Compaction",
     "Concurrency",
     "ConcurrentStepError",
     "Context",
@@ -86,6 +95,7 @@ __all__ = [
     "DurablyError",
     "Event",
     "FailedRun",
+    "FallbackModel",
     "FilePart",
     "Function",
     "FunctionRef",
@@ -141,6 +151,7 @@ __all__ = [
     "UnsupportedFeatureError",
     "Usage",
     "UserMessage",
+    "approve",
     "assistant",
     "create_agent_loop",
     "current_step",
@@ -148,6 +159,7 @@ __all__ = [
     "delegate_async",
     "delegate_scheduled",
     "function",
+    "reject",
     "resolve_model",
     "tool",
     "user",

@@ -9,9 +9,12 @@ from typing import Annotated, Any, Unpack
 
 from pydantic import BeforeValidator, create_model
 
+from durably.core.budget import Budget
+from durably.core.compaction import Compaction, summary_request
 from durably.core.context import Context
 from durably.core.errors import DefinitionError, ModelError
 from durably.core.events import Event
+from durably.core.fallback import FallbackModel
 from durably.core.function import Function, FunctionOptions
 from durably.core.history import History
 from durably.core.loop import create_agent_loop
@@ -67,6 +70,10 @@ class Agent(Function[str | AgentInput, AgentResult]):
         tools: What the model may call: functions with type hints, or the results of :func:`~durably.core.tool`.
         output_type: A type the final answer must fit; the model sees its JSON schema.
         max_iterations: How many turns it may take.
+        budget: What a run may spend. See :class:`~durably.core.Budget`.
+        fallback: Models to ask, in order, when ``model`` fails. See :class:`~durably.core.FallbackModel`.
+        compaction: When the older part of a conversation gives way to a summary. See
+            :class:`~durably.core.Compaction`. Left out, a conversation that is too long fails the run.
         sessions: Where conversations are kept, for calls with a ``session_key``.
         model_options: Passed to the provider as they are, such as ``{"temperature": 0}``.
         model_timeout: Seconds one model call may take, or ``None``.
@@ -85,6 +92,9 @@ class Agent(Function[str | AgentInput, AgentResult]):
     specs: tuple[ToolSpec, ...]
     output_codec: Codec | None
     max_iterations: int
+    budget: Budget | None
+    compaction: Compaction | None
+    summarizer: Model
     sessions: SessionStore | None
     model_options: dict[str, Any]
     model_timeout: float | None
@@ -99,6 +109,9 @@ class Agent(Function[str | AgentInput, AgentResult]):
         tools: Sequence[Tool | Callable[..., Any]] = (),
         output_type: Any = None,
         max_iterations: int = 20,
+        budget: Budget | None = None,
+        fallback: Model | str | Sequence[Model | str] = (),
+        compaction: Compaction | None = None,
         sessions: SessionStore | None = None,
         model_options: dict[str, Any] | None = None,
         model_timeout: float | None = None,
@@ -121,14 +134,18 @@ class Agent(Function[str | AgentInput, AgentResult]):
             uses=[used for each in by_name.values() for used in each.uses],
             **options,
         )
+        model = _first_of(model, fallback)
         vars(self).update(
             name=name,
             triggers=(*self.triggers, start_event(name)),
-            model=resolve_model(model),
+            model=model,
             instructions=instructions,
             tools=by_name,
             output_codec=None if output_type is None else codec_for(output_type),
             max_iterations=max_iterations,
+            budget=budget,
+            compaction=compaction,
+            summarizer=model if compaction is None or compaction.model is None else resolve_model(compaction.model),
             sessions=sessions,
             model_options=dict(model_options or {}),
             model_timeout=model_timeout,
@@ -167,6 +184,15 @@ class Agent(Function[str | AgentInput, AgentResult]):
             return await self.model.complete(request)
         return await _publish(self.model, request, self.sink)
 
+    async def summarize(self, older: Transcript, summary: str) -> ModelResponse:
+        """The body of ``compact``: a summary of the older part of a conversation."""
+        instructions = "" if self.compaction is None else self.compaction.instructions
+        response = await self.summarizer.complete(summary_request(instructions, summary, older))
+        if not response.message.text:
+            provider, _, name = self.summarizer.name.partition(":")
+            raise ModelError("the summary is empty", provider=provider, model=name, retriable=True)
+        return response
+
     async def save(self, session_key: str, messages: Sequence[Message]) -> None:
         """The body of ``save-session``: the run's messages, once."""
         if self.sessions is not None:
@@ -197,6 +223,11 @@ class Agent(Function[str | AgentInput, AgentResult]):
             raise AssertionError("a recorded step waited")
 
         return result.with_messages(messages)
+
+
+def _first_of(model: Model | str, fallback: Model | str | Sequence[Model | str]) -> Model:
+    others = [fallback] if isinstance(fallback, str) or not isinstance(fallback, Sequence) else fallback
+    return FallbackModel(model, *others) if others else resolve_model(model)
 
 
 def _session_key(asked: AgentInput, run_id: str) -> str | None:

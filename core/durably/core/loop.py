@@ -6,8 +6,12 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+from durably.core.approval import wait_for_approval
+from durably.core.budget import Budget
+from durably.core.compaction import Compaction
 from durably.core.context import Logger
-from durably.core.errors import SerializationError
+from durably.core.conversation import Conversation
+from durably.core.errors import ContextWindowExceededError, SerializationError, StepError
 from durably.core.messages import (
     AssistantMessage,
     ContentPart,
@@ -33,7 +37,7 @@ AgentLoop = Callable[[StepAPI, Logger | None], Coroutine[Any, Any, AgentResult]]
 
 
 class AgentParts(Protocol):
-    """What the loop needs of an agent. The three methods are bodies of steps."""
+    """What the loop needs of an agent. The four methods are bodies of steps."""
 
     @property
     def tools(self) -> Mapping[str, Tool]: ...
@@ -43,9 +47,14 @@ class AgentParts(Protocol):
     def model_timeout(self) -> float | None: ...
     @property
     def output_codec(self) -> Codec | None: ...
+    @property
+    def budget(self) -> Budget | None: ...
+    @property
+    def compaction(self) -> Compaction | None: ...
     async def load_context(self) -> str: ...
     async def load_history(self, session_key: str | None) -> list[Message]: ...
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
+    async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
 
 def create_agent_loop(
@@ -66,20 +75,23 @@ def create_agent_loop(
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
         system = await step.run("load-context", agent.load_context)
         history = await step.run("load-history", agent.load_history, session_key)
-        transcript = Transcript(system, _with_message(history, UserMessage(content=message)))
-        progress = _Progress(transcript)
+        conversation = Conversation(system, history, UserMessage(content=message))
+        progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
-            hint = turns_left if turns_left <= FEW_TURNS else None
-            response = await step.run("think", agent.think, transcript, hint, timeout=agent.model_timeout)
+            if agent.budget and agent.budget.is_spent(progress.usage, progress.cost):
+                return progress.result("budget")
+            response = await _think(agent, step, conversation, progress, turns_left)
             progress.count(response)
-            transcript.append(response.message)
+            if agent.budget:
+                agent.budget.check_price(response)
+            conversation.add(response.message)
             calls = response.message.tool_calls
             if calls:
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
                 outcomes = await _act(agent, step, calls, depth)
                 progress.count_delegated(outcomes)
-                transcript.extend(_result(*pair) for pair in zip(calls, outcomes, strict=True))
+                conversation.add(*(_result(*pair) for pair in zip(calls, outcomes, strict=True)))
             elif response.stop_reason == "pause":
                 continue
             elif response.stop_reason == "refusal":
@@ -89,15 +101,37 @@ def create_agent_loop(
             elif (complaint := progress.parse(agent.output_codec, response.message)) is None:
                 return progress.result("completed")
             else:
-                transcript.append(user(complaint))
+                conversation.add(user(complaint))
         return progress.result("max_iterations")
 
     return run_loop
 
 
-def _with_message(history: list[Message], message: UserMessage) -> list[Message]:
-    # A function that saved the incoming message before the loop finds it at the end of the history.
-    return history if history and history[-1] == message else [*history, message]
+async def _think(
+    agent: AgentParts, step: StepAPI, conversation: Conversation, progress: _Progress, turns_left: int
+) -> ModelResponse:
+    """One answer of the model; on a conversation that is too long, after a summary of its older part."""
+    hint = turns_left if turns_left <= FEW_TURNS else None
+    if agent.compaction and agent.compaction.is_due(progress.last_turn):
+        await _compact(agent, step, conversation, progress)
+    try:
+        return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+    except StepError as error:
+        too_long = error.error_type == ContextWindowExceededError.__name__
+        if not (too_long and await _compact(agent, step, conversation, progress)):
+            raise
+    return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+
+
+async def _compact(agent: AgentParts, step: StepAPI, conversation: Conversation, progress: _Progress) -> bool:
+    """Have the older part of the conversation summarised; ``False`` if there is none, or it is not wanted."""
+    older = conversation.older(agent.compaction.keep) if agent.compaction else None
+    if older is None or agent.compaction is None:
+        return False
+    response = await step.run("compact", agent.summarize, older, conversation.summary, timeout=agent.model_timeout)
+    progress.spend(response.usage, response.cost)
+    conversation.compact(agent.compaction.keep, response.message.text)
+    return True
 
 
 async def _act(agent: AgentParts, step: StepAPI, calls: list[ToolCall], depth: int) -> tuple[str | ToolOutcome, ...]:
@@ -119,6 +153,8 @@ async def _answer(agent: AgentParts, step: StepAPI, call: ToolCall, depth: int) 
         known = ", ".join(agent.tools) or "none"
         return ToolOutcome(content=f"there is no tool {call.name!r}; the tools are: {known}", is_error=True)
     complaint = tool.check(call)
+    if complaint is None and tool.requires_approval:
+        complaint = await wait_for_approval(step, call, tool.approval_timeout)
     if complaint is not None:
         return ToolOutcome(content=complaint, is_error=True)
     return await tool.act(step, call, depth)
@@ -127,30 +163,31 @@ async def _answer(agent: AgentParts, step: StepAPI, call: ToolCall, depth: int) 
 class _Progress:
     """What a result says of the turns so far, counted from recorded responses and outcomes alone."""
 
-    def __init__(self, transcript: Transcript) -> None:
-        self._transcript = transcript
-        self._first = len(transcript.messages) - 1
-        self._usage: list[Usage] = []
-        self._cost: float | None = 0.0
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
         self._text = ""
         self._output: object = None
         self._tool_calls = 0
         self.iterations = 0
+        self.usage = Usage()
+        self.cost: float | None = 0.0
+        self.last_turn = Usage()
 
     def count(self, response: ModelResponse) -> None:
         self.iterations += 1
-        self._spend(response.usage, response.cost)
+        self.last_turn = response.usage
+        self.spend(response.usage, response.cost)
         self._tool_calls += len(response.message.tool_calls)
         self._text = response.message.text or self._text
 
     def count_delegated(self, outcomes: Iterable[str | ToolOutcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, ToolOutcome) and outcome.usage is not None:
-                self._spend(outcome.usage, outcome.cost)
+                self.spend(outcome.usage, outcome.cost)
 
-    def _spend(self, usage: Usage, cost: float | None) -> None:
-        self._usage.append(usage)
-        self._cost = None if self._cost is None or cost is None else self._cost + cost
+    def spend(self, usage: Usage, cost: float | None) -> None:
+        self.usage += usage
+        self.cost = None if self.cost is None or cost is None else self.cost + cost
 
     def parse(self, codec: Codec | None, message: AssistantMessage) -> str | None:
         """Take the final answer; what is wrong with it, in words for the model, or ``None``."""
@@ -168,8 +205,8 @@ class _Progress:
             output=self._output,
             iterations=self.iterations,
             tool_calls=self._tool_calls,
-            usage=sum(self._usage, Usage()),
-            cost=self._cost,
+            usage=self.usage,
+            cost=self.cost,
             stop_reason=stop_reason,
         )
-        return result.with_messages(self._transcript.messages[self._first :])
+        return result.with_messages(self._conversation.said)

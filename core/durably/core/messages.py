@@ -181,13 +181,15 @@ class Transcript:
     Args:
         system: The system prompt.
         messages: The messages so far.
+        skipped: How many assistant messages came before these and are left out, since a summary stands for them.
     """
 
-    def __init__(self, system: str, messages: Iterable[Message] = ()) -> None:
+    def __init__(self, system: str, messages: Iterable[Message] = (), skipped: int = 0) -> None:
         self.system = system
         self.messages: list[Message] = []
-        self.turn = 0
-        """How many assistant messages it holds: the position of the next one."""
+        self.skipped = skipped
+        self.turn = skipped
+        """How many assistant messages there were: the position of the next one."""
         self._digest = digest(system)
         self.extend(messages)
 

@@ -12,8 +12,9 @@ from durably.core.model import Usage
 
 __all__ = ["AgentInput", "AgentResult", "AgentStopReason"]
 
-AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "refused"]
-"""Why an agent ended: the model answered, its turns were used up, its last answer was cut off, or it declined."""
+AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused"]
+"""Why an agent ended: the model answered, its turns were used up, its last answer was cut off, its budget was spent, or
+it declined."""
 
 
 class AgentInput(BaseModel):

@@ -61,6 +61,8 @@ class Tool:
         timeout: How long one attempt may take.
         effect: What a second execution would do. See :data:`Effect`.
         on_error: What to do when the attempts are used up: ``"report"`` to the model or ``"raise"``.
+        requires_approval: Whether a person must say yes to each call. See :mod:`durably.core.approval`.
+        approval_timeout: How long to wait for that; ``None``: for ever. No answer is a no.
         uses: Durable functions it calls, registered along with the agent.
     """
 
@@ -72,6 +74,8 @@ class Tool:
     timeout: Duration | None = None
     effect: Effect = "idempotent"
     on_error: Literal["report", "raise"] = "report"
+    requires_approval: bool = False
+    approval_timeout: Duration | None = None
     uses: tuple[Function[Any, Any], ...] = ()
 
     @cached_property
@@ -156,6 +160,8 @@ def tool(
     timeout: Duration | None = None,
     effect: Effect = "idempotent",
     on_error: Literal["report", "raise"] = "report",
+    requires_approval: bool = False,
+    approval_timeout: Duration | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     fn: Callable[..., Any] | None = None,
@@ -174,7 +180,8 @@ def tool(
         fn: The function; left out when options are given.
         name: Left out, the function's.
         description: Left out, the docstring.
-        options: ``retries``, ``timeout`` (seconds for one attempt), ``effect`` and ``on_error``: see :class:`Tool`.
+        options: ``retries``, ``timeout`` (seconds for one attempt), ``effect``, ``on_error``, ``requires_approval`` and
+            ``approval_timeout``: see :class:`Tool`.
 
     Raises:
         DefinitionError: If a parameter has no type hint, no JSON schema, or a default that is not JSON.
@@ -194,6 +201,8 @@ def _define(
     check_tool_name(name)
     if options.get("effect", "idempotent") not in ("pure", "idempotent", "at_most_once"):
         raise DefinitionError(f"{where}: effect {options['effect']!r}: use 'pure', 'idempotent' or 'at_most_once'")
+    if options.get("approval_timeout") is not None and not options.get("requires_approval"):
+        raise DefinitionError(f"{where}: approval_timeout= says how long to wait for requires_approval=True; add it")
     hints = resolve_hints(fn, names, where)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(fn).parameters.values():

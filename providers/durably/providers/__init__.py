@@ -4,7 +4,7 @@
 or found by strings such as ``"anthropic:claude-opus-4-6"``.
 """
 
-from durably.providers.fallback import FallbackModel
+from durably.core import FallbackModel
 from durably.providers.keys import Key
 
 __all__ = ["FallbackModel", "Key"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from durably.core import AssistantMessage, ModelError, ModelRequest, ModelResponse, TextPart, ToolCall, Usage
@@ -62,7 +63,8 @@ class ScriptedModel:
         Raises:
             ModelError: If the script has no reply there.
         """
-        self.requests.append(request)
+        # The conversation goes on growing; what a test looks at later is what was asked now.
+        self.requests.append(replace(request, messages=list(request.messages)))
         self._used.add(request.turn)
         return _response(self._reply(request), request.turn)
 

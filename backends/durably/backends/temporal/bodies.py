@@ -106,6 +106,7 @@ class _Conversation:
 
     system: str
     messages: list[Message]
+    skipped: int = 0
 
 
 _any = codec_for(Any)
@@ -134,7 +135,7 @@ def encode_argument(value: Any, tp: Any, *, step: str) -> str:
         SerializationError: If it has none, or the body's parameter does not say what to rebuild it to.
     """
     if isinstance(value, Transcript):
-        return _conversation.encode(_Conversation(value.system, value.messages), step=step)
+        return _conversation.encode(_Conversation(value.system, value.messages, value.skipped), step=step)
     if tp is Any and not isinstance(value, str | int | float | bool | list | dict | tuple | None):
         raise SerializationError(
             f"an argument is a {type(value).__name__}, and the body's parameter has no type hint to rebuild it to on "
@@ -152,5 +153,5 @@ def decode_argument(text: str, tp: Any, *, step: str) -> Any:
     """
     if tp is Transcript:
         conversation = _conversation.decode(text, step=step)
-        return Transcript(conversation.system, conversation.messages)
+        return Transcript(conversation.system, conversation.messages, conversation.skipped)
     return codec_for(tp).decode(text, step=step)

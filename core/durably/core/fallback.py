@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from durably.core import (
-    ContextWindowExceededError,
-    DefinitionError,
-    Delta,
-    Model,
-    ModelError,
-    ModelRequest,
-    ModelResponse,
-    StreamingModel,
-    resolve_model,
-)
+from durably.core.errors import ContextWindowExceededError, DefinitionError, ModelError
+from durably.core.model import Delta, Model, ModelRequest, ModelResponse, StreamingModel, resolve_model
 
 __all__ = ["FallbackModel"]
 

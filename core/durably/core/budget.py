@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from durably.core.errors import DefinitionError, NonRetriableError
-from durably.core.model import ModelResponse, Usage
+from durably.core.model import ModelResponse
 
 __all__ = ["Budget"]
 
@@ -45,9 +45,9 @@ class Budget:
                 "agent a budget in tokens, Budget(tokens=...)"
             )
 
-    def is_spent(self, usage: Usage, cost: float | None) -> bool:
-        """Whether a run may take no further turn. A cost that is not known (a delegate that failed) counts as spent."""
-        tokens = usage.input_tokens + usage.output_tokens
+    def is_spent(self, tokens: int, cost: float | None) -> bool:
+        """Whether a run that spent this may take no further turn. A cost that is not known (of a delegate that failed)
+        counts as spent."""
         return (self.tokens is not None and tokens >= self.tokens) or (
             self.cost is not None and (cost is None or cost >= self.cost)
         )

@@ -78,14 +78,14 @@ def create_agent_loop(
         conversation = Conversation(system, history, UserMessage(content=message))
         progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
-            if agent.budget and agent.budget.is_spent(progress.usage, progress.cost):
+            if agent.budget and agent.budget.is_spent(progress.tokens, progress.cost):
                 return progress.result("budget")
             response = await _think(agent, step, conversation, progress, turns_left)
-            progress.count(response)
+            calls = response.message.tool_calls
+            progress.count(response, len(calls))
             if agent.budget:
                 agent.budget.check_price(response)
             conversation.add(response.message)
-            calls = response.message.tool_calls
             if calls:
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
@@ -168,16 +168,17 @@ class _Progress:
         self._text = ""
         self._output: object = None
         self._tool_calls = 0
+        self._usage: list[Usage] = []
         self.iterations = 0
-        self.usage = Usage()
+        self.tokens = 0
         self.cost: float | None = 0.0
         self.last_turn = Usage()
 
-    def count(self, response: ModelResponse) -> None:
+    def count(self, response: ModelResponse, calls: int) -> None:
         self.iterations += 1
         self.last_turn = response.usage
         self.spend(response.usage, response.cost)
-        self._tool_calls += len(response.message.tool_calls)
+        self._tool_calls += calls
         self._text = response.message.text or self._text
 
     def count_delegated(self, outcomes: Iterable[str | ToolOutcome]) -> None:
@@ -186,7 +187,8 @@ class _Progress:
                 self.spend(outcome.usage, outcome.cost)
 
     def spend(self, usage: Usage, cost: float | None) -> None:
-        self.usage += usage
+        self._usage.append(usage)
+        self.tokens += usage.input_tokens + usage.output_tokens
         self.cost = None if self.cost is None or cost is None else self.cost + cost
 
     def parse(self, codec: Codec | None, message: AssistantMessage) -> str | None:
@@ -205,7 +207,7 @@ class _Progress:
             output=self._output,
             iterations=self.iterations,
             tool_calls=self._tool_calls,
-            usage=self.usage,
+            usage=sum(self._usage, Usage()),
             cost=self.cost,
             stop_reason=stop_reason,
         )

@@ -73,6 +73,20 @@ def test_no_import_cycles() -> None:
         visit(module, ())
 
 
+def test_no_module_of_the_core_hides_a_public_name() -> None:
+    # Importing a module puts it into its package, in the place of a name that has not been asked for yet.
+    loaded = importlib.import_module("durably.core")
+    modules = {path.stem for path in (ROOT / "core/durably/core").glob("*.py")}
+    assert modules & set(loaded.__all__) == set()
+
+
+def test_the_core_waits_for_its_first_name() -> None:
+    code = "import sys, durably.core; print('pydantic' in sys.modules); durably.core.Agent; durably.core.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n"
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'durably.core' has no attribute 'nothing'"
+
+
 @pytest.mark.parametrize("module", ["durably.core", "durably.backends", "durably.testing"])
 def test_the_public_surface_is_sorted_and_there(module: str) -> None:
     loaded = importlib.import_module(module)

@@ -27,7 +27,7 @@ from durably.core import (
 from durably.core.backend import RunStatus
 from durably.core.body import pass_point
 from durably.core.errors import CancelSignal, Signal, SuspendSignal, error_to_json, is_retriable
-from durably.core.function import FailedRun
+from durably.core.functions import FailedRun
 from durably.core.ids import derive_id, new_id
 from durably.core.run_logger import RunLogger
 from durably.core.steps import Point

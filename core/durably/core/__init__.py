@@ -1,166 +1,21 @@
-"""The contract and the loop of durably. Imports pydantic and the standard library, nothing else."""
+"""The contract and the loop of durably. Imports pydantic and the standard library, nothing else.
 
-from durably.core.agent import Agent
-from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalRequest, approve, reject
-from durably.core.backend import Backend, Capabilities, Run, RunStatus
-from durably.core.budget import Budget
-from durably.core.compaction import Compaction
-from durably.core.context import Context, Logger
-from durably.core.delegation import delegate, delegate_async, delegate_scheduled
-from durably.core.errors import (
-    ConcurrentStepError,
-    ContextWindowExceededError,
-    DefinitionError,
-    DurablyError,
-    InvokeError,
-    JournalCorruptError,
-    JournalError,
-    ModelError,
-    NestedStepError,
-    NonDeterminismError,
-    NonRetriableError,
-    PayloadTooLargeError,
-    RetryAfterError,
-    RunCancelledError,
-    RunNotFoundError,
-    SerializationError,
-    StaleRunError,
-    StepError,
-    StepInterruptedError,
-    StepTimeoutError,
-    ToolError,
-    UnsupportedFeatureError,
-)
-from durably.core.events import Event
-from durably.core.fallback import FallbackModel
-from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
-from durably.core.function import FailedRun, Function, Singleton, function
-from durably.core.history import History, StepRecord
-from durably.core.loop import create_agent_loop
-from durably.core.messages import (
-    AssistantMessage,
-    FilePart,
-    Message,
-    OpaquePart,
-    RefusalPart,
-    TextPart,
-    ThinkingPart,
-    ToolCall,
-    ToolResultMessage,
-    Transcript,
-    UserMessage,
-    assistant,
-    user,
-)
-from durably.core.model import (
-    Delta,
-    DeltaSink,
-    Model,
-    ModelRequest,
-    ModelResponse,
-    StreamedDelta,
-    StreamingModel,
-    ToolSpec,
-    Usage,
-    resolve_model,
-)
-from durably.core.reference import FunctionRef
-from durably.core.result import AgentInput, AgentResult
-from durably.core.retry import RetryPolicy
-from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
-from durably.core.steps import StepAPI, StepInfo, current_step
-from durably.core.tools import Tool, tool
+The names stand in ``public.py``, which is loaded when the first of them is asked for, as pydantic does with its own: a
+program that imports much and runs no agent does not wait for this one.
+"""
 
-__all__ = [
-    "APPROVAL_GIVEN",
-    "APPROVAL_REQUESTED",
-    "Agent",
-    "AgentInput",
-    "AgentResult",
-    "ApprovalRequest",
-    "AssistantMessage",
-    "Backend",
-    "Batch",
-    "Budget",
-    "Capabilities",
-    "Compaction",
-    "Concurrency",
-    "ConcurrentStepError",
-    "Context",
-    "ContextWindowExceededError",
-    "Debounce",
-    "DefinitionError",
-    "Delta",
-    "DeltaSink",
-    "DurablyError",
-    "Event",
-    "FailedRun",
-    "FallbackModel",
-    "FilePart",
-    "Function",
-    "FunctionRef",
-    "History",
-    "InvokeError",
-    "JSONLSessions",
-    "JournalCorruptError",
-    "JournalError",
-    "Logger",
-    "MemorySessions",
-    "Message",
-    "Model",
-    "ModelError",
-    "ModelRequest",
-    "ModelResponse",
-    "NestedStepError",
-    "NonDeterminismError",
-    "NonRetriableError",
-    "OpaquePart",
-    "PayloadTooLargeError",
-    "Priority",
-    "RateLimit",
-    "RefusalPart",
-    "RetryAfterError",
-    "RetryPolicy",
-    "Run",
-    "RunCancelledError",
-    "RunNotFoundError",
-    "RunStatus",
-    "SQLiteSessions",
-    "SerializationError",
-    "SessionError",
-    "SessionStore",
-    "Singleton",
-    "StaleRunError",
-    "StepAPI",
-    "StepError",
-    "StepInfo",
-    "StepInterruptedError",
-    "StepRecord",
-    "StepTimeoutError",
-    "StreamedDelta",
-    "StreamingModel",
-    "TextPart",
-    "ThinkingPart",
-    "Throttle",
-    "Tool",
-    "ToolCall",
-    "ToolError",
-    "ToolResultMessage",
-    "ToolSpec",
-    "Transcript",
-    "UnsupportedFeatureError",
-    "Usage",
-    "UserMessage",
-    "approve",
-    "assistant",
-    "create_agent_loop",
-    "current_step",
-    "delegate",
-    "delegate_async",
-    "delegate_scheduled",
-    "function",
-    "reject",
-    "resolve_model",
-    "tool",
-    "user",
-]
+from importlib import import_module
+
+
+def __getattr__(name: str) -> object:
+    public = import_module("durably.core.public")
+    names = {each: getattr(public, each) for each in public.__all__}
+    globals().update(names, __all__=public.__all__)
+    try:
+        return globals()[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted(import_module("durably.core.public").__all__)

@@ -15,7 +15,7 @@ from durably.core.context import Context
 from durably.core.errors import DefinitionError, ModelError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
-from durably.core.function import Function, FunctionOptions
+from durably.core.functions import Function, FunctionOptions
 from durably.core.history import History
 from durably.core.loop import create_agent_loop
 from durably.core.messages import Message, Transcript

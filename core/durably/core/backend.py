@@ -19,7 +19,7 @@ from durably.core.errors import (
     error_from_json,
 )
 from durably.core.events import Event
-from durably.core.function import Function
+from durably.core.functions import Function
 from durably.core.history import History
 from durably.core.reference import FunctionRef
 from durably.core.secrets import Redactor
@@ -185,7 +185,7 @@ class Backend(ABC):
     name: ClassVar[str]
     capabilities: Capabilities
     flow_control: ClassVar[frozenset[str]] = frozenset()
-    """The options of flow control it applies, of ``durably.core.function.FLOW_CONTROL``; others are refused."""
+    """The options of flow control it applies, of ``durably.core.functions.FLOW_CONTROL``; others are refused."""
     probe: Probe | None = None
     """Set by the harness to look on, and to crash, at each point."""
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 from pydantic_core import PydanticSerializationError, to_json
 
 from durably.core.errors import DefinitionError, StepError, ToolError
-from durably.core.function import Function, resolve_hints
+from durably.core.functions import Function, resolve_hints
 from durably.core.messages import ContentPart, FilePart, TextPart, ToolCall
 from durably.core.model import ToolSpec, Usage
 from durably.core.serialization import codec_for

@@ -37,7 +37,7 @@ from durably.core import (
     StepRecord,
 )
 from durably.core.backend import RunStatus, RunView
-from durably.core.function import FLOW_CONTROL
+from durably.core.functions import FLOW_CONTROL
 from durably.core.ids import derive_id, new_id
 
 __all__ = ["InngestBackend"]

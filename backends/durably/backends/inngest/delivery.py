@@ -17,7 +17,7 @@ from durably.backends.inngest.steps import InngestSteps
 from durably.core import Context, DurablyError, Event, Function, NonDeterminismError, StepRecord
 from durably.core.body import pass_point
 from durably.core.errors import Signal, error_to_json, is_retriable
-from durably.core.function import FailedRun
+from durably.core.functions import FailedRun
 from durably.core.ids import derive_id
 from durably.core.run_logger import RunLogger
 from durably.core.steps import Point

@@ -10,7 +10,7 @@ from durably.backends.inngest.delivery import FAILED_NAME, deliver
 from durably.backends.inngest.events import path_of, start_name
 from durably.backends.inngest.host import Host
 from durably.core import Function, UnsupportedFeatureError
-from durably.core.function import FailedRun
+from durably.core.functions import FailedRun
 
 __all__ = ["ABANDONED", "DELIVERIES", "make_function"]
 

@@ -20,7 +20,7 @@ from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Context, Event, Function, StepRecord
 from durably.core.backend import RunStatus
 from durably.core.errors import CancelSignal, Signal, is_retriable
-from durably.core.function import FailedRun
+from durably.core.functions import FailedRun
 from durably.core.ids import derive_id
 from durably.core.run_logger import RunLogger
 

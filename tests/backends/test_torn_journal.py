@@ -81,20 +81,33 @@ async def test_a_wal_torn_at_any_byte_of_the_last_record_keeps_the_prefix(tmp_pa
     before, after = await _snapshots(tmp_path)
     prefix, whole = _records_of_copy(before, tmp_path), _records_of_copy(after, tmp_path)
     assert len(whole) == len(prefix) + 1 == 3
-    old, new = ((each / "runs.db-wal").stat().st_size for each in (before, after))
-    assert new > old
-    wal = (after / "runs.db-wal").read_bytes()
+    stale, wal = ((each / "runs.db-wal").read_bytes() for each in (before, after))
+    old, new = _written(stale, wal)
     kept = []
     for length in range(old, new + 1):
         torn = _copy(after, tmp_path)
-        (torn / "runs.db-wal").write_bytes(wal[:length])
+        (torn / "runs.db-wal").write_bytes(wal[:length] + stale[length:])
         records = _records(torn / "runs.db")
-        assert records == (whole if length == new else prefix), f"cut off after {length} bytes"
+        assert records == (whole if length == new else prefix), f"torn after {length} bytes"
         kept.append(len(records))
         if length % 401 == 0 or length == new:
             assert await _resume(torn / "runs.db") == VALUES
+        if length < new:
+            (torn / "runs.db-wal").write_bytes(wal[:length])
+            assert _records(torn / "runs.db") == prefix, f"cut off after {length} bytes"
     assert kept[0] == 2
     assert kept[-1] == 3
+
+
+def _written(before: bytes, after: bytes) -> tuple[int, int]:
+    """The part of a log that a commit wrote; the log itself was made longer in advance."""
+    length = max(len(before), len(after))
+    places = [
+        place
+        for place, (old, new) in enumerate(zip(before.ljust(length, b"\0"), after.ljust(length, b"\0"), strict=True))
+        if old != new
+    ]
+    return places[0], places[-1] + 1
 
 
 def _copy(source: Path, tmp_path: Path) -> Path:
@@ -112,9 +125,11 @@ async def test_bytes_of_the_last_record_that_never_reached_the_disk(tmp_path: Pa
     """The file has its length, but a part of it is zeros: written out of order, then the power went."""
     before, after = await _snapshots(tmp_path)
     prefix = _records_of_copy(before, tmp_path)
-    old = (before / "runs.db-wal").stat().st_size
-    wal = (after / "runs.db-wal").read_bytes()
-    for start in range(old, len(wal) - 64, 97):
+    stale, wal = ((each / "runs.db-wal").read_bytes() for each in (before, after))
+    old, new = _written(stale, wal)
+    places = range(old, new - 64, 97)
+    assert len(places) > 5
+    for start in places:
         if any(wal[start : start + 64]):
             torn = _copy(after, tmp_path)
             (torn / "runs.db-wal").write_bytes(wal[:start] + bytes(64) + wal[start + 64 :])

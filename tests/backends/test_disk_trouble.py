@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from durably.backends import SQLiteBackend, sqlite_journal
+from durably.backends import SQLiteBackend, sqlite_file, sqlite_journal
 from durably.backends.clock import VirtualClock
 from durably.core import Context, JournalError, function
 from durably.core.steps import Point
@@ -91,7 +91,7 @@ async def test_a_failing_disk_is_waited_for(tmp_path: Path, tries: int, monkeypa
 async def test_a_lock_that_another_program_holds_is_waited_for(
     tmp_path: Path, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_journal, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)
     path = tmp_path / "runs.db"
     waits = 0
 

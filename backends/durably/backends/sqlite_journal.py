@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import platform
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from durably.backends.journal import Journal, Received, RunRow, Subscription
+from durably.backends.sqlite_file import SQLiteFile
 from durably.core import (
     Event,
     JournalCorruptError,
@@ -26,45 +25,11 @@ from durably.core.backend import RunStatus
 
 __all__ = ["SQLiteJournal"]
 
-logger = logging.getLogger("durably")
-
-BUSY_SECONDS = 1.0
-PAGE_BYTES = 1024
-"""A quarter of SQLite's default: a commit writes whole pages, and a step's record is small."""
-GROWN_BYTES = 256 * 1024
-"""The size the write-ahead log is given at the start. A commit that must make a file longer waits for the file system's
-own journal too, which is a quarter of its time."""
 RUN_SHIFT = 24
 """Bits for the number of a record within its run: 16 million records a run."""
-APPLICATION_ID = 0x64757262
-USER_VERSION = 1
-
-# The id of a record is its run's n * 2**24 + its seq: the records of a run lie together, in order, and no second index
-# is needed. A field of a record that holds its usual value is NULL, which takes no room; `at` is in milliseconds and
-# `took` in microseconds.
-SCHEMA = """
-CREATE TABLE runs (
-    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, function TEXT NOT NULL, status TEXT NOT NULL, parent TEXT,
-    singleton TEXT, owner TEXT, fence INTEGER NOT NULL, crashes TEXT NOT NULL, created_at REAL NOT NULL
-);
-CREATE INDEX live_runs ON runs (function, singleton) WHERE status = 'running';
-CREATE INDEX children ON runs (parent) WHERE parent IS NOT NULL;
-CREATE TABLE records (
-    id INTEGER PRIMARY KEY, key TEXT, kind TEXT, status TEXT, attempt INTEGER, name TEXT, input TEXT, output TEXT,
-    error TEXT, due REAL, at INTEGER, took INTEGER, v INTEGER, crc INTEGER
-);
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, event TEXT NOT NULL, at REAL NOT NULL
-);
-CREATE TABLE scheduled (id TEXT PRIMARY KEY, event TEXT NOT NULL, due REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE functions (id TEXT PRIMARY KEY, triggers TEXT NOT NULL, singleton TEXT) WITHOUT ROWID;
-CREATE TABLE workers (
-    id TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, expires REAL NOT NULL
-) WITHOUT ROWID;
-"""
 
 
-class SQLiteJournal(Journal):
+class SQLiteJournal(SQLiteFile, Journal):
     """A journal in a SQLite file, in WAL mode with ``synchronous=FULL``: a commit that returned survives power loss.
 
     Statements run in the event loop's thread: a hop to another thread and back costs about as much as the commit.
@@ -74,96 +39,9 @@ class SQLiteJournal(Journal):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._db: sqlite3.Connection | None = None
+        super().__init__(path)
         self._numbers: dict[str, int] = {}
         self._version = 0
-
-    # -- the file
-
-    def open(self) -> None:
-        if not self.path.parent.is_dir():
-            raise JournalError(f"cannot open {self.path}: there is no directory {self.path.parent}; make it")
-        # The file is made here, not by SQLite, so that nobody else can read it even for a moment.
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            self._prepare(self._db)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            self.close()
-            raise JournalError(f"cannot open {self.path}: {error}") from error
-        except JournalError:
-            self.close()
-            raise
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        self._is_new(db)  # nothing is written to a file of another program, not even its journal mode
-        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        with self._transaction():
-            if self._is_new(db):
-                for statement in SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {USER_VERSION}")
-        self._grow(db)
-
-    def _grow(self, db: sqlite3.Connection) -> None:
-        """Make room in the write-ahead log: what is rolled back stays allocated, and is written over."""
-        log = self.path.with_name(f"{self.path.name}-wal")
-        if log.exists() and log.stat().st_size >= GROWN_BYTES:
-            return
-        (pages,) = db.execute("PRAGMA cache_size").fetchone()
-        db.execute("PRAGMA cache_size = 1")  # so that what is not committed goes to the log as well
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("INSERT INTO events VALUES (NULL, '', '', zeroblob(?), 0)", (GROWN_BYTES,))
-        except sqlite3.OperationalError as error:  # commits are slower without, and that is all
-            logger.info("%s: the write-ahead log was not made longer in advance: %s", self.path, error)
-        finally:
-            db.rollback()
-            db.execute(f"PRAGMA cache_size = {pages}")
-
-    def _is_new(self, db: sqlite3.Connection) -> bool:
-        """Whether the file is still empty; raises JournalError if it is not one of ours."""
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if tables and application != APPLICATION_ID:
-            raise JournalError(f"{self.path} is a database of another program: choose another path")
-        if version > USER_VERSION:
-            raise JournalError(
-                f"{self.path} was written by a newer durably (version {version}, this one knows {USER_VERSION}): "
-                "upgrade durably"
-            )
-        return not tables
-
-    def close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-    def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        if self._db is None:
-            raise JournalError(f"{self.path} is not open")
-        try:
-            return self._db.execute(sql, values)
-        except sqlite3.IntegrityError:
-            raise
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise JournalError(f"{self.path}: {error}") from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._run("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._run("COMMIT")
-        except BaseException:
-            if self._db is not None and self._db.in_transaction:
-                self._db.rollback()
-            raise
 
     # -- workers and functions
 

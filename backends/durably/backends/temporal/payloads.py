@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
@@ -102,7 +102,7 @@ class Call:
 
     def to_raw(self) -> RawValue:
         """The payload; fields that hold their default are left out."""
-        data = {name: value for name, value in asdict(self).items() if value != _DEFAULTS[name]}
+        data = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}
         return raw(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
     @classmethod
@@ -111,7 +111,7 @@ class Call:
         return cls(**json.loads(text_of(value)))
 
 
-_DEFAULTS = {field.name: field.default for field in fields(Call)}
+_DEFAULTS = [(field.name, field.default) for field in fields(Call)]
 
 
 def failure(

@@ -59,7 +59,11 @@ class Orders:
 async def open_pydantic_ai(client: Client) -> AsyncIterator[Any]:
     """A worker; yields what runs the agent on it and returns the run's id."""
     queue = uuid4().hex
-    connected = await Client.connect(client.service_client.config.target_host, plugins=[PydanticAIPlugin()])
+    connected = await Client.connect(
+        client.service_client.config.target_host,
+        runtime=client.service_client.config.runtime,
+        plugins=[PydanticAIPlugin()],
+    )
     async with Worker(connected, task_queue=queue, workflows=[Orders], plugins=[AgentPlugin(orders)]):
 
         async def run(turns: int, size: int) -> str:

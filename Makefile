@@ -22,8 +22,13 @@ types: $(READY)
 unit: $(READY)
 	$(BIN)/pytest -n 2
 
-bench: $(READY)  ## durably beside a floor written by hand
+bench: .venv/.bench  ## durably beside a floor written by hand, and on Temporal beside temporalio and pydantic-ai
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.temporal
+
+.venv/.bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	touch $@
 
 $(READY): pyproject.toml
 	@echo "setting up .venv (once; a minute or two)"

@@ -9,30 +9,27 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.core.errors import Signal
 from durably.core.steps import Point
 from tests.benchmarks.agent import MESSAGE, order_agent
 from tests.benchmarks.floor import ListRows, TableRows, run_floor
+from tests.benchmarks.report import Report
 
 TURNS = (10, 50, 100, 200)
 SIZES = (200, 4000)
 ROUNDS = 7
-
-Unit = Callable[[float], str]
 
 
 class Crash(Signal):
@@ -104,27 +101,6 @@ def import_seconds(statement: str) -> float:
     return time.perf_counter() - start
 
 
-class Report:
-    """The table, and whether every limit was kept."""
-
-    def __init__(self) -> None:
-        self.table = Table(title="durably beside a floor written by hand")
-        self.kept = True
-        for column in ("what", "turns", "result", "floor", "durably", "ratio", "limit"):
-            self.table.add_column(column, justify="left" if column == "what" else "right")
-
-    def add(
-        self, what: str, case: tuple[str, str], pairs: Sequence[tuple[float, float]], unit: Unit, limit: float | None
-    ) -> None:
-        """One row: the medians, and the median of the rounds' ratios. Without a limit it is there to be known."""
-        ratio = statistics.median(ours / floor for floor, ours in pairs)
-        kept = limit is None or ratio <= limit
-        self.kept &= kept
-        colour = "green" if kept else "red"
-        medians = [unit(statistics.median(column)) for column in zip(*pairs, strict=True)]
-        self.table.add_row(what, *case, *medians, f"[{colour}]{ratio:.2f}[/]", "" if limit is None else f"{limit:g}")
-
-
 async def measure(report: Report) -> None:
     cases = [(turns, size) for size in SIZES for turns in TURNS]
     for turns, size in track(cases, description="measuring"):
@@ -162,7 +138,7 @@ def measure_imports(report: Report) -> None:
 
 
 def main() -> int:
-    report = Report()
+    report = Report("durably beside a floor written by hand", "floor")
     asyncio.run(measure(report))
     measure_imports(report)
     Console().print(report.table)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +14,8 @@ from temporalio.client import Client
 from temporalio.converter import DataConverter, PayloadCodec
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.backends.temporal import TemporalBackend
-from durably.core import Agent, History, Tool, tool
+from durably.backends.temporal import TemporalBackend, commands
+from durably.core import Agent, Context, History, InvokeError, Tool, function, tool
 from durably.core.backend import Backend
 from durably.core.ids import new_id
 from durably.core.replay import RecordedSteps
@@ -121,6 +123,77 @@ async def test_a_very_long_run_goes_on_in_a_fresh_history(open_temporal: OpenTem
         first = await backend.client.get_workflow_handle(run.id).describe()
         assert first.raw_description.workflow_execution_info.first_run_id != first.run_id
         assert first.history_length < 250
+
+
+async def test_a_thousand_turns_of_4_kilobytes_end(open_temporal: OpenTemporal) -> None:
+    agent = long_agent(turns=1_000, size=4_000)
+    async with open_temporal(agent, continue_after=4_000) as backend:
+        run = await backend.start(agent, "Look around.")
+        result = await run.result()
+        assert (result.iterations, len(result.messages)) == (1_001, 2_002)
+        sizes = await histories(backend.client, run.id)
+    grown = [size for size, *_ in sizes]
+    assert len(grown) == 4, "three fresh histories on the way"
+    assert max(grown) < 4.5e6, "a fresh one does not begin with all that the old one held"
+    assert all(length < 4_000 + 200 for _, length in sizes)
+
+
+async def histories(client: Client, run_id: str) -> list[tuple[int, int]]:
+    """Bytes and events of each history of a run, oldest first."""
+    last = await client.get_workflow_handle(run_id).describe()
+    found = []
+    history: str | None = last.raw_description.workflow_execution_info.first_run_id
+    while history:
+        handle = client.get_workflow_handle(run_id, run_id=history)
+        info = (await handle.describe()).raw_description.workflow_execution_info
+        found.append((info.history_size_bytes, info.history_length))
+        event = [each async for each in handle.fetch_history_events()][-1]
+        history = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+    return found
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\""}', "文字", "\n\t\\"])
+async def test_the_largest_values_reach_a_fresh_history(open_temporal: OpenTemporal, text: str) -> None:
+    @function("large")
+    async def large(ctx: Context[None]) -> list[int]:
+        values = [await ctx.step.run("fill", fill, text, 1_700_000) for _ in range(3)]
+        for _ in range(20):
+            await ctx.step.run("think", fill, "x", 3)
+        return [len(json.dumps(value, ensure_ascii=False).encode()) for value in values]
+
+    async with open_temporal(large, continue_after=100) as backend:
+        run = await backend.start(large)
+        assert min(await run.result()) > 1_690_000
+        assert len(await histories(backend.client, run.id)) > 1
+
+
+async def test_a_run_that_outgrows_temporal_fails_with_a_name(
+    open_temporal: OpenTemporal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "ROOM", commands.ROOM // 10)  # the same, with a tenth of the bytes
+    monkeypatch.setattr(commands, "FULL", commands.FULL // 10)
+
+    @function("hoard", retries=0)
+    async def hoard(ctx: Context[None]) -> None:
+        for _ in range(40):
+            await ctx.step.run("noise", noise, 130_000)
+
+    async with open_temporal(hoard) as backend:
+        run = await backend.start(hoard)
+        with pytest.raises(InvokeError, match=r"step 'noise:.*the limit is 4,500,000") as caught:
+            await run.result()
+        assert caught.value.error_type == "PayloadTooLargeError"
+        assert len(await histories(backend.client, run.id)) > 1
+
+
+async def noise(size: int) -> str:
+    """What cannot be compressed."""
+    return b64encode(os.urandom(size)).decode()
+
+
+async def fill(text: str, size: int) -> str:
+    """As much of a text as makes so many bytes of JSON."""
+    return text * (size // len(json.dumps(text, ensure_ascii=False)[1:-1].encode()))
 
 
 class Scrambled(PayloadCodec):

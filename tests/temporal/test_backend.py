@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -191,3 +192,17 @@ _DIGGING = asyncio.Event()
 async def dig() -> None:
     _DIGGING.set()
     await asyncio.sleep(20)
+
+
+async def test_a_body_that_outlives_its_heartbeats_runs_once(open_temporal: OpenTemporal) -> None:
+    @function("slow")
+    async def slow(ctx: Context[None]) -> int:
+        return await ctx.step.run("doze", doze)
+
+    async with open_temporal(slow, heartbeat=timedelta(seconds=1)) as backend:
+        assert await backend.invoke(slow) == 1
+
+
+async def doze() -> int:
+    await asyncio.sleep(2.5)
+    return current_step().attempt

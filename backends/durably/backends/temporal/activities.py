@@ -53,7 +53,7 @@ class StepActivities:
         call = Call.from_raw(args[0])
         info = activity.info()
         failures = _failures(info, call)
-        beats = asyncio.create_task(_beat(info, failures))
+        beats = _Heartbeat(info, failures)
         try:
             return await self._attempt(await self._body(call, args[1:], info), call, info, failures)
         except asyncio.CancelledError:
@@ -68,7 +68,7 @@ class StepActivities:
             self._host.crash.check()
             raise ApplicationError(repr(signal), type=type(signal).__name__) from signal
         finally:
-            beats.cancel()
+            beats.stop()
 
     async def _attempt(self, body: Body, call: Call, info: activity.Info, failures: int) -> RawValue:
         host = self._host
@@ -150,10 +150,29 @@ def _soon(delay: float) -> timedelta:
     return timedelta(seconds=max(SOON, delay))
 
 
-async def _beat(info: activity.Info, failures: int) -> None:
-    """Tell Temporal that this worker is alive, so that it notices soon when it is not."""
-    if info.heartbeat_timeout is None or info.is_local:
-        return
-    while True:
-        await asyncio.sleep(info.heartbeat_timeout.total_seconds() / 4)
-        activity.heartbeat(failures)
+class _Heartbeat:
+    """Tells Temporal that this worker is alive, so that it notices soon when it is not.
+
+    Args:
+        info: The activity, which is the current one.
+        failures: How many attempts have failed.
+    """
+
+    def __init__(self, info: activity.Info, failures: int) -> None:
+        self._failures = failures
+        self._timer: asyncio.TimerHandle | None = None
+        if info.heartbeat_timeout is not None and not info.is_local:
+            self._interval = info.heartbeat_timeout.total_seconds() / 4
+            self._wait()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._beat)
+
+    def _beat(self) -> None:
+        activity.heartbeat(self._failures)
+        self._wait()
+
+    def stop(self) -> None:
+        """The attempt is over."""
+        if self._timer is not None:
+            self._timer.cancel()

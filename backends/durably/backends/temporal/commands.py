@@ -21,7 +21,14 @@ from durably.backends.temporal.bodies import encode_argument, parameter_types
 from durably.backends.temporal.host import Host
 from durably.backends.temporal.outcome import application_error
 from durably.backends.temporal.payloads import INPUT, PAUSE, REFERENCE, Call, note, raw, text_of
-from durably.core import Function, NonDeterminismError, StepRecord, Transcript, UnsupportedFeatureError
+from durably.core import (
+    Function,
+    NonDeterminismError,
+    PayloadTooLargeError,
+    StepRecord,
+    Transcript,
+    UnsupportedFeatureError,
+)
 from durably.core.body import Body
 from durably.core.errors import CancelSignal, Signal, error_from_json, error_to_json
 from durably.core.history import Kind, RecordStatus
@@ -43,6 +50,12 @@ PIECE = 500_000
 
 PAUSE_EVERY = 200
 """So many records are replayed at once: Temporal takes a workflow that computes for 2 seconds for stuck."""
+
+ROOM = 20_000_000
+"""A history that has grown by so many bytes is left for a fresh one, which begins with the packed records."""
+
+FULL = 45_000_000
+"""No step begins in a history of so many bytes: Temporal ends a run without a word to it at 50 MB."""
 
 NO_LIMIT = timedelta(days=3650)
 """Temporal wants a limit; ours is kept by the body, and a dead worker is noticed by its missing heartbeats."""
@@ -89,7 +102,7 @@ class CommandSteps(KeyedSteps):
         self._registering = 0
         self._replayed = 0
         self._pauses = 0
-        self._length: int | None = None
+        self._begun: tuple[int, int] | None = None
 
     @property
     def replaying(self) -> bool:
@@ -206,16 +219,21 @@ class CommandSteps(KeyedSteps):
         self._check()
         if scope.prefix and not registers:
             await self._let_others_register()
-        elif not scope.prefix and self._grown() >= self._host.continue_after:
+        elif not scope.prefix and self._is_long():
             self._leave()
+        size = workflow.info().get_current_history_size()
+        if size >= FULL:
+            self._broken = PayloadTooLargeError(step=key, size=size, limit=FULL)
+            raise self._broken
         return None
 
-    def _grown(self) -> int:
-        """How many events this history has got since the code was done with its records."""
-        length = workflow.info().get_current_history_length()
-        if self._length is None:
-            self._length = length if self._replayed else 0
-        return length - self._length
+    def _is_long(self) -> bool:
+        """Whether this history has grown so much, since the code was done with its records, that a fresh one is due."""
+        info = workflow.info()
+        length, size = info.get_current_history_length(), info.get_current_history_size()
+        if self._begun is None:
+            self._begun = (length, size) if self._replayed else (0, 0)
+        return length - self._begun[0] >= self._host.continue_after or size - self._begun[1] >= ROOM
 
     async def _let_others_register(self) -> None:
         # Whoever will answer a wait may be told by another branch, so a wait is known to its hub before any other

@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.temporal.events import DELIVER
 from durably.backends.temporal.outcome import ended_with, how_it_failed
-from durably.backends.temporal.payloads import INPUT, RECALL, RETRY, SEND, STATUS, WAIT, Call, note, text_of
+from durably.backends.temporal.payloads import INPUT, RECALL, RETRY, SEND, STATUS, WAIT, Call, note, text_of, unpack
 from durably.core import Event, RunNotFoundError, StepRecord
 from durably.core.backend import RunStatus, RunView, invoke_error
 from durably.core.errors import error_to_json
@@ -25,10 +25,7 @@ from durably.core.history import Kind, RecordStatus
 from durably.core.replay import MAYBE_EVENT
 from durably.core.verdicts import interrupted, invoke_timeout
 
-__all__ = ["read_records", "recall"]
-
-PIECE = 1_500_000
-"""A run's earlier records are taken over in pieces of this many characters."""
+__all__ = ["read_records"]
 
 _KINDS: dict[str, Kind] = {SEND: "send_event", WAIT: "wait_for_event"}
 
@@ -53,20 +50,6 @@ async def read_records(client: Client, run_id: str, history: str | None = None) 
             raise RunNotFoundError(run_id) from None
         raise
     return reader.records
-
-
-async def recall(client: Client, run_id: str, history: str, place: int) -> tuple[list[str], bool]:
-    """A piece of a run's earlier records as JSON lines, from one place on, and whether there are more."""
-    records = [record for record in await read_records(client, run_id, history) if record.key and record.final]
-    lines: list[str] = []
-    room = PIECE
-    for record in records[place:]:
-        line = record.to_json()
-        room -= len(line)
-        if lines and room < 0:
-            return lines, True
-        lines.append(line)
-    return lines, False
 
 
 class _Reader:
@@ -146,8 +129,8 @@ class _Reader:
             return
         [value] = await self._decode(said.result.payloads)
         if call.body == RECALL:
-            for line in json.loads(text_of(value))[0]:
-                self._append(StepRecord.from_json(line))
+            for record in unpack(json.loads(text_of(value))[0]):
+                self._append(record)
         elif not begun.key.startswith("durably:"):
             attempt = self._attempts.get(said.scheduled_event_id, 1)
             self._settle(begun, at, attempt=attempt, output=text_of(value))

@@ -8,10 +8,10 @@ from typing import Any
 from temporalio.client import Client
 
 from durably.backends.temporal.events import Post
-from durably.backends.temporal.history import recall
-from durably.backends.temporal.payloads import CLAIM, PAUSE, RECALL, SEND, WAIT
+from durably.backends.temporal.history import read_records
+from durably.backends.temporal.payloads import CLAIM, PAUSE, RECALL, SEND, WAIT, pack
 from durably.backends.temporal.singleton import Slots
-from durably.core import Event
+from durably.core import Event, StepRecord
 
 __all__ = ["SystemBodies"]
 
@@ -28,6 +28,7 @@ class SystemBodies:
     def __init__(self, post: Post, slots: Slots, client: Client) -> None:
         self._post = post
         self._client = client
+        self._recalled: tuple[str, list[StepRecord]] = ("", [])
         self._bodies: dict[str, Callable[..., Any]] = {
             SEND: self._send,
             WAIT: self._wait,
@@ -46,8 +47,16 @@ class SystemBodies:
     async def _wait(self, name: str, run_id: str, key: str, match: dict[str, Any]) -> None:
         await self._post.tell(name, "wait", {"run": run_id, "key": key, "match": match})
 
-    async def _recall(self, run_id: str, history: str, place: int) -> tuple[list[str], bool]:
-        return await recall(self._client, run_id, history, place)
+    async def _recall(self, run_id: str, history: str, place: int) -> tuple[str, bool]:
+        """A piece of what a run came to in an earlier history, from one place on, and whether there are more."""
+        known, records = self._recalled
+        if known != history:
+            read = await read_records(self._client, run_id, history)
+            records = [record for record in read if record.key and record.final]
+        packed, count = pack(records[place:])
+        more = place + count < len(records)
+        self._recalled = (history, records) if more else ("", [])
+        return packed, more
 
 
 async def _nothing() -> None:

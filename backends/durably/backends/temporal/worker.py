@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
+from temporalio.converter import DataConverter, WorkflowSerializationContext
 from temporalio.worker import Interceptor, Worker, WorkflowInterceptorClassInput
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import NondeterminismError
@@ -60,7 +61,11 @@ def make_worker(
         "workflow_failure_exception_types": [NondeterminismError] if fail_on_code_change else [],
         "no_remote_activities": role == "workflows",
         **options,
-        "workflow_runner": MortalRunner(options.get("workflow_runner", SANDBOX), host.crash),
+        "workflow_runner": MortalRunner(
+            options.get("workflow_runner", SANDBOX),
+            host.crash,
+            contexts=_minds_contexts(host.client.data_converter),
+        ),
         "interceptors": [*options.get("interceptors", ()), _Introduction(host)],
     }
     return Worker(
@@ -70,3 +75,9 @@ def make_worker(
         activities=activities,
         **given,
     )
+
+
+def _minds_contexts(converter: DataConverter) -> bool:
+    """Whether a converter does something else for one step's payloads than for another's."""
+    anything = WorkflowSerializationContext(namespace="", workflow_id="")
+    return converter.with_context(anything) is not converter or converter.external_storage is not None

@@ -14,7 +14,7 @@ from temporalio.workflow import ParentClosePolicy
 
 from durably.backends.temporal.events import DELIVER, HUB
 from durably.backends.temporal.host import ARGUMENT, HOST, Host
-from durably.backends.temporal.payloads import CLAIM, RECALL, RETRY, STATUS, SUMMARY, failure, raw, text_of
+from durably.backends.temporal.payloads import CLAIM, RECALL, RETRY, STATUS, SUMMARY, failure, raw, text_of, unpack
 from durably.backends.temporal.singleton import GRANT, slot_of
 from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Context, Event, Function, StepRecord
@@ -183,8 +183,8 @@ class Attempts:
         while more:
             place = len(self._records)
             found = await self.steps.system(f"durably:recall:{place}", RECALL, self._run_id, history, place)
-            lines, more = json.loads(text_of(found))
-            self._records.extend(StepRecord.from_json(line) for line in lines)
+            packed, more = json.loads(text_of(found))
+            self._records.extend(unpack(packed))
         if self._slot is not None:
             self._grants.append(True)
 

@@ -57,6 +57,7 @@ FINAL = {
     "401": Fault.answer(401),
     "403": Fault.answer(403),
     "404": Fault.answer(404),
+    "400-garbage": Fault.garbage(400),
     "too-long": Fault.too_long(),
 }
 
@@ -85,10 +86,12 @@ async def test_retriable(case: Case, fault: Fault, streamed: bool) -> None:
     assert error.retry_after == (7.0 if fault.status == 429 else None)
     if fault.kind == "status":
         assert error.request_id
-        litellm_says = {529: 500} if case is LITELLM_ANTHROPIC else {}
-        assert error.status == litellm_says.get(fault.status, fault.status)
-    if fault.kind == "error_event" and streamed:
+        assert error.status == fault.status
+    elif fault.kind == "error_event":
+        assert error.status == (200 if streamed else 500)
         assert error.request_id
+    else:
+        assert error.status is None, "there was no answer, or not all of it"
 
 
 @faults(FINAL)
@@ -98,6 +101,55 @@ async def test_final(case: Case, fault: Fault, streamed: bool) -> None:
     assert error.request_id
     assert isinstance(error, ContextWindowExceededError) is (fault.kind == "too_long")
     assert error.status == (400 if fault.kind == "too_long" else fault.status)
+
+
+TOO_LONG = (
+    "prompt is too long: 208310 tokens > 200000 maximum",
+    "input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000, decrease input length",
+    "This model's maximum context length is 65536 tokens. However, you requested 87731 tokens.",
+    "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+)
+
+
+@pytest.mark.parametrize("message", TOO_LONG)
+async def test_a_conversation_that_is_too_long_is_known_by_the_providers_sentence(case: Case, message: str) -> None:
+    assert isinstance(await failure(case, Fault.answer(400, message=message), False), ContextWindowExceededError)
+    code = "exceed_context_size_error"  # as llama.cpp has it
+    if case is not LITELLM_ANTHROPIC:  # from whose errors litellm drops the code
+        assert isinstance(await failure(case, Fault.answer(400, code=code), False), ContextWindowExceededError)
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+async def test_the_sentence_never_decides_whether_to_retry(case: Case, status: int) -> None:
+    for message in TOO_LONG:
+        error = await failure(case, Fault.answer(status, message=message), False)
+        assert error.retriable is (status != 401)
+        assert type(error) is ModelError
+
+
+async def test_other_words_about_length_are_not_that_sentence(case: Case) -> None:
+    for message in ("tools.0: the prompt is too long", "max_tokens: 9000 > 8192, the maximum", "too many tokens: 400"):
+        error = await failure(case, Fault.answer(400, message=message), False)
+        assert not error.retriable
+        if not case.id.startswith("litellm"):  # which looks for fewer words
+            assert type(error) is ModelError
+
+
+FINAL_CODES = ("invalid_request_error", "insufficient_quota", "invalid_prompt")
+
+
+@pytest.mark.parametrize("code", FINAL_CODES)
+async def test_an_error_in_a_stream_may_be_final(case: Case, code: str) -> None:
+    error = await failure(case, Fault.error_event(code=code), True)
+    # litellm lets go of the code of Claude's, so it looks like one that passes; the attempts are bounded all the same.
+    assert error.retriable is (case is LITELLM_ANTHROPIC)
+    assert error.status == 200
+
+
+async def test_a_quota_that_is_used_up_does_not_come_back(case: Case, streamed: bool) -> None:
+    error = await failure(case, Fault.answer(429, code="insufficient_quota"), streamed)
+    assert error.retriable is (case is LITELLM_ANTHROPIC)  # as above; Anthropic itself says it with status 402
+    assert error.status == 429
 
 
 async def test_read_timeout(case: Case, streamed: bool) -> None:

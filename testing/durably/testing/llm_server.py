@@ -85,9 +85,9 @@ class Fault:
         return cls(kind="error_event", after=after, code=code)
 
     @classmethod
-    def garbage(cls) -> Fault:
-        """Status 200 and a body that is no JSON, as some proxies give it."""
-        return cls(kind="garbage")
+    def garbage(cls, status: int = 200) -> Fault:
+        """A body that is no JSON, as some proxies give it."""
+        return cls(kind="garbage", status=status)
 
 
 class LLMServer:
@@ -230,7 +230,7 @@ def _break(
         writer.transport.abort()
         return False
     if fault.kind == "garbage" or (fault.kind == "end" and frames is None):
-        write_json(writer, 200, "<html>a proxy</html>" if fault.kind == "garbage" else "", headers)
+        write_json(writer, fault.status, "<html>a proxy</html>" if fault.kind == "garbage" else "", headers)
         return True
     if fault.kind == "too_long":
         write_json(writer, 400, json.dumps(wire.too_long(request_id)), headers)

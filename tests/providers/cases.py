@@ -18,9 +18,9 @@ from durably.providers.anthropic import AnthropicModel
 from durably.providers.litellm import LiteLLMModel
 from durably.providers.openai import OpenAIModel
 from durably.testing.llm_server import LLMServer
+from tests.providers.subjects import ENV
 
 KEY = "sk-test-0123456789"
-ENV = "DURABLY_TEST_KEY"
 CLIENT = "client"
 
 WEATHER = ToolSpec(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.providers.cases import CASES, ENV, KEY, Case, close_litellm
+from tests.providers.cases import CASES, KEY, Case, close_litellm
+from tests.providers.subjects import ENV
 
 
 @pytest.fixture(autouse=True, scope="session")

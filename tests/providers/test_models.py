@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib
 import json
 import sys
 from collections.abc import AsyncIterator
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel, Field, SecretStr
 
 from durably.backends import MemoryBackend
@@ -43,6 +47,7 @@ from durably.testing import ScriptedModel, call
 from durably.testing.llm_server import Fault, LLMServer
 from durably.testing.wire.strict import check_strict
 from tests.providers.cases import ANTHROPIC, CASES, RESPONSES, Case, ask, question
+from tests.test_layout import imports
 
 SECRET = "sk-secret-of-the-test-0123456789"
 
@@ -70,6 +75,35 @@ def test_a_missing_extra_is_named(module: str, sdk: str, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, sdk, None)  # this is how Python marks what is not there
     with pytest.raises(ImportError, match=rf"pip install 'durably\[{module}\]'"):
         importlib.import_module(f"durably.providers.{module}")
+
+
+@pytest.mark.parametrize("module", ["anthropic", "openai", "litellm"])
+def test_an_extra_brings_all_that_its_module_imports(module: str) -> None:
+    known = installed_by(f"durably[{module}]")
+    source = Path(importlib.import_module(f"durably.providers.{module}").__file__ or "").read_text()
+    imported = {name.split(".")[0] for name in imports(ast.parse(source))} - {"durably", *sys.stdlib_module_names}
+    names = packages_distributions()
+    missing = {each for each in imported if not known & {canonicalize_name(name) for name in names[each]}}
+    assert not missing
+
+
+def installed_by(wanted: str) -> set[str]:
+    """The distributions that come with a requirement, in their canonical names."""
+    found: set[str] = set()
+    queue = [Requirement(wanted)]
+    seen: set[str] = set()
+    while queue:
+        asked = queue.pop()
+        if str(asked) in seen:
+            continue
+        seen.add(str(asked))
+        found.add(canonicalize_name(asked.name))
+        for line in requires(asked.name) or ():
+            requirement = Requirement(line)
+            extras = ["", *asked.extras]
+            if requirement.marker is None or any(requirement.marker.evaluate({"extra": each}) for each in extras):
+                queue.append(requirement)
+    return found
 
 
 @pytest.mark.asyncio

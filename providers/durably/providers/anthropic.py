@@ -132,8 +132,6 @@ def _failing(failures: Failures) -> Iterator[None]:
 
 
 def _answered(error: anthropic.APIStatusError, failures: Failures) -> ModelError:
-    # The one failure without a type or code of its own: the text is all the API gives.
-    too_long = error.type == "invalid_request_error" and (error.api_message or "").startswith("prompt is too long")
     failures.headers = error.response.headers
     message = error.api_message or error.message
-    return failures.answered(error.status_code, message, code=error.error_code or error.type, too_long=too_long)
+    return failures.answered(error.status_code, message, code=error.error_code or error.type)

@@ -22,6 +22,7 @@ class StreamedAnswer:
         self._message: dict[str, Any] = {}
         self._choice: dict[str, Any] = {"message": self._message, "finish_reason": None}
         self._places: dict[Any, int] = {}
+        self._block: Any = None
         self.data: dict[str, Any] = {"choices": [self._choice]}
 
     @property
@@ -49,6 +50,8 @@ class StreamedAnswer:
             if delta.get(key):
                 self._message[key] = self._message.get(key, "") + delta[key]
                 yield Delta(kind="text", text=delta[key], index=self._place(key))
+        if delta.get("provider_specific_fields"):
+            self._message.setdefault("provider_specific_fields", {}).update(delta["provider_specific_fields"])
         if delta.get("annotations"):
             self._message["annotations"] = [*self._message.get("annotations", ()), *delta["annotations"]]
         for piece in delta.get("tool_calls") or ():
@@ -60,11 +63,13 @@ class StreamedAnswer:
         return self._places.setdefault(what, len(self._places))
 
     def _think(self, block: Mapping[str, Any]) -> None:
-        # Pieces of one block come one after another; a signature ends it.
+        # Pieces of one block come one after another, with the block's number where litellm knows it.
         blocks = self._message.setdefault("thinking_blocks", [])
-        last = blocks[-1] if blocks else None
-        if last is None or block.get("type") != "thinking" or last.get("type") != "thinking" or last.get("signature"):
-            blocks.append({key: value for key, value in block.items() if value is not None})
+        last = blocks[-1] if blocks else {}
+        before, self._block = self._block, block.get("index")
+        goes_on = block.get("type") == last.get("type") == "thinking" and not last.get("signature")
+        if not goes_on or self._block != before:
+            blocks.append({key: value for key, value in block.items() if key != "index" and value is not None})
         else:
             last["thinking"] = (last.get("thinking") or "") + (block.get("thinking") or "")
             if block.get("signature"):

@@ -36,7 +36,16 @@ FINAL_IN_STREAM = USED_UP | {
 }
 """Inside a stream, whose status is 200, there is no other sign."""
 
-TOO_LONG = frozenset({"context_length_exceeded", "model_context_window_exceeded"})
+# A conversation that the model cannot read. Neither sign decides whether to retry, which a 400 never is: they choose
+# between two errors that both are final.
+TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "model_context_window_exceeded"})
+TOO_LONG_SENTENCES = (
+    re.compile(r"prompt is too long: \d+ tokens > \d+ maximum"),  # Anthropic
+    re.compile(r"input length and `?max_tokens`? exceed context limit: \d+ \+ \d+ > \d+"),  # Anthropic
+    re.compile(r"maximum context length is \d+ tokens"),  # DeepSeek, OpenRouter, vLLM
+    re.compile(r"maximum prompt length is \d+ but the request contains \d+ tokens"),  # xAI
+)
+"""What those say, with status 400, who have no code for it."""
 
 
 class Failures:
@@ -72,8 +81,10 @@ class Failures:
             status: The HTTP status; 200 for an error inside a stream.
             message: What the provider said.
             code: The provider's own name of the error.
-            too_long: Whether the conversation is longer than the model can read.
+            too_long: Whether an SDK has found already that the conversation is longer than the model can read.
         """
+        if status == 400 and any(sentence.search(message) for sentence in TOO_LONG_SENTENCES):
+            too_long = True
         if too_long or code in TOO_LONG:
             return self._error(message, status, retriable=False, cls=ContextWindowExceededError)
         retriable = status in RETRIABLE or status >= 500 or status < 400

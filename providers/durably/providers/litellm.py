@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
@@ -11,7 +13,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from durably.core import Delta, ModelRequest, ModelResponse, Usage
+from durably.core import Delta, ModelError, ModelRequest, ModelResponse, Usage
 from durably.providers import chat
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.failures import Failures
@@ -24,6 +26,7 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
 
 try:
+    import httpx
     import litellm
     import openai
 except ImportError as error:
@@ -37,6 +40,9 @@ PROVIDER = "litellm"
 litellm.suppress_debug_info = True
 
 _KEY_NAME = re.compile(r".*_(API_KEY|TOKEN|SECRET|ACCESS_KEY)")
+
+_LOST = (httpx.TransportError, json.JSONDecodeError, StopAsyncIteration)
+"""What litellm's errors are made from where no answer came, or not all of it."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,18 @@ class LiteLLMModel:
             arguments = {"stream_options": {"include_usage": True}, **self._arguments(request, key, origin)}
             chunks: Any = await litellm.acompletion(**arguments, stream=True)
             failures.headers = _headers(chunks)
+            refused: list[str] = []
+            if chunks.completion_stream is not None:
+                chunks.completion_stream = _overheard(chunks.completion_stream, refused)
             async for chunk in chunks:
                 for delta in whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)):
                     yield delta
             # litellm ends every stream with a reason to finish, one it made up where the provider gave none.
             if chunks.received_finish_reason is None:
                 raise failures.cut()
+            if not whole.data["choices"][0]["message"].get("refusal"):
+                for delta in whole.take({"choices": [{"delta": {"refusal": "".join(refused)}}]}):
+                    yield delta
             response = self._finish(whole.data, request, origin, failures)
         yield response
 
@@ -129,14 +141,18 @@ class LiteLLMModel:
         return {**body, **quiet, "timeout": self.timeout, "api_key": key, "base_url": self.base_url}
 
     def _finish(self, data: dict[str, Any], request: ModelRequest, origin: str, failures: Failures) -> ModelResponse:
-        for choice in data.get("choices") or ():
-            message = choice.get("message") or {}
-            refusal = (message.get("provider_specific_fields") or {}).get("refusal")
-            if refusal:
-                message["refusal"] = refusal
         response = chat.answer(data, request, origin=origin)
         request_id = failures.headers.get("request-id") or failures.headers.get("x-request-id")
-        return response.model_copy(update={"cost": self._price(response.usage), "request_id": request_id})
+        known: dict[str, Any] = {"cost": self._price(response.usage), "request_id": request_id}
+        own = data["choices"][0]["message"].get("provider_specific_fields") or {}
+        if own.get("stop_reason") == "pause_turn":  # which litellm reads as "length"
+            if own.get("server_tool_calls"):
+                raise failures.unusable(
+                    "the turn was paused in a tool of the provider's own, and litellm does not give back what it takes "
+                    "to go on: use durably.providers.anthropic for such tools"
+                )
+            known["stop_reason"] = "pause"
+        return response.model_copy(update=known)
 
     def _price(self, usage: Usage) -> float | None:
         try:
@@ -166,16 +182,51 @@ def _headers(made: Any) -> Mapping[str, str]:
     return {name.removeprefix("llm_provider-"): str(value) for name, value in given.items()}
 
 
+async def _overheard(chunks: AsyncIterator[Any], refused: list[str]) -> AsyncIterator[Any]:
+    """The provider's chunks on their way to litellm, which drops from a stream what OpenAI's models refuse with."""
+    async for chunk in chunks:
+        for choice in getattr(chunk, "choices", None) or ():
+            refusal = getattr(getattr(choice, "delta", None), "refusal", None)
+            if isinstance(refusal, str):
+                refused.append(refusal)
+        yield chunk
+
+
 @contextmanager
 def _failing(failures: Failures) -> Iterator[None]:
+    outer = sys.exception()
     try:
         yield
     except openai.OpenAIError as error:  # litellm's errors are all made from these
-        failures.headers = getattr(error, "litellm_response_headers", None) or failures.headers
-        status = getattr(error, "status_code", None)
-        if status is None:
-            raise failures.unanswered(error) from None
-        too_long = isinstance(error, litellm.exceptions.ContextWindowExceededError)
-        raise failures.answered(status, str(error), too_long=too_long) from None
+        raise _answered(error, list(_layers(error, outer)), failures) from None
     except ValueError as error:  # no answer in the response
         raise failures.unanswered(error) from None
+
+
+def _layers(error: BaseException, outer: BaseException | None) -> Iterator[BaseException]:
+    """An error of litellm's, then what it was made from, and so on; not what was being handled before the call."""
+    at: BaseException | None = error
+    while at is not None and at is not outer:
+        yield at
+        at = getattr(at, "original_exception", None) or at.__context__
+
+
+def _answered(error: openai.OpenAIError, layers: list[BaseException], failures: Failures) -> ModelError:
+    # litellm gives a status to everything, and to some answers another one than they had. The first cause knows.
+    status = getattr(error, "status_code", None)
+    answered = next((layer.response for layer in layers if isinstance(layer, httpx.HTTPStatusError)), None)
+    lost = next((layer for layer in layers if isinstance(layer, _LOST)), None)
+    if answered is not None:
+        status, failures.headers = answered.status_code, answered.headers
+    elif status is None or (lost is not None and (status == 408 or status >= 500)):
+        return failures.cut() if isinstance(lost, StopAsyncIteration) else failures.unanswered(lost or error)
+    elif isinstance(error, litellm.exceptions.MidStreamFallbackError):
+        status = 200  # an error event
+    else:
+        failures.headers = getattr(error, "litellm_response_headers", None) or failures.headers
+    bodies = [body for layer in layers if isinstance(body := getattr(layer, "body", None), Mapping)]
+    codes = [body.get(key) for body in bodies for key in ("code", "type")]
+    code = next((each for each in codes if isinstance(each, str)), None)
+    # litellm finds it in the words of any failure, one of the server's own too; a request is at fault only with these.
+    too_long = isinstance(error, litellm.exceptions.ContextWindowExceededError) and status in (400, 413, 422)
+    return failures.answered(status, str(error), code=code, too_long=too_long)

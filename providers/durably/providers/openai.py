@@ -18,7 +18,7 @@ from durably.providers.options import sdk_arguments
 from durably.providers.prices import price
 
 try:
-    import httpx
+    import httpx2
     import openai
 except ImportError as error:
     raise ImportError("OpenAIModel needs the package openai: pip install 'durably[openai]'") from error
@@ -178,7 +178,7 @@ def _failing(failures: Failures) -> Iterator[None]:
         yield
     except openai.APIStatusError as error:
         raise _answered(error, failures) from None
-    except (openai.APIConnectionError, httpx.TransportError, openai.APIResponseValidationError) as error:
+    except (openai.APIConnectionError, httpx2.TransportError, openai.APIResponseValidationError) as error:
         raise failures.unanswered(error) from None
     except openai.APIError as error:  # an error event inside a stream
         raise failures.answered(200, error.message, code=error.code or error.type) from None
@@ -189,9 +189,8 @@ def _failing(failures: Failures) -> Iterator[None]:
 
 
 def _answered(error: openai.APIStatusError, failures: Failures) -> ModelError:
-    # OpenAI has a code for it; other servers that speak chat have only the text of their error.
-    too_long = error.status_code == 400 and "maximum context length" in error.message
     failures.headers = error.response.headers
     body = error.body if isinstance(error.body, Mapping) else {}
     message = str(body.get("message") or error.message)
-    return failures.answered(error.status_code, message, code=error.code or error.type, too_long=too_long)
+    code = error.code if isinstance(error.code, str) else error.type  # in others' errors it may be the status
+    return failures.answered(error.status_code, message, code=code)

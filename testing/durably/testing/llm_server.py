@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, Literal, Self
 
 from durably.core import ModelError, ModelRequest
+from durably.core.serialization import digest
 from durably.testing.scripted import Reply, ScriptedModel
 from durably.testing.wire import anthropic, chat, responses
 from durably.testing.wire.http import HTTPRequest, read_request, write_events, write_json
@@ -85,30 +86,37 @@ class Fault:
         return cls(kind="error_event", after=after, code=code)
 
     @classmethod
-    def garbage(cls) -> Fault:
-        """Status 200 and a body that is no JSON, as some proxies give it."""
-        return cls(kind="garbage")
+    def garbage(cls, status: int = 200) -> Fault:
+        """A body that is no JSON, as some proxies give it."""
+        return cls(kind="garbage", status=status)
 
 
 class LLMServer:
     """Speaks Anthropic Messages, OpenAI chat completions and OpenAI Responses, streamed and not.
 
     The reply is chosen as by :class:`~durably.testing.ScriptedModel`: by the number of assistant messages in the
-    request, so a repeated request gets the same reply. A request that the real server would refuse is refused.
+    request, so a repeated request gets the same reply, and the same request id. A request that the real server would
+    refuse is refused.
 
     Args:
         replies: The script: see :class:`~durably.testing.ScriptedModel`. A ``ModelError`` in it is answered with its
             status.
         faults: What goes wrong with the first request that comes in, with the second, and so on; ``None``: nothing.
+            Or a function that says it of each request.
 
     Attributes:
         requests: Every valid request, as the model's side reads it.
         received: Every request at all, as it came in.
     """
 
-    def __init__(self, *replies: Reply | Callable[[ModelRequest], Reply], faults: Sequence[Fault | None] = ()) -> None:
+    def __init__(
+        self,
+        *replies: Reply | Callable[[ModelRequest], Reply],
+        faults: Sequence[Fault | None] | Callable[[HTTPRequest], Fault | None] = (),
+    ) -> None:
         self._model = ScriptedModel(*replies)
-        self._faults = list(faults)
+        self._choose = faults if callable(faults) else None
+        self._faults = [] if callable(faults) else list(faults)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.received: list[HTTPRequest] = []
@@ -133,7 +141,7 @@ class LLMServer:
 
     def fail(self, *faults: Fault | None) -> None:
         """What goes wrong with the next request, with the one after it, and so on, instead of what was planned."""
-        self._faults = list(faults)
+        self._faults, self._choose = list(faults), None
 
     def assert_used_up(self) -> None:
         """Check that every reply of the script was asked for and every fault has happened.
@@ -178,7 +186,7 @@ class LLMServer:
     async def _serve(self, request: HTTPRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether the connection lives on."""
         self.received.append(request)
-        fault = self._faults.pop(0) if self._faults else None
+        fault = self._choose(request) if self._choose else self._faults.pop(0) if self._faults else None
         if fault is not None and fault.kind == "reset":
             writer.transport.abort()
             return False
@@ -186,7 +194,7 @@ class LLMServer:
             await reader.read(1)  # returns when the client closes
             return False
         wire = FORMATS.get(request.path)
-        request_id = f"req_{len(self.received)}"
+        request_id = f"req_{digest(request.path.encode() + request.body)}"
         headers = {"request-id": request_id, "x-request-id": request_id}
         if wire is None or request.method != "POST":
             write_json(writer, 404, '{"error": {"message": "no such path", "type": "not_found_error"}}', headers)
@@ -230,7 +238,7 @@ def _break(
         writer.transport.abort()
         return False
     if fault.kind == "garbage" or (fault.kind == "end" and frames is None):
-        write_json(writer, 200, "<html>a proxy</html>" if fault.kind == "garbage" else "", headers)
+        write_json(writer, fault.status, "<html>a proxy</html>" if fault.kind == "garbage" else "", headers)
         return True
     if fault.kind == "too_long":
         write_json(writer, 400, json.dumps(wire.too_long(request_id)), headers)

@@ -105,12 +105,17 @@ def import_seconds(statement: str) -> float:
 
 
 class Report:
-    """The table, and whether every limit was kept."""
+    """The table, and whether every limit was kept.
 
-    def __init__(self) -> None:
-        self.table = Table(title="durably beside a floor written by hand")
+    Args:
+        title: What stands above it.
+        floor: What ours is measured by.
+    """
+
+    def __init__(self, title: str = "durably beside a floor written by hand", floor: str = "floor") -> None:
+        self.table = Table(title=title)
         self.kept = True
-        for column in ("what", "turns", "result", "floor", "durably", "ratio", "limit"):
+        for column in ("what", "turns", "result", floor, "durably", "ratio", "limit"):
             self.table.add_column(column, justify="left" if column == "what" else "right")
 
     def add(

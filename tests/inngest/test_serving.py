@@ -42,7 +42,7 @@ def _backend(**options: Any) -> InngestBackend:
 
 
 def _call() -> dict[str, Any]:
-    event = {"name": "durably/start.served", "data": {"_durably": {"run": "r", "line": [], "value": 4}}, "id": "e"}
+    event = {"name": "durably/start.app-served", "data": {"_durably": {"run": "r", "line": [], "value": 4}}, "id": "e"}
     ctx: dict[str, Any] = {"attempt": 0, "disable_immediate_execution": False, "max_attempts": 21, "run_id": "01"}
     ctx |= {"stack": {"stack": [], "current": 0}, "use_api": False}
     return {"ctx": ctx, "event": event, "events": [event], "steps": {}, "use_api": False}

@@ -48,7 +48,7 @@ class Seen:
     Attributes:
         id: Inngest's id.
         function: The full id of its function.
-        status: Where it stands.
+        status: Where it stands. A run that has ended is shown as running until what it came to is shown as well.
         output: Its result as JSON text.
         error: What Inngest says of its failure.
         queued_at: Seconds since 1970.
@@ -64,10 +64,12 @@ class Seen:
     ended_at: float
 
     @classmethod
-    def of(cls, node: dict[str, Any]) -> Seen:
-        """Read what GraphQL gave."""
+    def of(cls, node: dict[str, Any], *, listed: bool = False) -> Seen:
+        """Read what GraphQL gave. A list never holds outputs."""
         status = _STATUSES.get(node["status"], RunStatus.RUNNING)
         output = node.get("output")
+        if output is None and status in (RunStatus.COMPLETED, RunStatus.FAILED) and not listed:
+            status = RunStatus.RUNNING  # the output follows the status by a tenth of a second or so; None is "null"
         data = json.loads(output) if status is RunStatus.FAILED and output else None
         error = data.get("error", data) if isinstance(data, dict) else None
         if isinstance(error, str):
@@ -121,7 +123,7 @@ class Api:
         """The newest runs, newest first, or those for which an expression about their event holds."""
         where = {"from": "2020-01-01T00:00:00Z", **({"query": query} if query else {})}
         found = await self._ask("runs", first=first, filter=where)
-        return [Seen.of(edge["node"]) for edge in found["edges"]]
+        return [Seen.of(edge["node"], listed=True) for edge in found["edges"]]
 
     async def event(self, ulid: str) -> dict[str, Any]:
         """The event that started a run."""

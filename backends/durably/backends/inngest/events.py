@@ -41,9 +41,9 @@ class Origin:
         return {"run": self.run, "line": list(self.line), **called}
 
 
-def start_name(function_id: str) -> str:
-    """The name of the event that starts a function, and nothing else."""
-    return f"durably/start.{function_id}"
+def start_name(app_id: str, function_id: str) -> str:
+    """The name of the event that starts a function of an app, and nothing else: all apps see all events."""
+    return f"durably/start.{app_id}-{function_id}"
 
 
 def to_wire(data: Any, origin: Origin | None = None) -> dict[str, Any]:

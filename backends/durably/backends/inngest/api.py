@@ -144,8 +144,13 @@ class Api:
             if span.get("outputID") and span.get("stepID"):
                 spans.setdefault(span["stepID"], span["outputID"])  # a step is listed twice, with one output
         outputs = [await self._ask("runTraceSpanOutputByID", id=output) for output in spans.values()]
-        data = [json.loads(each["data"]) for each in outputs if each.get("data")]
-        return trace.get("status") not in (None, "RUNNING", "QUEUED"), data
+        return _complete(trace), [json.loads(each["data"]) for each in outputs if each.get("data")]
+
+
+def _complete(trace: dict[str, Any]) -> bool:
+    # The whole trace may be shown as waiting for a minute; the call that ended the run is shown sooner.
+    ends = [span for span in trace.get("childrenSpans") or () if not span.get("stepID")]
+    return any(span.get("status") in ("COMPLETED", "FAILED", "CANCELLED") for span in [trace, *ends])
 
 
 def _seconds(text: str) -> float:

@@ -47,7 +47,7 @@ MAX_PAYLOAD_BYTES = 4 * 2**20 - 64 * 2**10
 """Inngest ends a run, uncatchably, whose step gives more than 4 MiB; a record adds a little to the value."""
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-_TRACE_PATIENCE = 15.0
+_TRACE_PATIENCE = 5.0
 
 
 class Recent(dict[str, Any]):

@@ -69,6 +69,7 @@ class KeptSteps(KeyedSteps):
         self._hold = hold
         self._numbers: dict[str, int] = {}
         self._executions: dict[str, int] = {}
+        self._sent: list[str] = []
         self._apart: set[str] = set()
         for record in records:
             self._count(record)
@@ -79,6 +80,8 @@ class KeptSteps(KeyedSteps):
         self._numbers[record.key] = self._numbers.get(record.key, 0) + 1
         if record.kind == "step":
             self._executions[record.key] = record.attempt
+        elif record.kind == "send_event":
+            self._sent += record.value or ()
         elif record.kind in ("sleep", "invoke", "wait_for_event"):
             self._goes_alone(record.key)
 
@@ -116,20 +119,14 @@ class KeptSteps(KeyedSteps):
             try:
                 return await question(self._request)
             except (ResponseInterrupt, SkipInterrupt) as answer:
-                scope = _scope.get() or self._root
-                if not self._may_hold(scope, answer):
-                    self._answers[scope.prefix] = answer
-                    raise
-                await self._go_on(scope, answer)
+                await self._go_on(_scope.get() or self._root, answer)
 
-    def _may_hold(self, scope: Scope, answer: BaseException) -> bool:
-        # Branches are discovered by running them to their next step and unwinding them.
+    async def _go_on(self, scope: Scope, answer: ResponseInterrupt | SkipInterrupt) -> None:
+        # Branches are discovered by running them to their next step and unwinding them: only the root can be held.
         alone = scope is self._root and not self._fanned_out and self._request.target is None
-        return alone and self._hold is not None and isinstance(answer, ResponseInterrupt)
-
-    async def _go_on(self, scope: Scope, answer: ResponseInterrupt) -> None:
-        assert self._hold is not None
         try:
+            if self._hold is None or not alone or isinstance(answer, SkipInterrupt):
+                raise answer
             self._request = await self._hold(self._request, answer)
         except BaseException:
             self._answers[scope.prefix] = answer

@@ -173,9 +173,11 @@ class InngestSteps(KeptSteps):
         number = 0
         self._goes_alone(step_id)
         while self._host.now() < due:
-            nap, until = f"{step_id}{number}", datetime.fromtimestamp(due, UTC)
-            await self.ask(lambda request, nap=nap, until=until: request.step.sleep_until(nap, until))
+            await self._nap(f"{step_id}{number}", due)
             number += 1
+
+    async def _nap(self, step_id: str, due: float) -> None:
+        await self.ask(lambda request: request.step.sleep_until(step_id, datetime.fromtimestamp(due, UTC)))
 
     async def _wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
@@ -189,7 +191,7 @@ class InngestSteps(KeptSteps):
                 await self._pass("before_start", key)
             found = await self.ask(
                 lambda request: request.step.wait_for_event(
-                    wait, event=name, if_exp=expression(match), timeout=whole(timeout) or FOREVER
+                    wait, event=name, if_exp=expression(match, self._sent), timeout=whole(timeout) or FOREVER
                 )
             )
             event = None if found is None else from_wire(found.model_dump())[0]

@@ -110,10 +110,12 @@ class EngineApi:
 
     def _run(self, given: dict[str, Any]) -> Any:
         run = self._engine.runs[given["id"]]
-        spans = [
+        spans: list[dict[str, Any]] = [
             {"name": name, "stepID": step, "stepOp": op, "outputID": _pack(run.id, step), "status": "COMPLETED"}
             for step, name, op, _ in run.trace
         ]
+        if not run.live:
+            spans.append({"name": "executor.nonstep", "status": run.status})
         trace = {"isRoot": True, "name": "Run", "status": run.status, "childrenSpans": spans}
         seen = {**self._seen(run), "trace": trace}
         if not run.live and run.id not in self._told:

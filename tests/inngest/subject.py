@@ -74,7 +74,7 @@ class ServerSubject(Subject):
     """
 
     unit = 2.0
-    patience = 150.0
+    patience = 300.0
 
     def __init__(self, address: str) -> None:
         super().__init__()
@@ -103,17 +103,26 @@ class ServerSubject(Subject):
 
 
 class _Paced(InngestBackend):
-    """Leaves a little time between events: those of one moment are taken in any order by the server."""
+    """Leaves time between events: those of one moment are taken in any order by the server."""
+
+    _before: str | None = None
 
     async def send(self, *events: Event) -> list[str]:
-        ids = await super().send(*events)
-        await asyncio.sleep(0.2)
-        return ids
+        await self._pause()
+        return await super().send(*events)
 
     async def _start(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+        await self._pause()
         view = await super()._start(function, data, run_id)
-        await asyncio.sleep(0.2)
+        self._before = view.id
         return view
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(0.1)
+        for _ in range(20):
+            if self._before is None or (await self._view(self._before)).created_at:
+                break
+            await asyncio.sleep(0.1)
 
 
 class _Line:

@@ -15,7 +15,7 @@ from tests.inngest.subject import EngineSubject, ServerSubject
 
 GAPS = Path(__file__).with_name("gaps.toml")
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(params=["engine", "replaying", "server"])

@@ -14,7 +14,7 @@ from durably.backends.inngest.sdk import Wire
 from durably.core import UnsupportedFeatureError
 from durably.core.backend import RunStatus
 
-__all__ = ["Api", "Seen"]
+__all__ = ["Api", "Output", "Seen"]
 
 _FIELDS = "id status output queuedAt endedAt function{slug}"
 _QUERIES = {
@@ -26,7 +26,7 @@ _QUERIES = {
     ),
     "trace": (
         "query($id:String!){run(runID:$id){status trace(preview:true){status childrenSpans{name stepID outputID "
-        "status}}}}"
+        "status startedAt endedAt}}}}"
     ),
     "runTrigger": "query($id:String!){runTrigger(runID:$id){payloads}}",
     "runTraceSpanOutputByID": "query($id:String!){runTraceSpanOutputByID(outputID:$id){data}}",
@@ -86,6 +86,21 @@ class Seen:
         )
 
 
+@dataclass(frozen=True)
+class Output:
+    """What a step gave.
+
+    Attributes:
+        data: The JSON data.
+        started: Seconds since 1970, by the server's clock.
+        ended: The same.
+    """
+
+    data: Any
+    started: float
+    ended: float
+
+
 class Api:
     """The questions.
 
@@ -135,16 +150,24 @@ class Api:
         """End a run."""
         await self._ask("cancelRun", id=ulid)
 
-    async def outputs(self, ulid: str) -> tuple[bool, list[Any]]:
-        """Whether the trace is complete, and what the steps of a run gave, in the order of their spans."""
+    async def outputs(self, ulid: str) -> tuple[bool, list[Output]]:
+        """Whether the trace is complete, and what the steps of a run gave, in the order of their ends."""
         found = await self._ask("trace", "run", id=ulid)
         trace = found["trace"] or {}
-        spans: dict[str, str] = {}
+        spans: dict[str, dict[str, Any]] = {}
         for span in trace.get("childrenSpans") or ():
-            if span.get("outputID") and span.get("stepID"):
-                spans.setdefault(span["stepID"], span["outputID"])  # a step is listed twice, with one output
-        outputs = [await self._ask("runTraceSpanOutputByID", id=output) for output in spans.values()]
-        return _complete(trace), [json.loads(each["data"]) for each in outputs if each.get("data")]
+            # A step is listed twice, with one output; it may be shown as ended in only one of them.
+            if span.get("outputID") and span.get("stepID") and not (spans.get(span["stepID"]) or {}).get("endedAt"):
+                spans[span["stepID"]] = span
+        outputs: list[Output] = []
+        for span in spans.values():
+            answer = await self._ask("runTraceSpanOutputByID", id=span["outputID"])
+            if answer.get("data"):
+                ended = _seconds(span["endedAt"] or span["startedAt"])
+                outputs.append(
+                    Output(json.loads(answer["data"]), _seconds(span["startedAt"] or span["endedAt"]), ended)
+                )
+        return _complete(trace), sorted(outputs, key=lambda output: output.ended)
 
 
 def _complete(trace: dict[str, Any]) -> bool:
@@ -153,5 +176,5 @@ def _complete(trace: dict[str, Any]) -> bool:
     return any(span.get("status") in ("COMPLETED", "FAILED", "CANCELLED") for span in [trace, *ends])
 
 
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
+def _seconds(text: str | None) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0

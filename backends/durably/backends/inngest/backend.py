@@ -16,7 +16,7 @@ import httpx
 import inngest
 from pydantic import SecretStr
 
-from durably.backends.inngest.api import Api, Seen
+from durably.backends.inngest.api import Api, Output, Seen
 from durably.backends.inngest.events import Origin, from_wire, seed, start_name, start_ulid, to_wire
 from durably.backends.inngest.functions import ABANDONED, make_function
 from durably.backends.inngest.held import Held
@@ -332,14 +332,17 @@ class InngestBackend(Backend):
                 at=view.created_at,
             )
         ]
-        kept = [read_memo(data, run_id, 0) for data in await self._outputs(theirs, view.status)]
-        records += sorted((record for record in kept if record is not None), key=lambda record: record.at)
+        for output in await self._outputs(theirs, view.status):
+            record = read_memo(output.data, run_id, 0)
+            if record is not None:
+                took = round(output.ended - output.started, 3)
+                records.append(record if record.at else replace(record, at=output.ended, took=took))
         last = self._last(view)
         if last is not None and not (records[-1].kind == "run" and records[-1].status == "failed"):
             records.append(last)
         return History(replace(record, seq=seq) for seq, record in enumerate(records))
 
-    async def _outputs(self, theirs: str, status: RunStatus) -> list[Any]:
+    async def _outputs(self, theirs: str, status: RunStatus) -> list[Output]:
         """What the steps gave; the server needs some seconds after the end to have all of it."""
         until = time.monotonic() + _TRACE_PATIENCE
         while True:

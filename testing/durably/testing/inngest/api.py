@@ -112,6 +112,7 @@ class EngineApi:
         run = self._engine.runs[given["id"]]
         spans: list[dict[str, Any]] = [
             {"name": name, "stepID": step, "stepOp": op, "outputID": _pack(run.id, step), "status": "COMPLETED"}
+            | dict.fromkeys(("startedAt", "endedAt"), _iso(run.settled_at[step]))
             for step, name, op, _ in run.trace
         ]
         if not run.live:

@@ -24,6 +24,7 @@ unit: $(READY)
 
 bench: .venv/.bench  ## durably beside a floor written by hand, and on Temporal beside temporalio and pydantic-ai
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.inngest
 	$(BIN)/python -m tests.benchmarks.temporal
 
 .venv/.bench: $(READY)

@@ -1,8 +1,8 @@
-"""A protocol harness for each test, and backends on it."""
+"""A protocol harness for each test, backends on it, and a real server where there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from durably.backends.inngest import InngestBackend
 from durably.core import Function
 from durably.testing.inngest import InngestEngine
+from tests.inngest.server import NO_SERVER, running_server
 
 OpenInngest = Callable[..., InngestBackend]
 
@@ -29,3 +30,17 @@ def open_inngest(engine: InngestEngine) -> OpenInngest:
         )
 
     return open_one
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    with running_server(tmp_path_factory.mktemp("inngest")) as address:
+        yield address
+
+
+@pytest.fixture
+def server(running: str | None) -> str:
+    """The address of a running dev server."""
+    if running is None:
+        pytest.skip(NO_SERVER)
+    return running

@@ -1,35 +1,52 @@
-"""Inngest as the conformance suite sees it: the engine outlives every app."""
+"""Inngest as the conformance suite sees it: the protocol harness, and a real server. Both outlive every app."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import inngest
+
 from durably.backends.inngest import InngestBackend
-from durably.core import Backend, Function
+from durably.backends.inngest.serving import App, serve_on_loopback
+from durably.core import Backend, Event, Function, FunctionRef
+from durably.core.backend import RunView
 from durably.testing.conformance import Subject
 from durably.testing.inngest import InngestEngine
 
-__all__ = ["EngineSubject"]
+__all__ = ["EngineSubject", "ServerSubject"]
 
 
 class EngineSubject(Subject):
-    """The protocol harness, and apps that come and go."""
+    """The protocol harness, and apps that come and go.
+
+    Args:
+        hold: How long the code of a run may be held between two requests.
+    """
 
     patience = 40.0
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, hold: float = 60.0) -> None:
         super().__init__()
-        self.engine = InngestEngine(**options)
+        self._hold = hold
+        self.engine = InngestEngine()
         self.client = self.engine.client()
 
     @asynccontextmanager
     async def open(self, functions: Iterable[Function[Any, Any]], **options: Any) -> AsyncIterator[Backend]:
         engine = self.engine
         backend = InngestBackend(
-            self.client, list(functions), serve=engine.serve, now=engine.now, poll=0.001, grace=0.5, **options
+            self.client,
+            list(functions),
+            serve=engine.serve,
+            now=engine.now,
+            poll=0.001,
+            grace=0.5,
+            hold=self._hold,
+            **options,
         )
         async with backend:
             yield backend
@@ -47,3 +64,90 @@ class EngineSubject(Subject):
         while not condition():
             await asyncio.sleep(0.001)
             self.engine.advance()  # a call that broke is made again after a while
+
+
+class ServerSubject(Subject):
+    """A dev server, and apps under one id that come and go.
+
+    Args:
+        address: The server's.
+    """
+
+    unit = 2.0
+    patience = 300.0
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._address = address
+        self._lines: dict[Backend, _Line] = {}
+
+    @asynccontextmanager
+    async def open(self, functions: Iterable[Function[Any, Any]], **options: Any) -> AsyncIterator[Backend]:
+        client = inngest.Inngest(
+            app_id=f"app-{self.token}",
+            api_base_url=self._address,
+            event_api_base_url=self._address,
+            is_production=False,
+        )
+        line = _Line()
+        backend = _Paced(client, list(functions), serve=line.serve, poll=0.02, grace=0.5, **options)
+        self._lines[backend] = line
+        async with backend:
+            yield backend
+
+    def now(self, backend: Backend) -> float:
+        return time.time()
+
+    async def expire(self, backend: Backend) -> None:
+        self._lines[backend].cut()
+
+
+class _Paced(InngestBackend):
+    """Leaves time between events: those of one moment are taken in any order by the server."""
+
+    _before: str | None = None
+
+    async def send(self, *events: Event) -> list[str]:
+        await self._pause()
+        return await super().send(*events)
+
+    async def _start(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+        await self._pause()
+        view = await super()._start(function, data, run_id)
+        self._before = view.id
+        return view
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(0.1)
+        for _ in range(20):
+            if self._before is None or (await self._view(self._before)).created_at:
+                break
+            await asyncio.sleep(0.1)
+
+
+class _Line:
+    """The connection to an app, which may break while the app goes on."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @asynccontextmanager
+    async def serve(self, app: App) -> AsyncIterator[str]:
+        async def wired(scope: Any, receive: Any, send: Any) -> None:
+            cut = asyncio.get_running_loop().create_future()
+            self._waiting.add(cut)
+            task = asyncio.ensure_future(app(scope, receive, send))
+            await asyncio.wait({task, cut}, return_when=asyncio.FIRST_COMPLETED)
+            self._waiting.discard(cut)
+            if not task.done():
+                raise ConnectionResetError("the connection broke")
+            task.result()
+
+        async with serve_on_loopback(wired) as address:
+            yield address
+
+    def cut(self) -> None:
+        """Break every connection that waits for an answer."""
+        for cut in self._waiting:
+            if not cut.done():
+                cut.set_result(None)

@@ -135,7 +135,7 @@ async def test_asyncio_gather_over_steps_is_refused(open_inngest: OpenInngest) -
     async with open_inngest(wrong) as backend:
         with pytest.raises(InvokeError, match=r"step\.gather"):
             await backend.invoke(wrong)
-    assert len(bodies) <= 1
+    assert not bodies
 
 
 @pytest.mark.asyncio
@@ -236,7 +236,8 @@ async def test_numbers_survive_other_json_libraries(engine: InngestEngine, open_
     async with open_inngest(numbers) as backend:
         assert await backend.invoke(numbers) == repr(values)
     (run,) = engine.runs.values()
-    assert isinstance(run.trace[0][3]["data"]["text"], str), "as text, which no other library reads as numbers"
+    (kept,) = (value for name, value in run.trace[0][3]["data"].items() if name.startswith("make/"))
+    assert isinstance(kept, str), "as text, which no other library reads as numbers"
 
 
 @pytest.mark.asyncio

@@ -1,4 +1,7 @@
-"""The contract on the protocol harness, over ASGI."""
+"""The contract on the protocol harness, over ASGI, and on a real dev server, over TCP.
+
+On the harness twice: as it is, and with every request replayed from the start.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,25 @@ from pathlib import Path
 import pytest
 
 from durably.testing.conformance import *  # noqa: F403  # brings the tests
-from durably.testing.conformance import load_gaps
-from tests.inngest.subject import EngineSubject
+from durably.testing.conformance import Subject, load_gaps
+from tests.inngest.subject import EngineSubject, ServerSubject
 
 GAPS = Path(__file__).with_name("gaps.toml")
 
+pytestmark = pytest.mark.timeout(400)
 
-@pytest.fixture
-def subject(request: pytest.FixtureRequest) -> EngineSubject:
-    subject = EngineSubject()
+
+@pytest.fixture(params=["engine", "replaying", "server"])
+def subject(request: pytest.FixtureRequest) -> Subject:
+    subject: Subject
+    match request.param:
+        case "engine":
+            subject = EngineSubject()
+        case "replaying":
+            subject = EngineSubject(hold=0)
+        case _:
+            subject = ServerSubject(request.getfixturevalue("server"))
     subject.gaps = load_gaps(GAPS)
-    if request.node.name in subject.gaps:
+    if request.node.originalname in subject.gaps:
         subject.patience = 3.0  # some of them would wait for ever
     return subject

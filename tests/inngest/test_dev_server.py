@@ -1,18 +1,10 @@
-"""The same backend on a real dev server, where there is one: `INNGEST_DEV_SERVER` names its address or its binary."""
+"""The same backend on a real dev server, where there is one."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import inngest
 import pytest
 
@@ -22,47 +14,6 @@ from durably.core.ids import new_id
 from durably.testing import ScriptedModel, call
 
 pytestmark = pytest.mark.timeout(120)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running dev server."""
-    named = os.environ.get("INNGEST_DEV_SERVER", "")
-    if named.startswith("http"):
-        yield named
-        return
-    binary = named or shutil.which("inngest") or shutil.which("inngest-cli")
-    if not binary:
-        pytest.skip("no Inngest dev server: set INNGEST_DEV_SERVER to its address or binary, or put `inngest` on PATH")
-    port, directory = _free_port(), tmp_path_factory.mktemp("inngest")
-    ports = ["--port", str(port), "--connect-gateway-port", str(_free_port())]
-    command = [binary, "dev", "--no-discovery", "--no-poll", "--retry-interval", "1", *ports]
-    with (Path(directory) / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log)
-        try:
-            _wait_until_up(f"http://127.0.0.1:{port}", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def _wait_until_up(address: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
-        try:
-            if httpx.get(f"{address}/health", timeout=1).status_code == 200:
-                return
-        except httpx.HTTPError:
-            assert process.poll() is None, "the dev server ended"
-        time.sleep(0.1)
-    raise AssertionError("the dev server did not come up")
 
 
 def _client(server: str) -> inngest.Inngest:

@@ -15,7 +15,7 @@ from durably.core.events import Event
 from durably.core.history import Kind, StepRecord
 from durably.core.keys import Branch, KeyedSteps, Scope
 from durably.core.reference import FunctionRef
-from durably.core.serialization import Codec, codec_for, encode_input
+from durably.core.serialization import Codec, codec_for, encode_input, same_input
 
 __all__ = ["EVENT_IDS", "MAYBE_EVENT", "NOTHING", "Recorded", "RecordedSteps", "invoke_input", "settle"]
 
@@ -86,7 +86,7 @@ class Recorded:
         record = self._last[key]
         if record.kind != kind:
             raise NonDeterminismError(step=key, recorded=self._describe(key), asked=f"{kind} {key!r}")
-        if record.input != input:
+        if record.input != input and not same_input(record.input, input):
             raise NonDeterminismError(
                 step=key, recorded=f"the input {record.input or 'nothing'}", asked=f"the input {input or 'nothing'}"
             )

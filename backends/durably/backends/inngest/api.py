@@ -14,7 +14,7 @@ from durably.backends.inngest.sdk import Wire
 from durably.core import UnsupportedFeatureError
 from durably.core.backend import RunStatus
 
-__all__ = ["Api", "Seen"]
+__all__ = ["Api", "Output", "Seen"]
 
 _FIELDS = "id status output queuedAt endedAt function{slug}"
 _QUERIES = {
@@ -26,7 +26,7 @@ _QUERIES = {
     ),
     "trace": (
         "query($id:String!){run(runID:$id){status trace(preview:true){status childrenSpans{name stepID outputID "
-        "status}}}}"
+        "status startedAt endedAt}}}}"
     ),
     "runTrigger": "query($id:String!){runTrigger(runID:$id){payloads}}",
     "runTraceSpanOutputByID": "query($id:String!){runTraceSpanOutputByID(outputID:$id){data}}",
@@ -48,7 +48,7 @@ class Seen:
     Attributes:
         id: Inngest's id.
         function: The full id of its function.
-        status: Where it stands.
+        status: Where it stands. A run that has ended is shown as running until what it came to is shown as well.
         output: Its result as JSON text.
         error: What Inngest says of its failure.
         queued_at: Seconds since 1970.
@@ -64,10 +64,12 @@ class Seen:
     ended_at: float
 
     @classmethod
-    def of(cls, node: dict[str, Any]) -> Seen:
-        """Read what GraphQL gave."""
+    def of(cls, node: dict[str, Any], *, listed: bool = False) -> Seen:
+        """Read what GraphQL gave. A list never holds outputs."""
         status = _STATUSES.get(node["status"], RunStatus.RUNNING)
         output = node.get("output")
+        if output is None and status in (RunStatus.COMPLETED, RunStatus.FAILED) and not listed:
+            status = RunStatus.RUNNING  # the output follows the status by a tenth of a second or so; None is "null"
         data = json.loads(output) if status is RunStatus.FAILED and output else None
         error = data.get("error", data) if isinstance(data, dict) else None
         if isinstance(error, str):
@@ -82,6 +84,21 @@ class Seen:
             # Not null while the run is live: only the status tells.
             ended_at=_seconds(node["endedAt"]) if status.final and node.get("endedAt") else 0.0,
         )
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a step gave.
+
+    Attributes:
+        data: The JSON data.
+        started: Seconds since 1970, by the server's clock.
+        ended: The same.
+    """
+
+    data: Any
+    started: float
+    ended: float
 
 
 class Api:
@@ -121,7 +138,7 @@ class Api:
         """The newest runs, newest first, or those for which an expression about their event holds."""
         where = {"from": "2020-01-01T00:00:00Z", **({"query": query} if query else {})}
         found = await self._ask("runs", first=first, filter=where)
-        return [Seen.of(edge["node"]) for edge in found["edges"]]
+        return [Seen.of(edge["node"], listed=True) for edge in found["edges"]]
 
     async def event(self, ulid: str) -> dict[str, Any]:
         """The event that started a run."""
@@ -133,18 +150,31 @@ class Api:
         """End a run."""
         await self._ask("cancelRun", id=ulid)
 
-    async def outputs(self, ulid: str) -> tuple[bool, list[Any]]:
-        """Whether the trace is complete, and what the steps of a run gave, in the order of their spans."""
+    async def outputs(self, ulid: str) -> tuple[bool, list[Output]]:
+        """Whether the trace is complete, and what the steps of a run gave, in the order of their ends."""
         found = await self._ask("trace", "run", id=ulid)
         trace = found["trace"] or {}
-        spans: dict[str, str] = {}
+        spans: dict[str, dict[str, Any]] = {}
         for span in trace.get("childrenSpans") or ():
-            if span.get("outputID") and span.get("stepID"):
-                spans.setdefault(span["stepID"], span["outputID"])  # a step is listed twice, with one output
-        outputs = [await self._ask("runTraceSpanOutputByID", id=output) for output in spans.values()]
-        data = [json.loads(each["data"]) for each in outputs if each.get("data")]
-        return trace.get("status") not in (None, "RUNNING", "QUEUED"), data
+            # A step is listed twice, with one output; it may be shown as ended in only one of them.
+            if span.get("outputID") and span.get("stepID") and not (spans.get(span["stepID"]) or {}).get("endedAt"):
+                spans[span["stepID"]] = span
+        outputs: list[Output] = []
+        for span in spans.values():
+            answer = await self._ask("runTraceSpanOutputByID", id=span["outputID"])
+            if answer.get("data"):
+                ended = _seconds(span["endedAt"] or span["startedAt"])
+                outputs.append(
+                    Output(json.loads(answer["data"]), _seconds(span["startedAt"] or span["endedAt"]), ended)
+                )
+        return _complete(trace), sorted(outputs, key=lambda output: output.ended)
 
 
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
+def _complete(trace: dict[str, Any]) -> bool:
+    # The whole trace may be shown as waiting for a minute; the call that ended the run is shown sooner.
+    ends = [span for span in trace.get("childrenSpans") or () if not span.get("stepID")]
+    return any(span.get("status") in ("COMPLETED", "FAILED", "CANCELLED") for span in [trace, *ends])
+
+
+def _seconds(text: str | None) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0

@@ -8,7 +8,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any, Self
 
@@ -16,9 +16,10 @@ import httpx
 import inngest
 from pydantic import SecretStr
 
-from durably.backends.inngest.api import Api, Seen
+from durably.backends.inngest.api import Api, Output, Seen
 from durably.backends.inngest.events import Origin, from_wire, seed, start_name, start_ulid, to_wire
 from durably.backends.inngest.functions import ABANDONED, make_function
+from durably.backends.inngest.held import Held
 from durably.backends.inngest.memos import read_memo
 from durably.backends.inngest.outcome import error_data
 from durably.backends.inngest.sdk import Wire
@@ -46,7 +47,7 @@ MAX_PAYLOAD_BYTES = 4 * 2**20 - 64 * 2**10
 """Inngest ends a run, uncatchably, whose step gives more than 4 MiB; a record adds a little to the value."""
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-_TRACE_PATIENCE = 15.0
+_TRACE_PATIENCE = 5.0
 
 
 class Recent(dict[str, Any]):
@@ -77,6 +78,8 @@ class InngestBackend(Backend):
         now: The time, in seconds since 1970.
         poll: Seconds between two looks at a run that is waited for.
         grace: Seconds that requests under way are given when the backend is closed.
+        hold: Seconds that the code of a run is held between two requests at most, so that it need not be replayed;
+            0: it is replayed for each.
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, a little less than Inngest's own limit.
@@ -105,6 +108,7 @@ class InngestBackend(Backend):
         now: Callable[[], float] = time.time,
         poll: float = 0.1,
         grace: float = 10.0,
+        hold: float = 60.0,
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
@@ -112,6 +116,7 @@ class InngestBackend(Backend):
         super().__init__(functions, resources=resources, secrets=secrets)
         self.client = client
         self.now = now
+        self.held = Held(hold)
         self.known: dict[str, tuple[list[str], list[StepRecord]]] = Recent(100)
         self.max_payload_bytes = max_payload_bytes or self.capabilities.max_payload_bytes
         self.inngest_functions = [make_function(client, each, self) for each in self.functions.values()]
@@ -144,6 +149,7 @@ class InngestBackend(Backend):
         stack, self._stack = self._stack, None
         if stack is not None:
             await self.app.drain(self._grace)
+            self.held.clear()
             await stack.aclose()
 
     async def register(self, address: str) -> None:
@@ -165,6 +171,7 @@ class InngestBackend(Backend):
         if self._crash is None:
             self._crash = signal
             self.app.cut_off()
+            self.held.clear()
 
     # -- for the code of runs
 
@@ -228,7 +235,7 @@ class InngestBackend(Backend):
         if len(text) > self.max_payload_bytes:
             raise PayloadTooLargeError(step="", size=len(text), limit=self.max_payload_bytes)
         event = inngest.Event(
-            name=start_name(function.id),
+            name=start_name(self.app_of(function.id), function.id),
             data=to_wire(json.loads(text), Origin(run_id, (run_id,))),
             id=derive_id("start", run_id, ""),
         )
@@ -243,13 +250,10 @@ class InngestBackend(Backend):
 
     async def _look(self, run_id: str) -> RunView | None:
         """A run by our id or Inngest's, or ``None``."""
-        try:
-            if (theirs := self._theirs.get(run_id)) is not None:
+        theirs = self._theirs.get(run_id) or (run_id if _ULID.fullmatch(run_id) else None)
+        if theirs is not None:
+            with suppress(LookupError):  # an event names its runs a little before they can be looked at
                 return self._view_of(await self._api.run(theirs), run_id)
-            if _ULID.fullmatch(run_id):
-                return self._view_of(await self._api.run(run_id), run_id)
-        except LookupError:
-            return None
         return await self._look_by_event(run_id) or await self._look_by_origin(run_id)
 
     async def _look_by_event(self, run_id: str) -> RunView | None:
@@ -262,7 +266,7 @@ class InngestBackend(Backend):
         if runs:
             self.met(run_id, runs[0].id)
             return self._view_of(runs[0], run_id)
-        return RunView(id=run_id, function=name.removeprefix(start_name("")), status=RunStatus.RUNNING)
+        return RunView(id=run_id, function=self._own_id(name.removeprefix("durably/start.")), status=RunStatus.RUNNING)
 
     async def _look_by_origin(self, run_id: str) -> RunView | None:
         """A child: its event is Inngest's own, but its data names the run."""
@@ -270,7 +274,7 @@ class InngestBackend(Backend):
         if not found:
             return None
         self.met(run_id, found[0].id)
-        return self._view_of(found[0], run_id)
+        return self._view_of(await self._api.run(found[0].id), run_id)
 
     async def _wait(self, run_id: str) -> RunView:
         while True:
@@ -295,13 +299,20 @@ class InngestBackend(Backend):
     def _view_of(self, seen: Seen, run_id: str) -> RunView:
         return RunView(
             id=run_id or seen.id,
-            function=seen.function.removeprefix(f"{self.client.app_id}-"),
+            function=self._own_id(seen.function),
             status=seen.status,
             output=seen.output,
             error=error_data(seen.error) if seen.status is RunStatus.FAILED else None,
             created_at=seen.queued_at,
             ended_at=seen.ended_at,
         )
+
+    def _own_id(self, full: str) -> str:
+        """The id of a function without its app's."""
+        for function_id, app_id in self._apps.items():
+            if full == f"{app_id}-{function_id}":
+                return function_id
+        return full.removeprefix(f"{self.client.app_id}-")
 
     # -- histories
 
@@ -321,14 +332,17 @@ class InngestBackend(Backend):
                 at=view.created_at,
             )
         ]
-        kept = [read_memo(data, run_id, 0) for data in await self._outputs(theirs, view.status)]
-        records += sorted((record for record in kept if record is not None), key=lambda record: record.at)
+        for output in await self._outputs(theirs, view.status):
+            record = read_memo(output.data, run_id, 0)
+            if record is not None:
+                took = round(output.ended - output.started, 3)
+                records.append(record if record.at else replace(record, at=output.ended, took=took))
         last = self._last(view)
         if last is not None and not (records[-1].kind == "run" and records[-1].status == "failed"):
             records.append(last)
         return History(replace(record, seq=seq) for seq, record in enumerate(records))
 
-    async def _outputs(self, theirs: str, status: RunStatus) -> list[Any]:
+    async def _outputs(self, theirs: str, status: RunStatus) -> list[Output]:
         """What the steps gave; the server needs some seconds after the end to have all of it."""
         until = time.monotonic() + _TRACE_PATIENCE
         while True:

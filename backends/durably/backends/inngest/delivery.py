@@ -1,4 +1,4 @@
-"""One request of Inngest: the function's attempts over the records so far, until something new is to be kept."""
+"""Requests of Inngest: the function's attempts over the records so far, until something new is to be kept."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, NoReturn
 import inngest
 
 from durably.backends.inngest.events import Origin, from_wire
+from durably.backends.inngest.held import HeldCode
 from durably.backends.inngest.host import Host
 from durably.backends.inngest.memos import read_memo, write_memo
 from durably.backends.inngest.outcome import RunFailed, error_data, text_of
-from durably.backends.inngest.sdk import Request, SkipInterrupt
+from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
 from durably.backends.inngest.steps import InngestSteps
 from durably.core import Context, DurablyError, Event, Function, NonDeterminismError, StepRecord
 from durably.core.body import pass_point
@@ -31,26 +32,38 @@ FAILED_NAME = "inngest/function.failed"
 
 async def deliver(host: Host, function: Function[Any, Any], ctx: inngest.Context) -> Any:
     """Answer one request: the run's result, or an interrupt of the SDK that carries the next step."""
+    request = Request(ctx)
+    code = host.held.take(ctx.run_id, request)
+    if code is None:
+        code = Delivery(host, function, ctx, request)
     try:
-        return await Delivery(host, function, ctx).run()
+        if not host.held.seconds or request.target is not None:
+            return await code.run()
+        return await code.serve(request)
+    except ResponseInterrupt:
+        if code.stands_still:
+            host.held.keep(ctx.run_id, code)
+        raise
     except Signal as signal:
         host.crash(signal)
         raise
 
 
-class Delivery:
-    """One request.
+class Delivery(HeldCode):
+    """One pass of a run's code, begun by one request.
 
     Args:
         host: The worker.
         function: The code.
         ctx: What the SDK made of the request.
+        request: The same, below the SDK.
     """
 
-    def __init__(self, host: Host, function: Function[Any, Any], ctx: inngest.Context) -> None:
+    def __init__(self, host: Host, function: Function[Any, Any], ctx: inngest.Context, request: Request) -> None:
+        super().__init__()
         self._host = host
         self._function = function
-        self._request = Request(ctx)
+        self._request = request
         self._event, self._origin = _event_of(function, ctx)
         self._run_id = self._origin.run or ctx.run_id
         self._line = tuple(dict.fromkeys((*self._origin.line, self._run_id, ctx.run_id)))
@@ -79,8 +92,9 @@ class Delivery:
         if not self._records or not self._records[-1].key:
             await self._begin()
         failures = len(own)
+        hold = self.hold if self._host.held.seconds else None
         steps = InngestSteps(
-            self._host, self._function, self._run_id, self._request, self._records, self._line, self._known
+            self._host, self._function, self._run_id, self._request, self._records, self._line, self._known, hold
         )
         if own and own[-1].due is not None:
             await steps._sleep_until(f"run~wait{failures}", own[-1].due)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -15,6 +15,9 @@ __all__ = ["OURS", "Origin", "expression", "from_wire", "path_of", "seed", "star
 
 OURS = "_durably"
 THEIRS = "_inngest"
+
+OWN_EVENTS = 20
+"""How many of the events that a run sent last cannot end its waits: as many as may still be on their way."""
 
 _EPOCH = 1_735_689_600_000  # 2025-01-01 in milliseconds
 
@@ -41,9 +44,9 @@ class Origin:
         return {"run": self.run, "line": list(self.line), **called}
 
 
-def start_name(function_id: str) -> str:
-    """The name of the event that starts a function, and nothing else."""
-    return f"durably/start.{function_id}"
+def start_name(app_id: str, function_id: str) -> str:
+    """The name of the event that starts a function of an app, and nothing else: all apps see all events."""
+    return f"durably/start.{app_id}-{function_id}"
 
 
 def to_wire(data: Any, origin: Origin | None = None) -> dict[str, Any]:
@@ -75,9 +78,15 @@ def path_of(root: str, path: str) -> str:
     return f"{root}.data{''.join(steps)}"
 
 
-def expression(match: Mapping[str, Any]) -> str | None:
-    """The condition on an event that a step waits for."""
+def expression(match: Mapping[str, Any], sent: Sequence[str] = ()) -> str | None:
+    """The condition on an event that a step waits for.
+
+    Args:
+        match: What must stand at which path.
+        sent: The ids of events that the run has sent before: the server may take them in only after the wait began.
+    """
     tests = [f"{path_of('async', path)} == {json.dumps(value)}" for path, value in match.items()]
+    tests += [f"async.id != {json.dumps(each)}" for each in sent[-OWN_EVENTS:]]
     return " && ".join(tests) or None
 
 

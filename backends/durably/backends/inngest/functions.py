@@ -46,7 +46,7 @@ def _triggers(client: inngest.Inngest, function: Function[Any, Any]) -> list[Any
     if function.input.type is FailedRun and function.id.endswith("-failure"):
         failed = f"event.data.function_id == '{client.app_id}-{function.id.removesuffix('-failure')}'"
         triggers.append(inngest.TriggerEvent(event=FAILED_NAME, expression=failed))
-    return [inngest.TriggerEvent(event=start_name(function.id)), *triggers]
+    return [inngest.TriggerEvent(event=start_name(client.app_id, function.id)), *triggers]
 
 
 def _cancel() -> list[inngest.Cancel]:

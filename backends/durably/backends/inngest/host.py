@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from durably.backends.inngest.held import Held
 from durably.core import Event, StepRecord
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
@@ -19,6 +20,7 @@ class Host(Protocol):
     resources: Mapping[str, Any]
     redactor: Redactor
     max_payload_bytes: int
+    held: Held
     known: dict[str, tuple[list[str], list[StepRecord]]]
     """What this worker has read of a run: the hashes of the steps, and the records in them."""
 

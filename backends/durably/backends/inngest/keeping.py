@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from durably.backends.inngest.host import Host
 from durably.backends.inngest.memos import read_memo, write_memo
-from durably.backends.inngest.sdk import Request
+from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
 from durably.core import (
     DurablyError,
     Function,
@@ -26,6 +26,9 @@ from durably.core.steps import Point
 
 __all__ = ["KeptSteps", "give"]
 
+T = TypeVar("T")
+Hold = Callable[[Request, ResponseInterrupt], Awaitable[Request]]
+
 STATE_LIMIT = 31 * 2**20
 """Bytes of all steps of a run, a little below where Inngest ends it."""
 
@@ -41,6 +44,7 @@ class KeptSteps(KeyedSteps):
         records: What the run recorded so far.
         line: The runs that wait for this one, itself last.
         known: How many of the records this worker has seen before.
+        hold: Ends a request with an answer and waits for the next, or ``None`` where that is not done.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class KeptSteps(KeyedSteps):
         records: Sequence[StepRecord],
         line: tuple[str, ...],
         known: int,
+        hold: Hold | None,
     ) -> None:
         super().__init__()
         self._host = host
@@ -61,15 +66,24 @@ class KeptSteps(KeyedSteps):
         self._recorded = Recorded(records)
         self._line = line
         self._known = known
+        self._hold = hold
         self._numbers: dict[str, int] = {}
-        for record in records:
-            self._numbers[record.key] = self._numbers.get(record.key, 0) + 1
-        self._executions = {record.key: record.attempt for record in records if record.kind == "step"}
+        self._executions: dict[str, int] = {}
+        self._sent: list[str] = []
         self._apart: set[str] = set()
         for record in records:
-            if record.kind in ("sleep", "invoke", "wait_for_event"):
-                self._goes_alone(record.key)
+            self._count(record)
         self._fanned_out = False
+        self._answers: dict[str, BaseException] = {}
+
+    def _count(self, record: StepRecord) -> None:
+        self._numbers[record.key] = self._numbers.get(record.key, 0) + 1
+        if record.kind == "step":
+            self._executions[record.key] = record.attempt
+        elif record.kind == "send_event":
+            self._sent += record.value or ()
+        elif record.kind in ("sleep", "invoke", "wait_for_event"):
+            self._goes_alone(record.key)
 
     @property
     def replaying(self) -> bool:
@@ -90,14 +104,40 @@ class KeptSteps(KeyedSteps):
     async def retry_run(self, failures: int, error: dict[str, Any], due: float) -> None:
         """Keep that the code itself failed and runs again at a moment."""
         record = self._record("", "run", "retrying", name=self._function.id, attempt=failures, error=error, due=due)
+        self._hold = None  # the code has ended: it begins anew with the next request
         await self._keep("run~retry", record, number=failures)
+
+    def _enter(self, step_id: str) -> Scope:
+        scope = super()._enter(step_id)
+        if scope.prefix in self._answers:
+            raise self._answers[scope.prefix]  # it is being unwound; what its `finally` does comes with another request
+        return scope
+
+    async def ask(self, question: Callable[[Request], Awaitable[T]]) -> T:
+        """Put something to Inngest. What is new there ends the request, and the code with it if it cannot be held."""
+        while True:
+            try:
+                return await question(self._request)
+            except (ResponseInterrupt, SkipInterrupt) as answer:
+                await self._go_on(_scope.get() or self._root, answer)
+
+    async def _go_on(self, scope: Scope, answer: ResponseInterrupt | SkipInterrupt) -> None:
+        # Branches are discovered by running them to their next step and unwinding them: only the root can be held.
+        alone = scope is self._root and not self._fanned_out and self._request.target is None
+        try:
+            if self._hold is None or not alone or isinstance(answer, SkipInterrupt):
+                raise answer
+            self._request = await self._hold(self._request, answer)
+        except BaseException:
+            self._answers[scope.prefix] = answer
+            raise
 
     def _goes_alone(self, key: str) -> None:
         """A branch that waits would hold up the others: let each branch of its gathers go on by itself."""
         self._apart.update(key[:place] for place, letter in enumerate(key) if letter == "[")
 
     async def _step(self, key: str, make: Callable[[], Awaitable[StepRecord]], number: int | None = None) -> StepRecord:
-        """Let Inngest run and keep something. A new step does not come back: it ends this request."""
+        """Let Inngest run and keep something: the record of it, with the request that brings it."""
         number = self._numbers.get(key, 0) if number is None else number
         step_id = f"{key}~{number}" if number else key
 
@@ -106,21 +146,28 @@ class KeptSteps(KeyedSteps):
             return write_memo(record)
 
         await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused
+        if self._broken is not None:
+            raise self._broken
         memo = await self._planned(step_id, run)
-        kept = read_memo(memo, self._run_id, 0)
+        kept = read_memo(memo, self._run_id, sum(self._numbers.values()))
         if kept is None:
             raise NonDeterminismError(step=key, recorded="something that is not a record", asked=f"step {key!r}")
+        self._count(kept)
+        if kept.status == "retrying":
+            self._recorded.add_failure(key)
+        await self._pass("after_commit", key)
         return kept
 
     async def _planned(self, step_id: str, run: Callable[[], Awaitable[dict[str, Any]]]) -> Any:
-        async def branch() -> Any:
-            return await self._request.step.run(step_id, run)
-
         if not self._fanned_out:
-            return await branch()
+            return await self.ask(lambda request: request.step.run(step_id, run))
+
         # Two answers may have come to this place at the same time; a planned step is run once all the same.
-        (memo,) = await self._request.group.parallel((branch,))
-        return memo
+        async def planned(request: Request) -> Any:
+            (memo,) = await request.group.parallel((lambda: request.step.run(step_id, run),))
+            return memo
+
+        return await self.ask(planned)
 
     async def _keep(self, key: str, record: StepRecord, number: int | None = None) -> StepRecord:
         return await self._step(key, give(record), number)

@@ -1,4 +1,9 @@
-"""Step records as Inngest keeps them: each is the output of a step there, with the value in sight."""
+"""Step records as Inngest keeps them: each is the output of a step there.
+
+Inngest carries the whole state of a run with every call, so a record is as small as can be. A step that completed is
+one field: its key and a digest of its input name the value, ``{"think:1/d41d8c": {...}}``. What else there is to say
+stands beside it, under ``durably:``.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +12,53 @@ import re
 from typing import Any
 
 from durably.core import StepRecord
+from durably.core.serialization import SHORT, short_digest
 
 __all__ = ["read_memo", "write_memo"]
 
-OURS = "durably"
-"""Where the record stands, beside the value."""
+OURS = "durably:"
+"""Where the rest of a record stands; not a step key followed by a slash."""
 
 _text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 # Numbers that a JSON library of another language may give back as other ones: large integers, 1.0, 1e9.
 _FRAGILE = re.compile(r"\d{16}|\d\.0(?!\d)|\d[eE][+-]?\d")
 
-_SHORT = {"key": "k", "kind": "kind", "status": "s", "attempt": "a", "name": "n", "input": "i", "error": "e"}
-_SHORT |= {"due": "due", "at": "t", "took": "d", "v": "v"}
-_USUAL = {"kind": "step", "status": "completed", "attempt": 1, "name": "", "input": "", "took": 0.0, "v": 1}
+_NAMES = {"kind": "kind", "status": "s", "attempt": "a", "name": "n", "error": "e"}
+_NAMES |= {"due": "due", "at": "t", "took": "d", "v": "v"}
+_USUAL = {"kind": "step", "status": "completed", "attempt": 1, "name": "", "took": 0.0, "v": 1}
 
 
 def write_memo(record: StepRecord) -> dict[str, Any]:
     """What a step returns to Inngest."""
-    fields = {name: getattr(record, name) for name in _SHORT}
-    kept = {_SHORT[name]: value for name, value in fields.items() if value is not None and value != _USUAL.get(name)}
-    memo: dict[str, Any] = {OURS: kept}
-    if record.output is not None:
-        if _FRAGILE.search(record.output):
-            memo["text"] = record.output
-        else:
-            memo["value"] = json.loads(record.output)
-    return memo
+    fields = {name: getattr(record, name) for name in _NAMES}
+    if record.kind == "step" and record.status == "completed":
+        del fields["at"], fields["took"]  # Inngest's trace knows them
+    rest = {_NAMES[name]: value for name, value in fields.items() if value is not None and value != _USUAL.get(name)}
+    value: Any = None
+    if record.output is None:
+        rest["o"] = 0
+    elif _FRAGILE.search(record.output):
+        rest["o"] = 1
+        value = record.output
+    else:
+        value = json.loads(record.output)
+    digest = short_digest(record.input).removeprefix(SHORT) if record.input else ""
+    memo = {f"{record.key}/{digest}": value}
+    return {**memo, OURS: rest} if rest else memo
 
 
 def read_memo(data: Any, run_id: str, seq: int) -> StepRecord | None:
     """The record in a step's output, or ``None`` if it is not one of ours."""
-    if not isinstance(data, dict) or not isinstance(data.get(OURS), dict):
+    if not isinstance(data, dict):
         return None
-    kept = data[OURS]
-    fields = {name: kept[short] for name, short in _SHORT.items() if short in kept}
-    output = data.get("text")
-    if "value" in data:
-        output = _text(data["value"])
-    return StepRecord(
-        run_id=run_id, seq=seq, output=output, **{"key": "", "kind": "step", "status": "completed", **fields}
-    )
+    named = [name for name in data if name != OURS]
+    rest = data.get(OURS, {})
+    if len(named) != 1 or "/" not in named[0] or not isinstance(rest, dict):
+        return None
+    key, _, digest = named[0].rpartition("/")
+    fields: dict[str, Any] = {"kind": "step", "status": "completed"}
+    fields |= {name: rest[short] for name, short in _NAMES.items() if short in rest}
+    value, how = data[named[0]], rest.get("o")
+    output = None if how == 0 else value if how == 1 else _text(value)
+    return StepRecord(run_id=run_id, seq=seq, key=key, input=digest and SHORT + digest, output=output, **fields)

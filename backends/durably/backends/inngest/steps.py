@@ -43,16 +43,14 @@ class InngestSteps(KeptSteps):
         key = body.key
         asked = self._asked(body.args, key)
         record = await self._take(scope, key, "step", asked)
-        if record is not None and record.final:
-            return settle(record, body.codec)
-        if record is not None and record.due is not None:
-            await self._sleep_until(f"{key}~wait{self._numbers[key]}", record.due)
-        if body.at_most_once and record is None:
-            await self._pass("before_start", key)
-            await self._keep(key, self._record(key, "step", "started", input=asked))
         if record is None:
             await self._pass("before_start", key)
-        record = await self._step(key, lambda: self._attempt(body, asked))
+            if body.at_most_once:
+                record = await self._keep(key, self._record(key, "step", "started", input=asked))
+        while record is None or not record.final:
+            if record is not None and record.due is not None:
+                await self._sleep_until(f"{key}~wait{self._numbers[key]}", record.due)
+            record = await self._step(key, lambda: self._attempt(body, asked))
         return settle(record, body.codec)
 
     async def _attempt(self, body: Body, asked: str) -> StepRecord:
@@ -101,12 +99,14 @@ class InngestSteps(KeptSteps):
         error: Exception | None = None
         output = "null"
         try:
-            value = await self._request.step.invoke_by_id(
-                call,
-                app_id=self._host.app_of(function.id),
-                function_id=function.id,
-                data=to_wire(plain, Origin(child, (*self._line, child), self._run_id, key)),
-                timeout=whole(timeout),
+            value = await self.ask(
+                lambda request: request.step.invoke_by_id(
+                    call,
+                    app_id=self._host.app_of(function.id),
+                    function_id=function.id,
+                    data=to_wire(plain, Origin(child, (*self._line, child), self._run_id, key)),
+                    timeout=whole(timeout),
+                )
             )
             output = function.output.encode(function.output.validate(value, what="the child's result"), step=key)
         except inngest.StepError as failure:
@@ -173,8 +173,11 @@ class InngestSteps(KeptSteps):
         number = 0
         self._goes_alone(step_id)
         while self._host.now() < due:
-            await self._request.step.sleep_until(f"{step_id}{number}", datetime.fromtimestamp(due, UTC))
+            await self._nap(f"{step_id}{number}", due)
             number += 1
+
+    async def _nap(self, step_id: str, due: float) -> None:
+        await self.ask(lambda request: request.step.sleep_until(step_id, datetime.fromtimestamp(due, UTC)))
 
     async def _wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
@@ -186,8 +189,10 @@ class InngestSteps(KeptSteps):
             wait = f"{key}~event"
             if not self._request.has(wait):
                 await self._pass("before_start", key)
-            found = await self._request.step.wait_for_event(
-                wait, event=name, if_exp=expression(match), timeout=whole(timeout) or FOREVER
+            found = await self.ask(
+                lambda request: request.step.wait_for_event(
+                    wait, event=name, if_exp=expression(match, self._sent), timeout=whole(timeout) or FOREVER
+                )
             )
             event = None if found is None else from_wire(found.model_dump())[0]
             output = self._host.redactor.text(MAYBE_EVENT.encode(event, step=key))
@@ -211,6 +216,7 @@ class InngestSteps(KeptSteps):
             if key in self._apart:
                 for each in answer.responses:
                     each.step.set_parallel_mode(FAN_OUT)
+            self._answers[scope.prefix] = answer
             raise
         if len(outcomes) < len(branches):
             self._broken = NonDeterminismError(

@@ -37,6 +37,7 @@ class EngineApi:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._told: set[str] = set()
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
         content = b""
@@ -109,18 +110,26 @@ class EngineApi:
 
     def _run(self, given: dict[str, Any]) -> Any:
         run = self._engine.runs[given["id"]]
-        spans = [
+        spans: list[dict[str, Any]] = [
             {"name": name, "stepID": step, "stepOp": op, "outputID": _pack(run.id, step), "status": "COMPLETED"}
+            | dict.fromkeys(("startedAt", "endedAt"), _iso(run.settled_at[step]))
             for step, name, op, _ in run.trace
         ]
+        if not run.live:
+            spans.append({"name": "executor.nonstep", "status": run.status})
         trace = {"isRoot": True, "name": "Run", "status": run.status, "childrenSpans": spans}
-        return {**self._seen(run), "trace": trace}
+        seen = {**self._seen(run), "trace": trace}
+        if not run.live and run.id not in self._told:
+            self._told.add(run.id)
+            seen["output"] = None  # as on the server, where the output of a run is shown a little after its end
+        return seen
 
     def _runs(self, given: dict[str, Any]) -> Any:
         newest = list(reversed(self._engine.runs.values()))
         wanted = given.get("filter", {}).get("query", "")
         found = [run for run in newest if not wanted or _holds(wanted, run)]
-        return {"edges": [{"node": self._seen(run)} for run in found[: given.get("first", 100)]]}
+        nodes = [{**self._seen(run), "output": None} for run in found[: given.get("first", 100)]]
+        return {"edges": [{"node": node} for node in nodes]}
 
     def _runTrigger(self, given: dict[str, Any]) -> Any:  # noqa: N802
         run = self._engine.runs[given["id"]]

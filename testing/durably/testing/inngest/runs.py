@@ -60,6 +60,7 @@ class EngineRun:
         steps: The memos by the step's hash.
         stack: The hashes, in the order the steps were settled.
         trace: ``(hash, name, op, memo)`` in that order.
+        settled_at: When each was, in seconds since 1970.
         open: What is under way: the hash to the operation.
         started_at: Seconds since 1970.
         ended_at: Seconds since 1970; 0 while it is live.
@@ -78,6 +79,7 @@ class EngineRun:
         self.steps: dict[str, Any] = {}
         self.stack: list[str] = []
         self.trace: list[tuple[str, str, str, Any]] = []
+        self.settled_at: dict[str, float] = {}
         self.open: dict[str, str] = {}
         self.started_at = host.timers.time
         self.ended_at = 0.0
@@ -249,6 +251,7 @@ class EngineRun:
         self._before = (dict(self.steps), list(self.stack))
         self.steps[step] = json.loads(json.dumps(memo))
         self.stack.append(step)
+        self.settled_at[step] = self._host.timers.time
         self.trace.append((step, operation["displayName"], operation["op"], self.steps[step]))
         self.open.pop(step, None)
         if _size(self.steps) > STATE_LIMIT:

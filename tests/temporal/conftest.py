@@ -36,13 +36,6 @@ class OpenTemporal(Protocol):
     def __call__(self, *functions: Function[Any, Any], **options: Any) -> TemporalBackend: ...
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests on a real server, whose time-outs are real too, another try on a busy machine."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.flaky(reruns=2))
-
-
 @pytest.fixture(scope="session")
 def temporal_address() -> Iterator[str]:
     """A running dev server's address."""

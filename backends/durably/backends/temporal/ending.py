@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from temporalio.bridge.proto.child_workflow import ParentClosePolicy
-from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
+from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.worker import WorkflowInstanceDetails
 
 from durably.backends.temporal.host import Host
@@ -16,10 +16,10 @@ from durably.core import Event, Function, NonDeterminismError, StepRecord
 from durably.core.function import FailedRun
 from durably.core.ids import derive_id
 
-__all__ = ["add_end", "failed_event"]
+__all__ = ["Ending", "failed_event"]
 
 LAST = 2**31
-"""The number of a command that ends a run; those before it have lower ones."""
+"""The number of the commands that come before the end of a run; all others have lower ones."""
 
 
 def failed_event(function: Function[Any, Any], run_id: str, event: Event, error: dict[str, Any]) -> Event:
@@ -28,50 +28,61 @@ def failed_event(function: Function[Any, Any], run_id: str, event: Event, error:
     return Event("durably/function.failed", told.model_dump(mode="json"), id=derive_id("failure", run_id, ""))
 
 
-def add_end(
-    completion: WorkflowActivationCompletion,
-    error: NonDeterminismError,
-    records: Sequence[StepRecord],
-    det: WorkflowInstanceDetails,
-    host: Host,
-) -> None:
-    """Fail a run whose code cannot be asked any more: start its handler, give back its singleton place, and end it.
+class Ending:
+    """The end of a run whose code cannot be asked any more.
 
     Args:
-        completion: Gets the commands.
-        error: Why.
+        error: Why it ends.
         records: The run's; the first one tells what started it.
         det: The workflow.
         host: The worker.
     """
-    failed = failure(error, host.redactor)
-    function = host.functions.get(det.info.workflow_type)
-    if function is not None:
-        event = Event.model_validate_json(records[0].output or "")
-        _start_handler(completion, function, event, failed.details[0], det)
-        slot = slot_of(host.hub_queue, function, event)
-        if slot is not None:
-            signal = completion.successful.commands.add().signal_external_workflow_execution
-            signal.seq, signal.signal_name = LAST, "release"
-            signal.workflow_execution.workflow_id = slot
-            signal.args.append(det.payload_converter_factory().to_payload(det.info.workflow_id))
-    command = completion.successful.commands.add().fail_workflow_execution
-    converter = det.payload_converter_factory()
-    det.failure_converter_class().to_failure(failed, converter, command.failure)
 
+    def __init__(
+        self, error: NonDeterminismError, records: Sequence[StepRecord], det: WorkflowInstanceDetails, host: Host
+    ) -> None:
+        self._failure = failure(error, host.redactor)
+        self._event = Event.model_validate_json(records[0].output or "")
+        self._function = host.functions.get(det.info.workflow_type)
+        self._det = det
+        self._host = host
 
-def _start_handler(
-    completion: WorkflowActivationCompletion,
-    function: Function[Any, Any],
-    event: Event,
-    error: dict[str, Any],
-    det: WorkflowInstanceDetails,
-) -> None:
-    if function.on_failure is None:
-        return
-    told = failed_event(function, det.info.workflow_id, event, error)
-    child = completion.successful.commands.add().start_child_workflow_execution
-    child.seq, child.workflow_id, child.workflow_type = LAST, told.id or "", function.on_failure.id
-    child.namespace, child.task_queue = det.info.namespace, det.info.task_queue
-    child.parent_close_policy = ParentClosePolicy.PARENT_CLOSE_POLICY_ABANDON
-    child.input.append(raw(told.model_dump_json()).payload)
+    def before(self) -> list[WorkflowCommand]:
+        """What must have been done first: the failure handler is started, the singleton place is given back."""
+        if self._function is None:
+            return []
+        return [*self._start_handler(self._function), *self._release(self._function)]
+
+    def last(self) -> WorkflowCommand:
+        """The failure itself."""
+        command = WorkflowCommand()
+        converter = self._det.failure_converter_class()
+        converter.to_failure(
+            self._failure, self._det.payload_converter_factory(), command.fail_workflow_execution.failure
+        )
+        return command
+
+    def _start_handler(self, function: Function[Any, Any]) -> Iterator[WorkflowCommand]:
+        if function.on_failure is None:
+            return
+        info = self._det.info
+        told = failed_event(function, info.workflow_id, self._event, self._failure.details[0])
+        command = WorkflowCommand()
+        child = command.start_child_workflow_execution
+        child.seq, child.workflow_id, child.workflow_type = LAST, told.id or "", function.on_failure.id
+        child.namespace, child.task_queue = info.namespace, info.task_queue
+        child.parent_close_policy = ParentClosePolicy.PARENT_CLOSE_POLICY_ABANDON
+        child.input.append(raw(told.model_dump_json()).payload)
+        yield command
+
+    def _release(self, function: Function[Any, Any]) -> Iterator[WorkflowCommand]:
+        slot = slot_of(self._host.hub_queue, function, self._event)
+        if slot is None:
+            return
+        command = WorkflowCommand()
+        signal = command.signal_external_workflow_execution
+        signal.seq, signal.signal_name = LAST, "release"
+        signal.workflow_execution.namespace = self._det.info.namespace
+        signal.workflow_execution.workflow_id = slot
+        signal.args.append(self._det.payload_converter_factory().to_payload(self._det.info.workflow_id))
+        yield command

@@ -197,7 +197,8 @@ class Recorder:
         if len(details) > 1 and isinstance(details[1], str):
             self._settle(self._new(key, "step", "started", at, input=details[1]), at, error=error)
         elif len(details) > 1:
-            self._append(self._new(key, "step", "retrying", at, error=error, due=at + float(details[1])))
+            delay, asked = float(details[1]), details[2]
+            self._append(self._new(key, "step", "retrying", at, input=asked, error=error, due=at + delay))
         else:
             self._settle(begun, at, error=error)
 

@@ -10,7 +10,7 @@ from temporalio.bridge.proto.workflow_completion import WorkflowActivationComple
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.workflow import Info
 
-from durably.backends.temporal.ending import add_end
+from durably.backends.temporal.ending import Ending
 from durably.backends.temporal.host import Host
 from durably.backends.temporal.recording import Recording
 from durably.backends.temporal.stand_in import Made, StandIn
@@ -74,7 +74,8 @@ class _Replayed(WorkflowInstance):
         if self._recording.error is not None:
             self._stand_in = self._replace(self._recording)
             return self._stand_in.activate(act)
-        self._made.note(completion)
+        for command in completion.successful.commands:
+            self._made.note(command)
         if not act.is_replaying:
             self._recording = None
             self._host.recordings.drop(act.run_id)
@@ -103,10 +104,7 @@ class _Replayed(WorkflowInstance):
         error = recording.error
         if not self._fail or error is None:
             raise RuntimeError(f"the code of this run no longer fits its history, and waits for it to do: {error}")
-        det, host = self._det, self._host
-        return StandIn(
-            recording.events, self._made, lambda completion: add_end(completion, error, recording.records, det, host)
-        )
+        return StandIn(recording.events, self._made, Ending(error, recording.records, self._det, self._host))
 
     # -- what Temporal asks about its commands: there is nothing to say of a stand-in's
 

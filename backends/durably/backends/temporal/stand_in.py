@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -17,6 +17,8 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
+
+from durably.backends.temporal.ending import Ending
 
 __all__ = ["Made", "StandIn"]
 
@@ -28,6 +30,12 @@ LOCAL = "core_local_activity"
 
 GIVEN = ("start_timer", "cancel_timer", "schedule_local_activity")
 """The commands whose numbers stand in the history."""
+
+RESOLVED = {
+    "start_child_workflow_execution": "resolve_child_workflow_execution_start",
+    "signal_external_workflow_execution": "resolve_signal_external_workflow",
+}
+"""What Temporal says once such a command has taken place. It drops what a run asks for in the moment of its end."""
 
 Identity = tuple[str, str | int]
 
@@ -46,23 +54,21 @@ class Made:
         """The number that a command has; one that was not made yet gets the other number."""
         return self._numbers.setdefault(identity, otherwise)
 
-    def note(self, completion: WorkflowActivationCompletion) -> None:
-        """Take the commands of an activation into account."""
-        for command in completion.successful.commands:
-            kind = command.WhichOneof("variant") or ""
-            made: Any = getattr(command, kind)
-            name: str | int
-            if kind == "schedule_activity":
-                name = made.activity_id
-            elif kind == "start_child_workflow_execution":
-                name = made.workflow_id
-            elif kind == "signal_external_workflow_execution":
-                name = next(self._signals)
-            elif kind == "cancel_child_workflow_execution":
-                name = made.child_workflow_seq
-            else:
-                name = getattr(made, "seq", 0)
-            self._numbers[kind, name] = getattr(made, "seq", 0)
+    def note(self, command: WorkflowCommand) -> int:
+        """Take a command into account; its number."""
+        kind = command.WhichOneof("variant") or ""
+        made: Any = getattr(command, kind)
+        number: int = getattr(made, "seq", 0)
+        name: str | int = number
+        if kind == "schedule_activity":
+            name = made.activity_id
+        elif kind == "start_child_workflow_execution":
+            name = made.workflow_id
+        elif kind == "signal_external_workflow_execution":
+            name = next(self._signals)
+        elif kind == "cancel_child_workflow_execution":
+            name = made.child_workflow_seq
+        return self._numbers.setdefault((kind, name), number)
 
 
 class StandIn:
@@ -71,14 +77,14 @@ class StandIn:
     Args:
         events: The history.
         made: What the code has done of it.
-        end: Adds the commands that end the run.
+        ending: The commands that end the run.
     """
 
-    def __init__(
-        self, events: Sequence[HistoryEvent], made: Made, end: Callable[[WorkflowActivationCompletion], None]
-    ) -> None:
+    def __init__(self, events: Sequence[HistoryEvent], made: Made, ending: Ending) -> None:
         self._made = made
-        self._end = end
+        self._ending = ending
+        self._awaited: set[tuple[str, int]] | None = None
+        self._resolved: set[tuple[str, int]] = set()
         self._numbers = count(FIRST)
         self._signals = count()
         self._scheduled: dict[int, str] = {}
@@ -97,12 +103,30 @@ class StandIn:
             answer.failed.message = "the code of this run no longer fits its history"
         if queries:
             return completion
+        for job in act.jobs:
+            kind = str(job.WhichOneof("variant"))
+            if kind in RESOLVED.values():
+                self._resolved.add((kind, getattr(job, kind).seq))
         # What a task did stands in the history behind the event after the one that started it.
         while self._left and self._left[0][0] <= act.history_length + 1:
             completion.successful.commands.append(self._left.popleft()[1])
         if not act.is_replaying:
-            self._end(completion)
+            completion.successful.commands.extend(self._end())
         return completion
+
+    def _end(self) -> Iterator[WorkflowCommand]:
+        """What comes before the end, if it was not done yet, and when that has taken place, the end."""
+        if self._awaited is None:
+            self._awaited = set()
+            for command in self._ending.before():
+                kind = command.WhichOneof("variant") or ""
+                given = getattr(command, kind).seq
+                number = self._made.note(command)
+                self._awaited.add((RESOLVED[kind], number))
+                if number == given:
+                    yield command
+        if self._awaited <= self._resolved:
+            yield self._ending.last()
 
     def _plan(self, event: HistoryEvent) -> None:
         """Keep the command that an event came from, unless it came from none or was made already."""

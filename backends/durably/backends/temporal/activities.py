@@ -95,7 +95,7 @@ class StepActivities:
         delay = function.retry_policy.next_delay(error, failures, derive_id("effect", _run_id(info), body.key))
         if not info.is_local:
             activity.heartbeat(failures)
-        return failure(error, self._host.redactor, delay, retriable=True, delay=_soon(delay))
+        return failure(error, self._host.redactor, delay, call.input, retriable=True, delay=_soon(delay))
 
     async def _body(self, call: Call, args: Sequence[RawValue], info: activity.Info) -> Body:
         """The body and its arguments, wherever they are."""

@@ -139,6 +139,7 @@ class TemporalBackend(Backend):
             raise RuntimeError("this temporal backend is already running; use one 'async with' for each backend")
         if self.functions:
             self._host.crash.arm()
+            self._host.recordings.arm()
             self._worker = make_worker(
                 self._host,
                 self._post,

@@ -21,6 +21,7 @@ from durably.backends.temporal.bodies import encode_argument, parameter_types
 from durably.backends.temporal.host import Host
 from durably.backends.temporal.outcome import application_error
 from durably.backends.temporal.payloads import INPUT, PAUSE, REFERENCE, Call, note, raw, text_of
+from durably.backends.temporal.recording import Expected
 from durably.core import (
     Function,
     NonDeterminismError,
@@ -95,6 +96,8 @@ class CommandSteps(KeyedSteps):
         self._run_id = run_id
         self._records = records
         self._recorded = Recorded(records)
+        recording = host.recordings.get(workflow.info().run_id)
+        self._expected = None if recording is None else Expected(recording)
         self._inbox = inbox
         self._leave = leave
         # For attempts cut off by a crash; after a failure the activity names the delay itself.
@@ -113,7 +116,13 @@ class CommandSteps(KeyedSteps):
         """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
         if self._broken is not None:
             raise self._broken
-        self._recorded.check_end(self._root)
+        self._guard(lambda: self._recorded.check_end(self._root))
+        self._expect(lambda expected: expected.check_end(""))
+
+    def check_failure(self, attempt: int, error: Exception) -> None:
+        """Refuse a failure of the code in a place where the run went on."""
+        if self._broken is None:
+            self._expect(lambda expected: expected.check_failure(attempt, error))
 
     async def _activity(self, body: Body, call: Call, args: Sequence[RawValue]) -> StepRecord:
         """A body that any worker can find."""
@@ -216,6 +225,7 @@ class CommandSteps(KeyedSteps):
             if self._replayed % PAUSE_EVERY == 0:
                 await self._pause()
             return record
+        self._expect(lambda expected: expected.take(scope.prefix, key, kind, asked))
         self._check()
         if scope.prefix and not registers:
             await self._let_others_register()
@@ -244,6 +254,13 @@ class CommandSteps(KeyedSteps):
 
     def _branch_ended(self, scope: Scope) -> None:
         self._guard(lambda: self._recorded.check_end(scope))
+        self._expect(lambda expected: expected.check_end(scope.prefix))
+
+    def _expect(self, look: Callable[[Expected], object]) -> None:
+        """While the code is replayed, hold it to what the server has of this run."""
+        if self._expected is not None:
+            expected = self._expected
+            self._guard(lambda: look(expected))
 
     def _guard(self, look: Callable[[], T]) -> T:
         try:

@@ -25,7 +25,7 @@ from durably.core.history import Kind, RecordStatus
 from durably.core.replay import MAYBE_EVENT
 from durably.core.verdicts import interrupted, invoke_timeout
 
-__all__ = ["read_records"]
+__all__ = ["Recorder", "read_records"]
 
 _KINDS: dict[str, Kind] = {SEND: "send_event", WAIT: "wait_for_event"}
 
@@ -41,19 +41,27 @@ async def read_records(client: Client, run_id: str, history: str | None = None) 
     Raises:
         RunNotFoundError: If Temporal has no such workflow, or has it no more.
     """
-    reader = _Reader(client, run_id)
+    recorder = Recorder(client, run_id)
     try:
         async for event in client.get_workflow_handle(run_id, run_id=history).fetch_history_events():
-            await reader.read(event)
+            await recorder.read(event)
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise RunNotFoundError(run_id) from None
         raise
-    return reader.records
+    return recorder.records
 
 
-class _Reader:
-    """Goes through a history once. Each method is named after the kind of event it reads."""
+class Recorder:
+    """Goes through a history once. Each method is named after the kind of event it reads.
+
+    Args:
+        client: The way to the server.
+        run_id: The run.
+
+    Attributes:
+        records: What it has come to so far.
+    """
 
     def __init__(self, client: Client, run_id: str) -> None:
         self.records: list[StepRecord] = []
@@ -62,6 +70,7 @@ class _Reader:
         self._open: dict[str, tuple[StepRecord, Call]] = {}
         self._attempts: dict[int, int] = {}
         self._waits: dict[str, StepRecord] = {}
+        self._early: dict[str, str] = {}
         self._cancelled = False
 
     async def read(self, event: HistoryEvent) -> None:
@@ -70,6 +79,10 @@ class _Reader:
         read = getattr(self, "_" + kind.removesuffix("_event_attributes"), None)
         if read is not None:
             await read(event, getattr(event, kind), event.event_time.ToMicroseconds() / 1e6)
+
+    def begun(self) -> list[StepRecord]:
+        """The records of steps that are under way, in the order in which they began."""
+        return [begun for begun, _ in self._open.values() if not begun.key.startswith("durably:")]
 
     # -- the run
 
@@ -124,8 +137,11 @@ class _Reader:
     async def _activity_task_completed(self, event: HistoryEvent, said: Any, at: float) -> None:
         begun, call = self._open.pop(f"activity {said.scheduled_event_id}")
         if call.body == WAIT:
-            self._waits[begun.key] = begun
             self._append(begun)
+            if begun.key in self._early:
+                self._settle(begun, at, output=self._early.pop(begun.key))
+            else:
+                self._waits[begun.key] = begun
             return
         [value] = await self._decode(said.result.payloads)
         if call.body == RECALL:
@@ -164,7 +180,8 @@ class _Reader:
         if len(details) > 1 and isinstance(details[1], str):
             self._settle(self._new(key, "step", "started", at, input=details[1]), at, error=error)
         elif len(details) > 1:
-            self._append(self._new(key, "step", "retrying", at, error=error, due=at + float(details[1])))
+            delay, asked = float(details[1]), details[2]
+            self._append(self._new(key, "step", "retrying", at, input=asked, error=error, due=at + delay))
         else:
             self._settle(begun, at, error=error)
 
@@ -173,14 +190,14 @@ class _Reader:
     async def _timer_started(self, event: HistoryEvent, said: Any, at: float) -> None:
         if event.user_metadata.HasField("summary"):
             [summary] = await self._converter.decode([event.user_metadata.summary], [str])
-            key, _, asked = summary.partition(" ")
             due = at + said.start_to_fire_timeout.ToMicroseconds() / 1e6
-            if key.startswith(RETRY):
-                kind, _, message = asked.partition(": ")
-                error = {"type": kind, "message": message}
-                attempt, name = int(key.removeprefix(RETRY)), self.records[0].name
-                self._add("", "run", "retrying", at, name=name, attempt=attempt, error=error, due=due)
+            if summary.startswith(RETRY):
+                attempt, _, why = summary.removeprefix(RETRY).partition(" ")
+                kind, _, message = why.partition(": ")
+                error, name = {"type": kind, "message": message}, self.records[0].name
+                self._add("", "run", "retrying", at, name=name, attempt=int(attempt), error=error, due=due)
                 return
+            key, _, asked = summary.rpartition(" ")
             begun = self._new(key, "sleep", "started", at, input=asked, due=due)
             self._open[f"timer {said.timer_id}"] = begun, Call(body="")
             self._append(begun)
@@ -192,11 +209,14 @@ class _Reader:
 
     async def _workflow_execution_signaled(self, event: HistoryEvent, said: Any, at: float) -> None:
         if said.signal_name == DELIVER:
-            key, data = await self._decode(said.input.payloads)
-            begun = self._waits.pop(json.loads(text_of(key)), None)
+            first, data = await self._decode(said.input.payloads)
+            key = json.loads(text_of(first))
+            seen = MAYBE_EVENT.encode(Event.model_validate_json(text_of(data)), step=key)
+            begun = self._waits.pop(key, None)
             if begun is not None:
-                seen = Event.model_validate_json(text_of(data))
-                self._settle(begun, at, output=MAYBE_EVENT.encode(seen, step=begun.key))
+                self._settle(begun, at, output=seen)
+            else:  # it came before the hub's answer to the registration, or twice
+                self._early.setdefault(key, seen)
 
     async def _signal_external_workflow_execution_initiated(self, event: HistoryEvent, said: Any, at: float) -> None:
         if said.signal_name == "forget":

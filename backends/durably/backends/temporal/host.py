@@ -12,6 +12,7 @@ from temporalio.client import Client, WorkflowQueryFailedError
 
 from durably.backends.temporal.bodies import Names
 from durably.backends.temporal.crash import Crash
+from durably.backends.temporal.recording import Recordings
 from durably.core import Function, SerializationError
 from durably.core.body import Body
 from durably.core.secrets import Redactor
@@ -46,6 +47,7 @@ class Host:
         crash: How the harness kills this worker.
         shelf: Bodies that are under way, by Temporal run id and step key: a closure is found here, and a conversation
             need not travel within one process.
+        recordings: What the server has of the runs that this worker is taking up.
     """
 
     client: Client
@@ -62,6 +64,10 @@ class Host:
     probe: Callable[[], Probe | None]
     crash: Crash = field(default_factory=Crash)
     shelf: dict[tuple[str, str], Body] = field(default_factory=dict)
+    recordings: Recordings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recordings = Recordings(self.client)
 
     @property
     def task_timeout(self) -> timedelta:

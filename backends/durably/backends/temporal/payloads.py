@@ -56,8 +56,8 @@ REFERENCE = "durably-reference"
 STATUS = "durably-status"
 """Beside a function's value: how the run ended, where that is not by completing."""
 
-RETRY = "retry:"
-"""How the summary of a timer begins that delays the next attempt of a function."""
+RETRY = "retry: "
+"""How the summary of a timer begins that delays the next attempt of a function. No step key begins like that."""
 
 SUMMARY = 200
 """Summaries are cut to this many characters; Temporal allows 400 bytes."""

@@ -157,12 +157,13 @@ class TemporalSteps(CommandSteps):
                 lambda: key in self._inbox, timeout=None if due is None else max(0.001, due - workflow.time())
             )
         except TimeoutError:
-            await self._forget(key, name, timed_out=True)
+            if key not in self._inbox:  # what comes from now on comes too late
+                await self._forget(key, name, timed_out=True)
+                return None
         except asyncio.CancelledError:
             await self._forget(key, name, timed_out=False)
             raise
-        data = self._inbox.get(key)
-        return None if data is None else Event.model_validate(data)
+        return Event.model_validate(self._inbox[key])
 
     async def _forget(self, key: str, name: str, *, timed_out: bool) -> None:
         hub = workflow.get_external_workflow_handle(hub_id(self._host.hub_queue, name))
@@ -173,6 +174,7 @@ class TemporalSteps(CommandSteps):
 
     async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
         self._guard(lambda: self._recorded.take_gather(scope, key, len(branches)))
+        self._expect(lambda expected: expected.take_gather(scope.prefix, key, len(branches)))
         if not branches:
             return []
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 from temporalio.converter import DataConverter, WorkflowSerializationContext
 from temporalio.worker import Interceptor, Worker, WorkflowInterceptorClassInput
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
-from temporalio.workflow import NondeterminismError
 
 from durably.backends.temporal.activities import StepActivities
 from durably.backends.temporal.crash import MortalRunner
 from durably.backends.temporal.events import EventHub, Post, ScheduledEvent
 from durably.backends.temporal.host import HOST, Host
+from durably.backends.temporal.runner import RecordingRunner
 from durably.backends.temporal.singleton import Slot, Slots
 from durably.backends.temporal.system import SystemBodies
 from durably.backends.temporal.workflow import FunctionWorkflow
@@ -54,18 +54,14 @@ def make_worker(
     workflows = [FunctionWorkflow, EventHub, ScheduledEvent, Slot]
     activities: list[Callable[..., Any]] = [StepActivities(host, system).step, post.publish, slots.is_live]
     beat = host.heartbeat / 4
+    runner = RecordingRunner(options.get("workflow_runner", SANDBOX), host, fail=fail_on_code_change)
     given: dict[str, Any] = {
         "graceful_shutdown_timeout": drain,
         "max_heartbeat_throttle_interval": beat,
         "default_heartbeat_throttle_interval": beat,
-        "workflow_failure_exception_types": [NondeterminismError] if fail_on_code_change else [],
         "no_remote_activities": role == "workflows",
         **options,
-        "workflow_runner": MortalRunner(
-            options.get("workflow_runner", SANDBOX),
-            host.crash,
-            contexts=_minds_contexts(host.client.data_converter),
-        ),
+        "workflow_runner": MortalRunner(runner, host.crash, contexts=_minds_contexts(host.client.data_converter)),
         "interceptors": [*options.get("interceptors", ()), _Introduction(host)],
     }
     return Worker(

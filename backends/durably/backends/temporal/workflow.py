@@ -12,6 +12,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
+from durably.backends.temporal.ending import failed_event
 from durably.backends.temporal.events import DELIVER, HUB
 from durably.backends.temporal.host import ARGUMENT, HOST, Host
 from durably.backends.temporal.payloads import CLAIM, RECALL, RETRY, STATUS, SUMMARY, failure, raw, text_of, unpack
@@ -20,7 +21,6 @@ from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Context, Event, Function, StepRecord
 from durably.core.backend import RunStatus
 from durably.core.errors import CancelSignal, Signal, is_retriable
-from durably.core.functions import FailedRun
 from durably.core.ids import derive_id
 from durably.core.run_logger import RunLogger
 
@@ -92,6 +92,7 @@ class Attempts:
                 if workflow.cancellation_reason() is not None:
                     raise CancelSignal from error
                 self._failures += 1
+                self.steps.check_failure(self._failures, error)
                 if self._failures > self._function.retries or not is_retriable(error):
                     # From nothing: Temporal would keep the cause, and what is secret in it.
                     raise await self._failed(error) from None
@@ -132,16 +133,11 @@ class Attempts:
         failed = failure(error, self._host.redactor)
         handler = self._function.on_failure
         if handler is not None:
-            told = FailedRun(
-                run_id=self._run_id, function=self._function.id, event=self._event, error=failed.details[0]
-            )
-            event = Event(
-                "durably/function.failed", told.model_dump(mode="json"), id=derive_id("failure", self._run_id, "")
-            )
+            event = failed_event(self._function, self._run_id, self._event, failed.details[0])
             await workflow.start_child_workflow(
                 handler.id,
                 raw(event.model_dump_json()),
-                id=event.id,
+                id=event.id or "",
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         return failed

@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+BENCH := .venv-bench/.ready
 
 .PHONY: demo test lint types unit bench clean
 
@@ -22,21 +23,19 @@ types: $(READY)
 unit: $(READY)
 	$(BIN)/pytest -n 2
 
-bench: .venv/.bench  ## durably beside a floor written by hand, and on Temporal beside temporalio and pydantic-ai
-	$(BIN)/python -m tests.benchmarks
-	$(BIN)/python -m tests.benchmarks.inngest
-	$(BIN)/python -m tests.benchmarks.temporal
+bench: $(BENCH)  ## durably beside a floor written by hand, beside the bare engines, and beside its peers
+	@kept=true; for each in __main__ inngest temporal peers; do \
+		.venv-bench/bin/python -m tests.benchmarks.$$each || kept=false; \
+	done; $$kept
 
-.venv/.bench: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
-	touch $@
-
-$(READY): pyproject.toml
-	@echo "setting up .venv (once; a minute or two)"
-	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[all]" --group dev
+$(READY): GROUPS = --group dev
+$(BENCH): GROUPS = --group dev --group bench
+$(READY) $(BENCH): pyproject.toml
+	@echo "setting up $(@D) (once; a minute or two)"
+	test -d $(@D) || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[all]" $(GROUPS)
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

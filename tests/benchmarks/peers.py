@@ -1,6 +1,6 @@
 """One agent in memory and in a file, on durably, LangGraph, pydantic-ai and DBOS: time a turn, and bytes on disk.
 
-There are no limits here: it is a picture of what each keeps, and what that costs. Each is used as its documents say, and
+There are no limits here: it is a picture of what each keeps, and what that costs. Each is used as its documents say and
 checked to give the same answer; LangGraph's file is written with ``synchronous=FULL``, as ours is, DBOS's with its own
 settings. A round runs them all in turn, each in a fresh directory; each figure is the median of the rounds.
 

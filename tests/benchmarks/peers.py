@@ -4,7 +4,7 @@ There are no limits here: it is a picture of what each keeps, and what that cost
 checked to give the same answer; LangGraph's file is written with ``synchronous=FULL``, as ours is, DBOS's with its own
 settings. A round runs them all in turn, each in a fresh directory; each figure is the median of the rounds.
 
-Called as: python -m tests.benchmarks.peers [TURNS ...]
+Called as: python -m tests.benchmarks.peers [--picture FILE]
 """
 
 # pyright: reportMissingImports=false
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from matplotlib import pyplot
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -33,7 +34,7 @@ from tests.benchmarks.dbos_agent import dbos_sqlite
 from tests.benchmarks.langgraph_agent import langgraph_memory, langgraph_sqlite
 from tests.benchmarks.pydantic_local import pydantic_ai_memory
 
-TURNS = (10, 50, 200)
+TURNS = (10, 50, 100, 200)
 SIZES = (200, 4000)
 ROUNDS = 3
 
@@ -72,6 +73,20 @@ class Figures:
     seconds: list[float] = field(default_factory=list)
     size: list[int] = field(default_factory=list)
 
+    @property
+    def milliseconds(self) -> float:
+        """Of the whole run, the median."""
+        return statistics.median(self.seconds) * 1e3
+
+    @property
+    def kilobytes(self) -> float:
+        """On disk at the end, the median."""
+        return statistics.median(self.size) / 1e3
+
+
+Results = dict[tuple[int, int], dict[str, Figures]]
+"""By turns and the size of a result, then by name."""
+
 
 PEERS: dict[str, Peer] = {
     "durably, memory": durably_memory,
@@ -96,25 +111,53 @@ def measure(turns: int, size: int) -> dict[str, Figures]:
     return figures
 
 
-def report(lengths: list[int]) -> Table:
-    """The table."""
+def measure_all() -> Results:
+    """Every agent on everything."""
+    measure(TURNS[0], SIZES[0])  # what is loaded or made at the first use is no turn's
+    cases = [(turns, size) for size in SIZES for turns in TURNS]
+    return {(turns, size): measure(turns, size) for turns, size in track(cases, description="measuring")}
+
+
+def table_of(results: Results) -> Table:
+    """The figures to read."""
     table = Table(title="one agent, one tool call a turn")
     for column in ("engine", "turns", "result", "a turn", "on disk"):
         table.add_column(column, justify="left" if column == "engine" else "right")
-    cases = [(turns, size) for size in SIZES for turns in lengths]
-    for turns, size in track(cases, description="measuring"):
-        for name, got in measure(turns, size).items():
-            seconds, kept = statistics.median(got.seconds), statistics.median(got.size)
-            disk = f"{kept / 1e3:,.0f} kB" if kept else ""
-            table.add_row(name, str(turns), str(size), f"{seconds / turns * 1e3:.2f} ms", disk)
+    for (turns, size), figures in results.items():
+        for name, got in figures.items():
+            disk = f"{got.kilobytes:,.0f} kB" if got.kilobytes else ""
+            table.add_row(name, str(turns), str(size), f"{got.milliseconds / turns:.2f} ms", disk)
         table.add_section()
     return table
 
 
+def draw(results: Results, path: Path) -> None:
+    """The same to look at, for results of 200 characters."""
+    figure, (time_axes, disk_axes) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name in PEERS:
+        got = [results[turns, SIZES[0]][name] for turns in TURNS]
+        style: dict[str, Any] = {"marker": "o", "linewidth": 2.5 if "durably" in name else 1.2, "label": name}
+        (line,) = time_axes.plot(TURNS, [each.milliseconds / n for each, n in zip(got, TURNS, strict=True)], **style)
+        if got[0].kilobytes:
+            disk_axes.plot(TURNS, [each.kilobytes for each in got], color=line.get_color(), **style)
+    time_axes.set(title="milliseconds a turn", xlabel="turns", yscale="log")
+    disk_axes.set(title="kilobytes on disk", xlabel="turns", yscale="log")
+    for axes in (time_axes, disk_axes):
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*time_axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> int:
-    """Print it."""
+    """Print it, and draw it if asked."""
     warnings.simplefilter("ignore")
-    Console().print(report([int(each) for each in sys.argv[1:]] or list(TURNS)))
+    results = measure_all()
+    Console().print(table_of(results))
+    if sys.argv[1:2] == ["--picture"]:
+        draw(results, Path(sys.argv[2]))
     return 0
 
 

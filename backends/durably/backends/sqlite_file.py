@@ -19,7 +19,7 @@ logger = logging.getLogger("durably")
 BUSY_SECONDS = 1.0
 PAGE_BYTES = 1024
 """A quarter of SQLite's default: a commit writes whole pages, and a step's record is small."""
-GROWN_BYTES = 256 * 1024
+GROWN_BYTES = 128 * 1024
 """The size the write-ahead log is given at the start. A commit that must make a file longer waits for the file system's
 own journal too, which is a quarter of its time."""
 APPLICATION_ID = 0x64757262

@@ -244,7 +244,8 @@ def _fields(record: StepRecord) -> tuple[Any, ...]:
 
 
 def _checksum(seq: int, fields: tuple[Any, ...]) -> int:
-    return zlib.crc32(repr(fields).encode(), seq) & 0x7FFFFFFF  # 31 bits: SQLite keeps them in 4 bytes
+    text = "\0".join(map(str, fields))
+    return zlib.crc32(text.encode(), seq) & 0x7FFFFFFF  # 31 bits: SQLite keeps them in 4 bytes
 
 
 def _record(run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepRecord:

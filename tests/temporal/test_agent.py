@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64encode
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
-from temporalio.converter import DataConverter, PayloadCodec
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.temporal import TemporalBackend, commands
@@ -194,27 +191,6 @@ async def noise(size: int) -> str:
 async def fill(text: str, size: int) -> str:
     """As much of a text as makes so many bytes of JSON."""
     return text * (size // len(json.dumps(text, ensure_ascii=False)[1:-1].encode()))
-
-
-class Scrambled(PayloadCodec):
-    """Stands for encryption: nothing readable reaches the server."""
-
-    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        return [Payload(metadata={"encoding": b"scrambled"}, data=each.SerializeToString()[::-1]) for each in payloads]
-
-    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        return [Payload.FromString(each.data[::-1]) for each in payloads]
-
-
-async def test_a_clients_codec_sees_every_payload(temporal_address: str) -> None:
-    codec = DataConverter(payload_codec=Scrambled())
-    client = await Client.connect(temporal_address, data_converter=codec)
-    async with TemporalBackend(client, task_queue=f"codec-{new_id()}", functions=[support]) as backend:
-        run = await backend.start(support, "Where is order 7?")
-        assert (await run.result()).text == "Shipped."
-        assert (await run.history()).status == "completed"
-        raw = await client.get_workflow_handle(run.id).fetch_history()
-    assert "shipped" not in raw.to_json()
 
 
 async def test_nothing_of_the_workflow_depends_on_a_cache(open_temporal: OpenTemporal) -> None:

@@ -25,7 +25,7 @@ from durably.backends.temporal.host import Host
 from durably.backends.temporal.outcome import STATUSES, ended_with, how_it_failed
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, STATUS, check_size, raw, text_of
 from durably.backends.temporal.singleton import Slots, slot_of
-from durably.backends.temporal.worker import Role, make_worker
+from durably.backends.temporal.worker import Role, make_worker, versioning_of
 from durably.core import (
     Backend,
     Capabilities,
@@ -126,6 +126,7 @@ class TemporalBackend(Backend):
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             heartbeat=heartbeat,
             continue_after=continue_after,
+            versioning=versioning_of(self._worker_options),
             probe=lambda: self.probe,
         )
         self._post = Post(client, self._host.hub_queue)

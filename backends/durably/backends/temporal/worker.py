@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
+from temporalio.common import VersioningBehavior
 from temporalio.converter import DataConverter, WorkflowSerializationContext
-from temporalio.worker import Interceptor, Worker, WorkflowInterceptorClassInput
+from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig, WorkflowInterceptorClassInput
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import NondeterminismError
 
@@ -19,7 +21,7 @@ from durably.backends.temporal.singleton import Slot, Slots
 from durably.backends.temporal.system import SystemBodies
 from durably.backends.temporal.workflow import FunctionWorkflow
 
-__all__ = ["Role", "make_worker"]
+__all__ = ["Role", "make_worker", "versioning_of"]
 
 Role = Literal["all", "workflows", "activities"]
 
@@ -68,6 +70,11 @@ def make_worker(
         ),
         "interceptors": [*options.get("interceptors", ()), _Introduction(host)],
     }
+    if host.versioning is not VersioningBehavior.UNSPECIFIED:
+        # What hands on events outlives every version: the newest takes it over.
+        given["deployment_config"] = replace(
+            options["deployment_config"], default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE
+        )
     return Worker(
         host.client,
         task_queue=host.task_queue,
@@ -75,6 +82,14 @@ def make_worker(
         activities=activities,
         **given,
     )
+
+
+def versioning_of(options: Mapping[str, Any]) -> VersioningBehavior:
+    """What a worker's options say of its functions' runs when a newer version is deployed: they stay, by default."""
+    config: WorkerDeploymentConfig | None = options.get("deployment_config")
+    if config is None or not config.use_worker_versioning:
+        return VersioningBehavior.UNSPECIFIED
+    return config.default_versioning_behavior or VersioningBehavior.PINNED
 
 
 def _minds_contexts(converter: DataConverter) -> bool:

@@ -1,0 +1,123 @@
+"""Workers as they are deployed: in versions that live side by side, and split over processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, SetWorkerDeploymentCurrentVersionRequest
+from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.service import RPCError
+from temporalio.worker import WorkerDeploymentConfig
+
+from durably.backends.temporal import TemporalBackend
+from durably.core import Context, Event, current_step, function
+from durably.core.ids import new_id
+from tests.temporal.test_kill import ONCE, Workers
+from tests.temporal.world import EXPECTED, LEDGER, ROLE, effects
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]
+
+
+async def build() -> str:
+    """The build of the worker that runs this."""
+    found: str = current_step().resources["build"]
+    return found
+
+
+@function("patient")
+async def patient(ctx: Context[str]) -> list[str]:
+    before = await ctx.step.run("before", build)
+    if ctx.input == "wait":
+        await ctx.step.wait_for_event("go", "deployment/go", match={"to": ctx.run_id})
+    return [before, await ctx.step.run("after", build)]
+
+
+def deployed(client: Client, queue: str, version: WorkerDeploymentVersion) -> TemporalBackend:
+    """A worker of a version, whose runs stay with it."""
+    config = WorkerDeploymentConfig(
+        version=version, use_worker_versioning=True, default_versioning_behavior=VersioningBehavior.PINNED
+    )
+    return TemporalBackend(
+        client,
+        task_queue=queue,
+        functions=[patient],
+        resources={"build": version.build_id},
+        worker_options={"deployment_config": config},
+    )
+
+
+async def make_current(client: Client, version: WorkerDeploymentVersion) -> None:
+    """New runs go to this version; the server knows it a moment after its worker has begun to poll."""
+    request = SetWorkerDeploymentCurrentVersionRequest(
+        namespace=client.namespace, deployment_name=version.deployment_name, build_id=version.build_id
+    )
+    for _ in range(300):
+        try:
+            await client.workflow_service.set_worker_deployment_current_version(request)
+        except RPCError:
+            await asyncio.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"the server never heard of {version}")
+
+
+async def is_waiting(backend: TemporalBackend, run_id: str) -> None:
+    """Return once a run waits for its event."""
+    run = await backend.run(run_id)
+    while not any(record.key == "go" for record in (await run.history()).records):  # noqa: ASYNC110  # asks the server
+        await asyncio.sleep(0.05)
+
+
+async def test_an_old_run_stays_with_its_version_and_a_new_one_goes_to_the_new(client: Client) -> None:
+    queue, name = new_id(), new_id()
+    first, second = WorkerDeploymentVersion(name, "1"), WorkerDeploymentVersion(name, "2")
+    async with deployed(client, queue, first) as old:
+        await make_current(client, first)
+        pinned = await old.start(patient, "wait")
+        await is_waiting(old, pinned.id)
+        async with deployed(client, queue, second) as new:
+            await make_current(client, second)
+            assert await new.invoke(patient, "go on") == ["2", "2"]
+            await new.send(Event("deployment/go", {"to": pinned.id}))
+            assert await pinned.result() == ["1", "1"]
+    async with deployed(client, queue, second) as new:  # of the old version nothing is left
+        later = await new.start(patient, "wait")
+        await is_waiting(new, later.id)
+        await new.send(Event("deployment/go", {"to": later.id}))
+        assert await later.result() == ["2", "2"], "the hub of the event has moved to the new version"
+
+
+@pytest_asyncio.fixture
+async def workers(temporal_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Workers]:
+    made = Workers(temporal_address, tmp_path / "ledger.jsonl")
+    monkeypatch.setenv(LEDGER, str(made.ledger))
+    yield made
+    await made.end()
+
+
+async def test_workflows_in_one_process_and_their_steps_in_others(
+    client: Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for role in ("workflows", "activities", "activities"):
+        monkeypatch.setenv(ROLE, role)
+        await workers.start()
+    caller = TemporalBackend(client, task_queue=workers.queue)
+    runs = [await caller.start("world", run_id=new_id()) for _ in range(3)]
+    assert [await run.result() for run in runs] == [EXPECTED] * 3
+    assert Counter(name for name, *_ in effects(workers.ledger)) == Counter(ONCE * 3)
+    polling = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=workers.queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+    )
+    assert len({poller.identity for poller in polling.pollers}) == 1, "one process has the workflows"

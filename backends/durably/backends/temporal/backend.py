@@ -281,13 +281,15 @@ class TemporalBackend(Backend):
             return await waiting
         task = asyncio.ensure_future(waiting)
         crashed = asyncio.ensure_future(self._host.crash.happened.wait())
-        await asyncio.wait({task, self._running, crashed}, return_when=asyncio.FIRST_COMPLETED)
-        crashed.cancel()
-        if not task.done() and not (self._running.done() and self._running.exception() is None):
+        try:
+            await asyncio.wait({task, self._running, crashed}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done() and not (self._running.done() and self._running.exception() is None):
+                self._alive()
+                raise self._running.exception() or RuntimeError("the worker has ended")
+            return await task
+        finally:
             task.cancel()
-            self._alive()
-            raise self._running.exception() or RuntimeError("the worker has ended")
-        return await task
+            crashed.cancel()
 
     def _alive(self) -> None:
         if self._host.crash.signal is not None:

@@ -9,8 +9,14 @@ from typing import Any, Literal
 
 from temporalio.common import VersioningBehavior
 from temporalio.converter import DataConverter, WorkflowSerializationContext
-from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig, WorkflowInterceptorClassInput
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.worker import (
+    Interceptor,
+    Worker,
+    WorkerDeploymentConfig,
+    WorkflowInterceptorClassInput,
+    WorkflowRunner,
+)
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from temporalio.workflow import NondeterminismError
 
 from durably.backends.temporal.activities import StepActivities
@@ -24,11 +30,6 @@ from durably.backends.temporal.workflow import FunctionWorkflow
 __all__ = ["Role", "make_worker", "versioning_of"]
 
 Role = Literal["all", "workflows", "activities"]
-
-SANDBOX = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_all_modules())
-"""Temporal's sandbox, sharing modules with the process: an agent brings its tools, its models and their clients along,
-and to load them anew for each run would cost seconds. What a function may not do (open a file, sleep, import
-something that would) is still refused."""
 
 
 class _Introduction(Interceptor):
@@ -64,7 +65,7 @@ def make_worker(
         "no_remote_activities": role == "workflows",
         **options,
         "workflow_runner": MortalRunner(
-            options.get("workflow_runner", SANDBOX),
+            _sharing(options.get("workflow_runner", SandboxedWorkflowRunner())),
             host.crash,
             contexts=_minds_contexts(host.client.data_converter),
         ),
@@ -82,6 +83,17 @@ def make_worker(
         activities=activities,
         **given,
     )
+
+
+def _sharing(runner: WorkflowRunner) -> WorkflowRunner:
+    """A sandbox that shares modules with the process.
+
+    An agent brings its tools, its models and their clients along, and to load them anew for each run would cost
+    seconds. What a function may not do (open a file, sleep, import something that would) is still refused.
+    """
+    if isinstance(runner, SandboxedWorkflowRunner):
+        return replace(runner, restrictions=runner.restrictions.with_passthrough_all_modules())
+    return runner
 
 
 def versioning_of(options: Mapping[str, Any]) -> VersioningBehavior:

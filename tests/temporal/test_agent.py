@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64encode
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,19 @@ async def test_history_grows_with_the_turns_and_no_faster(open_temporal: OpenTem
             sizes.append(description.raw_description.workflow_execution_info.history_size_bytes)
     first, second = sizes[1] - sizes[0], sizes[2] - sizes[1]
     assert second < 2.1 * first, "twice the turns, twice the bytes"
+
+
+async def test_a_turn_is_two_activities_and_as_many_workflow_tasks_as_by_hand(open_temporal: OpenTemporal) -> None:
+    agent = long_agent(turns=10, size=100)
+    async with open_temporal(agent) as backend:
+        run = await backend.start(agent, "Look around.")
+        await run.result()
+        history = await backend.client.get_workflow_handle(run.id).fetch_history()
+    events = Counter(each.WhichOneof("attributes") for each in history.events)
+    steps = 2 + 2 * 10 + 1  # context and history, the turns, the answer
+    assert events["activity_task_scheduled_event_attributes"] == steps
+    assert events["workflow_task_completed_event_attributes"] == steps + 1
+    assert events.total() == 6 * steps + 5, "three a step, three a task, the run's beginning and end"
 
 
 async def test_a_very_long_run_goes_on_in_a_fresh_history(open_temporal: OpenTemporal) -> None:

@@ -20,13 +20,15 @@ from durably.core.ids import new_id
 from tests.temporal.conftest import server_binary
 from tests.test_docs import ROOT, blocks, run_page
 
+PAGES = sorted(page.name for page in (ROOT / "docs").glob("temporal*.md") if blocks(page))
+
 
 @pytest.mark.timeout(180)
-def test_every_block_runs(temporal_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs(page: str, temporal_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     there = {"localhost:7233": temporal_address, "temporal-test-server": server_binary("temporal-test-server")}
-    run_page(ROOT / "docs" / "temporal.md", monkeypatch, **there)
-    assert (tmp_path / "order-7.jsonl").read_text().count("\n") > 3
+    run_page(ROOT / "docs" / page, monkeypatch, **there)
 
 
 ENGINES = {

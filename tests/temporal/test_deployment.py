@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
+import os
+import sys
 
 import pytest
-import pytest_asyncio
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, SetWorkerDeploymentCurrentVersionRequest
+from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import WorkerDeploymentConfig
 
 from durably.backends.temporal import TemporalBackend
+from durably.backends.temporal.worker import Role
 from durably.core import Context, Event, current_step, function
 from durably.core.ids import new_id
-from tests.temporal.test_kill import ONCE, Workers
-from tests.temporal.world import EXPECTED, LEDGER, ROLE, effects
+from tests.test_layout import PARTS, ROOT
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]
 
@@ -95,29 +91,50 @@ async def test_an_old_run_stays_with_its_version_and_a_new_one_goes_to_the_new(c
         assert await later.result() == ["2", "2"], "the hub of the event has moved to the new version"
 
 
-@pytest_asyncio.fixture
-async def workers(temporal_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Workers]:
-    made = Workers(temporal_address, tmp_path / "ledger.jsonl")
-    monkeypatch.setenv(LEDGER, str(made.ledger))
-    yield made
-    await made.end()
+async def process() -> int:
+    """Where a body runs."""
+    return os.getpid()
 
 
-async def test_workflows_in_one_process_and_their_steps_in_others(
-    client: Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for role in ("workflows", "activities", "activities"):
-        monkeypatch.setenv(ROLE, role)
-        await workers.start()
-    caller = TemporalBackend(client, task_queue=workers.queue)
-    runs = [await caller.start("world", run_id=new_id()) for _ in range(3)]
-    assert [await run.result() for run in runs] == [EXPECTED] * 3
-    assert Counter(name for name, *_ in effects(workers.ledger)) == Counter(ONCE * 3)
-    polling = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace,
-            task_queue=TaskQueue(name=workers.queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+@function("split")
+async def split(ctx: Context[None]) -> list[int]:
+    closure = await ctx.step.run("closure", lambda: os.getpid(), output_type=int)
+    bodies = await ctx.step.gather(*[lambda: ctx.step.run("process", process)] * 8)
+    return [closure, *bodies]
+
+
+async def work(address: str, queue: str, role: Role) -> None:
+    """One process: it serves until it is told to stop."""
+    client = await Client.connect(address)
+    await TemporalBackend(client, task_queue=queue, functions=[split], role=role).run_worker()
+
+
+async def test_workflows_in_one_process_and_their_bodies_in_others(temporal_address: str, client: Client) -> None:
+    queue = new_id()
+    path = os.pathsep.join(str(ROOT / part) for part in (*PARTS, "."))
+    workers = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", __name__, temporal_address, queue, role),
+            env={**os.environ, "PYTHONPATH": path},
+            cwd=ROOT,
         )
-    )
-    assert len({poller.identity for poller in polling.pollers}) == 1, "one process has the workflows"
+        for role in ("workflows", "activities", "activities")
+    ]
+    try:
+        caller = TemporalBackend(client, task_queue=queue)
+        runs = [await caller.start("split") for _ in range(3)]
+        for run in runs:
+            closure, *bodies = await run.result()
+            assert closure == workers[0].pid
+            assert set(bodies) <= {worker.pid for worker in workers[1:]}
+    finally:
+        for worker in workers:
+            worker.terminate()
+        ended = [await worker.wait() for worker in workers]
+    assert ended == [0, 0, 0], "each drained and went"
+
+
+if __name__ == "__main__":
+    _, address, queue, role = sys.argv
+    asyncio.run(work(address, queue, "workflows" if role == "workflows" else "activities"))
+    os._exit(0)  # the SDK's native threads now and then abort an interpreter that takes its time to end

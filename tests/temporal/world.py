@@ -23,7 +23,6 @@ from durably.core.steps import Point
 from durably.testing import ScriptedModel, call
 
 LEDGER = "DURABLY_TEST_LEDGER"
-ROLE = "DURABLY_TEST_ROLE"
 EXPECTED = ["charged", "answered by clerk", "yes"]
 
 
@@ -92,7 +91,6 @@ def backend(client: Client, queue: str, **worker: Any) -> TemporalBackend:
         functions=FUNCTIONS,
         heartbeat=timedelta(seconds=1),
         drain=timedelta(seconds=5),
-        role=os.environ.get(ROLE, "all"),  # type: ignore[arg-type]
         worker_options={"sticky_queue_schedule_to_start_timeout": timedelta(seconds=1), **worker},
     )
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from temporalio.worker import UnsandboxedWorkflowRunner
-from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
+from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError, SandboxedWorkflowRunner
 
 from durably import providers
 from durably.core import Context, InvokeError, function
 from tests.temporal.conftest import OpenTemporal
+from tests.temporal.test_agent import support
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]
 
@@ -31,11 +32,16 @@ async def opens(ctx: Context[None]) -> str:
         return file.read()
 
 
-async def test_every_provider_can_be_imported_in_a_workflow(open_temporal: OpenTemporal) -> None:
+@pytest.mark.parametrize("options", [{}, {"workflow_runner": SandboxedWorkflowRunner()}], ids=["ours", "temporals"])
+async def test_every_provider_can_be_imported_in_a_workflow(
+    open_temporal: OpenTemporal, options: dict[str, Any]
+) -> None:
+    assert {"anthropic", "litellm", "openai"} <= set(NAMES)
     for name in NAMES:
         import_module(f"durably.providers.{name}")
-    async with open_temporal(imports) as backend:
+    async with open_temporal(imports, support, worker_options=options) as backend:
         names = await backend.invoke(imports)
+        assert (await backend.invoke(support, "Where is order 7?")).text == "Shipped."
     assert len(names) == len(NAMES)
 
 

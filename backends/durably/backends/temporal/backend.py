@@ -25,7 +25,7 @@ from durably.backends.temporal.host import Host
 from durably.backends.temporal.outcome import STATUSES, ended_with, how_it_failed
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, STATUS, check_size, raw, text_of
 from durably.backends.temporal.singleton import Slots, slot_of
-from durably.backends.temporal.worker import Role, make_worker
+from durably.backends.temporal.worker import Role, make_worker, versioning_of
 from durably.core import (
     Backend,
     Capabilities,
@@ -126,6 +126,7 @@ class TemporalBackend(Backend):
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             heartbeat=heartbeat,
             continue_after=continue_after,
+            versioning=versioning_of(self._worker_options),
             probe=lambda: self.probe,
         )
         self._post = Post(client, self._host.hub_queue)
@@ -281,13 +282,15 @@ class TemporalBackend(Backend):
             return await waiting
         task = asyncio.ensure_future(waiting)
         crashed = asyncio.ensure_future(self._host.crash.happened.wait())
-        await asyncio.wait({task, self._running, crashed}, return_when=asyncio.FIRST_COMPLETED)
-        crashed.cancel()
-        if not task.done() and not (self._running.done() and self._running.exception() is None):
+        try:
+            await asyncio.wait({task, self._running, crashed}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done() and not (self._running.done() and self._running.exception() is None):
+                self._alive()
+                raise self._running.exception() or RuntimeError("the worker has ended")
+            return await task
+        finally:
             task.cancel()
-            self._alive()
-            raise self._running.exception() or RuntimeError("the worker has ended")
-        return await task
+            crashed.cancel()
 
     def _alive(self) -> None:
         if self._host.crash.signal is not None:

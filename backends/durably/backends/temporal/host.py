@@ -9,6 +9,7 @@ from typing import Any
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowQueryFailedError
+from temporalio.common import VersioningBehavior
 
 from durably.backends.temporal.bodies import Names
 from durably.backends.temporal.crash import Crash
@@ -43,6 +44,7 @@ class Host:
         max_payload_bytes: The largest value a step may return.
         heartbeat: After how long without a sign of life a body's worker counts as dead.
         continue_after: A run goes on in a fresh history once its own has this many events.
+        versioning: What becomes of a run when a newer version of its worker is deployed.
         probe: Gives what the harness looks on with, or ``None``.
         crash: How the harness kills this worker.
         shelf: Bodies that are under way, by Temporal run id and step key: a closure is found here, and a conversation
@@ -61,6 +63,7 @@ class Host:
     max_payload_bytes: int
     heartbeat: timedelta
     continue_after: int
+    versioning: VersioningBehavior
     probe: Callable[[], Probe | None]
     crash: Crash = field(default_factory=Crash)
     shelf: dict[tuple[str, str], Body] = field(default_factory=dict)

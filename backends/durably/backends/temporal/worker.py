@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
+from temporalio.common import VersioningBehavior
 from temporalio.converter import DataConverter, WorkflowSerializationContext
-from temporalio.worker import Interceptor, Worker, WorkflowInterceptorClassInput
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.worker import (
+    Interceptor,
+    Worker,
+    WorkerDeploymentConfig,
+    WorkflowInterceptorClassInput,
+    WorkflowRunner,
+)
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from durably.backends.temporal.activities import StepActivities
 from durably.backends.temporal.crash import MortalRunner
@@ -19,14 +27,9 @@ from durably.backends.temporal.singleton import Slot, Slots
 from durably.backends.temporal.system import SystemBodies
 from durably.backends.temporal.workflow import FunctionWorkflow
 
-__all__ = ["Role", "make_worker"]
+__all__ = ["Role", "make_worker", "versioning_of"]
 
 Role = Literal["all", "workflows", "activities"]
-
-SANDBOX = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_all_modules())
-"""Temporal's sandbox, sharing modules with the process: an agent brings its tools, its models and their clients along,
-and to load them anew for each run would cost seconds. What a function may not do (open a file, sleep, import
-something that would) is still refused."""
 
 
 class _Introduction(Interceptor):
@@ -54,7 +57,8 @@ def make_worker(
     workflows = [FunctionWorkflow, EventHub, ScheduledEvent, Slot]
     activities: list[Callable[..., Any]] = [StepActivities(host, system).step, post.publish, slots.is_live]
     beat = host.heartbeat / 4
-    runner = RecordingRunner(options.get("workflow_runner", SANDBOX), host, fail=fail_on_code_change)
+    sandbox = _sharing(options.get("workflow_runner", SandboxedWorkflowRunner()))
+    runner = RecordingRunner(sandbox, host, fail=fail_on_code_change)
     given: dict[str, Any] = {
         "graceful_shutdown_timeout": drain,
         "max_heartbeat_throttle_interval": beat,
@@ -64,6 +68,11 @@ def make_worker(
         "workflow_runner": MortalRunner(runner, host.crash, contexts=_minds_contexts(host.client.data_converter)),
         "interceptors": [*options.get("interceptors", ()), _Introduction(host)],
     }
+    if host.versioning is not VersioningBehavior.UNSPECIFIED:
+        # What hands on events outlives every version: the newest takes it over.
+        given["deployment_config"] = replace(
+            options["deployment_config"], default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE
+        )
     return Worker(
         host.client,
         task_queue=host.task_queue,
@@ -71,6 +80,25 @@ def make_worker(
         activities=activities,
         **given,
     )
+
+
+def _sharing(runner: WorkflowRunner) -> WorkflowRunner:
+    """A sandbox that shares modules with the process.
+
+    An agent brings its tools, its models and their clients along, and to load them anew for each run would cost
+    seconds. What a function may not do (open a file, sleep, import something that would) is still refused.
+    """
+    if isinstance(runner, SandboxedWorkflowRunner):
+        return replace(runner, restrictions=runner.restrictions.with_passthrough_all_modules())
+    return runner
+
+
+def versioning_of(options: Mapping[str, Any]) -> VersioningBehavior:
+    """What a worker's options say of its functions' runs when a newer version is deployed: they stay, by default."""
+    config: WorkerDeploymentConfig | None = options.get("deployment_config")
+    if config is None or not config.use_worker_versioning:
+        return VersioningBehavior.UNSPECIFIED
+    return config.default_versioning_behavior or VersioningBehavior.PINNED
 
 
 def _minds_contexts(converter: DataConverter) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
-from temporalio.workflow import ParentClosePolicy
+from temporalio.workflow import DynamicWorkflowConfig, ParentClosePolicy
 
 from durably.backends.temporal.ending import failed_event
 from durably.backends.temporal.events import DELIVER, HUB
@@ -204,6 +204,12 @@ class FunctionWorkflow:
         host: Host = workflow.extern_functions()[HOST]()
         self._attempts = Attempts(host, self._inbox, self._grants)
         return await self._attempts.run(args)
+
+    @workflow.dynamic_config
+    def config(self) -> DynamicWorkflowConfig:
+        """What the worker's versions mean to a run."""
+        host: Host = workflow.extern_functions()[HOST]()
+        return DynamicWorkflowConfig(versioning_behavior=host.versioning)
 
     @workflow.signal(name=DELIVER)
     def deliver(self, key: str, event: dict[str, Any]) -> None:

@@ -6,11 +6,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-import inngest
 import pytest
 
 from durably.backends import MemoryBackend
-from durably.backends.inngest import InngestBackend
 from durably.backends.inngest.steps import whole
 from durably.core import (
     Batch,
@@ -304,10 +302,3 @@ async def test_a_run_that_inngest_itself_failed_says_so(engine: InngestEngine, o
             await backend.invoke(unreachable)
     assert not engine.calls
     assert len(engine.faults.hit) == 21
-
-
-@pytest.mark.asyncio
-async def test_looking_at_runs_on_cloud_is_refused() -> None:
-    client = inngest.Inngest(app_id="app", is_production=True, signing_key="signkey-test-00", event_key="key")
-    with pytest.raises(UnsupportedFeatureError, match="Cloud"):
-        await InngestBackend(client).run("any")

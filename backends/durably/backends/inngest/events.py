@@ -11,10 +11,22 @@ from typing import Any
 
 from durably.core import Event
 
-__all__ = ["OURS", "Origin", "expression", "from_wire", "path_of", "seed", "start_name", "start_ulid", "to_wire"]
+__all__ = [
+    "OURS",
+    "START",
+    "Origin",
+    "expression",
+    "from_wire",
+    "path_of",
+    "seed",
+    "start_name",
+    "start_ulid",
+    "to_wire",
+]
 
 OURS = "_durably"
 THEIRS = "_inngest"
+START = "durably/start."
 
 OWN_EVENTS = 20
 """How many of the events that a run sent last cannot end its waits: as many as may still be on their way."""
@@ -46,7 +58,7 @@ class Origin:
 
 def start_name(app_id: str, function_id: str) -> str:
     """The name of the event that starts a function of an app, and nothing else: all apps see all events."""
-    return f"durably/start.{app_id}-{function_id}"
+    return f"{START}{app_id}-{function_id}"
 
 
 def to_wire(data: Any, origin: Origin | None = None) -> dict[str, Any]:

@@ -18,7 +18,12 @@ class HeldCode:
 
     It runs in a task of its own. A step that is new ends the request, but not the code, if it can be held: it goes on
     when the next request brings just that step, and is unwound when none does in time.
+
+    Attributes:
+        run_id: Our id of the run.
     """
+
+    run_id: str
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

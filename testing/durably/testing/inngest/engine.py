@@ -42,6 +42,7 @@ class InngestEngine:
         hop: Seconds from an answer to the next call.
         backoff: Seconds before every further attempt; left out, what the server was seen to wait, about.
         start: The time at first, in seconds since 1970; left out, now.
+        signing_key: Behave as in production: sign every call, want the key as a bearer token, answer no GraphQL.
 
     Attributes:
         runs: Every run by its id, oldest first.
@@ -51,8 +52,15 @@ class InngestEngine:
     """
 
     def __init__(
-        self, *, seed: int = 0, hop: float = 0.0, backoff: float | None = None, start: float | None = None
+        self,
+        *,
+        seed: int = 0,
+        hop: float = 0.0,
+        backoff: float | None = None,
+        start: float | None = None,
+        signing_key: str | None = None,
     ) -> None:
+        self.signing_key = signing_key
         self.timers = Timers(time.time() if start is None else start)
         self.hop = hop
         self.random = random.Random(seed)
@@ -79,8 +87,14 @@ class InngestEngine:
 
     def client(self, app_id: str = "app", **options: Any) -> inngest.Inngest:
         """An SDK client whose every request comes to this engine."""
+        if self.signing_key is not None:
+            options = {"signing_key": self.signing_key, "event_key": "key", **options}
         client = inngest.Inngest(
-            app_id=app_id, api_base_url=ORIGIN, event_api_base_url=ORIGIN, is_production=False, **options
+            app_id=app_id,
+            api_base_url=ORIGIN,
+            event_api_base_url=ORIGIN,
+            is_production=self.signing_key is not None,
+            **options,
         )
         wire = client._http_client._http_client
         wire._transport = httpx.ASGITransport(self.api)
@@ -302,7 +316,7 @@ class InngestEngine:
             raise Lost("connection refused")
         self.calls.append(call)
         try:
-            reply = await send(http, url, call)
+            reply = await send(http, url, call, self.signing_key)
         except (Exception, Signal) as error:  # the app died under the call
             raise Lost(repr(error)) from error
         if self.faults.wants("drop_reply", call):

@@ -224,18 +224,33 @@ async def test_a_state_over_inngests_limit_fails_catchably(open_inngest: OpenInn
 
 
 @pytest.mark.asyncio
-async def test_numbers_survive_other_json_libraries(engine: InngestEngine, open_inngest: OpenInngest) -> None:
-    values = [2**60, 1.0, 1e300, -0.0]
+async def test_numbers_survive_a_server_to_which_they_are_floats(
+    engine: InngestEngine, open_inngest: OpenInngest
+) -> None:
+    values = [2**60 + 1, 1.0, 1e300, -0.0]
+    heard: list[str] = []
+
+    @function("child")
+    async def child(ctx: Context[Any]) -> Any:
+        return ctx.input
+
+    @function("listener", triggers=["numbers/told"])
+    async def listener(ctx: Context[Any]) -> None:
+        heard.append(repr(ctx.input))
 
     @function("numbers")
-    async def numbers(ctx: Context[None]) -> Any:
-        return repr(await ctx.step.run("make", _echo, values))
+    async def numbers(ctx: Context[Any]) -> Any:
+        made = await ctx.step.run("make", _echo, ctx.input)
+        await ctx.step.send_event("tell", Event("numbers/told", made))
+        return await ctx.step.invoke("call", child, made)
 
-    async with open_inngest(numbers) as backend:
-        assert await backend.invoke(numbers) == repr(values)
-    (run,) = engine.runs.values()
-    (kept,) = (value for name, value in run.trace[0][3]["data"].items() if name.startswith("make/"))
-    assert isinstance(kept, str), "as text, which no other library reads as numbers"
+    async with open_inngest(numbers, child, listener) as backend:
+        run = await backend.start(numbers, values)
+        assert repr(await run.result()) == repr(values)
+        await engine.rest()
+    assert heard == [repr(values)]
+    kept = engine.runs[next(iter(engine.runs))].trace[0][3]["data"]
+    assert [type(value) for name, value in kept.items() if name.startswith("make/")] == [str], "as text"
 
 
 @pytest.mark.asyncio

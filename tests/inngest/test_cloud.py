@@ -48,6 +48,11 @@ async def failing(ctx: Context[None]) -> None:
     raise ValueError("no")
 
 
+@function("exact")
+async def exact(ctx: Context[None]) -> Any:
+    return {"data": await ctx.step.run("make", _echo, 2**60 + 1)}
+
+
 @function("sleeping")
 async def sleeping(ctx: Context[None]) -> None:
     await ctx.step.sleep("nap", 3600)
@@ -65,7 +70,7 @@ agent = Agent("agent", model=model, instructions="You look things up.", tools=[l
 @pytest.fixture(params=["engine", "server"])
 def backend(request: pytest.FixtureRequest) -> InngestBackend:
     """On the harness in production; on a dev server, which has the same REST API and wants no key."""
-    functions: list[Function[Any, Any]] = [agent, failing, sleeping, told]
+    functions: list[Function[Any, Any]] = [agent, failing, exact, sleeping, told]
     if request.param == "engine":
         engine = InngestEngine(signing_key=KEY)
         return InngestBackend(engine.client(), functions, serve=engine.serve, now=engine.now, poll=0.001, grace=0.5)
@@ -88,6 +93,13 @@ async def test_a_run_is_started_waited_for_and_read(backend: InngestBackend) -> 
         assert keys[:3] == ["load-context", "load-history", "think"]
         assert len(keys) == 6
         assert all(record.at for record in history)
+
+
+async def test_a_result_is_exact(backend: InngestBackend) -> None:
+    async with backend:
+        run = await backend.start(exact)
+        assert await run.result() == {"data": 2**60 + 1}
+        assert [record.value for record in (await run.history()).steps()] == [2**60 + 1]
 
 
 async def test_a_failure_is_told(backend: InngestBackend) -> None:

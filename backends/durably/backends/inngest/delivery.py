@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any, NoReturn
 
@@ -11,7 +10,7 @@ import inngest
 from durably.backends.inngest.events import Origin, from_wire
 from durably.backends.inngest.held import HeldCode
 from durably.backends.inngest.host import Host
-from durably.backends.inngest.memos import read_memo, write_memo
+from durably.backends.inngest.memos import read_memo, write_memo, write_result
 from durably.backends.inngest.outcome import RunFailed, error_data, text_of
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
 from durably.backends.inngest.steps import InngestSteps
@@ -107,7 +106,7 @@ class Delivery(HeldCode):
         if self._request.target is not None:
             self._lost("the end")
         await self._pass("before_result")
-        return json.loads(output)
+        return write_result(output)
 
     async def _begin(self) -> None:
         origin = self._origin

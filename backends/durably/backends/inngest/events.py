@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from durably.backends.inngest.memos import is_fragile
 from durably.core import Event
 
 __all__ = [
@@ -64,6 +65,9 @@ def start_name(app_id: str, function_id: str) -> str:
 def to_wire(data: Any, origin: Origin | None = None) -> dict[str, Any]:
     """An event's data as an object."""
     ours = {} if origin is None else origin.to_data()
+    text = json.dumps(data)
+    if is_fragile(text):
+        ours["text"] = text  # beside the data, which others may listen for
     if not isinstance(data, dict):
         ours["value"] = data
         data = {}
@@ -75,8 +79,8 @@ def from_wire(event: Mapping[str, Any]) -> tuple[Event, Origin]:
     data = dict(event.get("data") or {})
     ours = data.pop(OURS, None) or {}
     data.pop(THEIRS, None)
-    value = ours.get("value", data)
-    if event["name"].startswith("inngest/") and not data and "value" not in ours:
+    value = json.loads(ours["text"]) if "text" in ours else ours.get("value", data)
+    if event["name"].startswith("inngest/") and not data and not ours.keys() & {"value", "text"}:
         value = None
     ts = event.get("ts")
     seen = Event(event["name"], value, id=event.get("id") or None, ts=ts / 1000 if ts else None)

@@ -14,7 +14,7 @@ from typing import Any
 from durably.backends.inngest.api import Api
 from durably.backends.inngest.cloud import CloudApi
 from durably.backends.inngest.events import START, Origin, from_wire, start_ulid
-from durably.backends.inngest.memos import read_memo
+from durably.backends.inngest.memos import read_memo, read_result
 from durably.backends.inngest.outcome import error_data
 from durably.backends.inngest.seen import Output, Seen
 from durably.core import History, StepRecord
@@ -138,7 +138,7 @@ class Runs:
             id=run_id or seen.id,
             function=self._own_id(seen.function),
             status=seen.status,
-            output=seen.output,
+            output=None if seen.output is None else read_result(json.loads(seen.output)),
             error=error_data(seen.error) if seen.status is RunStatus.FAILED else None,
             created_at=seen.queued_at,
             ended_at=seen.ended_at,

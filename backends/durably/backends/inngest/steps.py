@@ -11,6 +11,7 @@ import inngest
 
 from durably.backends.inngest.events import Origin, expression, from_wire, to_wire
 from durably.backends.inngest.keeping import KeptSteps, give
+from durably.backends.inngest.memos import read_result
 from durably.backends.inngest.outcome import how_it_failed
 from durably.backends.inngest.sdk import FAN_OUT, ResponseInterrupt
 from durably.core import (
@@ -108,7 +109,8 @@ class InngestSteps(KeptSteps):
                     timeout=whole(timeout),
                 )
             )
-            output = function.output.encode(function.output.validate(value, what="the child's result"), step=key)
+            given = codec_for(Any).decode(read_result(value), step=key)
+            output = function.output.encode(function.output.validate(given, what="the child's result"), step=key)
         except inngest.StepError as failure:
             error = self._child_failed(failure, key, function.id, child, timeout)
         await self._pass("child_done", key)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from inngest._internal import transforms
 
 from durably.testing.inngest.expressions import evaluate
-from durably.testing.inngest.rest import event_body, iso, run_body, trace_body
+from durably.testing.inngest.rest import end_body, event_body, iso, run_body, trace_body
 from durably.testing.inngest.runs import EngineRun
 
 __all__ = ["EngineApi"]
@@ -87,6 +87,8 @@ class EngineApi:
             case "GET", ["v2", "events", ulid, "runs"] if ulid in self._engine.events:
                 runs = [self._engine.runs[each] for each in self._engine.events[ulid][1]]
                 return 200, {"data": [run_body(run, [ulid]) for run in runs if run.status != "SKIPPED"]}
+            case "GET", ["v1", "runs", run_id] if run_id in self._engine.runs:
+                return 200, end_body(self._engine.runs[run_id])
             case "GET", ["v2", "runs", run_id] if run_id in self._engine.runs:
                 sources = [ulid for ulid, (_, runs) in self._engine.events.items() if run_id in runs]
                 return 200, {"data": run_body(self._engine.runs[run_id], sources)}

@@ -21,6 +21,7 @@ from durably.testing.inngest.calls import Call, Lost, send
 from durably.testing.inngest.clock import Timers
 from durably.testing.inngest.expressions import evaluate
 from durably.testing.inngest.faults import Faults
+from durably.testing.inngest.numbers import given_back
 from durably.testing.inngest.runs import BACKOFF, EngineRun
 from durably.testing.inngest.ulids import new_ulid, seeded_ulid
 
@@ -173,7 +174,7 @@ class InngestEngine:
         return new_ulid(self.timers.time, self.random)
 
     def _publish(self, event: dict[str, Any], ulid: str, invoked: tuple[EngineRun, str, str] | None = None) -> str:
-        event = {"user": {}, **event, "id": event.get("id") or ulid}
+        event = {"user": {}, **event, "id": event.get("id") or ulid, "data": given_back(event["data"])}
         event["ts"] = event.get("ts") or round(self.timers.time * 1000)
         self.events.setdefault(ulid, (event, []))
         due = event["ts"] / 1000

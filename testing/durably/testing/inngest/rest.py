@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
 from durably.testing.inngest.runs import EngineRun
 
-__all__ = ["event_body", "iso", "run_body", "trace_body"]
+__all__ = ["end_body", "event_body", "iso", "run_body", "trace_body"]
 
 
 def event_body(event: dict[str, Any], ulid: str) -> dict[str, Any]:
@@ -16,8 +15,22 @@ def event_body(event: dict[str, Any], ulid: str) -> dict[str, Any]:
     return {"data": {"internal_id": ulid, "source": "", **event}, "metadata": {"cached_until": None}}
 
 
+def end_body(run: EngineRun) -> dict[str, Any]:
+    """A run as the older API shows it."""
+    ended = None if run.live else iso(run.ended_at)
+    body = {"run_id": run.id, "status": run.status.capitalize(), "ended_at": ended, "output": _output(run)}
+    return {"data": body, "metadata": {"cached_until": None}}
+
+
+def _output(run: EngineRun) -> Any:
+    """What the run came to. What its code raised stands a level higher than what the server says of it."""
+    if run.status == "FAILED" and "stack" in run.output["error"]:
+        return run.output["error"]
+    return run.output
+
+
 def run_body(run: EngineRun, event_ids: list[str]) -> dict[str, Any]:
-    """A run. Numbers become floats on the way, as on the server."""
+    """A run."""
     app, _, function = run.function.partition("-")
     body: dict[str, Any] = {
         "app": {"id": app},
@@ -28,12 +41,6 @@ def run_body(run: EngineRun, event_ids: list[str]) -> dict[str, Any]:
         "status": run.status,
         "trigger": {"eventIds": event_ids},
     }
-    if run.status == "COMPLETED":
-        body["output"] = {"data": _as_floats(run.output)}
-    elif run.status == "FAILED":
-        body["output"] = run.output
-    if not run.live:
-        body["endedAt"] = iso(run.ended_at)
     return body
 
 
@@ -43,7 +50,7 @@ def trace_body(run: EngineRun) -> dict[str, Any]:
     for step, name, op, memo in run.trace:
         span = {"name": name, "stepId": step, "stepOp": _OPS.get(op, "RUN"), "status": "COMPLETED"}
         span |= dict.fromkeys(("queuedAt", "startedAt", "endedAt"), iso(run.settled_at[step]))
-        output = {"output": _as_floats(memo["data"])} if isinstance(memo, dict) and memo.get("data") else {}
+        output = {"output": memo["data"]} if isinstance(memo, dict) and memo.get("data") else {}
         children.append({**span, **output})
     if not run.live:
         children.append({"name": "executor.nonstep", "status": run.status, "startedAt": iso(run.ended_at)})
@@ -51,14 +58,6 @@ def trace_body(run: EngineRun) -> dict[str, Any]:
 
 
 _OPS = {"Sleep": "SLEEP", "WaitForEvent": "WAIT_FOR_EVENT", "InvokeFunction": "INVOKE"}
-
-
-def _as_floats(value: Any) -> Any:
-    def number(text: str) -> int | float:
-        value = float(text)
-        return int(value) if value.is_integer() else value
-
-    return json.loads(json.dumps(value), parse_int=number, parse_float=number)
 
 
 def iso(moment: float) -> str:

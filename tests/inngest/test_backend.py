@@ -8,24 +8,15 @@ from typing import Any
 
 import pytest
 
-from durably.backends import MemoryBackend
 from durably.backends.inngest.steps import whole
 from durably.core import (
-    Batch,
-    Concurrency,
     Context,
-    Debounce,
-    DefinitionError,
     Event,
     InvokeError,
     NonDeterminismError,
     NonRetriableError,
     PayloadTooLargeError,
-    Priority,
-    RateLimit,
     RetryAfterError,
-    Throttle,
-    UnsupportedFeatureError,
     function,
 )
 from durably.testing.inngest import InngestEngine
@@ -251,44 +242,6 @@ async def test_numbers_survive_a_server_to_which_they_are_floats(
     assert heard == [repr(values)]
     kept = engine.runs[next(iter(engine.runs))].trace[0][3]["data"]
     assert [type(value) for name, value in kept.items() if name.startswith("make/")] == [str], "as text"
-
-
-@pytest.mark.asyncio
-async def test_flow_control_is_inngests_own(engine: InngestEngine, open_inngest: OpenInngest) -> None:
-    second = timedelta(seconds=1)
-
-    @function(
-        "controlled",
-        triggers=["x/y"],
-        concurrency=Concurrency(limit=2, key="user.id"),
-        throttle=Throttle(limit=3, period=second, key="user.id"),
-        rate_limit=RateLimit(limit=4, period=second),
-        priority=Priority("event.data.urgent ? 60 : 0"),
-        idempotency="order",
-        cron="0 9 * * *",
-    )
-    async def controlled(ctx: Context[Any]) -> None: ...
-
-    @function("bounced", triggers=["x/y"], debounce=Debounce(period=2 * second))
-    async def bounced(ctx: Context[Any]) -> None: ...
-
-    @function("batched", triggers=["x/y"], batch=Batch(max_size=5, timeout=second))
-    async def batched(ctx: Context[list[Any]]) -> None: ...
-
-    async with open_inngest(controlled, bounced, batched):
-        found = engine.functions["app-controlled"]
-        assert found["concurrency"] == [{"limit": 2, "key": "event.data.user.id", "scope": "fn"}]
-        assert found["throttle"]["period"] == "1s"
-        assert found["rateLimit"]["limit"] == 4
-        assert found["priority"] == {"run": "event.data.urgent ? 60 : 0"}
-        assert found["idempotency"] == "event.data.order"
-        assert {"cron": "0 9 * * *"} in found["triggers"]
-        assert engine.functions["app-bounced"]["debounce"]["period"] == "2s"
-        assert engine.functions["app-batched"]["batchEvents"]["maxSize"] == 5
-    with pytest.raises(UnsupportedFeatureError, match="debounce"):
-        MemoryBackend([bounced])
-    with pytest.raises(DefinitionError, match="whole number"):
-        Debounce(period=timedelta(seconds=0.5))
 
 
 @pytest.mark.asyncio

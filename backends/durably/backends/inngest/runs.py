@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from durably.core.backend import RunStatus, RunView
 from durably.core.secrets import Redactor
 
 __all__ = ["Recent", "Runs"]
+
+logger = logging.getLogger("durably")
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _TRACE_PATIENCE = 5.0
@@ -167,6 +170,9 @@ class Runs:
         until = time.monotonic() + _TRACE_PATIENCE
         while True:
             complete, outputs = await self.api.outputs(theirs, self._stacks.get(theirs, ()))
-            if complete or not status.final or time.monotonic() > until:
+            if complete or not status.final:
+                return outputs
+            if time.monotonic() > until:
+                logger.warning("Inngest's trace of run %s is not complete: its history may lack a step", theirs)
                 return outputs
             await asyncio.sleep(0.05)

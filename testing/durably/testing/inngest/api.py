@@ -70,7 +70,10 @@ class EngineApi:
             case "POST", ["e", _]:
                 return self._events(body if isinstance(body, list) else [body], headers)
             case "POST", ["fn", "register"]:
-                self._engine.register(body["functions"])
+                try:
+                    self._engine.register(body["functions"])
+                except ValueError as error:
+                    return 400, {"error": str(error)}
                 return 200, {"ok": True, "modified": True}
             case "POST", ["v0", "gql"]:
                 return self._graphql(body["query"], body.get("variables") or {})

@@ -222,6 +222,7 @@ class InngestBackend(Backend):
         return RunView(id=run_id, function=function.id, status=RunStatus.RUNNING, created_at=self.now())
 
     async def _view(self, run_id: str) -> RunView:
+        self._alive()
         view = await self._runs.look(run_id)
         if view is None:
             raise RunNotFoundError(run_id)
@@ -229,7 +230,6 @@ class InngestBackend(Backend):
 
     async def _wait(self, run_id: str) -> RunView:
         while True:
-            self._alive()
             view = await self._view(run_id)
             if view.status.final:
                 return view

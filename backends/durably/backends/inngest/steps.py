@@ -45,7 +45,7 @@ class InngestSteps(KeptSteps):
         asked = self._asked(body.args, key)
         record = await self._take(scope, key, "step", asked)
         if record is None:
-            await self._pass("before_start", key)
+            await self._begins(key)
             if body.at_most_once:
                 record = await self._keep(key, self._record(key, "step", "started", input=asked))
         while record is None or not record.final:
@@ -136,7 +136,7 @@ class InngestSteps(KeptSteps):
         asked = self._asked(events, key)
         record = await self._take(scope, key, "send_event", asked)
         if record is None:
-            await self._pass("before_start", key)
+            await self._begins(key)
             named = [
                 event if event.id else event.model_copy(update={"id": derive_id("event", self._run_id, f"{key}#{n}")})
                 for n, event in enumerate(events)
@@ -159,7 +159,7 @@ class InngestSteps(KeptSteps):
         if record is not None and record.final:
             return
         if record is None:
-            await self._pass("before_start", key)
+            await self._begins(key)
             due = until if duration is None else self._host.now() + duration
             final = due is None or due <= self._host.now()
             status: Any = "completed" if final else "started"

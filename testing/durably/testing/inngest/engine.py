@@ -336,7 +336,7 @@ class InngestEngine:
         sent = run.before(call) if self.faults.wants("stale", call) else call
         try:
             reply = await self._send(sent)
-        except Lost:
+        except (Lost, asyncio.CancelledError):  # a process that dies takes its connections along
             if asyncio.current_task() not in self._lost:
                 run.failed(call, {"error": "Error", "name": "Error", "message": "Unable to reach SDK URL"})
             return

@@ -27,7 +27,7 @@ class EngineSubject(Subject):
         hold: How long the code of a run may be held between two requests.
     """
 
-    patience = 40.0
+    patience = 120.0
 
     def __init__(self, hold: float = 60.0) -> None:
         super().__init__()

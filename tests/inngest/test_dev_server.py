@@ -7,8 +7,10 @@ from typing import Any
 
 import inngest
 import pytest
+from inngest.connect import ConnectionState
 
 from durably.backends.inngest import InngestBackend
+from durably.backends.inngest.connect import connect
 from durably.core import Agent, Context, Event, RunStatus, function, tool
 from durably.core.ids import new_id
 from durably.testing import ScriptedModel, call
@@ -97,3 +99,20 @@ async def test_cancelling_a_run_cancels_its_child(server: str) -> None:
                 break
             await asyncio.sleep(0.05)
         assert (run.status, child.status) == (RunStatus.CANCELLED, RunStatus.CANCELLED)
+
+
+@pytest.mark.asyncio
+async def test_connect_runs_functions_without_an_address(server: str) -> None:
+    model = ScriptedModel([call("look_up", name="a"), call("look_up", name="b")], "Both found.")
+    agent = Agent("agent", model=model, instructions="You look things up.", tools=[look_up])
+    client = _client(server)
+    backend = InngestBackend(client, [agent])
+    worker = connect(backend, instance_id="test", shutdown_signals=[])
+    running = asyncio.create_task(worker.start())
+    try:
+        await worker.wait_for_state(ConnectionState.ACTIVE)
+        result = await backend.invoke(agent, "Look up a and b.")
+        assert (result.text, result.tool_calls) == ("Both found.", 2)
+    finally:
+        await worker.close(wait=True)
+        await running

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from durably.core import Context, Event, current_step, function
+from durably.core.errors import Signal
 from durably.testing.inngest import InngestEngine
 from durably.testing.inngest.faults import Where
 from tests.inngest.conftest import OpenInngest
@@ -65,13 +67,14 @@ def nth(number: int) -> Where:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_at_any_call_changes_nothing(fault: str, open_inngest: OpenInngest) -> None:
+@pytest.mark.parametrize("hold", [60.0, 0.0], ids=["held", "replayed"])
+async def test_a_fault_at_any_call_changes_nothing(fault: str, hold: float, open_inngest: OpenInngest) -> None:
     number = 0
     while True:
         program, engine = Program(), InngestEngine(seed=number, backoff=1.0)
         setattr(engine.faults, fault, nth(number))
         backend = type(open_inngest())(
-            engine.client(), program.functions, serve=engine.serve, now=engine.now, poll=0.001, grace=0.5
+            engine.client(), program.functions, serve=engine.serve, now=engine.now, poll=0.001, grace=0.5, hold=hold
         )
         async with backend:
             result = await backend.invoke(program.main)
@@ -85,6 +88,42 @@ async def test_a_fault_at_any_call_changes_nothing(fault: str, open_inngest: Ope
             break
         number += 1
     assert number >= 10, "every call was hurt once"
+
+
+@pytest.mark.asyncio
+async def test_a_crash_beside_a_branch_that_has_ended_repeats_only_the_others(
+    engine: InngestEngine, open_inngest: OpenInngest
+) -> None:
+    """What the contract's own test asks of `gather`, at the moment at which Inngest has one of the results."""
+    bodies: list[str] = []
+
+    async def body(name: str) -> str:
+        bodies.append(name)
+        if bodies.count("slow") == 1 and name == "slow":
+            (run,) = engine.runs.values()
+            while len(run.steps) < 2:  # noqa: ASYNC110  # until both others are kept
+                await asyncio.sleep(0)
+            first.crash(Kill())
+            await asyncio.sleep(60)
+        return name
+
+    @function("partly")
+    async def partly(ctx: Context[None]) -> list[str]:
+        names = ("a", "slow", "c")
+        return [*await ctx.step.gather(*[lambda n=n: ctx.step.run("work", body, n) for n in names])]
+
+    first = open_inngest(partly)
+    async with first:
+        run = await first.start(partly, run_id="r")
+        with pytest.raises(Kill):
+            await run.result()
+    async with open_inngest(partly) as second:
+        assert await (await second.run("r")).result() == ["a", "slow", "c"]
+    assert Counter(bodies) == {"a": 1, "slow": 2, "c": 1}
+
+
+class Kill(Signal):
+    """The process is gone."""
 
 
 @pytest.mark.asyncio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any, NoReturn
 
@@ -11,7 +10,7 @@ import inngest
 from durably.backends.inngest.events import Origin, from_wire
 from durably.backends.inngest.held import HeldCode
 from durably.backends.inngest.host import Host
-from durably.backends.inngest.memos import read_memo, write_memo
+from durably.backends.inngest.memos import read_memo, write_memo, write_result
 from durably.backends.inngest.outcome import RunFailed, error_data, text_of
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
 from durably.backends.inngest.steps import InngestSteps
@@ -36,6 +35,7 @@ async def deliver(host: Host, function: Function[Any, Any], ctx: inngest.Context
     code = host.held.take(ctx.run_id, request)
     if code is None:
         code = Delivery(host, function, ctx, request)
+    host.met(code.run_id, ctx.run_id, request.stack)
     try:
         if not host.held.seconds or request.target is not None:
             return await code.run()
@@ -65,23 +65,22 @@ class Delivery(HeldCode):
         self._function = function
         self._request = request
         self._event, self._origin = _event_of(function, ctx)
-        self._run_id = self._origin.run or ctx.run_id
-        self._line = tuple(dict.fromkeys((*self._origin.line, self._run_id, ctx.run_id)))
+        self.run_id = self._origin.run or ctx.run_id
+        self._line = tuple(dict.fromkeys((*self._origin.line, self.run_id, ctx.run_id)))
         self._known, self._records = self._read()
-        host.met(self._run_id, ctx.run_id)
 
     def _read(self) -> tuple[int, list[StepRecord]]:
         """How many records this worker has seen before, and all of them."""
         request, known = self._request, self._host.known
-        stack, seen = known.get(self._run_id, ([], []))
+        stack, seen = known.get(self.run_id, ([], []))
         if request.stack[: len(stack)] != stack:
             stack, seen = [], []
         records = list(seen)
         for data in request.memos(len(stack)):
-            record = read_memo(data, self._run_id, len(records))
+            record = read_memo(data, self.run_id, len(records))
             if record is not None:
                 records.append(record)
-        known[self._run_id] = (request.stack, records)
+        known[self.run_id] = (request.stack, records)
         return len(seen) if seen else max(0, len(records) - 1), records
 
     async def run(self) -> Any:
@@ -94,7 +93,7 @@ class Delivery(HeldCode):
         failures = len(own)
         hold = self.hold if self._host.held.seconds else None
         steps = InngestSteps(
-            self._host, self._function, self._run_id, self._request, self._records, self._line, self._known, hold
+            self._host, self._function, self.run_id, self._request, self._records, self._line, self._known, hold
         )
         if own and own[-1].due is not None:
             await steps._sleep_until(f"run~wait{failures}", own[-1].due)
@@ -107,7 +106,7 @@ class Delivery(HeldCode):
         if self._request.target is not None:
             self._lost("the end")
         await self._pass("before_result")
-        return json.loads(output)
+        return write_result(output)
 
     async def _begin(self) -> None:
         origin = self._origin
@@ -122,9 +121,9 @@ class Delivery(HeldCode):
             step=steps,
             event=self._event,
             input=function.input.validate(self._event.data, what=f"the input of {function.id!r}"),
-            run_id=self._run_id,
+            run_id=self.run_id,
             attempt=attempt,
-            logger=RunLogger(function.id, self._run_id, host.redactor, lambda: steps.replaying),
+            logger=RunLogger(function.id, self.run_id, host.redactor, lambda: steps.replaying),
             resources=host.resources,
         )
         value = await function.handler(context)
@@ -140,10 +139,10 @@ class Delivery(HeldCode):
         if self._request.target is not None:
             self._give_up(data)
         if failures <= function.retries and is_retriable(error):
-            delay = function.retry_policy.next_delay(error, failures, derive_id("run", self._run_id, ""))
+            delay = function.retry_policy.next_delay(error, failures, derive_id("run", self.run_id, ""))
             await steps.retry_run(failures, data, host.now() + delay)
         if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
-            logger.error("run %s of %r failed: %s", self._run_id, function.id, host.redactor.text(str(error)))
+            logger.error("run %s of %r failed: %s", self.run_id, function.id, host.redactor.text(str(error)))
         await self._pass("before_result")
         raise RunFailed(data, host.redactor.text(text_of(error)))
 
@@ -156,12 +155,12 @@ class Delivery(HeldCode):
         if self._request.attempt == 0:
             # It may have been an older state of the run: asked again, Inngest sends the newest.
             raise inngest.RetryAfterError(str(data.get("message") or data["type"]), 1000, quiet=True)
-        record = StepRecord(self._run_id, 0, "", "run", "failed", error=data, at=round(self._host.now(), 3))
+        record = StepRecord(self.run_id, 0, "", "run", "failed", error=data, at=round(self._host.now(), 3))
         self._request.settle_target("failed", write_memo(record))
 
     async def _pass(self, name: str) -> None:
         if self._host.probe is not None:
-            await pass_point(self._host.probe, Point(name, self._function.id, self._run_id, ""))
+            await pass_point(self._host.probe, Point(name, self._function.id, self.run_id, ""))
 
 
 def _event_of(function: Function[Any, Any], ctx: inngest.Context) -> tuple[Event, Origin]:

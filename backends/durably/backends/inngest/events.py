@@ -9,12 +9,25 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from durably.backends.inngest.memos import is_fragile
 from durably.core import Event
 
-__all__ = ["OURS", "Origin", "expression", "from_wire", "path_of", "seed", "start_name", "start_ulid", "to_wire"]
+__all__ = [
+    "OURS",
+    "START",
+    "Origin",
+    "expression",
+    "from_wire",
+    "path_of",
+    "seed",
+    "start_name",
+    "start_ulid",
+    "to_wire",
+]
 
 OURS = "_durably"
 THEIRS = "_inngest"
+START = "durably/start."
 
 OWN_EVENTS = 20
 """How many of the events that a run sent last cannot end its waits: as many as may still be on their way."""
@@ -46,12 +59,15 @@ class Origin:
 
 def start_name(app_id: str, function_id: str) -> str:
     """The name of the event that starts a function of an app, and nothing else: all apps see all events."""
-    return f"durably/start.{app_id}-{function_id}"
+    return f"{START}{app_id}-{function_id}"
 
 
 def to_wire(data: Any, origin: Origin | None = None) -> dict[str, Any]:
     """An event's data as an object."""
     ours = {} if origin is None else origin.to_data()
+    text = json.dumps(data)
+    if is_fragile(text):
+        ours["text"] = text  # beside the data, which others may listen for
     if not isinstance(data, dict):
         ours["value"] = data
         data = {}
@@ -63,8 +79,8 @@ def from_wire(event: Mapping[str, Any]) -> tuple[Event, Origin]:
     data = dict(event.get("data") or {})
     ours = data.pop(OURS, None) or {}
     data.pop(THEIRS, None)
-    value = ours.get("value", data)
-    if event["name"].startswith("inngest/") and not data and "value" not in ours:
+    value = json.loads(ours["text"]) if "text" in ours else ours.get("value", data)
+    if event["name"].startswith("inngest/") and not data and not ours.keys() & {"value", "text"}:
         value = None
     ts = event.get("ts")
     seen = Event(event["name"], value, id=event.get("id") or None, ts=ts / 1000 if ts else None)

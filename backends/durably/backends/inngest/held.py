@@ -18,7 +18,12 @@ class HeldCode:
 
     It runs in a task of its own. A step that is new ends the request, but not the code, if it can be held: it goes on
     when the next request brings just that step, and is unwound when none does in time.
+
+    Attributes:
+        run_id: Our id of the run.
     """
+
+    run_id: str
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -80,12 +85,13 @@ class Held:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.limit = HELD_RUNS
         self._held: dict[str, tuple[HeldCode, asyncio.TimerHandle]] = {}
 
     def keep(self, run_id: str, code: HeldCode) -> None:
         """Hold on to a run's code."""
         self.drop(run_id)
-        if len(self._held) >= HELD_RUNS:
+        if len(self._held) >= self.limit:
             self.drop(next(iter(self._held)))
         timer = asyncio.get_running_loop().call_later(self.seconds, self.drop, run_id)
         self._held[run_id] = code, timer

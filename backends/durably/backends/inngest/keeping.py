@@ -213,6 +213,11 @@ class KeptSteps(KeyedSteps):
         if self._host.probe is not None:
             await pass_point(self._host.probe, Point(name, self._function.id, self._run_id, key))
 
+    async def _begins(self, key: str) -> None:
+        # In a branch a step is met in many requests, and begins in the one that is for it.
+        if _scope.get() is None or self._request.is_target(key):
+            await self._pass("before_start", key)
+
     def _beat(self, key: str) -> Callable[[], None] | None:
         return None
 

@@ -14,7 +14,7 @@ from typing import Any
 from durably.core import StepRecord
 from durably.core.serialization import SHORT, short_digest
 
-__all__ = ["read_memo", "write_memo"]
+__all__ = ["is_fragile", "read_memo", "read_result", "write_memo", "write_result"]
 
 OURS = "durably:"
 """Where the rest of a record stands; not a step key followed by a slash."""
@@ -23,6 +23,25 @@ _text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 # Numbers that a JSON library of another language may give back as other ones: large integers, 1.0, 1e9.
 _FRAGILE = re.compile(r"\d{16}|\d\.0(?!\d)|\d[eE][+-]?\d")
+
+
+def is_fragile(text: str) -> bool:
+    """Whether JSON text may come back from Inngest as other data: its numbers are floats there."""
+    return _FRAGILE.search(text) is not None
+
+
+def write_result(text: str) -> Any:
+    """What a function returns to Inngest, from its result as JSON text."""
+    return {OURS: text} if is_fragile(text) else json.loads(text)
+
+
+def read_result(data: Any) -> str:
+    """The JSON text of a function's result."""
+    if isinstance(data, dict) and data.keys() == {OURS} and isinstance(data[OURS], str):
+        text: str = data[OURS]
+        return text
+    return _text(data)
+
 
 _NAMES = {"kind": "kind", "status": "s", "attempt": "a", "name": "n", "error": "e"}
 _NAMES |= {"due": "due", "at": "t", "took": "d", "v": "v"}
@@ -38,7 +57,7 @@ def write_memo(record: StepRecord) -> dict[str, Any]:
     value: Any = None
     if record.output is None:
         rest["o"] = 0
-    elif _FRAGILE.search(record.output):
+    elif is_fragile(record.output):
         rest["o"] = 1
         value = record.output
     else:

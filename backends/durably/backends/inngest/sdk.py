@@ -107,9 +107,9 @@ class Wire:
         self._http: Any = client._http_client
 
     @property
-    def cloud(self) -> bool:
-        """Whether the server is Inngest Cloud."""
-        return self._client.api_origin.rstrip("/").endswith(".inngest.com")
+    def production(self) -> bool:
+        """Whether the server wants keys: Inngest Cloud, or one of one's own that is not a dev server."""
+        return self._client.is_production
 
     async def send(self, events: list[inngest.Event], seed: str | None = None) -> list[str]:
         """Hand over events; the server's ids of them. With a seed, those are always the same."""
@@ -125,7 +125,7 @@ class Wire:
         return ids
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """A question to the server's API: what it answers as JSON data."""
+        """A question to the server's API: what it answers as JSON data. Raises LookupError for what is not there."""
         request = self._http.build_httpx_request(method, self._client.api_origin.rstrip("/") + path, json=body)
         answer: Any = await net.fetch_with_auth_fallback(
             self._http._http_client,
@@ -136,5 +136,7 @@ class Wire:
         )
         if isinstance(answer, Exception):
             raise answer
+        if answer.status_code == 404:
+            raise LookupError(f"{path} is not there")
         answer.raise_for_status()
         return answer.json() if answer.content else None

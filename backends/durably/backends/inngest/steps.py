@@ -11,6 +11,7 @@ import inngest
 
 from durably.backends.inngest.events import Origin, expression, from_wire, to_wire
 from durably.backends.inngest.keeping import KeptSteps, give
+from durably.backends.inngest.memos import read_result
 from durably.backends.inngest.outcome import how_it_failed
 from durably.backends.inngest.sdk import FAN_OUT, ResponseInterrupt
 from durably.core import (
@@ -44,7 +45,7 @@ class InngestSteps(KeptSteps):
         asked = self._asked(body.args, key)
         record = await self._take(scope, key, "step", asked)
         if record is None:
-            await self._pass("before_start", key)
+            await self._begins(key)
             if body.at_most_once:
                 record = await self._keep(key, self._record(key, "step", "started", input=asked))
         while record is None or not record.final:
@@ -108,7 +109,8 @@ class InngestSteps(KeptSteps):
                     timeout=whole(timeout),
                 )
             )
-            output = function.output.encode(function.output.validate(value, what="the child's result"), step=key)
+            given = codec_for(Any).decode(read_result(value), step=key)
+            output = function.output.encode(function.output.validate(given, what="the child's result"), step=key)
         except inngest.StepError as failure:
             error = self._child_failed(failure, key, function.id, child, timeout)
         await self._pass("child_done", key)
@@ -134,7 +136,7 @@ class InngestSteps(KeptSteps):
         asked = self._asked(events, key)
         record = await self._take(scope, key, "send_event", asked)
         if record is None:
-            await self._pass("before_start", key)
+            await self._begins(key)
             named = [
                 event if event.id else event.model_copy(update={"id": derive_id("event", self._run_id, f"{key}#{n}")})
                 for n, event in enumerate(events)
@@ -157,7 +159,7 @@ class InngestSteps(KeptSteps):
         if record is not None and record.final:
             return
         if record is None:
-            await self._pass("before_start", key)
+            await self._begins(key)
             due = until if duration is None else self._host.now() + duration
             final = due is None or due <= self._host.now()
             status: Any = "completed" if final else "started"

@@ -6,10 +6,12 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from inngest._internal import transforms
+
 from durably.testing.inngest.expressions import evaluate
+from durably.testing.inngest.rest import end_body, event_body, iso, run_body, trace_body
 from durably.testing.inngest.runs import EngineRun
 
 __all__ = ["EngineApi"]
@@ -22,6 +24,7 @@ class Engine(Protocol):
 
     runs: dict[str, EngineRun]
     events: dict[str, tuple[dict[str, Any], list[str]]]
+    signing_key: str | None
 
     def register(self, functions: list[dict[str, Any]]) -> None: ...
     def receive(self, event: dict[str, Any], seed: str | None, index: int) -> str: ...
@@ -46,18 +49,31 @@ class EngineApi:
             if not message.get("more_body"):
                 break
         headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
-        status, answer = self._answer(scope["method"], scope["path"], json.loads(content or b"null"), headers)
-        if scope["path"] == "/v0/gql":
+        method, path = scope["method"], scope["path"]
+        if self._refused(path, headers):
+            status, answer = 401, {"error": "Unauthorized"}
+        else:
+            status, answer = self._answer(method, path, json.loads(content or b"null"), headers)
+        if path == "/v0/gql" or path.startswith("/v2/"):
             await self._polled(answer)
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", _JSON)]})
         await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+    def _refused(self, path: str, headers: dict[str, str]) -> bool:
+        key = self._engine.signing_key
+        if key is None or path.startswith("/e/"):
+            return False
+        return path == "/v0/gql" or headers.get("authorization") != f"Bearer {transforms.hash_signing_key(key)}"
 
     def _answer(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
         match method, path.strip("/").split("/"):
             case "POST", ["e", _]:
                 return self._events(body if isinstance(body, list) else [body], headers)
             case "POST", ["fn", "register"]:
-                self._engine.register(body["functions"])
+                try:
+                    self._engine.register(body["functions"])
+                except ValueError as error:
+                    return 400, {"error": str(error)}
                 return 200, {"ok": True, "modified": True}
             case "POST", ["v0", "gql"]:
                 return self._graphql(body["query"], body.get("variables") or {})
@@ -69,6 +85,18 @@ class EngineApi:
                 if not run.live:
                     return 410, {"error": f"runtime state is no longer available for runID: {run_id}", "status": 410}
                 return 200, run.steps if what == "actions" else run.events
+            case "GET", ["v1", "events", ulid] if ulid in self._engine.events:
+                return 200, event_body(self._engine.events[ulid][0], ulid)
+            case "GET", ["v2", "events", ulid, "runs"] if ulid in self._engine.events:
+                runs = [self._engine.runs[each] for each in self._engine.events[ulid][1]]
+                return 200, {"data": [run_body(run, [ulid]) for run in runs if run.status != "SKIPPED"]}
+            case "GET", ["v1", "runs", run_id] if run_id in self._engine.runs:
+                return 200, end_body(self._engine.runs[run_id])
+            case "GET", ["v2", "runs", run_id] if run_id in self._engine.runs:
+                sources = [ulid for ulid, (_, runs) in self._engine.events.items() if run_id in runs]
+                return 200, {"data": run_body(self._engine.runs[run_id], sources)}
+            case "GET", ["v2", "runs", run_id, "trace"] if run_id in self._engine.runs:
+                return 200, trace_body(self._engine.runs[run_id])
         return 404, {"error": f"{method} {path}: not found"}
 
     def _events(self, events: list[dict[str, Any]], headers: dict[str, str]) -> Answer:
@@ -112,7 +140,7 @@ class EngineApi:
         run = self._engine.runs[given["id"]]
         spans: list[dict[str, Any]] = [
             {"name": name, "stepID": step, "stepOp": op, "outputID": _pack(run.id, step), "status": "COMPLETED"}
-            | dict.fromkeys(("startedAt", "endedAt"), _iso(run.settled_at[step]))
+            | dict.fromkeys(("startedAt", "endedAt"), iso(run.settled_at[step]))
             for step, name, op, _ in run.trace
         ]
         if not run.live:
@@ -147,10 +175,10 @@ class EngineApi:
             "status": run.status,
             "function": {"slug": run.function},
             "output": None if run.output is None and run.status != "COMPLETED" else json.dumps(run.output),
-            "queuedAt": _iso(run.started_at),
-            "startedAt": _iso(run.started_at),
+            "queuedAt": iso(run.started_at),
+            "startedAt": iso(run.started_at),
             # As on the server, not null while the run is live: only the status tells.
-            "endedAt": _iso(run.ended_at or run.started_at + 0.002),
+            "endedAt": iso(run.ended_at or run.started_at + 0.002),
         }
 
 
@@ -159,10 +187,6 @@ _JSON = b"application/json"
 
 def _holds(expression: str, run: EngineRun) -> bool:
     return bool(evaluate(expression, {"event": run.events[0]}))
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _pack(run_id: str, step: str) -> str:

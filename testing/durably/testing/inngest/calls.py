@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+from inngest._internal import net
 
 __all__ = ["PLAIN", "Call", "Lost", "Reply", "send"]
 
@@ -108,8 +109,8 @@ class Reply:
         return self.headers.get("x-inngest-no-retry") == "true"
 
 
-async def send(http: httpx.AsyncClient, url: str, call: Call, sign: str | None = None) -> Reply:
-    """Post a call to an app.
+async def send(http: httpx.AsyncClient, url: str, call: Call, signing_key: str | None = None) -> Reply:
+    """Post a call to an app, signed if there is a key.
 
     Raises:
         Lost: If no answer came back.
@@ -121,8 +122,9 @@ async def send(http: httpx.AsyncClient, url: str, call: Call, sign: str | None =
         "connection": "close",
     }
     content = json.dumps(call.body()).encode()
-    if sign is not None:
-        headers["x-inngest-signature"] = sign
+    if signing_key is not None:
+        headers["x-inngest-signature"] = str(net.sign_request(content, signing_key))
+        headers["x-inngest-server-kind"] = "cloud"
     try:
         answer = await http.post(
             url, params={"fnId": call.function, "stepId": call.step}, content=content, headers=headers

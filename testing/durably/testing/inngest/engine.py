@@ -7,7 +7,7 @@ import contextvars
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,9 @@ from durably.testing.inngest.calls import Call, Lost, send
 from durably.testing.inngest.clock import Timers
 from durably.testing.inngest.expressions import evaluate
 from durably.testing.inngest.faults import Faults
+from durably.testing.inngest.flow import Arrival, FlowControl, check_simulated
+from durably.testing.inngest.numbers import given_back
+from durably.testing.inngest.rest import iso
 from durably.testing.inngest.runs import BACKOFF, EngineRun
 from durably.testing.inngest.ulids import new_ulid, seeded_ulid
 
@@ -42,6 +45,8 @@ class InngestEngine:
         hop: Seconds from an answer to the next call.
         backoff: Seconds before every further attempt; left out, what the server was seen to wait, about.
         start: The time at first, in seconds since 1970; left out, now.
+        ignored: Options of functions that may be there and have no effect; others that are not simulated are refused.
+        signing_key: Behave as in production: sign every call, want the key as a bearer token, answer no GraphQL.
 
     Attributes:
         runs: Every run by its id, oldest first.
@@ -51,8 +56,16 @@ class InngestEngine:
     """
 
     def __init__(
-        self, *, seed: int = 0, hop: float = 0.0, backoff: float | None = None, start: float | None = None
+        self,
+        *,
+        seed: int = 0,
+        hop: float = 0.0,
+        backoff: float | None = None,
+        start: float | None = None,
+        ignored: Collection[str] = (),
+        signing_key: str | None = None,
     ) -> None:
+        self.signing_key = signing_key
         self.timers = Timers(time.time() if start is None else start)
         self.hop = hop
         self.random = random.Random(seed)
@@ -63,6 +76,8 @@ class InngestEngine:
         self.faults = Faults()
         self.api = EngineApi(self)
         self._backoff = backoff
+        self._ignored = frozenset(ignored)
+        self._flow = FlowControl(self.timers, self.random, self._begin)
         self._apps: dict[str, httpx.AsyncClient] = {}
         self._seen: set[tuple[str, str]] = set()
         self._waits: list[tuple[EngineRun, str, str, str | None]] = []
@@ -79,8 +94,14 @@ class InngestEngine:
 
     def client(self, app_id: str = "app", **options: Any) -> inngest.Inngest:
         """An SDK client whose every request comes to this engine."""
+        if self.signing_key is not None:
+            options = {"signing_key": self.signing_key, "event_key": "key", **options}
         client = inngest.Inngest(
-            app_id=app_id, api_base_url=ORIGIN, event_api_base_url=ORIGIN, is_production=False, **options
+            app_id=app_id,
+            api_base_url=ORIGIN,
+            event_api_base_url=ORIGIN,
+            is_production=self.signing_key is not None,
+            **options,
         )
         wire = client._http_client._http_client
         wire._transport = httpx.ASGITransport(self.api)
@@ -142,7 +163,9 @@ class InngestEngine:
     # -- functions and events
 
     def register(self, functions: list[dict[str, Any]]) -> None:
-        """Take over what an app serves."""
+        """Take over what an app serves. Raises ValueError for an option that is not simulated."""
+        for each in functions:
+            check_simulated(each, self._ignored)
         self.functions.update({each["id"]: each for each in functions})
 
     def receive(self, event: dict[str, Any], seed: str | None, index: int) -> str:
@@ -159,7 +182,7 @@ class InngestEngine:
         return new_ulid(self.timers.time, self.random)
 
     def _publish(self, event: dict[str, Any], ulid: str, invoked: tuple[EngineRun, str, str] | None = None) -> str:
-        event = {"user": {}, **event, "id": event.get("id") or ulid}
+        event = {"user": {}, **event, "id": event.get("id") or ulid, "data": given_back(event["data"])}
         event["ts"] = event.get("ts") or round(self.timers.time * 1000)
         self.events.setdefault(ulid, (event, []))
         due = event["ts"] / 1000
@@ -171,29 +194,53 @@ class InngestEngine:
         return ulid
 
     def _trigger(self, event: dict[str, Any], ulid: str, invoked: tuple[EngineRun, str, str] | None) -> None:
+        arrival = Arrival(event, ulid)
         if invoked is not None:
             caller, step, function_id = invoked
-            child = self._create(function_id, event, ulid)
+            child = self._create(self.functions[function_id], [arrival])
             if child is not None:
                 self._callers[child.id] = (caller, step)
             return
         for function in list(self.functions.values()):
-            if any(_fits(trigger, event) for trigger in function["triggers"]):
-                self._create(function["id"], event, ulid)
+            if any(_fits(trigger, event) for trigger in function["triggers"]) and self._is_new(function, event):
+                self._flow.arrive(function, arrival)
 
-    def _create(self, function_id: str, event: dict[str, Any], ulid: str) -> EngineRun | None:
+    def fire(self, function_id: str) -> None:
+        """Let the cron of a function come round now; it never does by itself.
+
+        Args:
+            function_id: Its full id, ``app-function``.
+        """
         function = self.functions[function_id]
+        (cron,) = (trigger["cron"] for trigger in function["triggers"] if "cron" in trigger)
+        at = iso(self.timers.time)
+        data = {"cron": cron, "fireAt": at, "scheduledAt": at}
+        event = {"user": {}, "name": "inngest/scheduled.timer", "data": data, "id": at, "ts": round(self.now() * 1000)}
+        ulid = self._new_ulid()
+        self.events[ulid] = (event, [])
+        self._begin(function, [Arrival(event, ulid)])
+        self.turn()
+
+    def _is_new(self, function: dict[str, Any], event: dict[str, Any]) -> bool:
+        """Whether this event has not started the function before. The sender is not told."""
         idempotency = function.get("idempotency")
         token = json.dumps(evaluate(idempotency, {"event": event})) if idempotency else event["id"]
-        if (function_id, token) in self._seen:
-            return None  # the sender is not told
-        self._seen.add((function_id, token))
+        known = (function["id"], token) in self._seen
+        self._seen.add((function["id"], token))
+        return not known
+
+    def _begin(self, function: dict[str, Any], arrivals: list[Arrival]) -> None:
+        self._create(function, arrivals)
+
+    def _create(self, function: dict[str, Any], arrivals: list[Arrival]) -> EngineRun | None:
         attempts = function["steps"]["step"].get("retries", {}).get("attempts", 4) + 1
-        run = EngineRun(self, id=self._new_ulid(), function=function_id, events=[event], max_attempts=attempts)
+        events = [arrival.event for arrival in arrivals]
+        run = EngineRun(self, id=self._new_ulid(), function=function["id"], events=events, max_attempts=attempts)
         if self._skipped(function, run):
             run.status = "SKIPPED"
         self.runs[run.id] = run
-        self.events[ulid][1].append(run.id)
+        for arrival in arrivals:
+            self.events[arrival.ulid][1].append(run.id)
         if run.live:
             run.plain()
         return run
@@ -265,16 +312,22 @@ class InngestEngine:
     # -- calls
 
     def post(self, run: EngineRun, call: Call) -> None:
+        """Call the app as soon as flow control allows it."""
+        self._flow.enter(run, self.functions[run.function], lambda: self._post(run, call))
+
+    def _post(self, run: EngineRun, call: Call) -> None:
         """Call the app, in a task of its own."""
         loop = asyncio.get_running_loop()
         copies = 2 if self.faults.wants("duplicate", call) else 1
-        for _ in range(copies):
+        for copy in range(copies):
             task = loop.create_task(self._exchange(run, call), context=contextvars.Context())
             self._tasks[task] = call
-            task.add_done_callback(self._exchanged)
+            task.add_done_callback(lambda task, last=copy == 0: self._exchanged(task, run, last))  # type: ignore[misc]
 
-    def _exchanged(self, task: asyncio.Task[None]) -> None:
+    def _exchanged(self, task: asyncio.Task[None], run: EngineRun, leaves: bool) -> None:
         self._tasks.pop(task, None)
+        if leaves:
+            self._flow.leave(run, self.functions[run.function])
         self.turn()
 
     async def _exchange(self, run: EngineRun, call: Call) -> None:
@@ -283,7 +336,7 @@ class InngestEngine:
         sent = run.before(call) if self.faults.wants("stale", call) else call
         try:
             reply = await self._send(sent)
-        except Lost:
+        except (Lost, asyncio.CancelledError):  # a process that dies takes its connections along
             if asyncio.current_task() not in self._lost:
                 run.failed(call, {"error": "Error", "name": "Error", "message": "Unable to reach SDK URL"})
             return
@@ -302,7 +355,7 @@ class InngestEngine:
             raise Lost("connection refused")
         self.calls.append(call)
         try:
-            reply = await send(http, url, call)
+            reply = await send(http, url, call, self.signing_key)
         except (Exception, Signal) as error:  # the app died under the call
             raise Lost(repr(error)) from error
         if self.faults.wants("drop_reply", call):

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from durably.testing.inngest.calls import PLAIN, Call, Reply
 from durably.testing.inngest.clock import Timer, Timers
 from durably.testing.inngest.expressions import InvalidExpressionError, evaluate
+from durably.testing.inngest.numbers import given_back
 
 __all__ = ["BACKOFF", "EngineRun", "Host", "Status", "seconds_of"]
 
@@ -249,7 +250,7 @@ class EngineRun:
             self.end("FAILED", {"error": {"error": text, "name": "Error", "message": text}})
             return
         self._before = (dict(self.steps), list(self.stack))
-        self.steps[step] = json.loads(json.dumps(memo))
+        self.steps[step] = given_back(memo)
         self.stack.append(step)
         self.settled_at[step] = self._host.timers.time
         self.trace.append((step, operation["displayName"], operation["op"], self.steps[step]))
@@ -265,7 +266,7 @@ class EngineRun:
         """End it, once. A body that runs is not stopped, but its answer will not count."""
         if not self.live:
             return
-        self.status, self.output, self.ended_at = status, output, self._host.timers.time
+        self.status, self.output, self.ended_at = status, given_back(output), self._host.timers.time
         self.open.clear()
         for timer in self._timers:
             timer.cancel()

@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import SecretStr
 
 from durably.core import ContextWindowExceededError, ModelError
 from durably.core.secrets import Redactor
 
-__all__ = ["Failures", "retry_delay"]
+__all__ = ["Failures", "raise_alone", "retry_delay"]
 
 RETRIABLE = frozenset({408, 409, 425, 429})
 
@@ -126,6 +126,14 @@ class Failures:
             retriable=retriable,
             retry_after=retry_delay(self.headers) if retriable else None,
         )
+
+
+def raise_alone(error: ModelError) -> NoReturn:
+    """Raise an error that leads to none of an SDK's: those hold the request, and the words of the answer unmasked."""
+    try:
+        raise error from None
+    finally:
+        error.__context__ = None
 
 
 def retry_delay(headers: Mapping[str, str], *, now: float | None = None) -> float | None:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from durably.core import Delta, ModelError, ModelRequest, ModelResponse, Usage
 from durably.providers import chat
 from durably.providers.chat_stream import StreamedAnswer
-from durably.providers.failures import Failures
+from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 from durably.providers.transcript import Dialect
 
@@ -124,7 +124,7 @@ class LiteLLMModel:
         try:
             found = self.key.find()
         except LookupError as error:
-            raise Failures(PROVIDER, self.model).unusable(str(error)) from None
+            raise_alone(Failures(PROVIDER, self.model).unusable(str(error)))
         if not isinstance(found, SecretStr):
             raise Failures(PROVIDER, self.model).unusable("litellm takes a key from a resource, not a client")
         return found.get_secret_value(), Failures(PROVIDER, self.model, found)
@@ -133,7 +133,7 @@ class LiteLLMModel:
         body = chat.request_body(
             request,
             model=self.model,
-            dialect=replace(_DIALECT, origin=origin),
+            dialect=dialect(self.model, origin),
             native_output=litellm.supports_response_schema(self.model),
         )
         # The engine alone retries: of its two ways to do so, neither is left to litellm.
@@ -168,13 +168,24 @@ class LiteLLMModel:
         return float(sum(costs))
 
 
-_DIALECT: Dialect = replace(
-    chat.DIALECT,
-    takes_thinking=lambda part: part.signature is not None,
-    own_call_ids=re.compile(r"\S+"),  # litellm keeps what belongs to a call in its id, for providers that want it back
-    text_arguments=False,
-    user_first=True,
-)
+def dialect(model: str, origin: str) -> Dialect:
+    """What litellm can be told on the way to a model.
+
+    Args:
+        model: By litellm's name for it.
+        origin: Who is noted as the maker of its messages.
+    """
+    return replace(
+        chat.DIALECT,
+        origin=origin,
+        # It lets go of sounds, without a word, on the way to a model that cannot hear.
+        file=chat.DIALECT.file if litellm.supports_audio_input(model) else chat.image_or_pdf,
+        takes_thinking=lambda part: part.signature is not None,
+        refusals=False,  # these it lets go of on the way to anybody but OpenAI
+        own_call_ids=re.compile(r"\S+"),  # what belongs to a call is kept in its id, for providers that want it back
+        text_arguments=False,
+        user_first=True,
+    )
 
 
 def _headers(made: Any) -> Mapping[str, str]:
@@ -198,9 +209,9 @@ def _failing(failures: Failures) -> Iterator[None]:
     try:
         yield
     except openai.OpenAIError as error:  # litellm's errors are all made from these
-        raise _answered(error, list(_layers(error, outer)), failures) from None
+        raise_alone(_answered(error, list(_layers(error, outer)), failures))
     except ValueError as error:  # no answer in the response
-        raise failures.unanswered(error) from None
+        raise_alone(failures.unanswered(error))
 
 
 def _layers(error: BaseException, outer: BaseException | None) -> Iterator[BaseException]:

@@ -6,8 +6,10 @@ import ast
 import asyncio
 import importlib
 import json
+import logging
 import sys
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from durably.core import (
     ModelError,
     ModelRequest,
     ModelResponse,
+    StreamingModel,
     TextPart,
     ThinkingPart,
     ToolCall,
@@ -51,6 +54,12 @@ from tests.test_layout import imports
 
 SECRET = "sk-secret-of-the-test-0123456789"
 
+
+KEY_FAULTS = {
+    "named": Fault.answer(401, message=f"the key {SECRET} is not known"),
+    "cut": Fault.cut(),
+    "error-event": Fault.error_event(),
+}
 
 # -- names and keys
 
@@ -124,21 +133,42 @@ def test_a_key_has_one_place() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_key_of_a_resource_reaches_no_record_no_log_and_no_error(
-    case: Case, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("place", [Key(resource="key"), Key(env="SECRET_OF_THE_TEST")], ids=["resource", "env"])
+@pytest.mark.parametrize("fault", KEY_FAULTS.values(), ids=KEY_FAULTS.keys())
+async def test_a_key_reaches_no_record_no_log_and_no_error(
+    case: Case, place: Key, fault: Fault, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with LLMServer("never") as server:
-        server.fail(*[Fault.answer(401, message=f"bad key {SECRET}")] * 4)
-        agent = Agent("a", model=case.make(server, Key(resource="key"), 30.0), instructions="")
+    monkeypatch.setenv("SECRET_OF_THE_TEST", SECRET)
+    caplog.set_level(logging.DEBUG)
+    async with LLMServer("It is sunny.") as server:
+        server.fail(*[fault] * 4)
+        shown: list[StreamedDelta] = []
+        agent = Agent("a", model=case.make(server, place, 30.0), instructions="", sink=shown.append)
         assert SECRET not in repr(agent.model)
         async with MemoryBackend([agent], resources={"key": SecretStr(SECRET)}) as backend:
             run = await backend.start(agent, "hello")
-            with pytest.raises(Exception, match="bad key") as raised:
+            with pytest.raises(Exception, match="step .think. failed") as raised:
                 await run.result()
             history = await run.history()
-    assert any(SECRET in value for value in server.received[0].headers.values())
-    written = [str(raised.value), caplog.text, *(record.to_json() for record in history.records)]
-    assert all(SECRET not in each for each in written)
+            with pytest.raises(ModelError) as direct:
+                await direct_call(case.make(server, Key(env="SECRET_OF_THE_TEST"), 30.0), server, fault)
+    assert all(any(SECRET in value for value in each.headers.values()) for each in server.received)
+    written = [caplog.text, *(record.to_json() for record in history.records), *(repr(delta) for delta in shown)]
+    for error in (*chain(raised.value), *chain(direct.value)):
+        written += [str(error), repr(error), repr(vars(error)), *traceback.format_exception(error)]
+    assert [each for each in written if SECRET in each] == []
+
+
+async def direct_call(model: StreamingModel, server: LLMServer, fault: Fault) -> None:
+    server.fail(fault)
+    await ask(model, question(user("?")), True)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that it leads to, said or not."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @pytest.mark.asyncio

@@ -49,7 +49,7 @@ from durably.providers.schemas import strict_schema
 from durably.testing import ScriptedModel, call
 from durably.testing.llm_server import Fault, LLMServer
 from durably.testing.wire.strict import check_strict
-from tests.providers.cases import ANTHROPIC, CASES, RESPONSES, Case, ask, question
+from tests.providers.cases import ANTHROPIC, CASES, Case, ask, question
 from tests.test_layout import imports
 
 SECRET = "sk-secret-of-the-test-0123456789"
@@ -207,7 +207,8 @@ async def test_a_conversation_goes_on_with_another_provider(first: Case, case: C
 
 
 @pytest.mark.asyncio
-async def test_a_run_goes_on_with_another_provider_after_a_crash() -> None:
+@pytest.mark.parametrize("first", CASES, ids=lambda case: case.id)
+async def test_a_run_goes_on_with_another_provider_after_a_crash(first: Case, case: Case) -> None:
     @tool
     async def weather(city: str) -> str:
         """The weather."""
@@ -220,17 +221,17 @@ async def test_a_run_goes_on_with_another_provider_after_a_crash() -> None:
     )
     async with LLMServer(thinking, "Sunny.") as server:
 
-        def agent(case: Case) -> Agent:
-            return Agent("a", model=case.model(server), instructions="", tools=[weather], retries=0)
+        def agent(on: Case) -> Agent:
+            return Agent("a", model=on.model(server), instructions="", tools=[weather], retries=0)
 
         server.fail(None, Fault.hang())
-        backend = MemoryBackend([agent(ANTHROPIC)])
+        backend = MemoryBackend([agent(first)])
         async with backend:
             run = await backend.start("a", {"message": "Weather?"}, run_id="r")
             while len(server.received) < 2:  # noqa: ASYNC110  # the server has no event for it
                 await asyncio.sleep(0.005)
             backend.crash(KeyboardInterrupt())
-        async with MemoryBackend([agent(RESPONSES)], journal=backend.journal) as after:
+        async with MemoryBackend([agent(case)], journal=backend.journal) as after:
             result = await (await after.run(run.id)).result()
     assert result.text == "Sunny."
     assert [message.role for message in server.requests[-1].messages] == ["user", "assistant", "tool"]

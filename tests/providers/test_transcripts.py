@@ -29,7 +29,7 @@ from durably.core import (
     assistant,
     user,
 )
-from durably.core.messages import AssistantPart
+from durably.core.messages import AssistantPart, ContentPart
 from durably.core.steps import StepInfo, _current
 from durably.providers import anthropic_messages, chat, litellm, responses
 from durably.providers.transcript import EMPTY, GOES_ON, NO_RESULT, repaired
@@ -173,10 +173,9 @@ def as_litellm_says(messages: Sequence[Message]) -> list[Message]:
                 made.pop()
             made.append(AssistantMessage(parts=list(_once([*before, *message.parts]))))
             continue
-        content = [TextPart(text=message.content)] if isinstance(message.content, str) else message.content
-        content = [part.model_copy(update={"name": None}) if isinstance(part, FilePart) else part for part in content]
+        content = _listed(message.content)
         if isinstance(message, UserMessage) and isinstance(last, UserMessage):
-            made[-1] = UserMessage(content=[*last.content, *content])
+            made[-1] = UserMessage(content=[*_listed(last.content), *content])
         else:
             made.append(message.model_copy(update={"content": content}))
     if isinstance(made[-1], AssistantMessage):
@@ -187,6 +186,11 @@ def as_litellm_says(messages: Sequence[Message]) -> list[Message]:
             ]
         )
     return made
+
+
+def _listed(content: str | Sequence[ContentPart]) -> list[ContentPart]:
+    parts = [TextPart(text=content)] if isinstance(content, str) else content
+    return [part.model_copy(update={"name": None}) if isinstance(part, FilePart) else part for part in parts]
 
 
 def _once(parts: Sequence[AssistantPart]) -> Iterator[AssistantPart]:

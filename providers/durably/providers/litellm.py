@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from durably.core import Delta, ModelError, ModelRequest, ModelResponse, Usage
 from durably.providers import chat
 from durably.providers.chat_stream import StreamedAnswer
+from durably.providers.dialect import Dialect
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
-from durably.providers.transcript import Dialect
 
 # Without these, litellm fetches lists from the network while it is imported or first used. Its own copies are as new
 # as its release.

@@ -58,7 +58,6 @@ SECRET = "sk-secret-of-the-test-0123456789"
 KEY_FAULTS = {
     "named": Fault.answer(401, message=f"the key {SECRET} is not known"),
     "cut": Fault.cut(),
-    "error-event": Fault.error_event(),
 }
 
 # -- names and keys

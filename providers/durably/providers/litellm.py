@@ -99,7 +99,7 @@ class LiteLLMModel:
             chunks: Any = await litellm.acompletion(**arguments, stream=True)
             failures.headers = _headers(chunks)
             refused: list[str] = []
-            if chunks.completion_stream is not None:
+            if isinstance(chunks.completion_stream, openai.AsyncStream):
                 chunks.completion_stream = _overheard(chunks.completion_stream, refused)
             async for chunk in chunks:
                 for delta in whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)):
@@ -144,7 +144,7 @@ class LiteLLMModel:
         response = chat.answer(data, request, origin=origin)
         request_id = failures.headers.get("request-id") or failures.headers.get("x-request-id")
         known: dict[str, Any] = {"cost": self._price(response.usage), "request_id": request_id}
-        own = data["choices"][0]["message"].get("provider_specific_fields") or {}
+        own = (data["choices"][0].get("message") or {}).get("provider_specific_fields") or {}
         if own.get("stop_reason") == "pause_turn":  # which litellm reads as "length"
             if own.get("server_tool_calls"):
                 raise failures.unusable(
@@ -193,14 +193,12 @@ def _headers(made: Any) -> Mapping[str, str]:
     return {name.removeprefix("llm_provider-"): str(value) for name, value in given.items()}
 
 
-async def _overheard(chunks: AsyncIterator[Any], refused: list[str]) -> AsyncIterator[Any]:
-    """The provider's chunks on their way to litellm, which drops from a stream what OpenAI's models refuse with."""
-    async for chunk in chunks:
-        for choice in getattr(chunk, "choices", None) or ():
-            refusal = getattr(getattr(choice, "delta", None), "refusal", None)
-            if isinstance(refusal, str):
-                refused.append(refusal)
-        yield chunk
+async def _overheard(chunks: openai.AsyncStream[Any], refused: list[str]) -> AsyncIterator[Any]:
+    """OpenAI's chunks on their way to litellm, which drops from a stream what the model refuses with."""
+    async with chunks:
+        async for chunk in chunks:
+            refused += [choice.delta.refusal for choice in chunk.choices if choice.delta and choice.delta.refusal]
+            yield chunk
 
 
 @contextmanager

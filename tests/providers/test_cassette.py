@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,3 +75,39 @@ async def test_secrets_are_scrubbed_on_the_way_in(tmp_path: Path, monkeypatch: p
         assert secret not in written
         assert secret not in response.message.text
     assert (await RecordedModel(path, secrets=[SECRET]).complete(question(user(words)))) == response
+
+
+async def test_two_recorders_may_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "tape.jsonl"
+    long = "x" * 200_000  # a line that no single buffer holds
+    asked = [question(user(f"{place} {long}")) for place in range(8)]
+
+    def record(name: str) -> None:
+        model = RecordedModel(path, ScriptedModel(lambda request: f"{name} {long}"), record="new")
+        for request in asked if name == "one" else reversed(asked):
+            asyncio.run(model.complete(request))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(record, ["one", "two"]))
+    assert len([json.loads(line) for line in path.read_text().splitlines()]) >= len(asked), "no line is torn"
+    replay = RecordedModel(path)
+    for request in asked:
+        response = await replay.complete(request)
+        assert response.message.text in (f"one {long}", f"two {long}")
+
+
+async def test_what_was_recorded_first_is_what_is_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "tape.jsonl"
+    one, two = (RecordedModel(path, ScriptedModel(name)) for name in ("one", "two"))  # both see no file yet
+    first = await one.complete(question(user("?")))
+    await two.complete(question(user("?")))
+    assert await RecordedModel(path).complete(question(user("?"))) == first
+
+
+async def test_one_request_at_the_same_time_has_one_answer(tmp_path: Path) -> None:
+    path = tmp_path / "tape.jsonl"
+    names = iter(["one", "two"])
+    model = RecordedModel(path, ScriptedModel(lambda request: next(names)))
+    one, two = await asyncio.gather(*(model.complete(question(user("?"))) for _ in range(2)))
+    assert one == two == await RecordedModel(path).complete(question(user("?")))
+    assert len(path.read_text().splitlines()) == 1

@@ -128,6 +128,32 @@ async def test_a_quota_that_is_used_up_does_not_come_back(case: Case, streamed: 
     assert error.status == 429
 
 
+WAITS: dict[str, tuple[dict[str, str], float]] = {
+    "seconds": ({"retry_after": "7"}, 7.0),
+    "milliseconds": ({"retry_after_ms": "1500", "retry_after": "7"}, 1.5),
+    "a date gone by": ({"retry_after": "Wed, 01 Jan 2020 00:00:30 GMT"}, 0.0),
+    "anthropic": (
+        {"anthropic_ratelimit_tokens_remaining": "0", "anthropic_ratelimit_tokens_reset": "2020-01-01T00:01:00Z"},
+        0.0,
+    ),
+    "openai": ({"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "6m0.5s"}, 360.5),
+}
+
+
+@pytest.mark.parametrize(("headers", "seconds"), WAITS.values(), ids=WAITS.keys())
+async def test_the_provider_says_how_long_to_wait(
+    case: Case, headers: dict[str, str], seconds: float, streamed: bool
+) -> None:
+    status = 503 if streamed else 429
+    assert (await failure(case, Fault.answer(status, **headers), streamed)).retry_after == seconds
+
+
+async def test_a_date_to_come_is_waited_for(case: Case) -> None:
+    error = await failure(case, Fault.answer(429, retry_after="Sun, 01 Jan 2090 00:00:00 GMT"), False)
+    assert error.retry_after is not None
+    assert error.retry_after > 10**9
+
+
 async def test_read_timeout(case: Case, streamed: bool) -> None:
     error = await failure(case, Fault.hang(), streamed, timeout=0.3)
     assert error.retriable

@@ -264,12 +264,61 @@ async def test_litellm_says_that_it_cannot_go_on_with_such_a_pause(streamed: boo
     assert not raised.value.retriable
 
 
-async def test_citations_go_back(streamed: bool) -> None:
-    cited = TextPart(text="Sunny.", native={"citations": [{"type": "char_location", "cited_text": "sun"}]})
-    response, _ = await talk(ANTHROPIC, streamed, reply(cited))
-    assert response.message.parts == [cited]
-    _, server = await talk(ANTHROPIC, streamed, "ok", question(user("?"), response.message, user("Sure?")))
-    assert server.requests[0].messages[1] == AssistantMessage(parts=[cited])
+CITED = {
+    ANTHROPIC: TextPart(text="Sunny.", native={"citations": [{"type": "char_location", "cited_text": "sun"}]}),
+    RESPONSES: TextPart(
+        text="Sunny.", native={"id": "msg_1", "annotations": [{"type": "url_citation", "url": "https://x.test"}]}
+    ),
+    CHAT: TextPart(
+        text="Sunny.",
+        native={"annotations": [{"type": "url_citation", "url_citation": {"url": "https://x.test", "title": "t"}}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CITED, ids=lambda case: case.id)
+async def test_citations_are_kept_and_go_back_where_they_may(case: Case, streamed: bool) -> None:
+    cited = CITED[case]
+    response, _ = await talk(case, streamed, reply(cited))
+    [kept] = response.message.parts
+    assert isinstance(kept, TextPart)
+    for name, value in (cited.native or {}).items():
+        assert _without_defaults((kept.native or {})[name]) == value
+    _, server = await talk(case, streamed, "ok", question(user("?"), response.message, user("Sure?")))
+    heard = server.requests[0].messages[1]
+    assert heard == (assistant("Sunny.") if case is CHAT else AssistantMessage(parts=[kept]))
+
+
+def _without_defaults(value: Any) -> Any:
+    """An SDK may add fields that are null."""
+    if isinstance(value, list):
+        return [_without_defaults(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _without_defaults(each) for key, each in value.items() if each is not None}
+    return value
+
+
+OWN_TOOLS = {
+    ANTHROPIC: SEARCH,
+    RESPONSES: OpaquePart(
+        data={
+            "type": "web_search_call",
+            "id": "ws_1",
+            "status": "completed",
+            "action": {"type": "search", "query": "sun", "queries": ["sun"]},
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OWN_TOOLS, ids=lambda case: case.id)
+async def test_what_the_providers_own_tools_did_goes_back(case: Case, streamed: bool) -> None:
+    response, _ = await talk(case, streamed, reply(OWN_TOOLS[case], TextPart(text="Sunny.")))
+    assert response.message.parts[0] == OWN_TOOLS[case]
+    _, server = await talk(case, streamed, "ok", question(user("?"), response.message, user("Sure?")))
+    heard = server.requests[0].messages[1]
+    assert isinstance(heard, AssistantMessage)
+    assert heard.parts[0] == OWN_TOOLS[case]
 
 
 async def test_usage(case: Case, streamed: bool) -> None:

@@ -6,8 +6,10 @@ import ast
 import asyncio
 import importlib
 import json
+import logging
 import sys
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from durably.core import (
     ModelError,
     ModelRequest,
     ModelResponse,
+    StreamingModel,
     TextPart,
     ThinkingPart,
     ToolCall,
@@ -46,11 +49,16 @@ from durably.providers.schemas import strict_schema
 from durably.testing import ScriptedModel, call
 from durably.testing.llm_server import Fault, LLMServer
 from durably.testing.wire.strict import check_strict
-from tests.providers.cases import ANTHROPIC, CASES, RESPONSES, Case, ask, question
+from tests.providers.cases import ANTHROPIC, CASES, Case, ask, question
 from tests.test_layout import imports
 
 SECRET = "sk-secret-of-the-test-0123456789"
 
+
+KEY_FAULTS = {
+    "named": Fault.answer(401, message=f"the key {SECRET} is not known"),
+    "cut": Fault.cut(),
+}
 
 # -- names and keys
 
@@ -124,21 +132,42 @@ def test_a_key_has_one_place() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_key_of_a_resource_reaches_no_record_no_log_and_no_error(
-    case: Case, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("place", [Key(resource="key"), Key(env="SECRET_OF_THE_TEST")], ids=["resource", "env"])
+@pytest.mark.parametrize("fault", KEY_FAULTS.values(), ids=KEY_FAULTS.keys())
+async def test_a_key_reaches_no_record_no_log_and_no_error(
+    case: Case, place: Key, fault: Fault, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with LLMServer("never") as server:
-        server.fail(*[Fault.answer(401, message=f"bad key {SECRET}")] * 4)
-        agent = Agent("a", model=case.make(server, Key(resource="key"), 30.0), instructions="")
+    monkeypatch.setenv("SECRET_OF_THE_TEST", SECRET)
+    caplog.set_level(logging.DEBUG)
+    async with LLMServer("It is sunny.") as server:
+        server.fail(*[fault] * 4)
+        shown: list[StreamedDelta] = []
+        agent = Agent("a", model=case.make(server, place, 30.0), instructions="", sink=shown.append)
         assert SECRET not in repr(agent.model)
         async with MemoryBackend([agent], resources={"key": SecretStr(SECRET)}) as backend:
             run = await backend.start(agent, "hello")
-            with pytest.raises(Exception, match="bad key") as raised:
+            with pytest.raises(Exception, match=r"step 'think' failed") as raised:
                 await run.result()
             history = await run.history()
-    assert any(SECRET in value for value in server.received[0].headers.values())
-    written = [str(raised.value), caplog.text, *(record.to_json() for record in history.records)]
-    assert all(SECRET not in each for each in written)
+            with pytest.raises(ModelError) as direct:
+                await direct_call(case.make(server, Key(env="SECRET_OF_THE_TEST"), 30.0), server, fault)
+    assert all(any(SECRET in value for value in each.headers.values()) for each in server.received)
+    written = [caplog.text, *(record.to_json() for record in history.records), *(repr(delta) for delta in shown)]
+    for error in (*chain(raised.value), *chain(direct.value)):
+        written += [str(error), repr(error), repr(vars(error)), *traceback.format_exception(error)]
+    assert [each for each in written if SECRET in each] == []
+
+
+async def direct_call(model: StreamingModel, server: LLMServer, fault: Fault) -> None:
+    server.fail(fault)
+    await ask(model, question(user("?")), True)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that it leads to, said or not."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @pytest.mark.asyncio
@@ -177,7 +206,8 @@ async def test_a_conversation_goes_on_with_another_provider(first: Case, case: C
 
 
 @pytest.mark.asyncio
-async def test_a_run_goes_on_with_another_provider_after_a_crash() -> None:
+@pytest.mark.parametrize("first", CASES, ids=lambda case: case.id)
+async def test_a_run_goes_on_with_another_provider_after_a_crash(first: Case, case: Case) -> None:
     @tool
     async def weather(city: str) -> str:
         """The weather."""
@@ -190,17 +220,17 @@ async def test_a_run_goes_on_with_another_provider_after_a_crash() -> None:
     )
     async with LLMServer(thinking, "Sunny.") as server:
 
-        def agent(case: Case) -> Agent:
-            return Agent("a", model=case.model(server), instructions="", tools=[weather], retries=0)
+        def agent(on: Case) -> Agent:
+            return Agent("a", model=on.model(server), instructions="", tools=[weather], retries=0)
 
         server.fail(None, Fault.hang())
-        backend = MemoryBackend([agent(ANTHROPIC)])
+        backend = MemoryBackend([agent(first)])
         async with backend:
             run = await backend.start("a", {"message": "Weather?"}, run_id="r")
             while len(server.received) < 2:  # noqa: ASYNC110  # the server has no event for it
                 await asyncio.sleep(0.005)
             backend.crash(KeyboardInterrupt())
-        async with MemoryBackend([agent(RESPONSES)], journal=backend.journal) as after:
+        async with MemoryBackend([agent(case)], journal=backend.journal) as after:
             result = await (await after.run(run.id)).result()
     assert result.text == "Sunny."
     assert [message.role for message in server.requests[-1].messages] == ["user", "assistant", "tool"]

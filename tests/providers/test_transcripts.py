@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,15 +29,15 @@ from durably.core import (
     assistant,
     user,
 )
-from durably.core.messages import AssistantPart
+from durably.core.messages import AssistantPart, ContentPart
 from durably.core.steps import StepInfo, _current
-from durably.providers import anthropic_messages, chat, responses
-from durably.providers.transcript import EMPTY, GOES_ON, NO_RESULT, Dialect, repaired
+from durably.providers import anthropic_messages, chat, litellm, responses
+from durably.providers.transcript import EMPTY, GOES_ON, NO_RESULT, repaired
 from durably.testing.llm_server import LLMServer
 from durably.testing.wire import anthropic as anthropic_wire
 from durably.testing.wire import chat as chat_wire
 from durably.testing.wire import responses as responses_wire
-from tests.providers.cases import ANTHROPIC, CHAT, RESPONSES, Case, ask, question
+from tests.providers.cases import ANTHROPIC, CHAT, LITELLM_ANTHROPIC, LITELLM_OPENAI, RESPONSES, Case, ask, question
 
 HEADERS = {"x-api-key": "k", "anthropic-version": "v", "authorization": "Bearer k"}
 
@@ -63,6 +63,13 @@ redacted = st.builds(lambda key: OpaquePart(data={"type": "redacted_thinking", "
 texts = st.builds(TextPart, text=text)
 calls = st.builds(ToolCall, id=ids, name=names, arguments=arguments | text)
 refusals = st.builds(RefusalPart, text=text)
+
+
+def signed(thought: str) -> ThinkingPart:
+    """No two thoughts have one signature."""
+    return ThinkingPart(text=thought, signature=f"{thought.encode().hex()}==")
+
+
 native: dict[str, st.SearchStrategy[Any]] = {
     "anthropic": texts
     | st.builds(TextPart, text=text, native=st.just({"citations": [{"type": "char_location"}]}))
@@ -72,6 +79,10 @@ native: dict[str, st.SearchStrategy[Any]] = {
     | st.builds(TextPart, text=text, native=st.sampled_from([{"id": "msg_1"}, {"id": "msg_2"}]))
     | reasoning,
     "openai-chat": texts | st.builds(ThinkingPart, text=text),
+    "litellm:openai": texts | st.builds(ThinkingPart, text=text),
+    "litellm:anthropic": texts
+    | st.builds(ThinkingPart, text=text, signature=st.none() | st.just("signed=="))
+    | redacted,
     "elsewhere": texts
     | st.builds(ThinkingPart, text=text, signature=st.just("foreign"))
     | st.builds(TextPart, text=text, native=st.just({"from": "elsewhere"}))
@@ -80,7 +91,9 @@ native: dict[str, st.SearchStrategy[Any]] = {
 
 
 def answers(provider: str) -> st.SearchStrategy[AssistantMessage]:
-    parts = st.lists(native[provider] | calls | refusals, max_size=4)
+    # litellm hands an id back as it got it, so its own are such as a provider gives.
+    asked = calls.filter(lambda call: call.id in ("a", "b", "c")) if provider.startswith("litellm") else calls
+    parts = st.lists(native[provider] | asked | refusals, max_size=4)
     return st.builds(AssistantMessage, parts=parts, provider=st.just(provider))
 
 
@@ -145,6 +158,47 @@ async def reused(case: Case, server: LLMServer) -> AsyncIterator[StreamingModel]
             _current.reset(token)
 
 
+def as_litellm_says(messages: Sequence[Message]) -> list[Message]:
+    """What litellm makes of a conversation for Claude.
+
+    Texts are lists of one, and messages of one role are joined. What is lost is this: the names of files, white space
+    at the end of what the assistant said last, and a thought that is there twice.
+    """
+    made: list[Message] = []
+    for message in messages:
+        last = made[-1] if made else None
+        if isinstance(message, AssistantMessage):
+            before = last.parts if isinstance(last, AssistantMessage) else []
+            if before:
+                made.pop()
+            made.append(AssistantMessage(parts=list(_once([*before, *message.parts]))))
+            continue
+        content = _listed(message.content)
+        if isinstance(message, UserMessage) and isinstance(last, UserMessage):
+            made[-1] = UserMessage(content=[*_listed(last.content), *content])
+        else:
+            made.append(message.model_copy(update={"content": content}))
+    if isinstance(made[-1], AssistantMessage):
+        made[-1] = AssistantMessage(
+            parts=[
+                TextPart(text=part.text.rstrip(), native=part.native) if isinstance(part, TextPart) else part
+                for part in made[-1].parts
+            ]
+        )
+    return made
+
+
+def _listed(content: str | Sequence[ContentPart]) -> list[ContentPart]:
+    parts = [TextPart(text=content)] if isinstance(content, str) else content
+    return [part.model_copy(update={"name": None}) if isinstance(part, FilePart) else part for part in parts]
+
+
+def _once(parts: Sequence[AssistantPart]) -> Iterator[AssistantPart]:
+    for place, part in enumerate(parts):
+        if not (isinstance(part, ThinkingPart | OpaquePart) and part in parts[:place]):
+            yield part
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(messages, min_size=1, max_size=4))
 def test_any_transcript_goes_through_the_real_sdk(case: Case, script: list[list[Message]]) -> None:
@@ -154,13 +208,23 @@ def test_any_transcript_goes_through_the_real_sdk(case: Case, script: list[list[
                 response = await model.complete(question(*each))
                 assert response.message.text == "ok"
             assert len(server.requests) == len(script)
-            if case in (ANTHROPIC, CHAT, RESPONSES):
-                dialect: Dialect = DIALECTS[case.id][0]
-                for each, heard in zip(script, server.requests, strict=True):
-                    assert list(heard.messages) == unsigned(repaired(each, dialect))
+            for each, heard in zip(script, server.requests, strict=True):
+                said = unsigned(repaired(each, DIALECTS_BY_CASE[case]))
+                if case is LITELLM_ANTHROPIC:
+                    assert as_litellm_says(heard.messages) == as_litellm_says(said)
+                else:
+                    assert list(heard.messages) == said
 
     asyncio.run(check())
 
+
+DIALECTS_BY_CASE = {
+    ANTHROPIC: anthropic_messages.DIALECT,
+    CHAT: chat.DIALECT,
+    RESPONSES: responses.DIALECT,
+    LITELLM_OPENAI: litellm.dialect("openai/gpt-5", "litellm:openai"),
+    LITELLM_ANTHROPIC: litellm.dialect("anthropic/claude-opus-4-6", "litellm:anthropic"),
+}
 
 some_text = st.text(min_size=1, max_size=30)
 good_calls = st.builds(ToolCall, id=st.uuids().map(str), name=st.just("weather"), arguments=arguments)

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from durably.core import Delta, ModelError, ModelRequest, ModelResponse
 from durably.providers.anthropic_messages import answer, request_body
 from durably.providers.anthropic_stream import StreamedAnswer
-from durably.providers.failures import Failures
+from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 from durably.providers.options import sdk_arguments
 from durably.providers.prices import price
@@ -104,7 +104,7 @@ class AnthropicModel:
         try:
             found = self.key.find()
         except LookupError as error:
-            raise Failures(PROVIDER, self.model).unusable(str(error)) from None
+            raise_alone(Failures(PROVIDER, self.model).unusable(str(error)))
         if not isinstance(found, SecretStr):
             # The engine alone retries, so a client that was given is told to leave it.
             client = found.with_options(max_retries=0, timeout=self.timeout)
@@ -122,13 +122,13 @@ def _failing(failures: Failures) -> Iterator[None]:
     try:
         yield
     except anthropic.APIStatusError as error:
-        raise _answered(error, failures) from None
+        raise_alone(_answered(error, failures))
     except (anthropic.APIConnectionError, httpx2.TransportError) as error:
-        raise failures.unanswered(error) from None
+        raise_alone(failures.unanswered(error))
     except (anthropic.APIResponseValidationError, ValueError) as error:  # a body that is no JSON, or no response
-        raise failures.unanswered(error) from None
+        raise_alone(failures.unanswered(error))
     except anthropic.AnthropicError as error:
-        raise failures.unusable(str(error)) from None
+        raise_alone(failures.unusable(str(error)))
 
 
 def _answered(error: anthropic.APIStatusError, failures: Failures) -> ModelError:

@@ -28,8 +28,9 @@ from durably.core import (
 from durably.core.messages import AssistantPart, ContentPart
 from durably.core.model import StopReason
 from durably.providers.calls import distrust_last_call, name_calls
+from durably.providers.dialect import Dialect, unreadable
 from durably.providers.schemas import schema_prompt, strict_schema
-from durably.providers.transcript import Dialect, repaired, unreadable
+from durably.providers.transcript import repaired
 
 __all__ = ["DIALECT", "answer", "request_body"]
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import SecretStr
 
 from durably.core import ContextWindowExceededError, ModelError
 from durably.core.secrets import Redactor
 
-__all__ = ["Failures", "retry_delay"]
+__all__ = ["Failures", "raise_alone", "retry_delay"]
 
 RETRIABLE = frozenset({408, 409, 425, 429})
 
@@ -36,8 +36,8 @@ FINAL_IN_STREAM = USED_UP | {
 }
 """Inside a stream, whose status is 200, there is no other sign."""
 
-# A conversation that the model cannot read. Neither sign decides whether to retry, which a 400 never is: they choose
-# between two errors that both are final.
+# A conversation that the model cannot read, by the code for it. Who has no code says a sentence with status 400; since
+# that is never retried, the sentence only chooses between two errors that both are final.
 TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "model_context_window_exceeded"})
 TOO_LONG_SENTENCES = (
     re.compile(r"prompt is too long: \d+ tokens > \d+ maximum"),  # Anthropic
@@ -45,7 +45,6 @@ TOO_LONG_SENTENCES = (
     re.compile(r"maximum context length is \d+ tokens"),  # DeepSeek, OpenRouter, vLLM
     re.compile(r"maximum prompt length is \d+ but the request contains \d+ tokens"),  # xAI
 )
-"""What those say, with status 400, who have no code for it."""
 
 
 class Failures:
@@ -126,6 +125,14 @@ class Failures:
             retriable=retriable,
             retry_after=retry_delay(self.headers) if retriable else None,
         )
+
+
+def raise_alone(error: ModelError) -> NoReturn:
+    """Raise an error that leads to none of an SDK's: those hold the request, and the words of the answer unmasked."""
+    try:
+        raise error from None
+    finally:
+        error.__context__ = None
 
 
 def retry_delay(headers: Mapping[str, str], *, now: float | None = None) -> float | None:

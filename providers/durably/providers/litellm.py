@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from durably.core import Delta, ModelError, ModelRequest, ModelResponse, Usage
 from durably.providers import chat
 from durably.providers.chat_stream import StreamedAnswer
-from durably.providers.failures import Failures
+from durably.providers.dialect import Dialect
+from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
-from durably.providers.transcript import Dialect
 
 # Without these, litellm fetches lists from the network while it is imported or first used. Its own copies are as new
 # as its release.
@@ -99,7 +99,7 @@ class LiteLLMModel:
             chunks: Any = await litellm.acompletion(**arguments, stream=True)
             failures.headers = _headers(chunks)
             refused: list[str] = []
-            if chunks.completion_stream is not None:
+            if isinstance(chunks.completion_stream, openai.AsyncStream):
                 chunks.completion_stream = _overheard(chunks.completion_stream, refused)
             async for chunk in chunks:
                 for delta in whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)):
@@ -124,7 +124,7 @@ class LiteLLMModel:
         try:
             found = self.key.find()
         except LookupError as error:
-            raise Failures(PROVIDER, self.model).unusable(str(error)) from None
+            raise_alone(Failures(PROVIDER, self.model).unusable(str(error)))
         if not isinstance(found, SecretStr):
             raise Failures(PROVIDER, self.model).unusable("litellm takes a key from a resource, not a client")
         return found.get_secret_value(), Failures(PROVIDER, self.model, found)
@@ -133,7 +133,7 @@ class LiteLLMModel:
         body = chat.request_body(
             request,
             model=self.model,
-            dialect=replace(_DIALECT, origin=origin),
+            dialect=dialect(self.model, origin),
             native_output=litellm.supports_response_schema(self.model),
         )
         # The engine alone retries: of its two ways to do so, neither is left to litellm.
@@ -144,7 +144,7 @@ class LiteLLMModel:
         response = chat.answer(data, request, origin=origin)
         request_id = failures.headers.get("request-id") or failures.headers.get("x-request-id")
         known: dict[str, Any] = {"cost": self._price(response.usage), "request_id": request_id}
-        own = data["choices"][0]["message"].get("provider_specific_fields") or {}
+        own = (data["choices"][0].get("message") or {}).get("provider_specific_fields") or {}
         if own.get("stop_reason") == "pause_turn":  # which litellm reads as "length"
             if own.get("server_tool_calls"):
                 raise failures.unusable(
@@ -168,13 +168,24 @@ class LiteLLMModel:
         return float(sum(costs))
 
 
-_DIALECT: Dialect = replace(
-    chat.DIALECT,
-    takes_thinking=lambda part: part.signature is not None,
-    own_call_ids=re.compile(r"\S+"),  # litellm keeps what belongs to a call in its id, for providers that want it back
-    text_arguments=False,
-    user_first=True,
-)
+def dialect(model: str, origin: str) -> Dialect:
+    """What litellm can be told on the way to a model.
+
+    Args:
+        model: By litellm's name for it.
+        origin: Who is noted as the maker of its messages.
+    """
+    return replace(
+        chat.DIALECT,
+        origin=origin,
+        # It lets go of sounds, without a word, on the way to a model that cannot hear.
+        file=chat.DIALECT.file if litellm.supports_audio_input(model) else chat.image_or_pdf,
+        takes_thinking=lambda part: part.signature is not None,
+        refusals=False,  # these it lets go of on the way to anybody but OpenAI
+        own_call_ids=re.compile(r"\S+"),  # what belongs to a call is kept in its id, for providers that want it back
+        text_arguments=False,
+        user_first=True,
+    )
 
 
 def _headers(made: Any) -> Mapping[str, str]:
@@ -182,14 +193,12 @@ def _headers(made: Any) -> Mapping[str, str]:
     return {name.removeprefix("llm_provider-"): str(value) for name, value in given.items()}
 
 
-async def _overheard(chunks: AsyncIterator[Any], refused: list[str]) -> AsyncIterator[Any]:
-    """The provider's chunks on their way to litellm, which drops from a stream what OpenAI's models refuse with."""
-    async for chunk in chunks:
-        for choice in getattr(chunk, "choices", None) or ():
-            refusal = getattr(getattr(choice, "delta", None), "refusal", None)
-            if isinstance(refusal, str):
-                refused.append(refusal)
-        yield chunk
+async def _overheard(chunks: openai.AsyncStream[Any], refused: list[str]) -> AsyncIterator[Any]:
+    """OpenAI's chunks on their way to litellm, which drops from a stream what the model refuses with."""
+    async with chunks:
+        async for chunk in chunks:
+            refused += [choice.delta.refusal for choice in chunk.choices if choice.delta and choice.delta.refusal]
+            yield chunk
 
 
 @contextmanager
@@ -198,9 +207,9 @@ def _failing(failures: Failures) -> Iterator[None]:
     try:
         yield
     except openai.OpenAIError as error:  # litellm's errors are all made from these
-        raise _answered(error, list(_layers(error, outer)), failures) from None
+        raise_alone(_answered(error, list(_layers(error, outer)), failures))
     except ValueError as error:  # no answer in the response
-        raise failures.unanswered(error) from None
+        raise_alone(failures.unanswered(error))
 
 
 def _layers(error: BaseException, outer: BaseException | None) -> Iterator[BaseException]:

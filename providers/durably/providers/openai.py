@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from durably.core import Delta, ModelError, ModelRequest, ModelResponse
 from durably.providers import chat, responses
 from durably.providers.chat_stream import StreamedAnswer
-from durably.providers.failures import Failures
+from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 from durably.providers.options import sdk_arguments
 from durably.providers.prices import price
@@ -137,7 +137,7 @@ class OpenAIModel:
         try:
             found = SecretStr(NO_KEY) if self.key is None else self.key.find()
         except LookupError as error:
-            raise Failures(PROVIDER, self.model).unusable(str(error)) from None
+            raise_alone(Failures(PROVIDER, self.model).unusable(str(error)))
         if not isinstance(found, SecretStr):
             # The engine alone retries, so a client that was given is told to leave it.
             client = found.with_options(max_retries=0, timeout=self.timeout)
@@ -177,15 +177,15 @@ def _failing(failures: Failures) -> Iterator[None]:
     try:
         yield
     except openai.APIStatusError as error:
-        raise _answered(error, failures) from None
+        raise_alone(_answered(error, failures))
     except (openai.APIConnectionError, httpx2.TransportError, openai.APIResponseValidationError) as error:
-        raise failures.unanswered(error) from None
+        raise_alone(failures.unanswered(error))
     except openai.APIError as error:  # an error event inside a stream
-        raise failures.answered(200, error.message, code=error.code or error.type) from None
+        raise_alone(failures.answered(200, error.message, code=error.code or error.type))
     except ValueError as error:  # a body that is no JSON, or no response
-        raise failures.unanswered(error) from None
+        raise_alone(failures.unanswered(error))
     except openai.OpenAIError as error:
-        raise failures.unusable(str(error)) from None
+        raise_alone(failures.unusable(str(error)))
 
 
 def _answered(error: openai.APIStatusError, failures: Failures) -> ModelError:

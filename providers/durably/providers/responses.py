@@ -29,8 +29,9 @@ from durably.core.messages import AssistantPart, ContentPart
 from durably.core.model import StopReason
 from durably.providers.calls import call_arguments, name_calls
 from durably.providers.chat import image_or_pdf
+from durably.providers.dialect import Dialect
 from durably.providers.schemas import schema_prompt, strict_schema
-from durably.providers.transcript import Dialect, repaired
+from durably.providers.transcript import repaired
 
 __all__ = ["DIALECT", "answer", "delta", "request_body"]
 

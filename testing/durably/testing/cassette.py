@@ -31,7 +31,8 @@ class RecordedModel:
     """Answers from a cassette: a JSON Lines file, one request with its response a line.
 
     A request that is on file is answered from it, any number of times. What is not on file is asked of the real model
-    and added, or refused with a diff against the closest request that is.
+    and added, or refused with a diff against the closest request that is. Several may record into one file; of two
+    answers to one request the first counts.
 
     Args:
         path: The file.
@@ -101,17 +102,18 @@ class RecordedModel:
         return self.model
 
     def _add(self, asked: dict[str, Any], response: ModelResponse) -> ModelResponse:
+        if (known := self._tape.get(_key(asked))) is not None:  # asked twice at the same time
+            return known[1]
         answered = self._clean(response.model_dump(mode="json"))
         line = json.dumps({"request": asked, "response": answered}, ensure_ascii=False, sort_keys=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with self.path.open("ab", buffering=0) as file:
+            file.write(f"{line}\n".encode())  # in one piece, so that another recorder's line does not end up in it
         # The recorded form is what a replay gives, so the first run gets it too.
         return self._keep(asked, ModelResponse.model_validate(answered))
 
     def _keep(self, asked: dict[str, Any], response: ModelResponse) -> ModelResponse:
-        self._tape[_key(asked)] = (asked, response)
-        return response
+        return self._tape.setdefault(_key(asked), (asked, response))[1]
 
     def _clean(self, data: dict[str, Any]) -> dict[str, Any]:
         text = self._redactor.text(json.dumps(data, ensure_ascii=False))

@@ -186,7 +186,7 @@ class LLMServer:
     async def _serve(self, request: HTTPRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether the connection lives on."""
         self.received.append(request)
-        fault = self._choose(request) if self._choose else self._faults.pop(0) if self._faults else None
+        fault = self._fault(request)
         if fault is not None and fault.kind == "reset":
             writer.transport.abort()
             return False
@@ -212,6 +212,11 @@ class LLMServer:
         else:
             write_events(writer, frames, headers)
         return True
+
+    def _fault(self, request: HTTPRequest) -> Fault | None:
+        if self._choose is not None:
+            return self._choose(request)
+        return self._faults.pop(0) if self._faults else None
 
     async def _answer(self, wire: ModuleType, request: HTTPRequest) -> tuple[list[Any] | None, str]:
         """The events of the answer, or ``None`` if no stream was asked for, and its body."""

@@ -258,6 +258,11 @@ def body(response: ModelResponse, request: ModelRequest, model: str) -> dict[str
     thoughts = [part.text for part in parts if isinstance(part, ThinkingPart)]
     if thoughts:
         message["reasoning_content"] = "".join(thoughts)  # OpenAI has none; its lookalikes do
+    cited = [
+        each for part in parts if isinstance(part, TextPart) for each in (part.native or {}).get("annotations", ())
+    ]
+    if cited:
+        message["annotations"] = cited
     refusals = [part.text for part in parts if isinstance(part, RefusalPart)]
     if refusals:
         message["refusal"] = "\n".join(refusals)
@@ -297,6 +302,8 @@ def events(data: dict[str, Any]) -> Iterator[Frame]:
     for key in ("reasoning_content", "content", "refusal"):
         for piece in pieces(message.get(key) or ""):
             yield chunk({key: piece})
+    if message.get("annotations"):
+        yield chunk({"annotations": message["annotations"]})
     for index, call in enumerate(message.get("tool_calls", ())):
         function = call["function"]
         yield chunk({"tool_calls": [{**call, "index": index, "function": {"name": function["name"], "arguments": ""}}]})

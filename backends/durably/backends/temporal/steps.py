@@ -174,7 +174,7 @@ class TemporalSteps(CommandSteps):
 
     async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
         self._guard(lambda: self._recorded.take_gather(scope, key, len(branches)))
-        self._expect(lambda expected: expected.take_gather(scope.prefix, key, len(branches)))
+        self._expect(lambda recording: recording.take_gather(scope.prefix, key, len(branches)))
         if not branches:
             return []
 

@@ -18,8 +18,6 @@ GAPS = Path(__file__).with_name("gaps.toml")
 ELSEWHERE = {
     "test_c06_a_crash_at_any_point_changes_nothing": "a server's crashes take seconds each; test_kill.py samples them",
     "test_c06_a_crash_during_recovery_changes_nothing": "likewise",
-    "test_c08_a_worker_that_lost_its_run_cannot_write": "leases are the server's, and cannot be ended from outside",
-    "test_c08_two_workers_cannot_mix_their_records": "likewise",
 }
 """What this file leaves out, and why."""
 

@@ -17,15 +17,18 @@ class Link:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._passes = True
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1")
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._server.close()
         self.cut()
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     @property
     def address(self) -> str:
@@ -42,6 +45,11 @@ class Link:
     def mend(self) -> None:
         """Let new connections through again."""
         self._passes = True
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._passes:

@@ -128,8 +128,8 @@ class TemporalBackend(Backend):
             continue_after=continue_after,
             probe=lambda: self.probe,
         )
-        self._post = Post(client, self._host.hub_queue)
-        self._slots = Slots(client, self._host.hub_queue)
+        self._post = Post(client, self._host.hub_queue, self._host.task_timeout)
+        self._slots = Slots(client, self._host.hub_queue, self._host.task_timeout)
 
     # -- the worker
 
@@ -258,6 +258,7 @@ class TemporalBackend(Backend):
         return replace(await self._describe(run_id), status=status, output=output, error=error)
 
     async def _describe(self, run_id: str) -> RunView:
+        self._alive()
         with _not_found(run_id):
             found = await self.client.get_workflow_handle(run_id).describe()
         return _view_of(found, await found.memo())
@@ -309,6 +310,7 @@ class TemporalBackend(Backend):
                 await asyncio.wait_for(self._with_worker(self._outcome(run_id)), CANCEL)
 
     async def _history(self, run_id: str) -> History:
+        self._alive()
         return History(await read_records(self.client, run_id))
 
 

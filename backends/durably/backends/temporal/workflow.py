@@ -143,6 +143,7 @@ class Attempts:
                 handler.id,
                 raw(event.model_dump_json()),
                 id=event.id or "",
+                task_timeout=self._host.task_timeout,
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         return failed

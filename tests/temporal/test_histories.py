@@ -15,7 +15,7 @@ from durably.core.ids import new_id
 from durably.testing import replay
 from tests.temporal.conftest import OpenTemporal
 from tests.temporal.test_agent import Scrambled
-from tests.temporal.test_code_change import EFFECTS, OPTIONS, PROGRAM, changing, inner, until_it_waits
+from tests.temporal.test_code_change import EFFECTS, OPTIONS, PROGRAM, changing, inner, sleeper, until_it_waits
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
 
@@ -40,7 +40,7 @@ def told(history: History, run_id: str) -> set[tuple[Any, ...]]:
 
 
 async def test_a_run_with_every_kind_of_step_is_replayed_without_temporal(open_temporal: OpenTemporal) -> None:
-    async with open_temporal(changing, inner, **OPTIONS) as backend:
+    async with open_temporal(changing, inner, sleeper, **OPTIONS) as backend:
         run = await go(backend)
         history = History.from_jsonl((await run.history()).to_jsonl())
     done = Counter(EFFECTS)
@@ -57,12 +57,14 @@ async def test_a_fresh_history_goes_on_around_gathers_and_waits(
 ) -> None:
     converter = DataConverter(payload_codec=Scrambled()) if codec else DataConverter.default
     client = await Client.connect(temporal_address, data_converter=converter)
-    async with open_temporal(changing, inner, **OPTIONS) as backend:
+    async with open_temporal(changing, inner, sleeper, **OPTIONS) as backend:
         run = await go(backend)
         expected, done = told(await run.history(), run.id), EFFECTS.total()
     EFFECTS.clear()
     queue = f"fresh-{new_id()}"
-    made = TemporalBackend(client, task_queue=queue, functions=[changing, inner], continue_after=after, **OPTIONS)
+    made = TemporalBackend(
+        client, task_queue=queue, functions=[changing, inner, sleeper], continue_after=after, **OPTIONS
+    )
     async with made as backend:
         run = await go(backend)
         history = await run.history()
@@ -76,7 +78,7 @@ async def test_a_fresh_history_goes_on_around_gathers_and_waits(
     payloads = b"".join(each.SerializeToString() for each in raw.events)
     assert (b'"ended"' in payloads) is not codec, "a codec sees every value; names of steps and events are none"
     assert await replay(history, [changing]) == "ended"
-    assert len(PROGRAM) == 9
+    assert len(PROGRAM) == 11
 
 
 async def test_the_records_of_a_run_stay_while_it_goes_on_in_another_history(open_temporal: OpenTemporal) -> None:

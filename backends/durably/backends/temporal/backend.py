@@ -80,9 +80,6 @@ class TemporalBackend(Backend):
         max_payload_bytes=MAX_PAYLOAD_BYTES,
         gaps={
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
-            "some changes of code": "a step taken away or put in between, or an end too early, can leave the run "
-            "waiting instead of failing with NonDeterminismError",
-            "attempt numbers of closures": "Temporal records no attempt of a local activity that a crash cut off",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
         },
     )

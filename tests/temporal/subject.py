@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from temporalio.client import Client
 from durably.backends.temporal import TemporalBackend
 from durably.core import Backend, Function
 from durably.testing.conformance import Subject
+from tests.temporal.link import Link
 
 __all__ = ["TemporalSubject"]
 
@@ -37,21 +39,42 @@ class TemporalSubject(Subject):
     def __init__(self, address: str, **worker: Any) -> None:
         super().__init__()
         self._address = address
+        self._links: dict[Backend, Link] = {}
+        self._mending: asyncio.Task[None] | None = None
         self._worker = {**WORKER, **worker}
 
     @asynccontextmanager
     async def open(self, functions: Iterable[Function[Any, Any]], **options: Any) -> AsyncIterator[Backend]:
+        async with Link(self._address) as link:
+            # A name of its own tells the server's record of who began a task which worker that was.
+            client = await Client.connect(link.address, identity=link.address)
+            backend = TemporalBackend(
+                client,
+                task_queue=f"conformance-{self.token}",
+                functions=list(functions),
+                worker_options=self._worker,
+                **OPTIONS,
+                **options,
+            )
+            self._links[backend] = link
+            async with backend:
+                yield backend
+
+    async def expire(self, backend: Backend) -> None:
+        """Cut the worker off until the server has given what it was at to another one."""
+        link = self._links[backend]
+        link.cut()
         client = await Client.connect(self._address)
-        backend = TemporalBackend(
-            client,
-            task_queue=f"conformance-{self.token}",
-            functions=list(functions),
-            worker_options=self._worker,
-            **OPTIONS,
-            **options,
-        )
-        async with backend:
-            yield backend
+        self._mending = asyncio.create_task(self._mend(link, client))
+
+    async def _mend(self, link: Link, client: Client) -> None:
+        handle = client.get_workflow_handle(self.run_id())
+        while not any(  # noqa: ASYNC110  # the server says so only when asked
+            each.workflow_task_started_event_attributes.identity not in ("", link.address)
+            for each in (await handle.fetch_history()).events
+        ):
+            await asyncio.sleep(0.1)
+        link.mend()
 
     def now(self, backend: Backend) -> float:
         return time.time()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from durably.core import Context, Event, InvokeError, Run, Singleton, current_step, function
+from durably.core import Context, Event, InvokeError, Run, Singleton, StepTimeoutError, current_step, function
 from durably.core.backend import RunStatus
 from durably.core.functions import FailedRun
 from durably.core.ids import new_id
@@ -32,6 +33,8 @@ PROGRAM: list[Op] = [
     ("invoke", "e", 5),
     ("send", "f", 6),
     ("missed", "g", 0.01),
+    ("met", "m", 7),
+    ("late", "n", 60),
     (
         "gather",
         "h",
@@ -73,6 +76,11 @@ async def inner(ctx: Context[int]) -> int:
     return ctx.input
 
 
+@function("sleeper")
+async def sleeper(ctx: Context[float]) -> None:
+    await ctx.step.sleep("long", ctx.input)
+
+
 async def perform(ctx: Context[Any], op: Op) -> Any:
     step, (kind, name, value) = ctx.step, op
     match kind:
@@ -88,6 +96,14 @@ async def perform(ctx: Context[Any], op: Op) -> Any:
             return await step.invoke(name, inner, value)
         case "send":
             return await step.send_event(name, Event("changed/sent", value))
+        case "met":
+            return await step.gather(
+                lambda: step.wait_for_event(name, "changed/met", match={"run": ctx.run_id}, timeout=60),
+                lambda: step.send_event(name, Event("changed/met", {"run": ctx.run_id, "value": value})),
+            )
+        case "late":
+            with suppress(StepTimeoutError):
+                return await step.invoke(name, sleeper, value, timeout=0.05)
         case "missed":
             return await step.wait_for_event(name, "changed/missed", timeout=value)
         case "raise":
@@ -133,7 +149,7 @@ def _unchanged() -> Iterator[None]:
 async def begin(open_temporal: OpenTemporal, count: int, **options: Any) -> list[str]:
     """Start runs, and let each come to its last wait."""
     ids = [new_id() for _ in range(count)]
-    async with open_temporal(changing, inner, **OPTIONS, **options) as backend:
+    async with open_temporal(changing, inner, sleeper, **OPTIONS, **options) as backend:
         runs = [await backend.start(changing, run_id=run_id) for run_id in ids]
         for run in runs:
             await until_it_waits(run)
@@ -146,7 +162,7 @@ async def until_it_waits(run: Run[Any]) -> None:
         await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize(("cache", "every"), [(100, 1), (0, 9)])
+@pytest.mark.parametrize(("cache", "every"), [(100, 2), (0, 11)])
 async def test_whatever_was_changed_the_run_ends_and_says_so(
     open_temporal: OpenTemporal, cache: int, every: int
 ) -> None:
@@ -155,7 +171,7 @@ async def test_whatever_was_changed_the_run_ends_and_says_so(
     ids = await begin(open_temporal, len(all_changes), worker_options=worker)
     done = Counter(EFFECTS)
     CODE.update({run_id: code for run_id, (_, code) in zip(ids, all_changes, strict=True)})
-    async with open_temporal(changing, inner, worker_options=worker, **OPTIONS) as backend:
+    async with open_temporal(changing, inner, sleeper, worker_options=worker, **OPTIONS) as backend:
         await backend.send(*(Event("changed/go", {"run": run_id}) for run_id in ids))
         for run_id, (what, _) in zip(ids, all_changes, strict=True):
             run = await backend.run(run_id)
@@ -172,7 +188,7 @@ async def test_whatever_was_changed_the_run_ends_and_says_so(
 async def test_code_that_did_not_change_goes_on(open_temporal: OpenTemporal) -> None:
     [run_id] = await begin(open_temporal, 1, worker_options=SOON)
     done = Counter(EFFECTS)
-    async with open_temporal(changing, inner, worker_options=SOON, **OPTIONS) as backend:
+    async with open_temporal(changing, inner, sleeper, worker_options=SOON, **OPTIONS) as backend:
         await backend.send(Event("changed/go", {"run": run_id}))
         assert await (await backend.run(run_id)).result() == "ended"
     assert done == EFFECTS
@@ -182,7 +198,7 @@ async def test_a_run_may_wait_until_its_code_is_back(open_temporal: OpenTemporal
     options: dict[str, Any] = {"worker_options": SOON, "on_code_change": "wait", **OPTIONS}
     [run_id] = await begin(open_temporal, 1, worker_options=SOON)
     CODE[run_id] = [*PROGRAM[:3], ("sleep", "d", 0.02), *PROGRAM[4:]]  # Temporal itself would not see this change
-    async with open_temporal(changing, inner, **options) as backend:
+    async with open_temporal(changing, inner, sleeper, **options) as backend:
         await backend.send(Event("changed/go", {"run": run_id}))
         handle = backend.client.get_workflow_handle(run_id)
         while not any(  # noqa: ASYNC110
@@ -191,7 +207,7 @@ async def test_a_run_may_wait_until_its_code_is_back(open_temporal: OpenTemporal
             await asyncio.sleep(0.05)
         assert (await backend.run(run_id)).status is RunStatus.RUNNING
     CODE.clear()
-    async with open_temporal(changing, inner, **options) as backend:
+    async with open_temporal(changing, inner, sleeper, **options) as backend:
         assert await (await backend.run(run_id)).result() == "ended"
 
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from durably.testing import conformance
-from durably.testing.conformance import TESTS, Subject, load_gaps
+from durably.testing.conformance import TESTS, Subject
 from tests.temporal.subject import TemporalSubject
 
 pytestmark = pytest.mark.timeout(180)
 
-GAPS = Path(__file__).with_name("gaps.toml")
-
 ELSEWHERE = {
-    "test_c06_a_crash_at_any_point_changes_nothing": "a server's crashes take seconds each; test_kill.py samples them",
+    "test_c06_a_crash_at_any_point_changes_nothing": "a server's crashes take seconds each; test_matrix.py and "
+    "test_kill.py take one of every kind of point, under more laws than this",
     "test_c06_a_crash_during_recovery_changes_nothing": "likewise",
-    "test_c08_a_worker_that_lost_its_run_cannot_write": "leases are the server's, and cannot be ended from outside",
-    "test_c08_two_workers_cannot_mix_their_records": "likewise",
 }
 """What this file leaves out, and why."""
 
@@ -36,6 +32,4 @@ CACHES = {"cached": {}, "evicted": {"max_cached_workflows": 0}}
 
 @pytest.fixture(params=CACHES)
 def subject(temporal_address: str, request: pytest.FixtureRequest) -> TemporalSubject:
-    subject = TemporalSubject(temporal_address, **CACHES[request.param])
-    subject.gaps = load_gaps(GAPS)
-    return subject
+    return TemporalSubject(temporal_address, **CACHES[request.param])

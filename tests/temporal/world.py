@@ -1,7 +1,7 @@
 """A function that uses everything, with effects that leave a line in a file; also a process that works on it.
 
-Called as: python -m tests.temporal.world ADDRESS QUEUE [POINT STEP]. It works until it is killed, or kills itself at
-the point.
+Called as: python -m tests.temporal.world ADDRESS QUEUE JOURNAL [CRASH [SIGNAL]]. It works until it is killed, or kills
+or stops itself at a crash such as "tool-charge/in_body"; what its bodies do is noted in the file JOURNAL.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from temporalio.client import Client
 from durably.backends.temporal import TemporalBackend
 from durably.core import Agent, Context, Event, RetryPolicy, current_step, function, tool
 from durably.core.steps import Point
-from durably.testing import ScriptedModel, call
+from durably.testing import Crash, EffectLedger, FaultPlan, ScriptedModel, call
+from durably.testing.faults import chain
 
 LEDGER = "DURABLY_TEST_LEDGER"
-EXPECTED = ["charged", "answered by clerk", "yes"]
+EXPECTED = ["charged", "answered by clerk", "aside", "yes"]
 
 
 def effect(name: str) -> str:
@@ -71,13 +72,14 @@ async def world(ctx: Context[None]) -> list[str]:
     step = ctx.step
     charged = await step.invoke("cashier", cashier, "charge 1, 2 and 3")
     answered = await step.invoke("clerk", clerk, "answer")
+    aside = await step.run("aside", lambda: effect("aside"))
     await step.sleep("rest", 0.05)
     reply, _ = await step.gather(
         lambda: step.wait_for_event("reply", "world/answer", match={"run": ctx.run_id}),
         lambda: step.send_event("ask", Event("world/question", {"run": ctx.run_id})),
     )
     await step.run("last", effect, "last")
-    return [charged.text, answered.text, reply.data["text"] if reply else "no"]
+    return [charged.text, answered.text, aside, reply.data["text"] if reply else "no"]
 
 
 FUNCTIONS = (world, cashier, clerk, answer)
@@ -95,14 +97,16 @@ def backend(client: Client, queue: str, **worker: Any) -> TemporalBackend:
     )
 
 
-async def main(address: str, queue: str, *kill: str) -> None:
+async def main(address: str, queue: str, journal: str, crash: str = "", how: str = "SIGKILL") -> None:
     made = backend(await Client.connect(address), queue)
+    plan = FaultPlan([Crash.parse(crash)] if crash and how == "SIGKILL" else [], "sigkill", EffectLedger(journal))
 
-    def probe(point: Point) -> None:
-        if kill and point.name == kill[0] and point.key == kill[1]:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def stop(point: Point) -> None:
+        if crash and how == "SIGSTOP" and not plan.fired and Crash.parse(crash).hits(point):
+            plan.fired.append((Crash.parse(crash), point))
+            os.kill(os.getpid(), signal.SIGSTOP)
 
-    made.probe = probe
+    made.probe = chain(plan, stop)
     await made.run_worker()
 
 

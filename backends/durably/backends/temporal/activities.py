@@ -19,7 +19,7 @@ from temporalio.exceptions import ApplicationError
 
 from durably.backends.temporal.bodies import BodyNotFoundError, decode_argument, parameter_types
 from durably.backends.temporal.host import Host
-from durably.backends.temporal.payloads import INPUT, REFERENCE, Call, failure, note, raw, text_of
+from durably.backends.temporal.payloads import ATTEMPT, INPUT, REFERENCE, Call, failure, note, raw, text_of
 from durably.backends.temporal.system import SystemBodies
 from durably.core import DurablyError, Function, StepTimeoutError, Transcript
 from durably.core.body import Body, run_body
@@ -74,7 +74,8 @@ class StepActivities:
         host = self._host
         probe = host.probe()
         beat = None if probe is None else partial(_in_body, probe, info)
-        step = StepInfo(_run_id(info), body.key, info.attempt + call.failures, host.resources, beat)
+        attempt = info.attempt + call.failures + call.lost
+        step = StepInfo(_run_id(info), body.key, attempt, host.resources, beat)
         try:
             value = await run_body(body, step, probe=probe, function=info.workflow_type or "", threads=True)
             output = host.redactor.text(body.codec.encode(value, step=body.key, limit=host.max_payload_bytes))
@@ -83,7 +84,8 @@ class StepActivities:
             # From nothing: Temporal would keep the cause, and what is secret in it.
             raise self._failed(body, call, info, failures + 1, error) from None
         host.crash.check()
-        return raw(output, **{INPUT: call.input})
+        counted = {ATTEMPT: str(attempt)} if info.is_local and attempt > 1 else {}
+        return raw(output, **{INPUT: call.input, **counted})
 
     def _failed(self, body: Body, call: Call, info: activity.Info, failures: int, error: Exception) -> ApplicationError:
         function = self._host.functions.get(info.workflow_type or "") or _UNKNOWN

@@ -80,9 +80,6 @@ class TemporalBackend(Backend):
         max_payload_bytes=MAX_PAYLOAD_BYTES,
         gaps={
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
-            "some changes of code": "a step taken away or put in between, or an end too early, can leave the run "
-            "waiting instead of failing with NonDeterminismError",
-            "attempt numbers of closures": "Temporal records no attempt of a local activity that a crash cut off",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
         },
     )
@@ -129,8 +126,8 @@ class TemporalBackend(Backend):
             versioning=versioning_of(self._worker_options),
             probe=lambda: self.probe,
         )
-        self._post = Post(client, self._host.hub_queue)
-        self._slots = Slots(client, self._host.hub_queue)
+        self._post = Post(client, self._host.hub_queue, self._host.task_timeout)
+        self._slots = Slots(client, self._host.hub_queue, self._host.task_timeout)
 
     # -- the worker
 
@@ -259,6 +256,7 @@ class TemporalBackend(Backend):
         return replace(await self._describe(run_id), status=status, output=output, error=error)
 
     async def _describe(self, run_id: str) -> RunView:
+        self._alive()
         with _not_found(run_id):
             found = await self.client.get_workflow_handle(run_id).describe()
         return _view_of(found, await found.memo())
@@ -312,6 +310,7 @@ class TemporalBackend(Backend):
                 await asyncio.wait_for(self._with_worker(self._outcome(run_id)), CANCEL)
 
     async def _history(self, run_id: str) -> History:
+        self._alive()
         return History(await read_records(self.client, run_id))
 
 

@@ -21,7 +21,7 @@ from durably.backends.temporal.bodies import encode_argument, parameter_types
 from durably.backends.temporal.host import Host
 from durably.backends.temporal.outcome import application_error
 from durably.backends.temporal.payloads import INPUT, PAUSE, REFERENCE, Call, note, raw, text_of
-from durably.backends.temporal.recording import Expected
+from durably.backends.temporal.recording import Recording
 from durably.core import (
     Function,
     NonDeterminismError,
@@ -96,8 +96,7 @@ class CommandSteps(KeyedSteps):
         self._run_id = run_id
         self._records = records
         self._recorded = Recorded(records)
-        recording = host.recordings.get(workflow.info().run_id)
-        self._expected = None if recording is None else Expected(recording)
+        self._recording = host.recordings.get(workflow.info().run_id)
         self._inbox = inbox
         self._leave = leave
         # For attempts cut off by a crash; after a failure the activity names the delay itself.
@@ -117,12 +116,12 @@ class CommandSteps(KeyedSteps):
         if self._broken is not None:
             raise self._broken
         self._guard(lambda: self._recorded.check_end(self._root))
-        self._expect(lambda expected: expected.check_end(""))
+        self._expect(lambda recording: recording.check_end(""))
 
-    def check_failure(self, attempt: int, error: Exception) -> None:
+    def check_failure(self, error: Exception) -> None:
         """Refuse a failure of the code in a place where the run went on."""
         if self._broken is None:
-            self._expect(lambda expected: expected.check_failure(attempt, error))
+            self._expect(lambda recording: recording.check_failure(error))
 
     async def _activity(self, body: Body, call: Call, args: Sequence[RawValue]) -> StepRecord:
         """A body that any worker can find."""
@@ -170,9 +169,12 @@ class CommandSteps(KeyedSteps):
     async def _local(self, body: Body, asked: str) -> StepRecord:
         """A closure: it runs in this process, one attempt a local activity."""
         started = workflow.time()
+        task = workflow.info().get_current_history_length()
         failures = 0
         while True:
-            call = Call(body="", input=asked, retries=body.retries, failures=failures)
+            # Temporal writes down nothing of an attempt that a crash cut off, but of the task in which it ran.
+            lost = 0 if self._recording is None else self._recording.tries.since(task)
+            call = Call(body="", input=asked, retries=body.retries, failures=failures, lost=lost)
             try:
                 value = await self._execute_local(body, call)
             except (ActivityError, ApplicationError) as error:
@@ -219,13 +221,13 @@ class CommandSteps(KeyedSteps):
         self, scope: Scope, key: str, kind: Kind, asked: str, *, registers: bool = False
     ) -> StepRecord | None:
         record = self._guard(lambda: self._recorded.take(scope, key, kind, asked))
+        self._expect(lambda recording: recording.take(scope.prefix, key, kind, asked))
         if record is not None and record.final:
             self.pass_point("replay", key)
             self._replayed += 1
             if self._replayed % PAUSE_EVERY == 0:
                 await self._pause()
             return record
-        self._expect(lambda expected: expected.take(scope.prefix, key, kind, asked))
         self._check()
         if scope.prefix and not registers:
             await self._let_others_register()
@@ -254,13 +256,13 @@ class CommandSteps(KeyedSteps):
 
     def _branch_ended(self, scope: Scope) -> None:
         self._guard(lambda: self._recorded.check_end(scope))
-        self._expect(lambda expected: expected.check_end(scope.prefix))
+        self._expect(lambda recording: recording.check_end(scope.prefix))
 
-    def _expect(self, look: Callable[[Expected], object]) -> None:
+    def _expect(self, look: Callable[[Recording], object]) -> None:
         """While the code is replayed, hold it to what the server has of this run."""
-        if self._expected is not None:
-            expected = self._expected
-            self._guard(lambda: look(expected))
+        recording = self._recording
+        if recording is not None:
+            self._guard(lambda: look(recording))
 
     def _guard(self, look: Callable[[], T]) -> T:
         try:

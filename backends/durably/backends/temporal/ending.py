@@ -71,6 +71,7 @@ class Ending:
         child = command.start_child_workflow_execution
         child.seq, child.workflow_id, child.workflow_type = LAST, told.id or "", function.on_failure.id
         child.namespace, child.task_queue = info.namespace, info.task_queue
+        child.workflow_task_timeout.FromTimedelta(self._host.task_timeout)
         child.parent_close_policy = ParentClosePolicy.PARENT_CLOSE_POLICY_ABANDON
         child.input.append(raw(told.model_dump_json()).payload)
         yield command

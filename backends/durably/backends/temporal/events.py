@@ -137,6 +137,7 @@ class EventHub:
                 args=[raw(event.model_dump_json()), raw(json.dumps({"at": at}))],
                 id=derive_id("run", event.id or "", function),
                 task_queue=queue,
+                task_timeout=workflow.info().task_timeout,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
@@ -158,11 +159,13 @@ class Post:
     Args:
         client: The way to the server.
         queue: The task queue of the hubs.
+        task_timeout: After how long a task of theirs, or of a run they start, is given to another worker.
     """
 
-    def __init__(self, client: Client, queue: str) -> None:
+    def __init__(self, client: Client, queue: str, task_timeout: timedelta) -> None:
         self._client = client
         self._queue = queue
+        self._task_timeout = task_timeout
 
     async def send(self, events: list[Event]) -> list[str]:
         """Hand over events that have ids, in order. Safe to repeat."""
@@ -185,6 +188,7 @@ class Post:
             {},
             id=hub_id(self._queue, name),
             task_queue=self._queue,
+            task_timeout=self._task_timeout,
             start_signal=signal,
             start_signal_args=[message],
         )
@@ -197,6 +201,7 @@ class Post:
                 event.model_dump(mode="json"),
                 id=f"durably.event/{event.id}",
                 task_queue=self._queue,
+                task_timeout=self._task_timeout,
                 start_delay=delay,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             )

@@ -17,7 +17,19 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.temporal.events import DELIVER
 from durably.backends.temporal.outcome import ended_with, how_it_failed
-from durably.backends.temporal.payloads import INPUT, RECALL, RETRY, SEND, STATUS, WAIT, Call, note, text_of, unpack
+from durably.backends.temporal.payloads import (
+    ATTEMPT,
+    INPUT,
+    RECALL,
+    RETRY,
+    SEND,
+    STATUS,
+    WAIT,
+    Call,
+    note,
+    text_of,
+    unpack,
+)
 from durably.core import Event, RunNotFoundError, StepRecord
 from durably.core.backend import RunStatus, RunView, invoke_error
 from durably.core.errors import error_to_json
@@ -45,6 +57,8 @@ async def read_records(client: Client, run_id: str, history: str | None = None) 
     try:
         async for event in client.get_workflow_handle(run_id, run_id=history).fetch_history_events():
             await recorder.read(event)
+        if recorder.earlier:
+            return await read_records(client, run_id, recorder.earlier)
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise RunNotFoundError(run_id) from None
@@ -61,12 +75,14 @@ class Recorder:
 
     Attributes:
         records: What it has come to so far.
+        earlier: The history before, as long as its records have not been taken over.
     """
 
     def __init__(self, client: Client, run_id: str) -> None:
         self.records: list[StepRecord] = []
         self._converter = client.data_converter
         self._run_id = run_id
+        self.earlier = ""
         self._open: dict[str, tuple[StepRecord, Call]] = {}
         self._attempts: dict[int, int] = {}
         self._waits: dict[str, StepRecord] = {}
@@ -87,7 +103,8 @@ class Recorder:
     # -- the run
 
     async def _workflow_execution_started(self, event: HistoryEvent, said: Any, at: float) -> None:
-        first, *_ = await self._decode(said.input.payloads)
+        first, *rest = await self._decode(said.input.payloads)
+        self.earlier = json.loads(text_of(rest[0])).get("continued", "") if rest else ""
         self._add("", "run", "started", at, name=said.workflow_type.name, output=text_of(first))
 
     async def _workflow_execution_cancel_requested(self, event: HistoryEvent, said: Any, at: float) -> None:
@@ -145,8 +162,8 @@ class Recorder:
             return
         [value] = await self._decode(said.result.payloads)
         if call.body == RECALL:
-            for record in unpack(json.loads(text_of(value))[0]):
-                self._append(record)
+            packed, more = json.loads(text_of(value))
+            self._take_over(unpack(packed), more)
         elif not begun.key.startswith("durably:"):
             attempt = self._attempts.get(said.scheduled_event_id, 1)
             self._settle(begun, at, attempt=attempt, output=text_of(value))
@@ -168,9 +185,8 @@ class Recorder:
         key, result = data["activity_id"], said.details.get("result")
         if result is not None:
             [value] = await self._decode(result.payloads)
-            self._settle(
-                self._new(key, "step", "started", at, input=note(value, INPUT) or ""), at, output=text_of(value)
-            )
+            begun = self._new(key, "step", "started", at, input=note(value, INPUT) or "")
+            self._settle(begun, at, attempt=int(note(value, ATTEMPT) or 1), output=text_of(value))
             return
         failure = await self._failure(said.failure)
         cause = failure.cause if isinstance(failure, ActivityError) else failure
@@ -184,6 +200,14 @@ class Recorder:
             self._append(self._new(key, "step", "retrying", at, input=asked, error=error, due=at + delay))
         else:
             self._settle(begun, at, error=error)
+
+    def _take_over(self, records: Sequence[StepRecord], more: bool) -> None:
+        if records and records[0].kind == "run" and records[0].seq == 0:
+            self.records.clear()  # the run began in that history
+        for record in records:
+            self._append(record)
+        if not more:
+            self.earlier = ""
 
     # -- timers, events, children
 

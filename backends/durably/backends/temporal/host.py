@@ -75,7 +75,7 @@ class Host:
     @property
     def task_timeout(self) -> timedelta:
         """After how long a workflow task is given to another worker: Temporal's 10 seconds, or less if so wished."""
-        return min(timedelta(seconds=10), max(timedelta(seconds=2), self.heartbeat))
+        return min(timedelta(seconds=10), max(timedelta(seconds=3), self.heartbeat))
 
     async def ask(self, info: activity.Info, index: int) -> str:
         """The JSON text of a large argument, from the workflow, piece by piece.

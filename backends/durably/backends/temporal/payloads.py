@@ -23,6 +23,7 @@ from durably.core.errors import error_to_json
 from durably.core.secrets import Redactor
 
 __all__ = [
+    "ATTEMPT",
     "INPUT",
     "MAX_PAYLOAD_BYTES",
     "PAUSE",
@@ -52,6 +53,9 @@ INPUT = "durably-input"
 
 REFERENCE = "durably-reference"
 """Beside an argument: it stands for a large value, which the activity asks the workflow for."""
+
+ATTEMPT = "durably-attempt"
+"""Beside a closure's value: the attempt it is from, if not the first."""
 
 STATUS = "durably-status"
 """Beside a function's value: how the run ended, where that is not by completing."""
@@ -98,6 +102,7 @@ class Call:
         timeout: Seconds one attempt may take, or ``None``.
         once: Whether it must never run twice.
         failures: How many attempts of a closure have failed.
+        lost: How many of its attempts may have been cut off by a crash.
     """
 
     body: str
@@ -106,6 +111,7 @@ class Call:
     timeout: float | None = None
     once: bool = False
     failures: int = 0
+    lost: int = 0
 
     def to_raw(self) -> RawValue:
         """The payload; fields that hold their default are left out."""

@@ -8,11 +8,9 @@ made.
 from __future__ import annotations
 
 import asyncio
-import bisect
+from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, TypeVar
 
 from temporalio.api.history.v1 import HistoryEvent
@@ -24,33 +22,87 @@ from durably.core.history import Kind
 from durably.core.keys import Scope
 from durably.core.replay import Recorded
 
-__all__ = ["Expected", "Recording", "Recordings", "read_recording"]
+__all__ = ["Recording", "Recordings", "Tries", "read_recording"]
 
 T = TypeVar("T")
 
 PATIENCE = 1.5
 """How many seconds a workflow task waits for its run's records: Temporal takes one that needs 2 for stuck."""
 
+UNDER_WAY = 2**63
+"""In the place of the event that started the task which is under way: later than all others."""
 
-class Expected:
-    """What one attempt of the code must ask for, as far as a recording says.
 
-    Args:
-        recording: The recording; what does not fit it is noted there.
+class Tries:
+    """How many tries of workflow tasks were lost: a crash cuts off the task, and with it the closures that ran in it.
+
+    The server writes down the first try that was lost, as an event, and counts the others.
     """
 
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        self._recorded = Recorded(recording.records)
+    def __init__(self) -> None:
+        self._tasks: list[int] = []
+        self._sums = [0]
+        self._events = self._attempt = 0
+
+    def read(self, event: HistoryEvent) -> None:
+        """Take an event of the history into account."""
+        if event.HasField("workflow_task_scheduled_event_attributes"):
+            self._attempt = event.workflow_task_scheduled_event_attributes.attempt
+        elif event.HasField("workflow_task_failed_event_attributes"):
+            self._events += 1
+        elif event.HasField("workflow_task_timed_out_event_attributes"):
+            self._events += event.workflow_task_timed_out_event_attributes.started_event_id > 0
+        elif event.HasField("workflow_task_completed_event_attributes"):
+            self._add(event.workflow_task_completed_event_attributes.started_event_id)
+
+    def end(self, attempt: int) -> None:
+        """The history is read; the task that is under way is at this attempt."""
+        self._attempt = max(self._attempt, attempt)
+        self._add(UNDER_WAY)
+
+    def _add(self, started: int) -> None:
+        self._tasks.append(started)
+        self._sums.append(self._sums[-1] + max(self._events, self._attempt - 1))
+        self._events = self._attempt = 0
+
+    def since(self, started: int) -> int:
+        """The number of those that were lost since the task which began with this event."""
+        return self._sums[-1] - self._sums[bisect_left(self._tasks, started)]
+
+
+class Recording:
+    """One history of a run as it was when a worker took the run up. It holds one attempt of the function's code.
+
+    Args:
+        events: The history.
+        records: The records in it, with those of steps that are under way.
+        tries: What was lost of it.
+
+    Attributes:
+        error: What of the code did not fit, once that was seen.
+    """
+
+    def __init__(self, events: Sequence[HistoryEvent], records: Sequence[StepRecord], tries: Tries) -> None:
+        self.events = events
+        self.records = records
+        self.tries = tries
+        self.error: NonDeterminismError | None = None
+        self._recorded = Recorded(records)
         self._scopes: dict[str, Scope] = {}
+        self._reached = next((record.key for record in reversed(records) if record.key), "")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run has ended: it is replayed only to be looked at."""
+        return bool(self.records) and self.records[-1].kind == "run" and self.records[-1].final
 
     def take(self, prefix: str, key: str, kind: Kind, asked: str) -> None:
         """The code asks for a step in the scope of this prefix.
 
         Raises:
-            NonDeterminismError: If the run recorded something else at this place; so do the other methods.
+            NonDeterminismError: If the run recorded something else at this place; so do the next three.
         """
-        self._recording.reached = key
+        self._reached = key
         self._look(lambda: self._recorded.take(self._scope(prefix), key, kind, asked))
 
     def take_gather(self, prefix: str, key: str, branches: int) -> None:
@@ -61,17 +113,14 @@ class Expected:
         """The code of a scope has ended."""
         self._look(lambda: self._recorded.check_end(self._scope(prefix)))
 
-    def check_failure(self, attempt: int, error: Exception) -> None:
-        """The attempt fails."""
-        if attempt not in self._recording.failures and not self._recorded.exhausted(self._scope("")):
-            self._look(lambda: self._refuse_failure(error))
-
-    def _refuse_failure(self, error: Exception) -> None:
+    def check_failure(self, error: Exception) -> None:
+        """The code has failed."""
         try:
             self._recorded.check_end(self._scope(""))
         except NonDeterminismError as left:
             asked = f"nothing more: the function failed with {type(error).__name__}: {error}"
-            raise NonDeterminismError(step=left.step, recorded=left.recorded, asked=asked) from None
+            self.error = NonDeterminismError(step=left.step, recorded=left.recorded, asked=asked)
+            raise self.error from error
 
     def _scope(self, prefix: str) -> Scope:
         return self._scopes.setdefault(prefix, Scope(prefix))
@@ -80,51 +129,17 @@ class Expected:
         try:
             look()
         except NonDeterminismError as error:
-            self._recording.error = error
+            self.error = error
             raise
-
-
-@dataclass
-class Recording:
-    """One history of a run as it was when a worker took the run up.
-
-    Attributes:
-        events: The history.
-        records: The records in it, with those of steps that are under way.
-        tries: Workflow tasks by the event that started them, with how many tries of each were lost before.
-        pending: How many tries of the task that is under way were lost.
-        error: What of the code did not fit, once that was seen.
-        reached: The last step the code asked for.
-    """
-
-    events: Sequence[HistoryEvent]
-    records: list[StepRecord]
-    tries: Sequence[tuple[int, int]] = ()
-    pending: int = 0
-    error: NonDeterminismError | None = None
-    reached: str = ""
-    failures: frozenset[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.failures = frozenset(each.attempt for each in self.records if not each.key and each.status == "retrying")
-        self._sums = list(accumulate((lost for _, lost in self.tries), initial=0))
-
-    @property
-    def closed(self) -> bool:
-        """Whether the run has ended: it is replayed only to be looked at."""
-        return bool(self.records) and self.records[-1].kind == "run" and self.records[-1].final
-
-    def lost_since(self, event_id: int) -> int:
-        """How many tries of workflow tasks were lost since the task that this event started."""
-        place = bisect.bisect_left([started for started, _ in self.tries], event_id)
-        return self._sums[-1] - self._sums[place] + self.pending
 
     def refuse(self, message: str) -> NonDeterminismError:
         """The error for what only Temporal's own check has seen."""
-        last = next((record.key for record in reversed(self.records) if record.key), "")
-        return NonDeterminismError(
-            step=self.reached or last, recorded="another command in Temporal's history", asked=message
-        )
+        recorded = "another command in Temporal's history"
+        return NonDeterminismError(step=self._reached, recorded=recorded, asked=message)
+
+    def release(self) -> None:
+        """The replay is over: only what was lost is still asked for."""
+        self.events, self.records, self._recorded = (), (), Recorded(())
 
 
 async def read_recording(client: Client, run_id: str, history: str) -> Recording:
@@ -137,18 +152,14 @@ async def read_recording(client: Client, run_id: str, history: str) -> Recording
     """
     handle = client.get_workflow_handle(run_id, run_id=history)
     recorder = Recorder(client, run_id)
+    tries = Tries()
     events: list[HistoryEvent] = []
-    tries: list[tuple[int, int]] = []
-    attempt = 1
     async for event in handle.fetch_history_events():
         events.append(event)
+        tries.read(event)
         await recorder.read(event)
-        if event.HasField("workflow_task_scheduled_event_attributes"):
-            attempt = event.workflow_task_scheduled_event_attributes.attempt
-        elif event.HasField("workflow_task_completed_event_attributes") and attempt > 1:
-            tries.append((event.workflow_task_completed_event_attributes.started_event_id, attempt - 1))
-    pending = (await handle.describe()).raw_description.pending_workflow_task.attempt
-    return Recording(events, [*recorder.records, *recorder.begun()], tries, max(0, pending - 1))
+    tries.end((await handle.describe()).raw_description.pending_workflow_task.attempt)
+    return Recording(events, [*recorder.records, *recorder.begun()], tries)
 
 
 class Recordings:

@@ -77,6 +77,7 @@ class _Replayed(WorkflowInstance):
         for command in completion.successful.commands:
             self._made.note(command)
         if not act.is_replaying:
+            self._recording.release()
             self._recording = None
             self._host.recordings.drop(act.run_id)
         return completion

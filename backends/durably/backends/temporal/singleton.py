@@ -102,11 +102,13 @@ class Slots:
     Args:
         client: The way to the server.
         queue: The task queue of the places.
+        task_timeout: After how long a task of theirs is given to another worker.
     """
 
-    def __init__(self, client: Client, queue: str) -> None:
+    def __init__(self, client: Client, queue: str, task_timeout: timedelta) -> None:
         self._client = client
         self._queue = queue
+        self._task_timeout = task_timeout
 
     async def claim(self, slot: str, run_id: str, mode: str, at: float) -> None:
         """Ask for a place, for a run that was started at a moment. The answer comes by signal."""
@@ -115,6 +117,7 @@ class Slots:
             None,
             id=slot,
             task_queue=self._queue,
+            task_timeout=self._task_timeout,
             start_signal="claim",
             start_signal_args=[{"run": run_id, "mode": mode, "at": at}],
         )

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from temporalio.api.history.v1 import HistoryEvent
+from temporalio.bridge.proto.child_workflow import ChildWorkflowCancellationType
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
@@ -198,6 +199,7 @@ class StandIn:
             case "start_child_workflow_execution_initiated":
                 child = command.start_child_workflow_execution
                 child.seq, child.workflow_id, child.workflow_type = number, said.workflow_id, said.workflow_type.name
+                child.cancellation_type = ChildWorkflowCancellationType.TRY_CANCEL  # the code's; others make no command
             case "request_cancel_external_workflow_execution_initiated":
                 command.cancel_child_workflow_execution.child_workflow_seq = self._child(said)
             case "signal_external_workflow_execution_initiated":

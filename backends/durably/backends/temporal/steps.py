@@ -85,6 +85,7 @@ class TemporalSteps(CommandSteps):
             handle.exception()
             return self._record("invoke", key, asked, started, error=invoke_timeout(key, function.id, timeout))
         self.pass_point("child_done", key)
+        self.pass_point("after_commit", key)
         view = self._seen(handle, child, function.id)
         if view.status is not RunStatus.COMPLETED:
             return self._record("invoke", key, asked, started, error=invoke_error(view, step=key))
@@ -106,6 +107,7 @@ class TemporalSteps(CommandSteps):
         record = await self._take(scope, key, "send_event", asked)
         if record is None:
             started = workflow.time()
+            self.pass_point("before_start", key)
             value = await self.system(key, SEND, named, asked=asked)
             record = self._settled("send_event", key, asked, value, started)
             self.pass_point("after_send", key)
@@ -125,9 +127,11 @@ class TemporalSteps(CommandSteps):
         asked = self._asked((duration, until), key)
         if await self._take(scope, key, "sleep", asked) is None:
             started = workflow.time()
+            self.pass_point("before_start", key)
             due = until if duration is None else started + duration
             delay = timedelta(seconds=max(0.001, (due or 0.0) - started))
             await workflow.sleep(delay, summary=f"{key} {asked}")
+            self.pass_point("after_commit", key)
             self._record("sleep", key, asked, started, output="null")
 
     async def _wait_for_event(
@@ -139,12 +143,14 @@ class TemporalSteps(CommandSteps):
         try:
             record = await self._take(scope, key, "wait_for_event", asked, registers=True)
             if record is None:
+                self.pass_point("before_start", key)
                 await self.system(key, WAIT, name, self._run_id, key, match, asked=asked)
         finally:
             self._registering -= 1
         if record is None:
             self.pass_point("registered", key)
             event = await self._event(key, name, None if timeout is None else started + timeout)
+            self.pass_point("after_commit", key)
             output = self._redact(MAYBE_EVENT.encode(event, step=key))
             record = self._record("wait_for_event", key, asked, started, output=output)
         seen: Event | None = settle(record, MAYBE_EVENT)
@@ -174,7 +180,7 @@ class TemporalSteps(CommandSteps):
 
     async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
         self._guard(lambda: self._recorded.take_gather(scope, key, len(branches)))
-        self._expect(lambda expected: expected.take_gather(scope.prefix, key, len(branches)))
+        self._expect(lambda recording: recording.take_gather(scope.prefix, key, len(branches)))
         if not branches:
             return []
 

@@ -51,8 +51,7 @@ class SystemBodies:
         """A piece of what a run came to in an earlier history, from one place on, and whether there are more."""
         known, records = self._recalled
         if known != history:
-            read = await read_records(self._client, run_id, history)
-            records = [record for record in read if record.key and record.final]
+            records = await read_records(self._client, run_id, history)
         packed, count = pack(records[place:])
         more = place + count < len(records)
         self._recalled = (history, records) if more else ("", [])

@@ -28,7 +28,7 @@ __all__ = ["Attempts", "FunctionWorkflow"]
 
 
 class Attempts:
-    """A run: the attempts of a function's code, until one succeeds or none is left.
+    """A run: one attempt of a function's code in each history, until one succeeds or none is left.
 
     Args:
         host: The worker.
@@ -62,7 +62,7 @@ class Attempts:
             if not await self._may_run(origin):
                 workflow.upsert_memo({STATUS: RunStatus.SKIPPED.value})
                 return raw("null", **{STATUS: RunStatus.SKIPPED.value})
-            output = await self._until_it_succeeds()
+            output = await self._once()
         except (CancelSignal, asyncio.CancelledError):
             await self._release()
             raise asyncio.CancelledError from None
@@ -77,6 +77,8 @@ class Attempts:
     async def _may_run(self, origin: dict[str, Any]) -> bool:
         if "continued" in origin:
             await self._recall(origin["continued"])
+            if "due" in origin:
+                await self._back_off(origin["due"], origin["why"])
             return True
         parent = workflow.info().parent
         triggered = parent is not None and parent.workflow_id.startswith(f"{HUB}/")
@@ -84,26 +86,29 @@ class Attempts:
             return False  # the hub remembers a trigger that the function has no more
         return await self._claim(origin.get("at", _started()))
 
-    async def _until_it_succeeds(self) -> RawValue:
-        while True:
-            try:
-                return await self._attempt()
-            except Exception as error:
-                if workflow.cancellation_reason() is not None:
-                    raise CancelSignal from error
-                self._failures += 1
-                self.steps.check_failure(self._failures, error)
-                if self._failures > self._function.retries or not is_retriable(error):
-                    # From nothing: Temporal would keep the cause, and what is secret in it.
-                    raise await self._failed(error) from None
-                await self._back_off(error)
+    async def _once(self) -> RawValue:
+        """The attempt of this history. The next one begins a fresh one, so that no code of this one runs again."""
+        try:
+            return await self._attempt()
+        except Exception as error:
+            if workflow.cancellation_reason() is not None:
+                raise CancelSignal from error
+            self.steps.check_failure(error)
+            self._failures += 1
+            if self._failures > self._function.retries or not is_retriable(error):
+                # From nothing: Temporal would keep the cause, and what is secret in it.
+                raise await self._failed(error) from None
+            self._retry(error)
 
-    async def _back_off(self, error: Exception) -> None:
-        """Wait until the next attempt. The timer's summary says why, in Temporal's pages and in our own history."""
+    def _retry(self, error: Exception) -> NoReturn:
         self.steps.pass_point("backing_off", "")
         delay = self._function.retry_policy.next_delay(error, self._failures, derive_id("run", self._run_id, ""))
         why = self._host.redactor.text(f"{RETRY}{self._failures} {type(error).__name__}: {error}")
-        await workflow.sleep(max(0.001, delay), summary=why[:SUMMARY])
+        self._leave(due=workflow.time() + delay, why=why[:SUMMARY])
+
+    async def _back_off(self, due: float, why: str) -> None:
+        """Wait until the next attempt. The timer's summary says why, in Temporal's pages and in our own history."""
+        await workflow.sleep(max(0.001, due - workflow.time()), summary=why)
 
     async def _attempt(self) -> RawValue:
         function, host = self._function, self._host
@@ -138,6 +143,7 @@ class Attempts:
                 handler.id,
                 raw(event.model_dump_json()),
                 id=event.id or "",
+                task_timeout=self._host.task_timeout,
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         return failed
@@ -169,8 +175,8 @@ class Attempts:
 
     # -- a fresh history
 
-    def _leave(self) -> NoReturn:
-        origin = {"continued": workflow.info().run_id, "failures": self._failures}
+    def _leave(self, **why: Any) -> NoReturn:
+        origin = {"continued": workflow.info().run_id, "failures": self._failures, **why}
         workflow.continue_as_new(args=[self._input, raw(json.dumps(origin))])
 
     async def _recall(self, history: str) -> None:

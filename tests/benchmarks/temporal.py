@@ -42,7 +42,7 @@ from tests.benchmarks.pydantic_agent import open_pydantic_ai
 from tests.benchmarks.report import Report
 
 SIZES = (200, 4_000)
-ROUNDS = {10: 9, 50: 5, 100: 3, 200: 2, 1_000: 1}
+ROUNDS = {10: 9, 50: 5, 100: 3, 200: 3, 1_000: 1}
 """How often each length is measured: a short run is over before noise has averaged out."""
 
 FREE = 50

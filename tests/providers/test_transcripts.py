@@ -162,7 +162,7 @@ def as_litellm_says(messages: Sequence[Message]) -> list[Message]:
     """What litellm makes of a conversation for Claude.
 
     Texts are lists of one, and messages of one role are joined. What is lost is this: the names of files, white space
-    at the end of what the assistant said last, and a thought that is there twice.
+    at the end of what the assistant said last, and a thought that is there twice, which it knows by its signature.
     """
     made: list[Message] = []
     for message in messages:
@@ -194,9 +194,12 @@ def _listed(content: str | Sequence[ContentPart]) -> list[ContentPart]:
 
 
 def _once(parts: Sequence[AssistantPart]) -> Iterator[AssistantPart]:
-    for place, part in enumerate(parts):
-        if not (isinstance(part, ThinkingPart | OpaquePart) and part in parts[:place]):
+    seen: list[object] = []
+    for part in parts:
+        thought = (part.signature or part) if isinstance(part, ThinkingPart) else part
+        if not (isinstance(part, ThinkingPart | OpaquePart) and thought in seen):
             yield part
+        seen.append(thought)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -59,6 +59,7 @@ def make_worker(
         "max_heartbeat_throttle_interval": beat,
         "default_heartbeat_throttle_interval": beat,
         "no_remote_activities": role == "workflows",
+        **_limits(options),
         **options,
         "workflow_runner": MortalRunner(runner, host.crash),
         "interceptors": [*options.get("interceptors", ()), _Introduction(host)],
@@ -70,3 +71,9 @@ def make_worker(
         activities=activities,
         **given,
     )
+
+
+def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Without a cache one task at a time: the next one would put the run out, and cut off a closure it is at."""
+    alone = options.get("max_cached_workflows") == 0 and "tuner" not in options
+    return {"max_concurrent_workflow_tasks": 1} if alone else {}

@@ -32,4 +32,7 @@ CACHES = {"cached": {}, "evicted": {"max_cached_workflows": 0}}
 
 @pytest.fixture(params=CACHES)
 def subject(temporal_address: str, request: pytest.FixtureRequest) -> TemporalSubject:
-    return TemporalSubject(temporal_address, **CACHES[request.param])
+    subject = TemporalSubject(temporal_address, **CACHES[request.param])
+    if request.param == "evicted":
+        subject.unit *= 2  # one task after another, and each from the beginning
+    return subject

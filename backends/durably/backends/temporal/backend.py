@@ -80,6 +80,8 @@ class TemporalBackend(Backend):
         max_payload_bytes=MAX_PAYLOAD_BYTES,
         gaps={
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
+            "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
+            "which then runs again, as after a crash; name the body instead",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
         },
     )

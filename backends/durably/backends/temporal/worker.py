@@ -64,6 +64,7 @@ def make_worker(
         "max_heartbeat_throttle_interval": beat,
         "default_heartbeat_throttle_interval": beat,
         "no_remote_activities": role == "workflows",
+        **_limits(options),
         **options,
         "workflow_runner": MortalRunner(runner, host.crash, contexts=_minds_contexts(host.client.data_converter)),
         "interceptors": [*options.get("interceptors", ()), _Introduction(host)],
@@ -105,3 +106,9 @@ def _minds_contexts(converter: DataConverter) -> bool:
     """Whether a converter does something else for one step's payloads than for another's."""
     anything = WorkflowSerializationContext(namespace="", workflow_id="")
     return converter.with_context(anything) is not converter or converter.external_storage is not None
+
+
+def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Without a cache one task at a time: the next one would put the run out, and cut off a closure it is at."""
+    alone = options.get("max_cached_workflows") == 0 and "tuner" not in options
+    return {"max_concurrent_workflow_tasks": 1} if alone else {}

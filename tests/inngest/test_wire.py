@@ -133,7 +133,12 @@ async def test_the_run_ends_as_recorded(path: Path) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("path", [path for path in RECORDINGS if path.stem.startswith(("sleep", "wait"))])
+@pytest.mark.parametrize(
+    "path",
+    # In `sleep-rounded` each sleep is so short that the moments depend on how long the server took for each call.
+    [path for path in RECORDINGS if path.stem.startswith(("sleep", "wait")) and path.stem != "sleep-rounded"],
+    ids=lambda path: path.stem,
+)
 async def test_calls_come_at_the_recorded_moments(path: Path) -> None:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     engine, app = await _replay(rows, seed=3)

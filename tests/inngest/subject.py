@@ -73,7 +73,7 @@ class ServerSubject(Subject):
         address: The server's.
     """
 
-    unit = 2.0
+    unit = 3.0
     patience = 300.0
 
     def __init__(self, address: str) -> None:
@@ -118,7 +118,7 @@ class _Paced(InngestBackend):
         return view
 
     async def _pause(self) -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.4)
         for _ in range(20):
             if self._before is None or (await self._view(self._before)).created_at:
                 break

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from durably.backends.inngest import InngestBackend
 from durably.backends.inngest.steps import whole
 from durably.core import (
     Context,
     Event,
+    FunctionRef,
     InvokeError,
     NonDeterminismError,
     NonRetriableError,
@@ -257,6 +259,35 @@ async def test_a_run_is_found_by_another_process_under_its_id(open_inngest: Open
         assert await run.result() == 2
         assert [record.key for record in (await run.history()).steps()] == ["work"]
         assert (await other.start(known, 5, run_id="order-7")).status.final, "attached to the first"
+
+
+@pytest.mark.asyncio
+async def test_functions_of_other_apps(engine: InngestEngine) -> None:
+    """Two apps may have functions of one name: who starts one says in which app."""
+
+    def serving(app_id: str) -> InngestBackend:
+        @function("where")
+        async def where(ctx: Context[None]) -> str:
+            return app_id
+
+        client = engine.client(app_id)
+        return InngestBackend(client, [where], serve=engine.serve, now=engine.now, poll=0.001, grace=0.5)
+
+    where: FunctionRef[None, str] = FunctionRef("where", input_type=type(None), output_type=str)
+
+    @function("asking")
+    async def asking(ctx: Context[None]) -> str:
+        return await ctx.step.invoke("ask", where)
+
+    async with serving("one") as one, serving("two"):
+        assert await one.invoke(where) == "one"
+        assert len(engine.runs) == 1, "only there"
+        outside = InngestBackend(
+            engine.client("three"), [asking], apps={"where": "two"}, serve=engine.serve, now=engine.now, poll=0.001
+        )
+        async with outside:
+            assert await outside.invoke(where) == "two"
+            assert await outside.invoke(asking) == "two"
 
 
 @pytest.mark.asyncio

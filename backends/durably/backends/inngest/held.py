@@ -71,9 +71,10 @@ class HeldCode:
 
     def let_go(self) -> None:
         """Unwind the code."""
-        if self._task is not None and self._next is not None and not self._next.done() and not self._loop.is_closed():
-            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self._next.set_exception(self._answer.result())
+        if self._task is None or self._next is None or self._task.done() or self._loop.is_closed():
+            return
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody else looks at it
+        self._next.set_exception(self._answer.result())
 
 
 class Held:

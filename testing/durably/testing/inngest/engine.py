@@ -7,17 +7,16 @@ import contextvars
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
 import inngest
 
-from durably.core.errors import Signal
-from durably.core.ids import new_id
 from durably.testing.inngest.api import EngineApi
-from durably.testing.inngest.calls import Call, Lost, send
+from durably.testing.inngest.apps import App, Apps
+from durably.testing.inngest.calls import Call, Lost, Reply
 from durably.testing.inngest.clock import Timers
 from durably.testing.inngest.expressions import evaluate
 from durably.testing.inngest.faults import Faults
@@ -28,8 +27,6 @@ from durably.testing.inngest.runs import BACKOFF, EngineRun
 from durably.testing.inngest.ulids import new_ulid, seeded_ulid
 
 __all__ = ["InngestEngine"]
-
-App = Callable[..., Awaitable[None]]
 
 ORIGIN = "http://engine.local"
 
@@ -78,7 +75,7 @@ class InngestEngine:
         self._backoff = backoff
         self._ignored = frozenset(ignored)
         self._flow = FlowControl(self.timers, self.random, self._begin)
-        self._apps: dict[str, httpx.AsyncClient] = {}
+        self._apps = Apps()
         self._seen: set[tuple[str, str]] = set()
         self._waits: list[tuple[EngineRun, str, str, str | None]] = []
         self._callers: dict[str, tuple[EngineRun, str]] = {}
@@ -108,21 +105,13 @@ class InngestEngine:
         wire._mounts = {}
         return client
 
-    @asynccontextmanager
-    async def serve(self, app: App) -> AsyncIterator[str]:
+    def serve(self, app: App) -> AbstractAsyncContextManager[str]:
         """Make an ASGI app reachable for as long as the block lasts; gives its address."""
-        address = f"http://app-{new_id()[:8]}.local"
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), timeout=None) as http:
-            self._apps[address] = http
-            try:
-                yield address
-            finally:
-                del self._apps[address]
+        return self._apps.serve(app)
 
     async def close(self) -> None:
         """Let go of connections to apps that have ports of their own."""
-        for http in self._apps.values():
-            await http.aclose()
+        await self._apps.close()
 
     @property
     def idle(self) -> bool:
@@ -345,19 +334,12 @@ class InngestEngine:
         if self.faults.wants("repeat", call):
             await self._send(sent)
 
-    async def _send(self, call: Call) -> Any:
-        url = self.functions[call.function]["steps"]["step"]["runtime"]["url"].partition("?")[0]
-        address = "/".join(url.split("/")[:3])
-        http = self._apps.get(address)
-        if http is None and address.startswith("http://127.0.0.1:"):
-            http = self._apps[address] = httpx.AsyncClient(timeout=None)  # an app on a port of its own
-        if http is None or self.faults.wants("refuse", call):
+    async def _send(self, call: Call) -> Reply:
+        url = self.functions[call.function]["steps"]["step"]["runtime"]["url"]
+        if not self._apps.reaches(url) or self.faults.wants("refuse", call):
             raise Lost("connection refused")
         self.calls.append(call)
-        try:
-            reply = await send(http, url, call, self.signing_key)
-        except (Exception, Signal) as error:  # the app died under the call
-            raise Lost(repr(error)) from error
+        reply = await self._apps.post(url, call, self.signing_key)
         if self.faults.wants("drop_reply", call):
             raise Lost("the connection broke")
         return reply

@@ -134,7 +134,9 @@ class EngineRun:
         self._version = 2
         if reply.status == 206:
             self._operations(call, reply)
-        elif not self.open:  # a run does not end while a planned step is open
+            return
+        self.open.pop(call.step, None)  # the code that was to run this step came to its end without it
+        if not self.open:  # a run does not end while a planned step is open
             self.end("COMPLETED", reply.body)
 
     def _refused(self, call: Call, reply: Reply) -> None:
@@ -203,7 +205,7 @@ class EngineRun:
     def _begin_Sleep(self, operation: dict[str, Any], several: bool) -> None:  # noqa: N802
         until = datetime.fromisoformat(operation["name"]).timestamp()
         # The server rounds what is left to whole seconds: a sleep may end half a second early.
-        left = max(float(round(until - self._host.timers.time)), TICK)
+        left = max(float(round(until - self._host.timers.time)), TICK - self._host.hop)
         self.later(left, lambda: self.settle(operation, None))
 
     def _begin_WaitForEvent(self, operation: dict[str, Any], several: bool) -> None:  # noqa: N802

@@ -15,7 +15,7 @@ from tests.inngest.subject import EngineSubject, ServerSubject
 
 GAPS = Path(__file__).with_name("gaps.toml")
 
-LONG = ["test_c06_a_crash_during_recovery_changes_nothing"]
+LONG = ["test_c06_a_crash_at_any_point_changes_nothing", "test_c06_a_crash_during_recovery_changes_nothing"]
 
 pytestmark = pytest.mark.timeout(400)
 

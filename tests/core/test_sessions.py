@@ -237,12 +237,12 @@ def test_killed_between_write_and_return(store: str, place: str, written: bool, 
 def test_killed_at_any_moment(store: str, tmp_path: Path) -> None:
     acknowledged: list[str] = []
     for life, read in enumerate([1, 4, 9]):
-        process = start(store, tmp_path, f"{life}", 10_000)
-        assert process.stdout is not None
-        acknowledged += [process.stdout.readline().strip() for _ in range(read)]
-        process.kill()
-        rest, _ = process.communicate(timeout=50)
-        acknowledged += rest.split()
+        with start(store, tmp_path, f"{life}", 10_000) as process:
+            assert process.stdout is not None
+            acknowledged += [process.stdout.readline().strip() for _ in range(read)]
+            process.kill()
+            # Not by communicate(): it would pass over lines that came along with an earlier one.
+            acknowledged += process.stdout.read().split()
         seen = pairs(asyncio.run(FILES[store](tmp_path).load("s")))
         assert [key for key in seen if key in set(acknowledged)] == acknowledged
         assert len(set(seen)) == len(seen) <= len(acknowledged) + life + 1  # at most one more each life

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -57,7 +58,8 @@ class EngineApi:
         if path == "/v0/gql" or path.startswith("/v2/"):
             await self._polled(answer)
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", _JSON)]})
-        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+        content = b"" if answer is None else json.dumps(answer).encode()
+        await send({"type": "http.response.body", "body": content})
 
     def _refused(self, path: str, headers: dict[str, str]) -> bool:
         key = self._engine.signing_key
@@ -120,7 +122,10 @@ class EngineApi:
     def _graphql(self, query: str, given: dict[str, Any]) -> Answer:
         for name in ("eventV2", "cancelRun", "runTraceSpanOutputByID", "runTrigger", "runs", "run"):
             if f"{name}(" in query:
+                about = re.search(rf"{name}\((?:id|runID|outputID):\$(\w+)", query)
                 try:
+                    if about is not None:  # whatever the question calls its variable
+                        given = {**given, "id": given[about[1]]}
                     return 200, {"data": {name: getattr(self, f"_{name}")(given)}}
                 except LookupError as error:
                     message = f"not found: {error.args[0]}"

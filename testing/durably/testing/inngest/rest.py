@@ -26,7 +26,7 @@ def _output(run: EngineRun) -> Any:
     """What the run came to. What its code raised stands a level higher than what the server says of it."""
     if run.status == "FAILED" and "stack" in run.output["error"]:
         return run.output["error"]
-    return run.output
+    return {} if run.status == "CANCELLED" else run.output
 
 
 def run_body(run: EngineRun, event_ids: list[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ in seconds). Then comes a line for each thing that happened, with ``at``, in sec
 
 - ``outside``: events that somebody sent together;
 - ``ask``: a question or an order to the server (method, path, body), about a ``run`` given by the data of its events,
-  with what was answered;
+  with what was answered, in which ``{run}``, ``{event}``, ``{output}`` and ``{moment}`` stand for what differs;
 - a call to the app, and what was answered ``takes`` seconds later; a status of ``null`` is a process that was killed;
 - ``end``: how a run was seen to end.
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ _HOP = 0.04
 """The least that the server took from an answer to the next call: so no run ends later here than it did there."""
 _TURNS = 200
 """Of the loop: more than any call needs to get through."""
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _ANSWER = frozenset(["at", "takes", "status", "headers", "body"])
 
 
@@ -71,6 +73,7 @@ class SceneApp:
         self.answers: list[tuple[dict[str, Any], int, Any]] = []
         self._scene = scene
         self._engine = engine
+        self._names: dict[str, str] = {}
         self._http = httpx.AsyncClient(transport=httpx.ASGITransport(engine.api), base_url="http://engine.local")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -124,9 +127,12 @@ class SceneApp:
         """Do what somebody asked of the server."""
         await self._until(row["at"])
         run = next(run for run in self._engine.runs.values() if data_of(run.events) == row["run"])
-        method, path, body = json.loads(json.dumps(row["ask"]).replace("{run}", run.id))
+        self._names |= {"{run}": run.id, "{event}": run.events[0]["id"]}
+        method, path, body = json.loads(_renamed(json.dumps(row["ask"]), self._names))
         answer = await self._http.request(method, path, json=body)
-        text = answer.text.replace(run.id, "{run}")
+        if output := re.search(r'"outputID": "([^"]+)"', answer.text):
+            self._names["{output}"] = output[1]
+        text = _renamed(_MOMENT.sub("{moment}", answer.text), {name: key for key, name in self._names.items()})
         self.answers.append((row, answer.status_code, json.loads(text) if text else ""))
 
 
@@ -173,6 +179,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items() if key not in ("id", "ts", "user", "run_id")}
     return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _renamed(text: str, names: dict[str, str]) -> str:
+    for old, new in names.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _full(value: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from inngest._internal import transforms
 
 from durably.testing.inngest.expressions import evaluate
-from durably.testing.inngest.rest import end_body, event_body, iso, run_body, trace_body
+from durably.testing.inngest.rest import end_body, event_body, iso, op_shown, run_body, trace_body
 from durably.testing.inngest.runs import EngineRun
 
 __all__ = ["EngineApi"]
@@ -85,7 +85,8 @@ class EngineApi:
             case "GET", ["v0", "runs", run_id, "actions" | "batch" as what] if run_id in self._engine.runs:
                 run = self._engine.runs[run_id]
                 if not run.live:
-                    return 410, {"error": f"runtime state is no longer available for runID: {run_id}", "status": 410}
+                    gone = f"runtime state is no longer available for runID: {run_id}"
+                    return 410, {"error": gone, "data": None, "status": 410}
                 return 200, run.steps if what == "actions" else run.events
             case "GET", ["v1", "events", ulid] if ulid in self._engine.events:
                 return 200, event_body(self._engine.events[ulid][0], ulid)
@@ -144,12 +145,13 @@ class EngineApi:
     def _run(self, given: dict[str, Any]) -> Any:
         run = self._engine.runs[given["id"]]
         spans: list[dict[str, Any]] = [
-            {"name": name, "stepID": step, "stepOp": op, "outputID": _pack(run.id, step), "status": "COMPLETED"}
+            {"name": name, "stepID": step, "stepOp": op_shown(op), "status": "COMPLETED"}
+            | {"outputID": None if op == "Sleep" else _pack(run.id, step)}
             | dict.fromkeys(("startedAt", "endedAt"), iso(run.settled_at[step]))
             for step, name, op, _ in run.trace
         ]
         if not run.live:
-            spans.append({"name": "executor.nonstep", "status": run.status})
+            spans.append({"name": "executor.nonstep", "stepID": None, "stepOp": None, "status": run.status})
         trace = {"isRoot": True, "name": "Run", "status": run.status, "childrenSpans": spans}
         seen = {**self._seen(run), "trace": trace}
         if not run.live and run.id not in self._told:
@@ -172,14 +174,14 @@ class EngineApi:
         run_id, step = _unpack(given["id"])
         memo = self._engine.runs[run_id].steps[step]
         data = memo.get("data") if isinstance(memo, dict) else memo
-        return {"data": json.dumps(data), "error": memo.get("error") if isinstance(memo, dict) else None}
+        return {"data": _text(data), "error": memo.get("error") if isinstance(memo, dict) else None}
 
     def _seen(self, run: EngineRun) -> dict[str, Any]:
         return {
             "id": run.id,
             "status": run.status,
             "function": {"slug": run.function},
-            "output": None if run.output is None and run.status != "COMPLETED" else json.dumps(run.output),
+            "output": None if run.output is None and run.status != "COMPLETED" else _text(run.output),
             "queuedAt": iso(run.started_at),
             "startedAt": iso(run.started_at),
             # As on the server, not null while the run is live: only the status tells.
@@ -192,6 +194,10 @@ _JSON = b"application/json"
 
 def _holds(expression: str, run: EngineRun) -> bool:
     return bool(evaluate(expression, {"event": run.events[0]}))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _pack(run_id: str, step: str) -> str:

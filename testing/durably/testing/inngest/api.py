@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from inngest._internal import transforms
 
 from durably.testing.inngest.expressions import evaluate
-from durably.testing.inngest.rest import end_body, event_body, iso, run_body, trace_body
+from durably.testing.inngest.rest import end_body, event_body, iso, op_shown, run_body, trace_body
 from durably.testing.inngest.runs import EngineRun
 
 __all__ = ["EngineApi"]
@@ -57,7 +58,8 @@ class EngineApi:
         if path == "/v0/gql" or path.startswith("/v2/"):
             await self._polled(answer)
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", _JSON)]})
-        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+        content = b"" if answer is None else json.dumps(answer).encode()
+        await send({"type": "http.response.body", "body": content})
 
     def _refused(self, path: str, headers: dict[str, str]) -> bool:
         key = self._engine.signing_key
@@ -83,7 +85,8 @@ class EngineApi:
             case "GET", ["v0", "runs", run_id, "actions" | "batch" as what] if run_id in self._engine.runs:
                 run = self._engine.runs[run_id]
                 if not run.live:
-                    return 410, {"error": f"runtime state is no longer available for runID: {run_id}", "status": 410}
+                    gone = f"runtime state is no longer available for runID: {run_id}"
+                    return 410, {"error": gone, "data": None, "status": 410}
                 return 200, run.steps if what == "actions" else run.events
             case "GET", ["v1", "events", ulid] if ulid in self._engine.events:
                 return 200, event_body(self._engine.events[ulid][0], ulid)
@@ -120,7 +123,10 @@ class EngineApi:
     def _graphql(self, query: str, given: dict[str, Any]) -> Answer:
         for name in ("eventV2", "cancelRun", "runTraceSpanOutputByID", "runTrigger", "runs", "run"):
             if f"{name}(" in query:
+                about = re.search(rf"{name}\((?:id|runID|outputID):\$(\w+)", query)
                 try:
+                    if about is not None:  # whatever the question calls its variable
+                        given = {**given, "id": given[about[1]]}
                     return 200, {"data": {name: getattr(self, f"_{name}")(given)}}
                 except LookupError as error:
                     message = f"not found: {error.args[0]}"
@@ -139,12 +145,13 @@ class EngineApi:
     def _run(self, given: dict[str, Any]) -> Any:
         run = self._engine.runs[given["id"]]
         spans: list[dict[str, Any]] = [
-            {"name": name, "stepID": step, "stepOp": op, "outputID": _pack(run.id, step), "status": "COMPLETED"}
+            {"name": name, "stepID": step, "stepOp": op_shown(op), "status": "COMPLETED"}
+            | {"outputID": None if op == "Sleep" else _pack(run.id, step)}
             | dict.fromkeys(("startedAt", "endedAt"), iso(run.settled_at[step]))
             for step, name, op, _ in run.trace
         ]
         if not run.live:
-            spans.append({"name": "executor.nonstep", "status": run.status})
+            spans.append({"name": "executor.nonstep", "stepID": None, "stepOp": None, "status": run.status})
         trace = {"isRoot": True, "name": "Run", "status": run.status, "childrenSpans": spans}
         seen = {**self._seen(run), "trace": trace}
         if not run.live and run.id not in self._told:
@@ -167,14 +174,14 @@ class EngineApi:
         run_id, step = _unpack(given["id"])
         memo = self._engine.runs[run_id].steps[step]
         data = memo.get("data") if isinstance(memo, dict) else memo
-        return {"data": json.dumps(data), "error": memo.get("error") if isinstance(memo, dict) else None}
+        return {"data": _text(data), "error": memo.get("error") if isinstance(memo, dict) else None}
 
     def _seen(self, run: EngineRun) -> dict[str, Any]:
         return {
             "id": run.id,
             "status": run.status,
             "function": {"slug": run.function},
-            "output": None if run.output is None and run.status != "COMPLETED" else json.dumps(run.output),
+            "output": None if run.output is None and run.status != "COMPLETED" else _text(run.output),
             "queuedAt": iso(run.started_at),
             "startedAt": iso(run.started_at),
             # As on the server, not null while the run is live: only the status tells.
@@ -187,6 +194,10 @@ _JSON = b"application/json"
 
 def _holds(expression: str, run: EngineRun) -> bool:
     return bool(evaluate(expression, {"event": run.events[0]}))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _pack(run_id: str, step: str) -> str:

@@ -71,7 +71,7 @@ class Call:
             },
             "defers": {},
             "event": self.events[0],
-            "events": [] if self.use_api else self.events,
+            "events": self.events,
             "steps": {} if self.use_api else {key: self.steps[key] for key in sorted(self.steps)},
             "use_api": self.use_api,
             "version": self.version,

@@ -327,7 +327,8 @@ class InngestEngine:
             reply = await self._send(sent)
         except (Lost, asyncio.CancelledError):  # a process that dies takes its connections along
             if asyncio.current_task() not in self._lost:
-                run.failed(call, {"error": "Error", "name": "Error", "message": "Unable to reach SDK URL"})
+                message = "Unable to reach SDK URL"
+                run.failed(call, {"error": message, "name": "Error", "message": message})
             return
         if asyncio.current_task() not in self._lost:
             run.accept(call, reply)

@@ -7,7 +7,7 @@ from typing import Any
 
 from durably.testing.inngest.runs import EngineRun
 
-__all__ = ["end_body", "event_body", "iso", "run_body", "trace_body"]
+__all__ = ["end_body", "event_body", "iso", "op_shown", "run_body", "trace_body"]
 
 
 def event_body(event: dict[str, Any], ulid: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def _output(run: EngineRun) -> Any:
     """What the run came to. What its code raised stands a level higher than what the server says of it."""
     if run.status == "FAILED" and "stack" in run.output["error"]:
         return run.output["error"]
-    return run.output
+    return {} if run.status == "CANCELLED" else run.output
 
 
 def run_body(run: EngineRun, event_ids: list[str]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def trace_body(run: EngineRun) -> dict[str, Any]:
     """The trace of a run, each step once."""
     children: list[dict[str, Any]] = []
     for step, name, op, memo in run.trace:
-        span = {"name": name, "stepId": step, "stepOp": _OPS.get(op, "RUN"), "status": "COMPLETED"}
+        span = {"name": name, "stepId": step, "stepOp": op_shown(op), "status": "COMPLETED"}
         span |= dict.fromkeys(("queuedAt", "startedAt", "endedAt"), iso(run.settled_at[step]))
         output = {"output": memo["data"]} if isinstance(memo, dict) and memo.get("data") else {}
         children.append({**span, **output})
@@ -58,6 +58,11 @@ def trace_body(run: EngineRun) -> dict[str, Any]:
 
 
 _OPS = {"Sleep": "SLEEP", "WaitForEvent": "WAIT_FOR_EVENT", "InvokeFunction": "INVOKE"}
+
+
+def op_shown(op: str) -> str:
+    """What kind of step it is, as the traces show it."""
+    return _OPS.get(op, "RUN")
 
 
 def iso(moment: float) -> str:

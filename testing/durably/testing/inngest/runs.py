@@ -258,7 +258,9 @@ class EngineRun:
         self.trace.append((step, operation["displayName"], operation["op"], self.steps[step]))
         self.open.pop(step, None)
         if _size(self.steps) > STATE_LIMIT:
-            self.end("FAILED", {"error": {"error": "InngestErrStateOverflowed", "name": "InngestErrStateOverflowed"}})
+            name = "InngestErrStateOverflowed"
+            text = f"The function run exceeded the state size limit of {STATE_LIMIT} bytes."
+            self.end("FAILED", {"error": {"error": f"{name}: {text}", "name": name, "message": text}})
         elif not self.open or (operation.get("opts") or {}).get("parallelMode") == "race":
             self.plain()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from typing import Any
@@ -144,3 +145,4 @@ async def main(address: str, queue: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(*sys.argv[1:]))
+    os._exit(0)  # the SDK's native threads now and then abort an interpreter that takes its time to end

@@ -113,8 +113,9 @@ async def test_c02_ids_of_children_and_events_outlive_crashes(subject: Subject) 
 
     everything = (parent, child, listener)
     assert await subject.crash(*everything, where=at("child_started", "call"))
-    await subject.crash(*everything, where=at("before_body", "work"))  # a child on a server may be further by then
-    assert await subject.crash(*everything, where=at("after_send", "tell"))
+    # A child on a server may have gone on without its parent: then the run ends here, with nothing left to crash.
+    if await subject.crash(*everything, where=at("before_body", "work")):
+        assert await subject.crash(*everything, where=at("after_send", "tell"))
     result, _ = await subject.run(*everything)
     async with subject.open(everything):
         await subject.until(lambda: len(set(told)) == 2)

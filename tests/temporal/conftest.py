@@ -33,8 +33,8 @@ def server_binary(name: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What all tests on the real server need.
 
-    Its time-outs are real, so a test on a busy machine gets another try. One warning of the SDK's is let be: as an error
-    it would end the worker, and whoever waits for it would wait on.
+    Its time-outs are real, so a test on a busy machine gets another try. One warning of the SDK's is let be: as an
+    error it would end the worker, and whoever waits for it would wait on.
     """
     harmless = pytest.mark.filterwarnings("ignore:Cannot find activity to cancel:UserWarning")
     for item in items:

@@ -6,12 +6,12 @@ counts; one that comes after the time is up, or after the run was cancelled, cha
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from durably.core.body import seconds
 from durably.core.events import Event
 from durably.core.messages import ToolCall
 from durably.core.steps import Duration, StepAPI, current_step
@@ -101,7 +101,7 @@ async def wait_for_approval(step: StepAPI, call: ToolCall, timeout: Duration | N
         run_id=asked.run_id,
         tool=call.name,
         arguments=call.arguments if isinstance(call.arguments, dict) else {},
-        timeout=timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
+        timeout=seconds(timeout),
     )
     answer, _ = await step.gather(
         partial(

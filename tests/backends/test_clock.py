@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durably.backends import MemoryBackend
-from durably.backends.clock import VirtualClock
+from durably.backends.replay.clock import VirtualClock
 from durably.core import Context, RetryPolicy, function
 from durably.core.steps import Point
 from durably.testing.conformance.subject import Kill

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from durably.backends import SQLiteBackend, sqlite_file, sqlite_journal
-from durably.backends.clock import VirtualClock
+from durably.backends import SQLiteBackend
+from durably.backends.replay import sqlite_file, sqlite_journal
+from durably.backends.replay.clock import VirtualClock
 from durably.core import Context, JournalError, function
 from durably.core.steps import Point
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from durably.backends import SQLiteBackend
-from durably.backends.sqlite_journal import SQLiteJournal
+from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.core import Context, Event, JournalError, StaleRunError, StepRecord, current_step, function
 
 pytestmark = pytest.mark.asyncio

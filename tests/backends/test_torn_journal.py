@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from durably.backends import SQLiteBackend, SQLiteJournal
-from durably.backends.clock import VirtualClock
+from durably.backends.replay.clock import VirtualClock
 from durably.core import Context, DurablyError, JournalCorruptError, JournalError, StepRecord, function
 from durably.core.errors import Signal
 from durably.core.steps import Point

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.backends.clock import VirtualClock
-from durably.backends.engine import ReplayBackend
+from durably.backends.replay.backend import ReplayBackend
+from durably.backends.replay.clock import VirtualClock
 from durably.core import Context, Function, InvokeError, RunStatus, StepError, StepTimeoutError, function
 from durably.testing.conformance.subject import Kill
 

@@ -36,7 +36,7 @@ from durably.backends.temporal import TemporalBackend
 from durably.core import Agent, ModelRequest, UserMessage, tool
 from durably.core.ids import new_id
 from durably.testing import ScriptedModel, call
-from durably.testing.scripted import Reply
+from durably.testing.models.scripted import Reply
 from tests.benchmarks.bare import open_bare
 from tests.benchmarks.pydantic_agent import open_pydantic_ai
 from tests.benchmarks.report import Report

@@ -153,7 +153,7 @@ if process == "2":
     os.kill = lambda *_: os._exit(7)
 """,
     "tool-list_files started again in process 2": """
-from durably.backends.execution import Execution
+from durably.backends.replay.steps import Execution
 take = Execution._take
 async def forget(self, scope, key, kind, asked):
     record = await take(self, scope, key, kind, asked)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.backends.clock import VirtualClock
+from durably.backends.replay.clock import VirtualClock
 from durably.core import (
     APPROVAL_GIVEN,
     APPROVAL_REQUESTED,

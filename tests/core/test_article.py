@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.backends.clock import VirtualClock
 from durably.backends.memory import MemoryJournal
+from durably.backends.replay.clock import VirtualClock
 from durably.core import Event, MemorySessions, ModelRequest, ModelResponse, SQLiteSessions, assistant, user
 from durably.core.errors import Signal
 from durably.core.steps import Point

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.backends import MemoryBackend
-from durably.backends.clock import VirtualClock
 from durably.backends.memory import MemoryJournal
+from durably.backends.replay.clock import VirtualClock
 from durably.core import (
     Agent,
     AgentResult,
@@ -35,9 +35,9 @@ from durably.core import (
     tool,
     user,
 )
+from durably.core.due_times import due_time
 from durably.core.errors import Signal
 from durably.core.ids import derive_id
-from durably.core.moments import due_time
 from durably.core.steps import Point
 from durably.testing import ScriptedModel, call
 from tests.conftest import Open

@@ -10,7 +10,7 @@ import inngest
 import pytest
 
 from durably.backends.inngest import InngestBackend
-from durably.backends.inngest.cloud import CloudApi
+from durably.backends.inngest.server.rest import CloudApi
 from durably.core import (
     Agent,
     Context,

@@ -11,7 +11,7 @@ import pytest
 from durably.backends.inngest import InngestBackend
 from durably.core import Agent, Function, MemorySessions, current_step, tool
 from durably.testing import ScriptedModel, call, crash_matrix
-from durably.testing.engines import Engine, Store
+from durably.testing.crash.engines import Engine, Store
 from durably.testing.inngest import InngestEngine
 from tests.core.test_article import Channel, example, script
 

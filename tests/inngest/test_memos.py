@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.backends.inngest.memos import read_memo, write_memo
+from durably.backends.inngest.records import read_memo, write_memo
 from durably.core import StepRecord
 from durably.core.serialization import same_input, short_digest
 

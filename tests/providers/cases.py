@@ -17,7 +17,7 @@ from durably.providers import Key
 from durably.providers.anthropic import AnthropicModel
 from durably.providers.litellm import LiteLLMModel
 from durably.providers.openai import OpenAIModel
-from durably.testing.llm_server import LLMServer
+from durably.testing.models.llm_server import LLMServer
 from tests.providers.subjects import ENV
 
 KEY = "sk-test-0123456789"

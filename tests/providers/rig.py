@@ -11,10 +11,10 @@ from durably.backends import MemoryBackend
 from durably.core import Agent, Backend, Function, StepRecord, StreamingModel, current_step, tool
 from durably.core.model import StreamedDelta
 from durably.testing import Report, crash_matrix
-from durably.testing.engines import Engine, Store
-from durably.testing.llm_server import Fault, LLMServer
-from durably.testing.scripted import Reply
-from durably.testing.wire.http import HTTPRequest
+from durably.testing.crash.engines import Engine, Store
+from durably.testing.models.llm_server import Fault, LLMServer
+from durably.testing.models.scripted import Reply
+from durably.testing.models.wire.http import HTTPRequest
 from tests.providers.cases import Case
 
 ANSWER = "Order 7 is on its way, and will be there on Monday."

@@ -15,8 +15,8 @@ from durably.core import (
 )
 from durably.core.messages import AssistantPart
 from durably.testing import call
-from durably.testing.engines import Store
-from durably.testing.scripted import Reply
+from durably.testing.crash.engines import Store
+from durably.testing.models.scripted import Reply
 from tests.providers.cases import ANTHROPIC, CASES, LITELLM_ANTHROPIC, LITELLM_OPENAI, Case
 from tests.providers.rig import ANSWER, rig
 

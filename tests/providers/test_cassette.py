@@ -11,7 +11,7 @@ import pytest
 
 from durably.core import Delta, ModelError, ModelRequest, user
 from durably.testing import ScriptedModel, call
-from durably.testing.cassette import RecordedModel
+from durably.testing.models.cassette import RecordedModel
 from tests.providers.cases import ask, question
 
 pytestmark = pytest.mark.asyncio

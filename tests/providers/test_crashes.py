@@ -15,8 +15,8 @@ from durably.core import (
     StreamingModel,
 )
 from durably.testing import call, crash_matrix
-from durably.testing.llm_server import Fault, LLMServer
-from durably.testing.wire.http import HTTPRequest
+from durably.testing.models.llm_server import Fault, LLMServer
+from durably.testing.models.wire.http import HTTPRequest
 from tests.providers import subjects
 from tests.providers.cases import ANTHROPIC, Case
 from tests.providers.rig import ANSWER, Cell, Rig, rig

@@ -10,7 +10,7 @@ import pytest
 
 from durably.core import ModelError, user
 from durably.testing import call
-from durably.testing.llm_server import Fault, LLMServer
+from durably.testing.models.llm_server import Fault, LLMServer
 from tests.providers.cases import question
 from tests.providers.subjects import ENV
 

@@ -9,7 +9,7 @@ from durably.core import (
     ModelError,
     user,
 )
-from durably.testing.llm_server import Fault, LLMServer
+from durably.testing.models.llm_server import Fault, LLMServer
 from tests.providers.cases import ANTHROPIC, LITELLM_ANTHROPIC, Case, ask, question
 
 pytestmark = pytest.mark.asyncio

@@ -26,8 +26,8 @@ from durably.core import (
 )
 from durably.core.messages import AssistantPart
 from durably.testing import call
-from durably.testing.llm_server import LLMServer
-from durably.testing.scripted import Reply
+from durably.testing.models.llm_server import LLMServer
+from durably.testing.models.scripted import Reply
 from tests.providers.cases import (
     ANTHROPIC,
     CHAT,

@@ -9,8 +9,8 @@ import pytest
 
 from durably.core import ModelError, ModelRequest
 from durably.testing import Fault, LLMServer, call
-from durably.testing.wire import anthropic, chat, responses
-from durably.testing.wire.strict import InvalidRequest
+from durably.testing.models.wire import anthropic, chat, responses
+from durably.testing.models.wire.strict import InvalidRequest
 
 pytestmark = pytest.mark.asyncio
 

@@ -47,8 +47,8 @@ from durably.providers.openai import OpenAIModel
 from durably.providers.prices import price
 from durably.providers.schemas import strict_schema
 from durably.testing import ScriptedModel, call
-from durably.testing.llm_server import Fault, LLMServer
-from durably.testing.wire.strict import check_strict
+from durably.testing.models.llm_server import Fault, LLMServer
+from durably.testing.models.wire.strict import check_strict
 from tests.providers.cases import ANTHROPIC, CASES, Case, ask, question
 from tests.test_layout import imports
 

@@ -25,8 +25,8 @@ from durably.core import (
 )
 from durably.core.model import StopReason
 from durably.providers.calls import parse_arguments
-from durably.testing.llm_server import Fault, LLMServer
-from durably.testing.wire import anthropic, chat, responses
+from durably.testing.models.llm_server import Fault, LLMServer
+from durably.testing.models.wire import anthropic, chat, responses
 from tests.providers.cases import ANTHROPIC, CHAT, LITELLM_ANTHROPIC, LITELLM_OPENAI, RESPONSES, Case, ask, question
 from tests.providers.test_transcripts import good_calls, reasoning, redacted, refusals, reused
 

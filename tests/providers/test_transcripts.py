@@ -33,10 +33,10 @@ from durably.core.messages import AssistantPart, ContentPart
 from durably.core.steps import StepInfo, _current
 from durably.providers import anthropic_messages, chat, litellm, responses
 from durably.providers.transcript import EMPTY, GOES_ON, NO_RESULT, repaired
-from durably.testing.llm_server import LLMServer
-from durably.testing.wire import anthropic as anthropic_wire
-from durably.testing.wire import chat as chat_wire
-from durably.testing.wire import responses as responses_wire
+from durably.testing.models.llm_server import LLMServer
+from durably.testing.models.wire import anthropic as anthropic_wire
+from durably.testing.models.wire import chat as chat_wire
+from durably.testing.models.wire import responses as responses_wire
 from tests.providers.cases import ANTHROPIC, CHAT, LITELLM_ANTHROPIC, LITELLM_OPENAI, RESPONSES, Case, ask, question
 
 HEADERS = {"x-api-key": "k", "anthropic-version": "v", "authorization": "Bearer k"}

@@ -21,9 +21,9 @@ from durably.core import Run
 from durably.core.ids import new_id
 from durably.core.steps import Point
 from durably.testing import EffectLedger, FaultPlan
-from durably.testing.cell import Cell
-from durably.testing.laws import broken_laws
-from durably.testing.snapshot import Snapshot
+from durably.testing.crash.experiment import Cell
+from durably.testing.crash.laws import broken_laws
+from durably.testing.crash.snapshot import Snapshot
 from tests.temporal.world import EXPECTED, LEDGER, backend, cashier, clerk, effects, world
 
 pytestmark = pytest.mark.timeout(180)

@@ -12,7 +12,7 @@ from temporalio.client import Client
 from durably.backends.temporal import TemporalBackend
 from durably.core import Function
 from durably.testing import crash_matrix
-from durably.testing.engines import Store
+from durably.testing.crash.engines import Store
 from tests.temporal.world import LEDGER, answer, backend, cashier, clerk, effects, world
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]

@@ -21,7 +21,7 @@ from durably.backends.temporal import TemporalBackend
 from durably.core import Agent, Context, Event, RetryPolicy, current_step, function, tool
 from durably.core.steps import Point
 from durably.testing import Crash, EffectLedger, FaultPlan, ScriptedModel, call
-from durably.testing.faults import chain
+from durably.testing.crash.faults import chain
 
 LEDGER = "DURABLY_TEST_LEDGER"
 EXPECTED = ["charged", "answered by clerk", "aside", "yes"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from durably.backends import SQLiteBackend
-from durably.backends.clock import VirtualClock
+from durably.backends.replay.clock import VirtualClock
 from durably.core import Backend, Function
 from durably.testing.conformance import Subject
 

@@ -30,7 +30,7 @@ from durably.testing import (
     call,
     crash_matrix,
 )
-from durably.testing.terminal import print_report, progress_bar
+from durably.testing.crash.terminal import print_report, progress_bar
 from tests.testing import agents
 
 pytestmark = pytest.mark.asyncio
@@ -207,8 +207,8 @@ async def test_a_body_that_answers_differently_is_refused() -> None:
 
 
 async def test_too_many_pairs_are_sampled_in_the_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("durably.testing.matrix.PAIR_BOUND", 5)
-    monkeypatch.setattr("durably.testing.matrix.SAMPLE", 40)
+    monkeypatch.setattr("durably.testing.crash.matrix.PAIR_BOUND", 5)
+    monkeypatch.setattr("durably.testing.crash.matrix.SAMPLE", 40)
     report = await crash_matrix(agents.keyed, "refund", crashes=2)
     assert report.ok, report
     pairs = [cell for cell in report.cells if cell.crashes == 2]
@@ -220,8 +220,8 @@ async def test_too_many_pairs_are_sampled_in_the_open(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("crashes", [1, 2])
 async def test_shared_beginnings_change_nothing(monkeypatch: pytest.MonkeyPatch, crashes: int) -> None:
     async def cells(bound: int) -> list[tuple[str, str, int]]:
-        monkeypatch.setattr("durably.testing.matrix.PAIR_BOUND", bound)
-        monkeypatch.setattr("durably.testing.matrix.SAMPLE", 80)
+        monkeypatch.setattr("durably.testing.crash.matrix.PAIR_BOUND", bound)
+        monkeypatch.setattr("durably.testing.crash.matrix.SAMPLE", 80)
         report = await crash_matrix(
             agents.every_kind,
             "ann",

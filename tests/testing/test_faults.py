@@ -9,8 +9,8 @@ import pytest
 from durably.backends import MemoryBackend
 from durably.core.steps import Point
 from durably.testing import POINTS, Crash, CrashSignal, EffectLedger, FaultPlan, VacuousTestError
-from durably.testing.faults import chain, matches
-from durably.testing.selection import find_crashes, parse_repro
+from durably.testing.crash.faults import chain, matches
+from durably.testing.crash.selection import find_crashes, parse_repro
 from tests.testing import agents
 
 

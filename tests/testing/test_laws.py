@@ -10,13 +10,13 @@ import pytest
 
 from durably.core import AgentResult, History, ToolResultMessage
 from durably.core.backend import RunStatus
-from durably.testing.cell import Cell, run_cell
-from durably.testing.engines import find_engine
-from durably.testing.faults import Crash
-from durably.testing.laws import LAWS, broken_laws
-from durably.testing.ledger import Entry
-from durably.testing.scenario import Scenario
-from durably.testing.snapshot import RunLog, Snapshot
+from durably.testing.crash.engines import find_engine
+from durably.testing.crash.experiment import Cell, run_cell
+from durably.testing.crash.faults import Crash
+from durably.testing.crash.laws import LAWS, broken_laws
+from durably.testing.crash.ledger import Entry
+from durably.testing.crash.scenario import Scenario
+from durably.testing.crash.snapshot import RunLog, Snapshot
 from tests.testing import agents
 
 pytestmark = pytest.mark.asyncio

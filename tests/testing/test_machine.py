@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from durably.backends.memory import MemoryJournal
-from durably.testing.machine import DurableMachine
+from durably.testing.fuzz.faulted_runs import FaultyJournal
+from durably.testing.fuzz.state_machine import DurableMachine
 from durably.testing.mutants import MUTANTS, Mutant
-from durably.testing.trials import FaultyJournal
 
 EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "300"))
 

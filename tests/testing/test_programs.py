@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durably.testing.programs import Block
-from durably.testing.strategies import faults, outside_events, programs
-from durably.testing.trials import Fault, Outside, Trial, run_trial
+from durably.testing.fuzz.faulted_runs import Fault, Outside, Trial, run_trial
+from durably.testing.fuzz.programs import Block
+from durably.testing.fuzz.strategies import faults, outside_events, programs
 
 EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "300"))
 LIMIT = max(60, EXAMPLES)

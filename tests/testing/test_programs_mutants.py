@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from durably.backends.memory import MemoryJournal
 from durably.core.errors import Signal
+from durably.testing.fuzz.faulted_runs import BrokenLawError, Fault, FaultyJournal, Outside, run_trial
+from durably.testing.fuzz.programs import Block
+from durably.testing.fuzz.strategies import faults, outside_events, programs
 from durably.testing.mutants import MUTANTS, Mutant
-from durably.testing.programs import Block
-from durably.testing.strategies import faults, outside_events, programs
-from durably.testing.trials import BrokenLawError, Fault, FaultyJournal, Outside, run_trial
 
 NOTICED = {
     "acknowledge-before-commit",

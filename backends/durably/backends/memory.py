@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from durably.backends.clock import VirtualClock
-from durably.backends.engine import ReplayBackend
-from durably.backends.journal import Journal, Received, RunRow, Subscription
+from durably.backends.replay.backend import ReplayBackend
+from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.core import Capabilities, Event, Function, StaleRunError, StepRecord
 from durably.core.backend import RunStatus
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from durably.backends.clock import Clock, SystemClock
-from durably.backends.engine import ReplayBackend
-from durably.backends.sqlite_journal import SQLiteJournal
+from durably.backends.replay.backend import ReplayBackend
+from durably.backends.replay.clock import Clock, SystemClock
+from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.core import (
     Capabilities,
     Function,

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from durably.cli.audit import Finding, Listing
 from durably.cli.measure import Matches, Measurement
 from durably.core import ModelRequest, ToolResultMessage
-from durably.testing.scripted import Reply, ScriptedModel, call
+from durably.testing.models.scripted import Reply, ScriptedModel, call
 
 __all__ = ["scripted_auditor"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from durably.core.body import seconds
+from durably.core.attempts import seconds
 from durably.core.events import Event
 from durably.core.messages import ToolCall
 from durably.core.steps import Duration, StepAPI, current_step

@@ -17,11 +17,11 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.agent import Agent, start_event
+from durably.core.due_times import due_time
 from durably.core.errors import DefinitionError, StepError, ToolError
 from durably.core.events import Event
 from durably.core.messages import ToolCall
 from durably.core.model import ToolSpec, Usage
-from durably.core.moments import due_time
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
 from durably.core.steps import Duration, StepAPI

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from durably.core.body import Body
+from durably.core.attempts import Body
 from durably.core.errors import NonDeterminismError, error_from_json
 from durably.core.events import Event
 from durably.core.history import Kind, StepRecord
-from durably.core.keys import Branch, KeyedSteps, Scope
 from durably.core.reference import FunctionRef
 from durably.core.serialization import Codec, codec_for, encode_input, same_input
+from durably.core.step_keys import Branch, KeyedSteps, Scope
 
 __all__ = ["EVENT_IDS", "MAYBE_EVENT", "NOTHING", "Recorded", "RecordedSteps", "invoke_input", "settle"]
 

@@ -23,7 +23,7 @@ Duration = float | timedelta
 """Seconds, or a ``timedelta``."""
 
 PointName = str
-"""A named place where the harness can inject a fault; ``durably.testing.faults`` lists them."""
+"""A named place where the harness can inject a fault; ``durably.testing.crash.faults`` lists them."""
 
 
 class Point(NamedTuple):

@@ -4,22 +4,22 @@ The pytest plugin, the table for a terminal, the Hypothesis strategies and the c
 their own: they need more than the standard library.
 """
 
-from durably.testing.cassette import RecordedModel
-from durably.testing.determinism import NotDeterministicError
-from durably.testing.effects import StepReport
-from durably.testing.engines import ENGINES, Engine, Store
-from durably.testing.faults import POINTS, Crash, CrashSignal, FaultPlan, PointSpec, VacuousTestError
-from durably.testing.fuse import NetworkFuse, UnscriptedCallError
+from durably.testing.crash.code_changes import CodeChange, change_matrix
+from durably.testing.crash.determinism import NotDeterministicError
+from durably.testing.crash.engines import ENGINES, Engine, Store
+from durably.testing.crash.faults import POINTS, Crash, CrashSignal, FaultPlan, PointSpec, VacuousTestError
+from durably.testing.crash.guarantees import StepReport
+from durably.testing.crash.laws import Violation
+from durably.testing.crash.ledger import EffectLedger, Entry
+from durably.testing.crash.matrix import crash_matrix
+from durably.testing.crash.report import CellReport, Report
+from durably.testing.crash.scenario import CrashTest
 from durably.testing.goldens import Golden, GoldenMissingError
-from durably.testing.laws import Violation
-from durably.testing.ledger import EffectLedger, Entry
-from durably.testing.llm_server import Fault, LLMServer
-from durably.testing.matrix import crash_matrix
-from durably.testing.mutate import CodeChange, change_matrix
+from durably.testing.models.cassette import RecordedModel
+from durably.testing.models.llm_server import Fault, LLMServer
+from durably.testing.models.scripted import ScriptedModel, call
+from durably.testing.network_guard import NetworkFuse, UnscriptedCallError
 from durably.testing.replay import replay
-from durably.testing.report import CellReport, Report
-from durably.testing.scenario import CrashTest
-from durably.testing.scripted import ScriptedModel, call
 
 __all__ = [
     "ENGINES",

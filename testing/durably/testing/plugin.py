@@ -14,15 +14,15 @@ from typing import Any, cast
 import pytest
 
 from durably.core import DurablyError
-from durably.testing.fuse import NetworkFuse
+from durably.testing.crash.matrix import crash_matrix as run_matrix
+from durably.testing.crash.matrix import list_points
+from durably.testing.crash.report import Report
+from durably.testing.crash.scenario import CrashTest
 from durably.testing.goldens import DIRECTORY, Golden, RecordMode, unused_goldens
-from durably.testing.matrix import crash_matrix as run_matrix
-from durably.testing.matrix import list_points
-from durably.testing.report import Report
-from durably.testing.scenario import CrashTest
+from durably.testing.network_guard import NetworkFuse
 
 try:
-    from durably.testing.terminal import progress_bar
+    from durably.testing.crash.terminal import progress_bar
 except ImportError:  # pytest loads this plugin wherever durably is installed, also without the extra [testing]
     progress_bar = None  # type: ignore[assignment]
 

@@ -11,10 +11,10 @@ from pydantic import SecretStr
 from durably.core import Context, DefinitionError, DurablyError, Event, Function, History, NonDeterminismError
 from durably.core.errors import Signal, error_to_json
 from durably.core.history import Kind, StepRecord
-from durably.core.keys import Branch, Scope
 from durably.core.replay import RecordedSteps
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec
+from durably.core.step_keys import Branch, Scope
 
 __all__ = ["replay"]
 

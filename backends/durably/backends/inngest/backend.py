@@ -14,14 +14,14 @@ import httpx
 import inngest
 from pydantic import SecretStr
 
-from durably.backends.inngest.api import Api
-from durably.backends.inngest.cloud import CloudApi
 from durably.backends.inngest.events import Origin, seed, start_name, to_wire
 from durably.backends.inngest.functions import ABANDONED, make_function
-from durably.backends.inngest.held import Held
-from durably.backends.inngest.runs import Recent, Runs
 from durably.backends.inngest.sdk import Wire
+from durably.backends.inngest.server.graphql import Api
+from durably.backends.inngest.server.rest import CloudApi
+from durably.backends.inngest.server.runs import Recent, Runs
 from durably.backends.inngest.serving import App, Guard, fastapi_app, serve_on_loopback
+from durably.backends.inngest.suspended_code import Held
 from durably.core import (
     Backend,
     Capabilities,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from durably.backends.inngest.memos import is_fragile
+from durably.backends.inngest.records import is_fragile
 from durably.core import Event
 
 __all__ = [

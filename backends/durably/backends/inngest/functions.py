@@ -6,7 +6,7 @@ from typing import Any
 
 import inngest
 
-from durably.backends.inngest.delivery import FAILED_NAME, deliver
+from durably.backends.inngest.driver import FAILED_NAME, deliver
 from durably.backends.inngest.events import path_of, start_name
 from durably.backends.inngest.host import Host
 from durably.core import Function, UnsupportedFeatureError

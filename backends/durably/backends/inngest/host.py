@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from durably.backends.inngest.held import Held
+from durably.backends.inngest.suspended_code import Held
 from durably.core import Event, StepRecord
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe

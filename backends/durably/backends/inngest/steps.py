@@ -10,9 +10,9 @@ from typing import Any
 import inngest
 
 from durably.backends.inngest.events import Origin, expression, from_wire, to_wire
-from durably.backends.inngest.keeping import KeptSteps, give
-from durably.backends.inngest.memos import read_result
 from durably.backends.inngest.outcome import how_it_failed
+from durably.backends.inngest.recorded_steps import KeptSteps, give
+from durably.backends.inngest.records import read_result
 from durably.backends.inngest.sdk import FAN_OUT, ResponseInterrupt
 from durably.core import (
     Event,
@@ -21,15 +21,15 @@ from durably.core import (
     StepRecord,
     StepTimeoutError,
 )
+from durably.core.attempts import Body, run_body
 from durably.core.backend import encode_data
-from durably.core.body import Body, run_body
 from durably.core.errors import error_to_json, is_retriable
 from durably.core.ids import derive_id
-from durably.core.keys import Branch, Scope
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
 from durably.core.serialization import codec_for
+from durably.core.step_errors import final_error, interrupted, invoke_timeout
+from durably.core.step_keys import Branch, Scope
 from durably.core.steps import StepInfo
-from durably.core.verdicts import final_error, interrupted, invoke_timeout
 
 __all__ = ["FOREVER", "InngestSteps"]
 

@@ -17,16 +17,16 @@ from temporalio import activity
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from durably.backends.temporal.bodies import BodyNotFoundError, decode_argument, parameter_types
 from durably.backends.temporal.host import Host
 from durably.backends.temporal.payloads import ATTEMPT, INPUT, REFERENCE, Call, failure, note, raw, text_of
+from durably.backends.temporal.registry import BodyNotFoundError, decode_argument, parameter_types
 from durably.backends.temporal.system import SystemBodies
 from durably.core import DurablyError, Function, StepTimeoutError, Transcript
-from durably.core.body import Body, run_body
+from durably.core.attempts import Body, run_body
 from durably.core.errors import Signal, is_retriable
 from durably.core.ids import derive_id
+from durably.core.step_errors import final_error
 from durably.core.steps import Point, Probe, StepInfo
-from durably.core.verdicts import final_error
 
 __all__ = ["StepActivities"]
 

@@ -18,12 +18,12 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
-from durably.backends.temporal.bodies import Names
 from durably.backends.temporal.events import Post
-from durably.backends.temporal.history import read_records
 from durably.backends.temporal.host import Host
 from durably.backends.temporal.outcome import STATUSES, ended_with, how_it_failed
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, STATUS, check_size, raw, text_of
+from durably.backends.temporal.records import read_records
+from durably.backends.temporal.registry import Names
 from durably.backends.temporal.singleton import Slots, slot_of
 from durably.backends.temporal.worker import Role, make_worker, versioning_of
 from durably.core import (

@@ -17,11 +17,11 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from temporalio.workflow import ActivityCancellationType
 
-from durably.backends.temporal.bodies import encode_argument, parameter_types
+from durably.backends.temporal.code_change.recorded_history import Recording
 from durably.backends.temporal.host import Host
 from durably.backends.temporal.outcome import application_error
 from durably.backends.temporal.payloads import INPUT, PAUSE, REFERENCE, Call, note, raw, text_of
-from durably.backends.temporal.recording import Recording
+from durably.backends.temporal.registry import encode_argument, parameter_types
 from durably.core import (
     Function,
     NonDeterminismError,
@@ -30,14 +30,14 @@ from durably.core import (
     Transcript,
     UnsupportedFeatureError,
 )
-from durably.core.body import Body
+from durably.core.attempts import Body
 from durably.core.errors import CancelSignal, Signal, error_from_json, error_to_json
 from durably.core.history import Kind, RecordStatus
-from durably.core.keys import KeyedSteps, Scope
 from durably.core.replay import Recorded
 from durably.core.serialization import digest, encode_input
+from durably.core.step_errors import interrupted
+from durably.core.step_keys import KeyedSteps, Scope
 from durably.core.steps import Point
-from durably.core.verdicts import interrupted
 
 __all__ = ["CommandSteps"]
 

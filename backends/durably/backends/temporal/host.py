@@ -11,11 +11,11 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowQueryFailedError
 from temporalio.common import VersioningBehavior
 
-from durably.backends.temporal.bodies import Names
+from durably.backends.temporal.code_change.recorded_history import Recordings
 from durably.backends.temporal.crash import Crash
-from durably.backends.temporal.recording import Recordings
+from durably.backends.temporal.registry import Names
 from durably.core import Function, SerializationError
-from durably.core.body import Body
+from durably.core.attempts import Body
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 

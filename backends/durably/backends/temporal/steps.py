@@ -18,12 +18,12 @@ from durably.backends.temporal.events import hub_id
 from durably.backends.temporal.outcome import ended_with, how_it_failed
 from durably.backends.temporal.payloads import SEND, WAIT, Call, check_size, raw, text_of
 from durably.core import Event, FunctionRef, StepRecord
+from durably.core.attempts import Body
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
-from durably.core.body import Body
 from durably.core.ids import derive_id
-from durably.core.keys import Branch, Scope
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
-from durably.core.verdicts import invoke_timeout
+from durably.core.step_errors import invoke_timeout
+from durably.core.step_keys import Branch, Scope
 
 __all__ = ["TemporalSteps"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from temporalio.client import Client
 
 from durably.backends.temporal.events import Post
-from durably.backends.temporal.history import read_records
 from durably.backends.temporal.payloads import CLAIM, PAUSE, RECALL, SEND, WAIT, pack
+from durably.backends.temporal.records import read_records
 from durably.backends.temporal.singleton import Slots
 from durably.core import Event, StepRecord
 

@@ -19,13 +19,13 @@ from temporalio.worker import (
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from durably.backends.temporal.activities import StepActivities
+from durably.backends.temporal.code_change.workflow_runner import RecordingRunner
 from durably.backends.temporal.crash import MortalRunner
+from durably.backends.temporal.driver import FunctionWorkflow
 from durably.backends.temporal.events import EventHub, Post, ScheduledEvent
 from durably.backends.temporal.host import HOST, Host
-from durably.backends.temporal.runner import RecordingRunner
 from durably.backends.temporal.singleton import Slot, Slots
 from durably.backends.temporal.system import SystemBodies
-from durably.backends.temporal.workflow import FunctionWorkflow
 
 __all__ = ["Role", "make_worker", "versioning_of"]
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
-from durably.backends.clock import VirtualClock
 from durably.backends.memory import MemoryBackend, MemoryJournal
+from durably.backends.replay.clock import VirtualClock
 from durably.core import Backend, Function, History, InvokeError, Run
 from durably.core.errors import Signal
 from durably.core.ids import new_id

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from durably.backends.execution import Execution
-from durably.backends.journal import NewRun
 from durably.backends.memory import MemoryBackend
+from durably.backends.replay.journal import NewRun
+from durably.backends.replay.steps import Execution
 from durably.core import NonRetriableError, RetryPolicy, SerializationError, StepRecord
-from durably.core.body import Body
+from durably.core.attempts import Body
 from durably.core.history import Kind
 from durably.core.ids import new_id
-from durably.core.keys import Scope
+from durably.core.step_keys import Scope
 from durably.core.steps import _current
 from durably.testing.mutants.mutant import mutant
 

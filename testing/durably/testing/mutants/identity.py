@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from durably.backends.execution import Execution
+from durably.backends.replay.steps import Execution
 from durably.core import Event, FunctionRef
-from durably.core.body import Body
+from durably.core.attempts import Body
 from durably.core.history import Kind
 from durably.core.ids import derive_id, new_id
-from durably.core.keys import Branch, Scope
+from durably.core.step_keys import Branch, Scope
 from durably.core.steps import StepInfo, _current
 from durably.testing.mutants.mutant import mutant
 

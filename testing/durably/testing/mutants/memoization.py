@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from durably.backends.execution import _RETRY, Execution
-from durably.backends.journal import NewRun, RunRow
 from durably.backends.memory import MemoryBackend, MemoryJournal
+from durably.backends.replay.journal import NewRun, RunRow
+from durably.backends.replay.steps import _RETRY, Execution
 from durably.core import Event, RunStatus, StepRecord
-from durably.core.body import Body, run_body
+from durably.core.attempts import Body, run_body
 from durably.core.history import Kind
 from durably.core.ids import new_id
-from durably.core.keys import Scope
 from durably.core.replay import Recorded
 from durably.core.serialization import codec_for
+from durably.core.step_keys import Scope
 from durably.core.steps import StepInfo
 from durably.testing.mutants.mutant import mutant
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from durably.backends.execution import Execution
 from durably.backends.memory import MemoryBackend, MemoryJournal
+from durably.backends.replay.steps import Execution
 from durably.testing.conformance import TESTS, MemorySubject, Outcome, check
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]

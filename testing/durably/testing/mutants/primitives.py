@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from durably.backends.execution import Execution
-from durably.backends.journal import NewRun, Received
 from durably.backends.memory import MemoryJournal
+from durably.backends.replay.journal import NewRun, Received
+from durably.backends.replay.steps import Execution
 from durably.core import Event, FunctionRef, InvokeError, RunStatus, StepRecord
 from durably.core.history import Kind
 from durably.core.ids import new_id
-from durably.core.keys import Branch, Scope
+from durably.core.step_keys import Branch, Scope
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []

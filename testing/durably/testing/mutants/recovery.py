@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from durably.backends.execution import Execution
 from durably.backends.memory import MemoryJournal
+from durably.backends.replay.steps import Execution
 from durably.core import NonDeterminismError, StaleRunError, StepRecord
 from durably.core.history import Kind
-from durably.core.keys import Scope
 from durably.core.replay import Recorded
+from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from durably.backends.execution import Execution
-from durably.backends.host import Waiting
-from durably.backends.journal import Changes, NewRun, RunRow, Subscription
 from durably.backends.memory import MemoryBackend, MemoryJournal
+from durably.backends.replay.host import Waiting
+from durably.backends.replay.journal import Changes, NewRun, RunRow, Subscription
+from durably.backends.replay.steps import Execution
 from durably.core import Event, Singleton, StepRecord
 from durably.core.errors import CancelSignal, Signal
 from durably.core.history import Kind
-from durably.core.keys import Scope
+from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []

@@ -1,0 +1,1 @@
+"""What the Inngest server tells of runs, by whichever of its interfaces it is asked."""

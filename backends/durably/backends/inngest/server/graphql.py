@@ -1,0 +1,126 @@
+"""Looking at runs from outside, through the GraphQL of the dev server.
+
+Not through its REST routes: those answer from a cache of up to 15 seconds, and some with a wrong status.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from durably.backends.inngest.sdk import Wire
+from durably.backends.inngest.server.trace_views import Output, Seen, Span, is_complete, seconds, status_of, with_output
+from durably.core.backend import RunStatus
+
+__all__ = ["Api"]
+
+_FIELDS = "id status output queuedAt endedAt function{slug}"
+_QUERIES = {
+    "eventV2": f"query($id:ULID!){{eventV2(id:$id){{name runs{{{_FIELDS}}}}}}}",
+    "run": f"query($id:String!){{run(runID:$id){{{_FIELDS}}}}}",
+    "runs": (
+        "query($first:Int!,$filter:RunsFilterV2!){runs(first:$first,orderBy:[{field:QUEUED_AT,direction:DESC}],"
+        f"filter:$filter){{edges{{node{{{_FIELDS}}}}}}}}}"
+    ),
+    "trace": (
+        "query($id:String!){run(runID:$id){status trace(preview:true){status childrenSpans{name stepID stepOp outputID "
+        "status startedAt endedAt}}}}"
+    ),
+    "runTrigger": "query($id:String!){runTrigger(runID:$id){payloads}}",
+    "runTraceSpanOutputByID": "query($id:String!){runTraceSpanOutputByID(outputID:$id){data}}",
+    "cancelRun": "mutation($id:ULID!){cancelRun(runID:$id){id status}}",
+}
+
+
+class Api:
+    """The questions.
+
+    Args:
+        wire: Who asks the server.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def _ask(self, query: str, name: str = "", **variables: Any) -> Any:
+        body = {"query": _QUERIES[query], "variables": variables}
+        answer = await self._wire.ask("POST", "/v0/gql", body)
+        data = answer.get("data")
+        if data is None:
+            raise LookupError(answer.get("errors"))
+        found = data[name or query]
+        if found is None:
+            raise LookupError(f"{query} of {variables} is not there")
+        return found
+
+    async def runs_of_event(self, ulid: str) -> list[Seen]:
+        """The runs that an event started. Raises LookupError for an event that is not known yet."""
+        return [_seen(node) for node in (await self._ask("eventV2", id=ulid))["runs"]]
+
+    async def name_of_event(self, ulid: str) -> str:
+        """The name of an event. Raises LookupError for one that is not known."""
+        name: str = (await self._ask("eventV2", id=ulid))["name"]
+        return name
+
+    async def run(self, ulid: str) -> Seen:
+        """One run. Raises LookupError if there is none."""
+        return _seen(await self._ask("run", id=ulid))
+
+    async def runs(self, first: int, query: str = "") -> list[Seen]:
+        """The newest runs, newest first, or those for which an expression about their event holds; without outputs."""
+        where = {"from": "2020-01-01T00:00:00Z", **({"query": query} if query else {})}
+        found = await self._ask("runs", first=first, filter=where)
+        return [_seen(edge["node"], listed=True) for edge in found["edges"]]
+
+    async def event(self, ulid: str) -> dict[str, Any]:
+        """The event that started a run."""
+        found = await self._ask("runTrigger", id=ulid)
+        event: dict[str, Any] = json.loads(found["payloads"][0])
+        return event
+
+    async def cancel(self, ulid: str) -> None:
+        """End a run."""
+        await self._ask("cancelRun", id=ulid)
+
+    async def outputs(self, ulid: str, expected: Collection[str]) -> tuple[bool, list[Output]]:
+        """Whether the trace is complete, and what the steps of a run gave, in the order of their ends."""
+        found = await self._ask("trace", "run", id=ulid)
+        trace = found["trace"] or {}
+        spans = [_span(span) for span in trace.get("childrenSpans") or ()]
+        outputs: list[Output] = []
+        for span in with_output(spans):
+            answer = await self._ask("runTraceSpanOutputByID", id=span.output)
+            if answer.get("data"):
+                outputs.append(Output(json.loads(answer["data"]), span.started or span.ended, span.ended))
+        return is_complete(trace.get("status", ""), spans, expected), outputs
+
+
+def _seen(node: dict[str, Any], *, listed: bool = False) -> Seen:
+    output = node.get("output")
+    status = status_of(node["status"], told=listed or output is not None)  # a result of None is "null"
+    data = json.loads(output) if status is RunStatus.FAILED and output else None
+    error = data.get("error", data) if isinstance(data, dict) else None
+    if isinstance(error, str):
+        error = data
+    return Seen(
+        id=node["id"],
+        function=node["function"]["slug"],
+        status=status,
+        output=(output or "null") if status is RunStatus.COMPLETED else None,
+        error=error,
+        queued_at=seconds(node["queuedAt"]),
+        # Not null while the run is live: only the status tells.
+        ended_at=seconds(node["endedAt"]) if status.final else 0.0,
+    )
+
+
+def _span(node: dict[str, Any]) -> Span:
+    return Span(
+        step=node.get("stepID"),
+        op=node.get("stepOp") or "",
+        status=node.get("status") or "",
+        started=seconds(node.get("startedAt")),
+        ended=seconds(node.get("endedAt")),
+        output=node.get("outputID") or None,
+    )

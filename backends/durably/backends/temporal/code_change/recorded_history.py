@@ -1,0 +1,220 @@
+"""What the server has of a run that a worker takes up in its middle, and whether the code still fits it.
+
+Temporal's own check compares commands, and only in the first attempt of a task does it tell the server what it found.
+So a worker reads the records of such a run itself, and its code is held to them, step by step, before any command is
+made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client
+
+from durably.backends.temporal.records import Recorder
+from durably.core import NonDeterminismError, StepRecord
+from durably.core.history import Kind
+from durably.core.replay import Recorded
+from durably.core.step_keys import Scope
+
+__all__ = ["Recording", "Recordings", "Tries", "read_recording"]
+
+T = TypeVar("T")
+
+PATIENCE = 1.5
+"""How many seconds a workflow task waits for its run's records: Temporal takes one that needs 2 for stuck."""
+
+UNDER_WAY = 2**63
+"""In the place of the event that started the task which is under way: later than all others."""
+
+
+class Tries:
+    """How many tries of workflow tasks were lost: a crash cuts off the task, and with it the closures that ran in it.
+
+    The server writes down the first try that was lost, as an event, and counts the others.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: list[int] = []
+        self._sums = [0]
+        self._events = self._attempt = 0
+
+    def read(self, event: HistoryEvent) -> None:
+        """Take an event of the history into account."""
+        if event.HasField("workflow_task_scheduled_event_attributes"):
+            self._attempt = event.workflow_task_scheduled_event_attributes.attempt
+        elif event.HasField("workflow_task_failed_event_attributes"):
+            self._events += 1
+        elif event.HasField("workflow_task_timed_out_event_attributes"):
+            self._events += event.workflow_task_timed_out_event_attributes.started_event_id > 0
+        elif event.HasField("workflow_task_completed_event_attributes"):
+            self._add(event.workflow_task_completed_event_attributes.started_event_id)
+
+    def end(self, attempt: int) -> None:
+        """The history is read; the task that is under way is at this attempt."""
+        self._attempt = max(self._attempt, attempt)
+        self._add(UNDER_WAY)
+
+    def _add(self, started: int) -> None:
+        self._tasks.append(started)
+        self._sums.append(self._sums[-1] + max(self._events, self._attempt - 1))
+        self._events = self._attempt = 0
+
+    def since(self, started: int) -> int:
+        """The number of those that were lost since the task which began with this event."""
+        return self._sums[-1] - self._sums[bisect_left(self._tasks, started)]
+
+
+class Recording:
+    """One history of a run as it was when a worker took the run up. It holds one attempt of the function's code.
+
+    Args:
+        events: The history.
+        records: The records in it, with those of steps that are under way.
+        tries: What was lost of it.
+
+    Attributes:
+        error: What of the code did not fit, once that was seen.
+    """
+
+    def __init__(self, events: Sequence[HistoryEvent], records: Sequence[StepRecord], tries: Tries) -> None:
+        self.events = events
+        self.records = records
+        self.tries = tries
+        self.error: NonDeterminismError | None = None
+        self._recorded = Recorded(records)
+        self._scopes: dict[str, Scope] = {}
+        self._reached = next((record.key for record in reversed(records) if record.key), "")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run has ended: it is replayed only to be looked at."""
+        return bool(self.records) and self.records[-1].kind == "run" and self.records[-1].final
+
+    def take(self, prefix: str, key: str, kind: Kind, asked: str) -> None:
+        """The code asks for a step in the scope of this prefix.
+
+        Raises:
+            NonDeterminismError: If the run recorded something else at this place; so do the next three.
+        """
+        self._reached = key
+        self._look(lambda: self._recorded.take(self._scope(prefix), key, kind, asked))
+
+    def take_gather(self, prefix: str, key: str, branches: int) -> None:
+        """The code asks for a gather."""
+        self._look(lambda: self._recorded.take_gather(self._scope(prefix), key, branches))
+
+    def check_end(self, prefix: str) -> None:
+        """The code of a scope has ended."""
+        self._look(lambda: self._recorded.check_end(self._scope(prefix)))
+
+    def check_failure(self, error: Exception) -> None:
+        """The code has failed."""
+        try:
+            self._recorded.check_end(self._scope(""))
+        except NonDeterminismError as left:
+            asked = f"nothing more: the function failed with {type(error).__name__}: {error}"
+            self.error = NonDeterminismError(step=left.step, recorded=left.recorded, asked=asked)
+            raise self.error from error
+
+    def _scope(self, prefix: str) -> Scope:
+        return self._scopes.setdefault(prefix, Scope(prefix))
+
+    def _look(self, look: Callable[[], object]) -> None:
+        try:
+            look()
+        except NonDeterminismError as error:
+            self.error = error
+            raise
+
+    def refuse(self, message: str) -> NonDeterminismError:
+        """The error for what only Temporal's own check has seen."""
+        recorded = "another command in Temporal's history"
+        return NonDeterminismError(step=self._reached, recorded=recorded, asked=message)
+
+    def release(self) -> None:
+        """The replay is over: only what was lost is still asked for."""
+        self.events, self.records, self._recorded = (), (), Recorded(())
+
+
+async def read_recording(client: Client, run_id: str, history: str) -> Recording:
+    """Read a history of a run.
+
+    Args:
+        client: The way to the server.
+        run_id: The run.
+        history: Temporal's id of the history.
+    """
+    handle = client.get_workflow_handle(run_id, run_id=history)
+    recorder = Recorder(client, run_id)
+    tries = Tries()
+    events: list[HistoryEvent] = []
+    async for event in handle.fetch_history_events():
+        events.append(event)
+        tries.read(event)
+        await recorder.read(event)
+    tries.end((await handle.describe()).raw_description.pending_workflow_task.attempt)
+    return Recording(events, [*recorder.records, *recorder.begun()], tries)
+
+
+class Recordings:
+    """The recordings of the runs that a worker is taking up, by Temporal's id of their histories.
+
+    Args:
+        client: The way to the server.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reading: dict[str, Future[Recording]] = {}
+        self._refused: dict[str, NonDeterminismError] = {}
+
+    def arm(self) -> None:
+        """Remember the loop of the worker: a workflow runs in a thread of its own."""
+        self._loop = asyncio.get_running_loop()
+
+    def get(self, history: str) -> Recording | None:
+        """The recording of a run whose code is being replayed, or ``None`` if it is not."""
+        reading = self._reading.get(history)
+        return reading.result() if reading is not None and reading.done() else None
+
+    def take_up(self, run_id: str, history: str) -> Recording:
+        """Read the recording of a run. Called in the thread of its workflow.
+
+        Raises:
+            RuntimeError: If that takes too long. The reading goes on, and the next try of the task finds it done.
+        """
+        reading = self._reading.get(history)
+        if reading is None:
+            reading = self._reading[history] = self._start(read_recording(self._client, run_id, history))
+        try:
+            recording = reading.result(PATIENCE)
+        except TimeoutError:
+            raise RuntimeError(f"the history of run {run_id!r} is still being read; its task is tried again") from None
+        except Exception:
+            self._reading.pop(history, None)
+            raise
+        recording.error = self._refused.pop(history, None)
+        return recording
+
+    def _start(self, reading: Coroutine[Any, Any, T]) -> Future[T]:
+        if self._loop is None:
+            reading.close()
+            raise RuntimeError("the worker has not been started")
+        return asyncio.run_coroutine_threadsafe(reading, self._loop)
+
+    def drop(self, history: str) -> None:
+        """The run has been taken up, or has left this worker."""
+        reading = self._reading.get(history)
+        if reading is not None and reading.done():
+            del self._reading[history]
+
+    def refuse(self, history: str, error: NonDeterminismError) -> None:
+        """Remember that the code does not fit: the next try of the run's task ends it."""
+        self._refused[history] = error

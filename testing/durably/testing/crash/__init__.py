@@ -1,0 +1,1 @@
+"""Crashing an agent everywhere: the matrix, the laws it is held to, and the report."""

@@ -1,0 +1,62 @@
+"""Whether two runs without a crash are the same; if not, nothing can be said about a crash."""
+
+from __future__ import annotations
+
+from durably.core import DurablyError
+from durably.testing.crash.ambient_inputs import Hidden
+from durably.testing.crash.compare import Difference, first_difference, same_text
+from durably.testing.crash.experiment import Cell, run_cell
+from durably.testing.crash.scenario import Scenario
+
+__all__ = ["NotDeterministicError", "differ", "explain", "find_causes"]
+
+
+class NotDeterministicError(DurablyError, AssertionError):
+    """Two runs without any crash differ, so a difference after a crash would prove nothing."""
+
+
+def differ(calm: Cell, again: Cell) -> Difference | None:
+    """The first difference between two runs without a crash, in the records or in the world."""
+    difference = first_difference(calm.history, again.history)
+    if difference is None and not same_text(calm.state, again.state):
+        difference = Difference("", f"the world {calm.state}", f"the world {again.state}", "state")
+    return difference
+
+
+def explain(difference: Difference, causes: list[str]) -> str:
+    """The difference and its likely cause, for whoever wrote the code."""
+    where = f"at step {difference.key!r}" if difference.key else "at its end"
+    depends = f" What made the difference was {' and '.join(causes)}." if causes else ""
+    if difference.field == "output":
+        advice = (
+            "The step's body answers differently each time, so nothing can be said about a crash: let the test's tools "
+            "and model answer from a script, without the clock and without chance."
+        )
+    elif difference.field == "state":
+        advice = (
+            "The world is not fresh, or is changed by something other than the run: build a new one in the factory."
+        )
+    else:
+        advice = (
+            "Code outside the steps decided by something that no record holds, such as the clock, a random number or "
+            "the order of a set. After a crash it would take another way than the one on record. Read such things "
+            "inside a step, ctx.step.run('look', ...), which remembers what it saw; put a set in order with "
+            "sorted(...)."
+        )
+    return (
+        f"two runs without any crash differ, first {where}.\n"
+        f"  the first run:  {difference.expected}\n"
+        f"  the second run: {difference.found}\n"
+        f"{advice}{depends}"
+    )
+
+
+async def find_causes(scenario: Scenario, calm: Cell, shift: int) -> list[str]:
+    """Which hidden inputs make a difference when they alone change."""
+    if differ(calm, await run_cell(scenario)) is not None:
+        return []  # it differs by itself
+    return [
+        words
+        for words, hidden in Hidden.of_life(shift).single().items()
+        if differ(calm, await run_cell(scenario, hidden=hidden)) is not None
+    ]

@@ -1,0 +1,267 @@
+"""The crash matrix: every cell of it run, and held to the laws. Owns which crashes to try, not how one is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from durably.core import Event, Function
+from durably.core.steps import Point
+from durably.testing.crash.ambient_inputs import OFFSETS
+from durably.testing.crash.determinism import NotDeterministicError, differ, explain, find_causes
+from durably.testing.crash.engines import Engine, OpenBackend, Store, find_engine
+from durably.testing.crash.experiment import Cell, Fork, run_cell
+from durably.testing.crash.faults import Crash, CrashMode, VacuousTestError, never_fired
+from durably.testing.crash.fork_server import Nursery
+from durably.testing.crash.guarantees import EffectCount
+from durably.testing.crash.laws import broken_laws, no_secrets
+from durably.testing.crash.report import CellReport, Report
+from durably.testing.crash.scenario import Scenario
+from durably.testing.crash.selection import Planned, evenly, find_crashes, is_wanted, one_of_each_kind, parse_repro
+from durably.testing.crash.shared_prefix import can_fork, run_forking
+
+__all__ = ["PAIR_BOUND", "Progress", "crash_matrix", "list_points"]
+
+PAIR_BOUND = 60
+"""Up to this many points, every pair is tried; beyond, an even sample."""
+
+SAMPLE = 3600
+"""About how many cells that sample has, for each further crash."""
+
+Progress = Callable[[int, int, str], None]
+"""Told how many cells are done, how many are known so far, and the label of the next one."""
+
+RunCell = Callable[..., Awaitable[Cell]]
+
+
+async def crash_matrix(
+    target: Function[Any, Any] | Callable[..., Any],
+    data: Any = None,
+    *,
+    backend: str | Engine | OpenBackend | None = None,
+    crashes: int = 1,
+    points: str | Iterable[str] = "*",
+    mode: CrashMode = "inproc",
+    functions: Sequence[Function[Any, Any]] = (),
+    state: Callable[[Any], Any] | None = None,
+    events: Sequence[Event] = (),
+    secrets: Sequence[str] = (),
+    first: str | None = None,
+    repro: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    deadline: float = 30.0,
+) -> Report:
+    """Crash a function everywhere it can be crashed, and check that each run recovers.
+
+    It runs without a crash, a few times on different days, then once for each point it passed, crashed there and
+    started again. Whatever ran is held to the laws (``durably.testing.crash.laws``).
+
+    Args:
+        target: A function or an agent. Or a factory, called for each cell, that makes one along with the world it
+            acts on: ``() -> agent`` or ``() -> (agent, world)``. A world that must outlive its process
+            (``mode="sigkill"``) is kept in files: such a factory takes one argument, the cell's directory.
+        data: The input.
+        backend: ``"memory"``, ``"sqlite"``, the name of an engine in ``ENGINES``, or a function
+            ``(functions, store) -> backend`` that is called for each life. Left out, memory (sqlite for sigkill).
+        crashes: How many crashes to put into one run at most: 1, 2 for pairs too, and so on.
+        points: Which points: names (``"after_effect"``) or ``step/name``, with ``*`` for anything.
+        mode: ``"inproc"`` drops the event loop's tasks; ``"sigkill"`` kills a process, once for each kind of point
+            of each step id.
+        functions: Further functions the backend must serve.
+        state: Reads the world at the end: ``(world) -> data``. Two worlds are the same if their data is.
+        events: What the outside world answers, one event each time the run waits and nothing else is left to do.
+        secrets: Texts that must not be in any record.
+        first: The label of the first crash; only cells that begin with it are run.
+        repro: Labels of one cell, as a failure prints them; only that cell is run.
+        seed: Fixes the order of concurrent branches, on the memory backend; try a few.
+        progress: Told before each cell.
+        deadline: Seconds one life may take.
+
+    Raises:
+        NotDeterministicError: If two runs without a crash differ; it names the first difference.
+        VacuousTestError: If something in ``points`` or ``repro`` was never passed.
+    """
+    if crashes < 1:
+        raise ValueError(f"crashes={crashes}: give the number of crashes to put into one run, 1 or more")
+    scenario = Scenario(
+        target=target,
+        data=data,
+        engine=find_engine(backend or ("sqlite" if mode == "sigkill" else "memory")),
+        functions=tuple(functions),
+        state=state,
+        events=tuple(events),
+        secrets=tuple(secrets),
+        seed=seed,
+        deadline=deadline,
+    )
+    wanted = (points,) if isinstance(points, str) else tuple(points)
+    if mode == "inproc":
+        return await _Matrix(scenario, run_cell, wanted, mode, progress, first).run(crashes, repro)
+    async with Nursery(scenario) as nursery:
+        return await _Matrix(scenario, nursery.run_cell, wanted, mode, progress, first).run(crashes, repro)
+
+
+async def list_points(
+    target: Function[Any, Any] | Callable[..., Any],
+    data: Any = None,
+    *,
+    points: str | Iterable[str] = "*",
+    mode: CrashMode = "inproc",
+    backend: str | Engine | OpenBackend | None = None,
+    functions: Sequence[Function[Any, Any]] = (),
+    events: Sequence[Event] = (),
+) -> list[str]:
+    """The labels of the crashes that a matrix begins with. Arguments as for :func:`crash_matrix`."""
+    engine = backend if backend is not None and not isinstance(backend, str) else "memory"
+    scenario = Scenario(
+        target=target, data=data, engine=find_engine(engine), functions=tuple(functions), events=tuple(events)
+    )
+    wanted = (points,) if isinstance(points, str) else tuple(points)
+    return await _Matrix(scenario, run_cell, wanted, mode, None, None).labels()
+
+
+@dataclass(slots=True)
+class _Matrix:
+    scenario: Scenario
+    run_cell: RunCell
+    points: tuple[str, ...]
+    mode: CrashMode
+    progress: Progress | None
+    first: str | None
+    forks: dict[Crash, Fork] = field(default_factory=dict)
+    calm: Cell = field(init=False)
+    report: Report = field(init=False)
+    effects: EffectCount = field(default_factory=EffectCount)
+
+    async def run(self, crashes: int, repro: str | None) -> Report:
+        started = time.perf_counter()
+        self.calm = await self._without_crash()
+        self.report = Report.of_calm(self.calm, self.scenario.engine.name, self.mode)
+        self.effects.add(self.calm, "")
+        self._judge(self.calm, "no crash")
+        if repro is not None:
+            await self._repeat(parse_repro(repro, self.report.function))
+        else:
+            if self.mode == "inproc" and self.scenario.engine.journal is not None:
+                await self._evicted()
+            await self._level(crashes)
+        self.report.steps = self.effects.steps(self.calm, self._functions())
+        self.report.seconds = time.perf_counter() - started
+        return self.report
+
+    def _functions(self) -> dict[str, Function[Any, Any]]:
+        """What runs, by id: the backend knows which functions call which."""
+        with Store() as store:
+            made = self.scenario.all_functions(self.scenario.build(store))
+            return dict(self.scenario.engine.open(made, store).functions)
+
+    # -- without a crash
+
+    async def _without_crash(self) -> Cell:
+        calm = await self.run_cell(self.scenario)
+        if calm.trouble:
+            raise NotDeterministicError(f"without any crash, {calm.trouble}")
+        unseen = [record.key for record in calm.history if record.kind == "step" and not calm.ledger.starts(record.key)]
+        if unseen:
+            raise VacuousTestError(
+                f"step {unseen[0]!r} is recorded, but the {self.scenario.engine.name} backend never reported the point "
+                "'before_body' for it: without that, nothing can be said about how often bodies run"
+            )
+        for shift in range(1, len(OFFSETS)):
+            again = await self.run_cell(self.scenario, shift=shift)
+            difference = differ(calm, again)
+            if difference is not None:
+                causes = await find_causes(self.scenario, calm, shift) if self.mode == "inproc" else []
+                raise NotDeterministicError(explain(difference, causes))
+        return calm
+
+    async def _evicted(self) -> None:
+        cell = await self.run_cell(self.scenario, evict=True)
+        self._judge(cell, "replayed after every step")
+
+    # -- with crashes
+
+    async def _level(self, crashes: int) -> None:
+        """Crash once at each point, then, up to the number asked for, again after each of these crashes."""
+        front = self._singles()
+        if self.first is not None:
+            (first,) = parse_repro(self.first, self.report.function)
+            front = [each for each in front if each[1] == first] or [((), first)]
+        singles = len(front)
+        if singles > PAIR_BOUND and self.mode == "inproc" and can_fork(self.scenario):
+            in_full = {crash for _, crash in one_of_each_kind(front)}
+            forks = await run_forking(self.scenario)
+            self.forks = {crash: fork for crash, fork in forks.items() if crash not in in_full}
+        for depth in range(1, crashes + 1):
+            front = await self._run_front(front, depth < crashes, everything=depth == 1 and singles <= PAIR_BOUND)
+
+    def _singles(self) -> list[Planned]:
+        front: list[Planned] = [((), crash) for crash in self._found(self.calm.traces[0])]
+        self._check_declared([crash for _, crash in front])
+        return one_of_each_kind(front) if self.mode == "sigkill" else front
+
+    async def labels(self) -> list[str]:
+        """What the first level would try."""
+        self.calm = await self._without_crash()
+        self.report = Report.of_calm(self.calm, self.scenario.engine.name, self.mode)
+        return [self._label([crash]) for _, crash in self._singles()]
+
+    async def _run_front(self, front: list[Planned], go_on: bool, everything: bool) -> list[Planned]:
+        following: list[Planned] = []
+        quota = SAMPLE // max(1, len(front))
+        known = {crash for _, crash in front}
+        for before, crash in front:  # grows while it is gone through
+            plan = (*before, crash)
+            cell = await self._run_plan(plan)
+            if not before and self.first is None:
+                for late in self._found(cell.traces[0]):  # another order of concurrent branches may pass others
+                    if late not in known and self.mode == "inproc":
+                        known.add(late)
+                        front.append(((), late))
+            if go_on and len(cell.traces) > len(plan):
+                further = self._found(cell.traces[len(plan)])
+                taken = further if everything else evenly(further, max(1, quota))
+                self.report.left_out += len(further) - len(taken)
+                following += [(plan, each) for each in taken]
+            self.report.known = len(self.report.cells) + len(front) + len(following)
+        return following
+
+    async def _run_plan(self, plan: tuple[Crash, ...]) -> Cell:
+        label = self._label(plan)
+        if self.progress is not None:
+            self.progress(len(self.report.cells), max(self.report.known, len(self.report.cells) + 1), label)
+        fork = self.forks.get(plan[0])
+        cell = await self.run_cell(self.scenario, plan, fork=fork)
+        for _ in range(2):
+            if len(cell.fired) == len(plan):
+                break
+            cell = await self.run_cell(
+                self.scenario, plan, fork=fork
+            )  # threads in another order may not have passed the point
+        self._judge(cell, label)
+        return cell
+
+    async def _repeat(self, plan: tuple[Crash, ...]) -> None:
+        cell = await self._run_plan(plan)
+        if len(cell.fired) < len(plan):
+            missed = plan[len(cell.fired)]
+            raise VacuousTestError(never_fired(missed.label, cell.traces[-1]))
+
+    def _judge(self, cell: Cell, label: str) -> None:
+        violations = broken_laws(self.calm, cell) + list(no_secrets(cell, self.scenario.secrets))
+        self.effects.add(cell, label)
+        self.report.cells.append(CellReport.of(cell, self.calm, label, violations))
+
+    def _label(self, plan: Iterable[Crash]) -> str:
+        return ", ".join(crash.label.removeprefix(f"{self.report.function}::") for crash in plan)
+
+    def _found(self, trace: Iterable[Point]) -> list[Crash]:
+        return [crash for crash in find_crashes(trace) if is_wanted(crash, self.points)]
+
+    def _check_declared(self, found: list[Crash]) -> None:
+        for pattern in self.points:
+            if not any(is_wanted(crash, (pattern,)) for crash in found):
+                raise VacuousTestError(never_fired(pattern, self.calm.traces[0]))

@@ -1,0 +1,186 @@
+"""What a crash matrix found, as data. How it is shown stands in ``html.py`` and ``terminal.py``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from durably.testing.crash.experiment import Cell
+from durably.testing.crash.faults import CrashMode
+from durably.testing.crash.guarantees import StepReport
+from durably.testing.crash.html import render_html
+from durably.testing.crash.laws import Violation, was_interrupted
+from durably.testing.crash.timeline import TimelineEntry, timeline
+
+__all__ = ["CellOutcome", "CellReport", "Report"]
+
+CellOutcome = Literal["recovered", "unchanged", "interrupted", "failed", "missed"]
+"""``unchanged``: the crash struck, and nothing had to be done again. ``interrupted``: it cut off a step that may run
+only once, whose caller was told so. ``missed``: the crash never struck."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellReport:
+    """One cell.
+
+    Attributes:
+        label: The crashes, as ``repro=`` takes them.
+        step: The key of the step the last crash struck at; empty for the run itself.
+        at: The name of that point.
+        function: The function it struck in.
+        crashes: How many crashes there were.
+        outcome: What came of it.
+        restarts: How many bodies ran again.
+        violations: The laws that were broken.
+        timeline: What happened, for a cell that failed.
+    """
+
+    label: str
+    step: str
+    at: str
+    function: str
+    crashes: int
+    outcome: CellOutcome
+    restarts: int = 0
+    violations: tuple[Violation, ...] = ()
+    timeline: tuple[TimelineEntry, ...] = ()
+
+    @classmethod
+    def of(cls, cell: Cell, calm: Cell, label: str, violations: Sequence[Violation]) -> CellReport:
+        """Judge a cell by what the laws found."""
+        point = cell.fired[-1][1] if cell.fired else None
+        last = cell.crashes[-1] if cell.crashes else None
+        restarts = len(cell.ledger.of("started")) - len(calm.ledger.of("started"))
+        outcome: CellOutcome = "recovered"
+        if len(cell.fired) < len(cell.crashes):
+            outcome = "missed"
+        elif violations:
+            outcome = "failed"
+        elif was_interrupted(cell):
+            outcome = "interrupted"
+        elif cell.crashes and not cell.traces[-1]:
+            outcome = "unchanged"
+        return cls(
+            label=label,
+            step=point.key if point else last.step if last else "",
+            at=point.name if point else last.at if last else "",
+            function=point.function if point else "",
+            crashes=len(cell.crashes),
+            outcome=outcome,
+            restarts=max(0, restarts),
+            violations=tuple(violations),
+            timeline=timeline(cell) if outcome in ("failed", "missed") else (),
+        )
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What a crash matrix found.
+
+    Attributes:
+        function: The id of the function under test.
+        backend: The engine it ran on.
+        mode: How crashes were made.
+        cells: Every cell, in the order they ran.
+        steps: The steps of the function and of those it calls, in the order they first ran.
+        left_out: How many combinations of several crashes were left out by sampling.
+        seconds: How long it took.
+        reproduce: How to run one cell again; ``{label}`` stands for its label.
+    """
+
+    function: str
+    backend: str
+    mode: CrashMode
+    cells: list[CellReport] = field(default_factory=list)
+    steps: list[StepReport] = field(default_factory=list)
+    left_out: int = 0
+    known: int = 0
+    seconds: float = 0.0
+    reproduce: str = "await crash_matrix(..., repro={label!r})"
+
+    @classmethod
+    def of_calm(cls, calm: Cell, backend: str, mode: CrashMode) -> Report:
+        """A report without cells."""
+        return cls(function=calm.history.function, backend=backend, mode=mode)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no law was broken and no crash was missed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[CellReport]:
+        """The cells that did not go well, those with the fewest crashes first."""
+        bad = [cell for cell in self.cells if cell.outcome in ("failed", "missed")]
+        return sorted(bad, key=lambda cell: cell.crashes)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is no failure, but should be known."""
+        return [step.warning for step in self.steps if step.warning]
+
+    @property
+    def counts(self) -> dict[CellOutcome, int]:
+        """How many cells came to what."""
+        return dict(Counter(cell.outcome for cell in self.cells))
+
+    def to_json(self) -> str:
+        """Everything, as one JSON document."""
+        data = {"ok": self.ok, "counts": self.counts, **asdict(self)}
+        return json.dumps(data, ensure_ascii=False, indent=1)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """The picture: one HTML page that needs nothing else. Written to a file if a path is given."""
+        page = render_html(self)
+        if path is not None:
+            Path(path).write_text(page, encoding="utf-8")
+        return page
+
+    def __str__(self) -> str:
+        counts = self.counts
+        parts = [f"{counts[name]} {name}" for name in get_args(CellOutcome) if name in counts]
+        left = f"; {self.left_out} combinations left out" if self.left_out else ""
+        head = f"{self.function} on {self.backend}: {len(self.cells)} cells, {', '.join(parts) or 'none'}{left}"
+        lines = [head, *(f"warning: {warning}" for warning in self.warnings)]
+        if self.failures:
+            lines += ["", *self._explain(self.failures[0])]
+            lines += self._others()
+        return "\n".join(lines)
+
+    def _others(self) -> list[str]:
+        """One line for each further problem: most cells that fail do so for the same reason."""
+        kinds: dict[tuple[str, ...], list[CellReport]] = {}
+        alone = {cell.label for cell in self.failures if cell.crashes == 1}
+        for cell in self.failures:
+            if cell.crashes > 1 and any(label in alone for label in cell.label.split(", ")):
+                continue  # one of its crashes is enough
+            kinds.setdefault(tuple(f"{each.law} {each.step}" for each in cell.violations), []).append(cell)
+        lines: list[str] = []
+        for number, cells in enumerate(kinds.values()):
+            if number == 0:
+                lines.append(f"{len(cells) - 1} more cells fail in the same way" if len(cells) > 1 else "")
+            elif number <= 10:
+                found = cells[0].violations[0].found if cells[0].violations else "the crash never struck"
+                lines.append(f"another problem, at {cells[0].label}: {found} ({len(cells)} cells)")
+        return ["", *lines] if any(lines) else []
+
+    def _explain(self, cell: CellReport) -> list[str]:
+        """The smallest failure, in full."""
+        lines = [f"CRASH AT {cell.label}"]
+        if cell.outcome == "missed":
+            lines.append("  the crash never struck: the run did not pass this point again")
+        for violation in cell.violations:
+            lines += [f"  {violation.law} broken: {violation.found}", f"     {violation.meaning}"]
+            if violation.difference is not None:
+                lines += [
+                    f"     first difference: without the crash: {violation.difference.expected}",
+                    f"                       with the crash:    {violation.difference.found}",
+                ]
+        lines += ["  timeline (journal | effects):", *(f"    {entry}" for entry in cell.timeline)]
+        return [*lines, f"  reproduce: {self.reproduce.format(label=cell.label)}"]
+
+    __repr__ = __str__

@@ -1,0 +1,56 @@
+"""What happened in a cell, in order: the journal on one side, the effects on the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from durably.testing.crash.experiment import Cell
+from durably.testing.crash.ledger import Entry
+
+__all__ = ["TimelineEntry", "timeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """One line.
+
+    Attributes:
+        life: How many crashes came before it.
+        side: ``journal``, ``effect`` or ``crash``.
+        text: What happened.
+        step: The step it is about.
+    """
+
+    life: int
+    side: Literal["journal", "effect", "crash"]
+    text: str
+    step: str = ""
+
+    def __str__(self) -> str:
+        if self.side == "crash":
+            return f"---- {self.text} " + "-" * max(4, 60 - len(self.text))
+        return f"{self.text:<44} |" if self.side == "journal" else f"{'':<44} | {self.text}"
+
+
+def timeline(cell: Cell) -> tuple[TimelineEntry, ...]:
+    """The lines of a cell."""
+    lines = [
+        _line(entry, entry.function == cell.history.function if len(cell.history) else True) for entry in cell.ledger
+    ]
+    last = cell.history.records[-1] if len(cell.history) else None
+    if last is not None and last.final:
+        lines.append(TimelineEntry(cell.ledger.life, "journal", f"run {last.status}"))
+    return tuple(lines)
+
+
+def _line(entry: Entry, own: bool) -> TimelineEntry:
+    name = entry.key if own else f"{entry.function}::{entry.key}"
+    if entry.kind == "crash":
+        return TimelineEntry(entry.life, "crash", f"crash {entry.life + 1} at {name or 'run'}/{entry.at}", entry.key)
+    if entry.kind == "committed":
+        return TimelineEntry(entry.life, "journal", f"{name} recorded", entry.key)
+    verb = "begins" if entry.kind == "started" else "done"
+    key = f", key {entry.idempotency_key[:6]}…" if entry.kind == "ended" and entry.used_key else ""
+    attempt = f" (attempt {entry.attempt})" if entry.attempt > 1 else ""
+    return TimelineEntry(entry.life, "effect", f"{name} {verb}{attempt}{key}", entry.key)

@@ -1,0 +1,1 @@
+"""Random durable programs under random faults."""

@@ -1,0 +1,1 @@
+"""Models for tests: scripted, recorded, and a provider on loopback."""

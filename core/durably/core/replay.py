@@ -69,6 +69,10 @@ class Recorded:
                 self._list(gather_key)
         self._order[prefix].append(key)
 
+    def last(self, key: str) -> StepRecord | None:
+        """The newest record of a step, wherever the code is."""
+        return self._last.get(key)
+
     def failures(self, key: str) -> int:
         """How many attempts of a step failed and were to be retried."""
         return self._failures.get(key, 0)

@@ -224,7 +224,7 @@ class KeyedSteps(FunctionSteps):
 
     async def _perform(self, step_id: str, act: Callable[[Scope, str], Awaitable[T]]) -> T:
         """Give one step its key, and keep its scope busy while it lasts."""
-        scope = self._enter(step_id)
+        scope = self.enter(step_id)
         scope.busy = key = scope.key(step_id)
         try:
             return await act(scope, key)
@@ -235,7 +235,13 @@ class KeyedSteps(FunctionSteps):
         finally:
             scope.busy = None
 
-    def _enter(self, step_id: str) -> Scope:
+    def enter(self, step_id: str) -> Scope:
+        """The scope in which a step may begin now.
+
+        Raises:
+            NestedStepError: If the body of a step is running.
+            ConcurrentStepError: If another step of this branch is.
+        """
         inside = _current.get()
         if inside is not None:
             raise NestedStepError(step=step_id, inside=inside.key)

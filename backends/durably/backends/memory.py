@@ -161,7 +161,7 @@ class MemoryJournal(Journal):
     def append(self, record: StepRecord, fence: int) -> None:
         row = self._runs[record.run_id]
         records = self._records[record.run_id]
-        if row.fence != fence or len(records) != record.seq or (row.status.final and records):
+        if row.fence != fence or len(records) != record.seq or (records and row.status is not RunStatus.RUNNING):
             raise StaleRunError(run_id=record.run_id, fence=fence)
         records.append(record)
         self.latest = record.at

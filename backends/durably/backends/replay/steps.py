@@ -300,7 +300,7 @@ class ReplaySteps(StepEngine):
     # -- what all steps share
 
     def is_replaying(self, scope: Scope) -> bool:
-        return not self.records.recorded.exhausted(scope)
+        return self.records.recorded.replaying(scope)
 
     def check_end(self, scope: Scope) -> None:
         self.records.recorded.check_end(scope)

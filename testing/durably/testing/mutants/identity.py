@@ -23,7 +23,7 @@ class _Unnumbered(Scope):
         return self.prefix + step_id
 
     def branch(self, gather_key: str, index: int) -> Scope:
-        return _Unnumbered(f"{gather_key}[{index}]/", self.window, self.root)
+        return _Unnumbered(f"{gather_key}[{index}]/", self.window, self)
 
 
 @mutant("C01")

@@ -170,6 +170,22 @@ class LogLinesOnReplay(ReplaySteps):
 
 
 @mutant("C07")
+class BranchesLogAgain(ReplaySteps):
+    """Code of a branch that is replayed logs again, once the run around it has no records left."""
+
+    def is_replaying(self, scope: Scope) -> bool:
+        return super().is_replaying(scope.root)
+
+
+@mutant("C07")
+class TailsLogAgain(ReplaySteps):
+    """Code behind the last step of a branch logs again, although the run has gone on from its gather."""
+
+    def is_replaying(self, scope: Scope) -> bool:
+        return not self.records.recorded.exhausted(scope)
+
+
+@mutant("C07")
 class ReplayWritesRecords(ReplaySteps):
     """A replayed step is written to the journal once more."""
 

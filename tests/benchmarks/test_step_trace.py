@@ -19,8 +19,8 @@ TOO_MANY = pytest.mark.xfail(strict=True, raises=AssertionError, reason="a step 
 @pytest.mark.parametrize(
     "engine",
     [
-        pytest.param("memory", marks=TOO_MANY),
-        pytest.param("sqlite", marks=TOO_MANY),
+        "memory",
+        "sqlite",
         pytest.param("temporal", marks=TOO_MANY),
         pytest.param("inngest", marks=TOO_MANY),
     ],

@@ -87,7 +87,9 @@ def test_killed_at(point: str, step: str, calm: tuple[Any, Counter[str]], tmp_pa
     attempts = Counter((name, key, attempt) for name, key, attempt, _ in effects(tmp_path))
     assert set(attempts.values()) == {1}, "two executions of a step saw the same attempt number"
     if point in ("after_commit", "before_start", "before_first", "before_result", "after_result", "child_done"):
-        assert not again, "a committed step ran again"
+        # In a gather the bodies of the other branches may have been running.
+        ran_again = {key for _, key, attempt in attempts if attempt > 1}
+        assert step not in ran_again if "gather" in step else not again, "a committed step ran again"
 
 
 def test_killed_again_while_it_replays(calm: tuple[Any, Counter[str]], tmp_path: Path) -> None:

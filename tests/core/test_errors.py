@@ -48,6 +48,7 @@ EXAMPLES = [
     StepError(step="a", attempts=4, error_type="OSError", message="x"),
     errors.StepInterruptedError(step="a", attempts=1, error_type="E", message="x"),
     StepTimeoutError(step="a", attempts=4, error_type="TimeoutError", message="x"),
+    errors.StepCancelledError(step="a"),
     errors.ToolError("no"),
     UnsupportedFeatureError(backend="b", feature="f", reason="r"),
 ]

@@ -12,12 +12,14 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from durably.core.body_threads import BodyThreads, Outcome
 from durably.core.context import Context
+from durably.core.error_text import error_text, type_name
 from durably.core.errors import (
     DurablyError,
     NonRetriableError,
@@ -38,12 +40,17 @@ __all__ = [
     "FunctionSteps",
     "StepCall",
     "StepOutput",
+    "as_exception",
     "function_retry_delay",
     "run_function",
     "run_step",
     "seconds",
     "step_retry_delay",
 ]
+
+
+UNWIND_SECONDS = 5.0
+"""How long a body that is cut off may take to unwind before it is left behind."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +63,8 @@ class Environment:
         max_payload_bytes: The largest value a step or a function may return, as JSON.
         threads: Whether a sync body may leave the event loop's thread.
         probe: Where the harness looks on, or ``None``.
+        body_threads: Where sync bodies run.
+        bodies: The tasks of the bodies that run now, so that the harness can end them with the worker.
     """
 
     resources: Mapping[str, Any]
@@ -63,6 +72,8 @@ class Environment:
     max_payload_bytes: int
     threads: bool = True
     probe: Probe | None = None
+    body_threads: BodyThreads = field(default_factory=BodyThreads)
+    bodies: set[asyncio.Task[Outcome]] = field(default_factory=set)
 
     async def pass_point(self, name: str, function: str, run_id: str, key: str = "") -> None:
         """Report a point and wait where the harness wants to wait."""
@@ -145,6 +156,10 @@ class FunctionSteps(StepAPI):
         """Why the code may not go on: it does not match the records, or ran two steps of one branch at once."""
 
     @abstractmethod
+    def is_ending(self) -> bool:
+        """Whether the engine itself cancels this code now."""
+
+    @abstractmethod
     def check_end(self) -> None:
         """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
 
@@ -174,14 +189,15 @@ async def run_step(
     Raises:
         StepTimeoutError: If it took longer than its timeout. What it returns later is dropped.
         SerializationError: If the value has no JSON form, is too large, or cannot be read back.
-        Exception: Whatever the body raised. A ``BaseException`` that is neither a signal nor a request to end
-            the process comes out as ``NonRetriableError``: it must not end the worker.
+        Exception: Whatever the body raised. ``SystemExit`` and ``StopIteration`` come out as ``RuntimeError``, another
+            ``BaseException`` as ``NonRetriableError``: they must not end the worker.
+        KeyboardInterrupt: If the process is to end.
     """
     token = _current.set(StepInfo(run_id, call.key, attempt, environment.resources, beat))
     try:
         if environment.probe is not None:
             await environment.pass_point("before_body", function, run_id, call.key)
-        value = await _contained(call, environment.threads)
+        value = await _contained(call, environment)
         if environment.probe is not None:
             await environment.pass_point("after_effect", function, run_id, call.key)
     finally:
@@ -210,45 +226,95 @@ def step_retry_delay(
     return function.retry_policy.next_delay(error, failures, derive_id("effect", run_id, call.key))
 
 
-async def _contained(call: StepCall, threads: bool) -> Any:
+async def _contained(call: StepCall, environment: Environment) -> Any:
+    """The value of a body. Whatever it does ends this attempt, and nothing else."""
+    # A task of its own: a body that cancels "its" task must not cancel the engine's, and one that does not end must not
+    # hold up the run.
+    body = _Body(call, environment)
+    task = asyncio.create_task(body.run())
+    environment.bodies.add(task)
+    task.add_done_callback(environment.bodies.discard)
     try:
-        return await (_call(call, threads) if call.timeout is None else _timed(call))
-    except (Exception, Signal, KeyboardInterrupt, SystemExit):
-        raise
-    except asyncio.CancelledError:
-        if _is_cancelled():
-            raise
-        raise NonRetriableError("the body was cancelled from inside: it awaited something that was cancelled") from None
-    except BaseException as error:
-        raise _as_exception(error) from error
-
-
-async def _call(call: StepCall, threads: bool) -> Any:
-    if call.is_async:
-        return await call.fn(*call.args)
-    value = await asyncio.to_thread(call.fn, *call.args) if threads else call.fn(*call.args)
-    return await value if inspect.isawaitable(value) else value
-
-
-async def _timed(call: StepCall) -> Any:
-    # A task of its own, which is left behind when it does not end: a body may swallow its cancellation or sit in
-    # a thread, and neither may hold up the run.
-    task = asyncio.ensure_future(_call(call, True))
-    try:
+        if body.in_thread:  # its time counts from when it begins, not from when it asks for a thread
+            waiting: set[asyncio.Future[Any]] = {task, body.began}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         done, _ = await asyncio.wait({task}, timeout=call.timeout)
     except BaseException:
         task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=UNWIND_SECONDS)
         raise
-    if done:
-        return task.result()
-    task.cancel()
-    task.add_done_callback(_drop)
-    raise StepTimeoutError(
-        step=call.key,
-        attempts=1,
-        error_type="TimeoutError",
-        message=f"the attempt took longer than {call.timeout:g} seconds",
-    )
+    if not done:
+        task.cancel()
+        task.add_done_callback(_drop)
+        raise StepTimeoutError(
+            step=call.key,
+            attempts=1,
+            error_type="TimeoutError",
+            message=f"the attempt took longer than {call.timeout:g} seconds",
+        )
+    if task.cancelled():
+        raise NonRetriableError("the body was cancelled from inside: it cancelled its own task, or awaited another one")
+    return _value_of(task.result())
+
+
+class _Body:
+    """One execution of a body.
+
+    Args:
+        call: The step.
+        environment: The worker's.
+    """
+
+    def __init__(self, call: StepCall, environment: Environment) -> None:
+        self._call = call
+        self._environment = environment
+        # Without threads a sync body stands in the loop, where no timeout reaches it; with one it gets a thread.
+        self.in_thread = not call.is_async and (environment.threads or call.timeout is not None)
+        self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> Outcome:
+        """Run it, here or in a thread; what it raised is part of the outcome."""
+        try:
+            if self.in_thread:
+                outcome = await self._run_in_thread()
+            else:
+                outcome = Outcome(self._call.fn(*self._call.args))
+            if outcome.error is None and inspect.isawaitable(outcome.value):
+                return Outcome(await outcome.value)
+            return outcome
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # SystemExit too: a task that raises it ends the event loop
+            return Outcome(error=error)
+
+    async def _run_in_thread(self) -> Outcome:
+        call = self._call
+        thread = await self._environment.body_threads.start(call.key, call.fn, *call.args)
+        self.began.set_result(None)
+        try:
+            await asyncio.wait({thread.done})
+        except asyncio.CancelledError:
+            thread.abandon()
+            raise
+        return thread.done.result()
+
+
+def _value_of(outcome: Outcome) -> Any:
+    if outcome.error is None:
+        return outcome.value
+    error = outcome.error
+    if isinstance(error, Signal | Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+        raise error
+    raise as_exception(error) from error
+
+
+def as_exception(error: BaseException) -> Exception:
+    """An error that may end an attempt, but must not end the worker, nor be taken for the end of a coroutine."""
+    said = f"{type_name(error)}: {error_text(error)}"
+    if isinstance(error, StopIteration | StopAsyncIteration | SystemExit):
+        return RuntimeError(said)
+    return error if isinstance(error, Exception) else NonRetriableError(said)
 
 
 def _drop(task: asyncio.Future[Any]) -> None:
@@ -297,12 +363,14 @@ async def run_function(
         limit, redact = environment.max_payload_bytes, environment.redactor.text
         text, _ = function.output.round_trip(value, step="", limit=limit, redact=redact)
         return text
-    except (Signal, KeyboardInterrupt, SystemExit):
+    except (Signal, KeyboardInterrupt):
         raise
     except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-            raise
-        failure = steps.refusal or _as_exception(error)
+        if isinstance(error, asyncio.CancelledError) and _own_task_is_cancelled():
+            if steps.is_ending():
+                raise
+            _uncancel()
+        failure = steps.refusal or as_exception(error)
         if failure is error:
             raise
         raise failure from error
@@ -322,15 +390,17 @@ def function_retry_delay(function: Function[Any, Any], run_id: str, failures: in
     return function.retry_policy.next_delay(error, failures, derive_id("run", run_id, ""))
 
 
-def _is_cancelled() -> bool:
+def _own_task_is_cancelled() -> bool:
     """Whether it is this task that is being cancelled, not something that the user's code awaited."""
     task = asyncio.current_task()
     return task is not None and bool(task.cancelling())
 
 
-def _as_exception(error: BaseException) -> Exception:
-    """An error that may end an attempt but must not end the worker."""
-    return error if isinstance(error, Exception) else NonRetriableError(f"{type(error).__name__}: {error}")
+def _uncancel() -> None:
+    """Take back that the user's code cancelled this task: it is the engine's, and goes on."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 # -- signatures and durations

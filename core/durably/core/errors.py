@@ -20,6 +20,7 @@ The tree::
     ├── NonDeterminismError        the code no longer matches what was recorded
     ├── NestedStepError            a step inside a step's body
     ├── ConcurrentStepError        two steps of one branch at the same time
+    ├── StepCancelledError         asyncio.timeout, or the like, around a step
     ├── SerializationError         a value cannot be written as JSON and read back
     │   └── PayloadTooLargeError
     ├── StaleRunError              another worker owns the run now
@@ -31,8 +32,12 @@ The tree::
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
+
+from durably.core.error_text import error_text, plain_data, type_name
 
 __all__ = [
     "CancelSignal",
@@ -54,6 +59,7 @@ __all__ = [
     "SerializationError",
     "Signal",
     "StaleRunError",
+    "StepCancelledError",
     "StepError",
     "StepInterruptedError",
     "StepTimeoutError",
@@ -269,6 +275,20 @@ class ConcurrentStepError(DurablyError):
         self.step = step
 
 
+class StepCancelledError(DurablyError):
+    """The code around a step cancelled it."""
+
+    fields = ("step",)
+
+    def __init__(self, *, step: str) -> None:
+        super().__init__(
+            f"step {step!r} was cancelled by the code around it: asyncio.timeout, asyncio.wait_for, or a task that was "
+            "cancelled. What a run does would then depend on how quick the machine is, so no engine allows it. Use "
+            "timeout= of the step, step.wait_for_event(timeout=...), or cancel the run."
+        )
+        self.step = step
+
+
 class SerializationError(DurablyError):
     """A value cannot be written as JSON and read back as the same type."""
 
@@ -377,14 +397,20 @@ def is_retriable(error: BaseException) -> bool:
     return error.retriable if isinstance(error, DurablyError) else True
 
 
-def error_to_json(error: BaseException) -> dict[str, Any]:
-    """The JSON form of any exception: its class name, its text, and the fields if it is one of ours."""
+def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> dict[str, Any]:
+    """Describe any exception as JSON data: its class name, its text, and the fields if it is one of ours.
+
+    Nothing the exception does can make this fail, and any storage takes what it returns.
+
+    Args:
+        error: The exception.
+        redact: Masks secrets in every text, before it is clipped.
+    """
+    kind = type_name(error)
     if isinstance(error, DurablyError):
-        return {"type": type(error).__name__, **{name: getattr(error, name) for name in error.fields}}
-    if isinstance(error, BaseExceptionGroup):
-        parts = "; ".join(f"{type(each).__name__}: {each}" for each in error.exceptions)
-        return {"type": type(error).__name__, "message": f"{error.message}: {parts}"}
-    return {"type": type(error).__name__, "message": str(error)}
+        with suppress(Exception):  # a user's subclass may have no such fields, or properties that raise
+            return {"type": kind, **{name: plain_data(getattr(error, name), redact) for name in error.fields}}
+    return {"type": kind, "message": error_text(error, redact)}
 
 
 def error_from_json(data: dict[str, Any]) -> DurablyError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from durably.core.error_text import error_text
 from durably.core.errors import SerializationError, StepError, StepInterruptedError, StepTimeoutError, error_to_json
 
 __all__ = ["final_error", "interrupted", "invoke_timeout"]
@@ -24,19 +27,19 @@ def invoke_timeout(key: str, function: str, timeout: float | None) -> StepTimeou
     )
 
 
-def final_error(key: str, failures: int, error: Exception) -> Exception:
+def final_error(key: str, failures: int, error: Exception, redact: Callable[[str], str] = str) -> Exception:
     """What a caller gets when a step has failed for good.
 
     Args:
         key: The step key.
         failures: How many attempts failed, the last one included.
         error: The last attempt's error.
+        redact: Masks secrets in its text.
     """
     if isinstance(error, SerializationError):
         return error
-    cls = StepTimeoutError if isinstance(error, StepTimeoutError) and error.step == key else StepError
-    data = error_to_json(error)
-    kind, message = data["type"], data.get("message") or str(error)
-    if cls is StepTimeoutError:
-        kind, message = "TimeoutError", error.message  # type: ignore[attr-defined]
-    return cls(step=key, attempts=failures, error_type=kind, message=message)
+    if isinstance(error, StepTimeoutError) and error.step == key:
+        return StepTimeoutError(step=key, attempts=failures, error_type="TimeoutError", message=error.message)
+    data = error_to_json(error, redact)
+    message = data.get("message") or error_text(error, redact)
+    return StepError(step=key, attempts=failures, error_type=data["type"], message=message)

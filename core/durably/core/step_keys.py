@@ -8,6 +8,7 @@ steps behind its position (``gather[0]/search``, ``gather:1[2]/search``), so no 
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -15,7 +16,13 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from durably.core.attempts import FunctionSteps, StepCall, seconds
-from durably.core.errors import ConcurrentStepError, DurablyError, NestedStepError, NonDeterminismError
+from durably.core.errors import (
+    ConcurrentStepError,
+    DurablyError,
+    NestedStepError,
+    NonDeterminismError,
+    StepCancelledError,
+)
 from durably.core.events import Event
 from durably.core.ids import check_step_id
 from durably.core.reference import FunctionRef
@@ -118,6 +125,13 @@ class StepEngine(ABC):
             NonDeterminismError: If some are.
         """
 
+    def is_ending(self) -> bool:
+        """Whether the engine itself cancels the code now, so that a cancellation is its own and not the code's.
+
+        An engine that does not know takes every cancellation for its own.
+        """
+        return True
+
     def before_step(self, scope: Scope) -> None:
         """Called before each step, to unwind code that may not go on. Does nothing unless an engine needs it."""
         return
@@ -141,6 +155,9 @@ class KeyedSteps(FunctionSteps):
     @property
     def replaying(self) -> bool:
         return self._engine.is_replaying(_scope.get() or self.root)
+
+    def is_ending(self) -> bool:
+        return self._engine.is_ending()
 
     def check_end(self) -> None:
         if self.root.refusal is not None:
@@ -234,6 +251,12 @@ class KeyedSteps(FunctionSteps):
             # Noted as well as raised: the user's code may catch it, and must not go on all the same.
             self.root.refusal = error
             raise
+        except asyncio.CancelledError:
+            if self._engine.is_ending():
+                raise
+            # A timeout of the user's around a step: how far the code comes would depend on how quick the machine is.
+            self.root.refusal = StepCancelledError(step=key)
+            raise self.root.refusal from None
         finally:
             scope.busy = None
 

@@ -25,6 +25,7 @@ from durably.core import (
 )
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
+from durably.core.error_text import error_text
 from durably.core.errors import CancelSignal, Signal, SuspendSignal, error_to_json
 from durably.core.run_events import failed_event
 from durably.core.step_keys import KeyedSteps
@@ -148,9 +149,12 @@ class Driver:
             self.interrupt(run_id, SuspendSignal)
         tasks = set(self._tasks.values())
         _, late = await asyncio.wait(tasks, timeout=grace) if tasks else (tasks, set())
-        for task in late:
-            logger.warning("a body did not end within %g seconds of the stop; it will run again", grace)
-            task.cancel()
+        for run_id, task in list(self._tasks.items()):
+            if task in late:
+                logger.warning("a body did not end within %g seconds of the stop; it will run again", grace)
+                if run_id in self._passes:
+                    self._passes[run_id].scheduler.cut_off = True
+                task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
         self._open = False
         return bool(late)
@@ -166,7 +170,7 @@ class Driver:
         log.crash = signal
         log.journal.bury(log.worker)
         current = asyncio.current_task()
-        for task in self._tasks.values():
+        for task in [*self._tasks.values(), *self.host.environment.bodies]:
             if task is not current:
                 task.cancel()
         self.host.scheduler.stop(signal)
@@ -256,8 +260,8 @@ class Driver:
     async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
         """Record a failed attempt of a run's code: to be tried again later, or the run's end."""
         row, function, records = run_pass.row, run_pass.function, run_pass.records
-        redactor = self.host.environment.redactor
-        data = redactor.data(error_to_json(error))
+        redact = self.host.environment.redactor.text
+        data = error_to_json(error, redact)
         delay = function_retry_delay(function, row.id, failures, error)
         if delay is not None:
             due = self.host.scheduler.clock.now() + delay
@@ -265,7 +269,7 @@ class Driver:
             await self._pass_point("backing_off", row)
             return False
         if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
-            logger.error("run %s of %r failed: %s", row.id, function.id, redactor.text(str(error)))
+            logger.error("run %s of %r failed: %s", row.id, function.id, error_text(error, redact))
         await self._pass_point("before_result", row)
         runs = []
         if function.on_failure is not None:

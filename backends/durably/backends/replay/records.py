@@ -189,7 +189,7 @@ class RunRecords:
             CancelSignal: If the run was cancelled.
         """
         if error is not None:
-            fields["error"] = self._environment.redactor.data(error_to_json(error))
+            fields["error"] = error_to_json(error, self._environment.redactor.text)
         record = self.record(key, kind, status, started, **fields)
         return await self.append(scope, record, runs=runs, events=events, cancel=cancel)
 

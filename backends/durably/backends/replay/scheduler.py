@@ -142,11 +142,13 @@ class RunScheduler:
 
     Attributes:
         signal: What the pass is to unwind with at its next step boundary, or ``None``.
+        cut_off: Whether its task is cancelled because it did not end in time.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.signal: type[Signal] | None = None
+        self.cut_off = False
         self._parked: set[Future] = set()
 
     def interrupt(self, signal: type[Signal]) -> None:

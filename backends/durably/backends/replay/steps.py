@@ -100,7 +100,7 @@ class ReplaySteps(StepEngine):
         delay = step_retry_delay(call, self.function, self.run_id, failures, error)
         if delay is None:
             record = self.records.record(key, "step", "failed", started=started, attempt=attempt, input=asked)
-            await self.fail(scope, record, final_error(key, failures, error))
+            await self.fail(scope, record, final_error(key, failures, error, self.host.environment.redactor.text))
             return
         due = self.clock.now() + delay
         await self.records.commit(
@@ -301,6 +301,9 @@ class ReplaySteps(StepEngine):
 
     def is_replaying(self, scope: Scope) -> bool:
         return self.records.recorded.replaying(scope)
+
+    def is_ending(self) -> bool:
+        return self.scheduler.cut_off or self.host.log.crash is not None
 
     def check_end(self, scope: Scope) -> None:
         self.records.recorded.check_end(scope)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
-from durably.backends.replay.records import Log
+from durably.backends.replay.records import Log, RunRecords
 from durably.core import Event, StepRecord
 from durably.core.secrets import Redactor
 from durably.testing.mutants.mutant import mutant
@@ -68,16 +68,12 @@ class SecretsUnredacted(_Redacting):
     rules = _Blind
 
 
-class _NotInErrors(Redactor):
-    def data(self, data: Any) -> Any:
-        return data
-
-
 @mutant("C24")
-class SecretsInErrors(_Redacting):
-    """Errors are recorded with the secrets they mention."""
+class SecretsInErrors(RunRecords):
+    """The errors of steps are recorded with the secrets they mention."""
 
-    rules = _NotInErrors
+    def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
+        super().__init__(log, replace(environment, redactor=_Blind()), row, records, scheduler)
 
 
 class _NotInLogs(Redactor):

@@ -1,0 +1,81 @@
+"""The text of an exception, whatever its class does: the one place where an error of user code is rendered.
+
+``str(error)`` runs user code. It may raise, return a lone surrogate that no storage takes, or nine megabytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["MESSAGE_LIMIT", "error_text", "plain_data", "type_name", "writable"]
+
+MESSAGE_LIMIT = 8_000
+"""Characters that are kept of an error's text."""
+
+NAME_LIMIT = 200
+"""Characters that are kept of a class's name."""
+
+DEPTH = 6
+"""Levels of lists and dicts that are kept of an error's fields."""
+
+Redact = Callable[[str], str]
+
+
+def error_text(error: BaseException, redact: Redact = str) -> str:
+    """What an exception says, with the notes that were added to it.
+
+    Args:
+        error: The exception.
+        redact: Masks secrets. It sees the text before it is clipped: half a secret is a secret too.
+
+    Returns:
+        Text that any storage takes, at most ``MESSAGE_LIMIT`` characters and a word on how many there were.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        said = _string_of(error, lambda: f"{error.message}: {_parts(error)}")
+    else:
+        said = _string_of(error)
+    notes = getattr(error, "__notes__", ())
+    lines = [said, *(each for each in notes if isinstance(each, str))] if isinstance(notes, list) else [said]
+    return writable("\n".join(lines), redact)
+
+
+def type_name(error: BaseException) -> str:
+    """The name of an exception's class."""
+    return writable(type(error).__name__, limit=NAME_LIMIT)
+
+
+def writable(text: str, redact: Redact = str, limit: int = MESSAGE_LIMIT) -> str:
+    """A text that any storage takes: lone surrogates escaped, and clipped."""
+    text = redact(text.encode("utf-8", "backslashreplace").decode())
+    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters in all)"
+
+
+def plain_data(value: Any, redact: Redact = str, depth: int = DEPTH) -> Any:
+    """A field of an error as JSON data: what has no JSON form is kept as text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, int) and abs(value) < 2**63:
+        return int(value)
+    if isinstance(value, str):
+        return writable(value, redact)
+    if depth and isinstance(value, list | tuple):
+        return [plain_data(each, redact, depth - 1) for each in value]
+    if depth and isinstance(value, dict):
+        return {writable(str(key), redact): plain_data(each, redact, depth - 1) for key, each in value.items()}
+    return writable(_string_of(value), redact)
+
+
+def _parts(group: BaseExceptionGroup[BaseException]) -> str:
+    return "; ".join(f"{type_name(each)}: {_string_of(each)}" for each in group.exceptions)
+
+
+def _string_of(value: object, render: Callable[[], str] | None = None) -> str:
+    try:
+        return str(value) if render is None else render()
+    except BaseException as error:  # user code, which may raise anything
+        return f"<a {type(value).__name__} whose text cannot be had: {type(error).__name__}>"

@@ -9,24 +9,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from durably.core import (
+from durably.core.messages import (
     AssistantMessage,
+    AssistantPart,
+    ContentPart,
     FilePart,
     Message,
-    ModelRequest,
-    ModelResponse,
     OpaquePart,
     RefusalPart,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolResultMessage,
-    ToolSpec,
-    Usage,
     UserMessage,
 )
-from durably.core.messages import AssistantPart, ContentPart
-from durably.core.model import StopReason
+from durably.core.model import ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
 from durably.providers.calls import distrust_last_call, name_calls
 from durably.providers.dialect import Dialect, unreadable
 from durably.providers.schemas import schema_prompt, strict_schema

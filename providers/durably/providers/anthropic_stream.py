@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from durably.core import Delta
+from durably.core.model import Delta
 from durably.providers.calls import parse_arguments
 
 __all__ = ["StreamedAnswer"]

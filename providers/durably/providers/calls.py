@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from durably.core import ModelRequest, ToolCall
-from durably.core.messages import AssistantPart
+from durably.core.messages import AssistantPart, ToolCall
+from durably.core.model import ModelRequest
 
 __all__ = ["call_arguments", "distrust_last_call", "name_calls", "parse_arguments"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from durably.core import Delta
+from durably.core.model import Delta
 
 __all__ = ["StreamedAnswer"]
 

@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from durably.core import FilePart, TextPart, ThinkingPart
-from durably.core.messages import ContentPart
+from durably.core.messages import ContentPart, FilePart, TextPart, ThinkingPart
 
 __all__ = ["Dialect", "unreadable"]
 

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from pydantic import SecretStr
 
-from durably.core import ContextWindowExceededError, ModelError
+from durably.core import ModelError
+from durably.core.errors import ContextWindowExceededError
 from durably.core.secrets import Redactor
 
 __all__ = ["Failures", "raise_alone", "retry_delay"]

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from durably.core import Delta, ModelError, ModelRequest, ModelResponse, Usage
+from durably.core import ModelError
+from durably.core.model import Delta, ModelRequest, ModelResponse, Usage
 from durably.providers import chat
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.dialect import Dialect

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from durably.core import Delta, ModelError, ModelRequest, ModelResponse
+from durably.core import ModelError
+from durably.core.model import Delta, ModelRequest, ModelResponse
 from durably.providers import chat, responses
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.failures import Failures, raise_alone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durably.core import Usage
+from durably.core.model import Usage
 
 try:
     import genai_prices

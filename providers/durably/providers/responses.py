@@ -10,23 +10,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from durably.core import (
+from durably.core.messages import (
     AssistantMessage,
-    Delta,
+    AssistantPart,
+    ContentPart,
     FilePart,
-    ModelRequest,
-    ModelResponse,
     OpaquePart,
     RefusalPart,
     TextPart,
     ToolCall,
     ToolResultMessage,
-    ToolSpec,
-    Usage,
     UserMessage,
 )
-from durably.core.messages import AssistantPart, ContentPart
-from durably.core.model import StopReason
+from durably.core.model import Delta, ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
 from durably.providers.calls import call_arguments, name_calls
 from durably.providers.chat import image_or_pdf
 from durably.providers.dialect import Dialect

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from durably.core import (
+from durably.core.messages import (
     AssistantMessage,
+    AssistantPart,
+    ContentPart,
     FilePart,
     Message,
     OpaquePart,
@@ -21,7 +23,6 @@ from durably.core import (
     ToolResultMessage,
     UserMessage,
 )
-from durably.core.messages import AssistantPart, ContentPart
 from durably.core.serialization import digest
 from durably.providers.calls import parse_arguments
 from durably.providers.dialect import Dialect

@@ -17,18 +17,10 @@ from pydantic import SecretStr
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.driver import Driver
 from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow, Subscription
-from durably.core import (
-    DurablyError,
-    Event,
-    Function,
-    FunctionRef,
-    History,
-    JournalError,
-    Run,
-    RunNotFoundError,
-)
+from durably.core import DurablyError, Event, Function, FunctionRef, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView
-from durably.core.errors import CancelSignal, SuspendSignal
+from durably.core.errors import CancelSignal, JournalError, SuspendSignal
+from durably.core.history import History
 from durably.core.ids import derive_id, new_id
 
 __all__ = ["ReplayBackend"]

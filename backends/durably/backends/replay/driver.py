@@ -12,22 +12,20 @@ from typing import Any, ClassVar
 from durably.backends.replay.journal import Changes, NewRun, RunRow
 from durably.backends.replay.scheduler import Waits
 from durably.backends.replay.steps import Execution
-from durably.core import (
-    Context,
-    DurablyError,
-    Event,
-    Function,
-    JournalCorruptError,
-    JournalError,
-    NonDeterminismError,
-    NonRetriableError,
-    Singleton,
-    StepRecord,
-)
+from durably.core import Context, DurablyError, Event, Function, NonDeterminismError, NonRetriableError, Singleton
 from durably.core.attempts import pass_point
 from durably.core.backend import RunStatus
-from durably.core.errors import CancelSignal, Signal, SuspendSignal, error_to_json, is_retriable
+from durably.core.errors import (
+    CancelSignal,
+    JournalCorruptError,
+    JournalError,
+    Signal,
+    SuspendSignal,
+    error_to_json,
+    is_retriable,
+)
 from durably.core.functions import FailedRun
+from durably.core.history import StepRecord
 from durably.core.ids import derive_id, new_id
 from durably.core.run_logger import RunLogger
 from durably.core.steps import Point

@@ -8,8 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 from durably.backends.replay.clock import Clock
 from durably.backends.replay.journal import Journal, NewRun
-from durably.core import Event, Function, Singleton, StepRecord
+from durably.core import Event, Function, Singleton
 from durably.core.backend import RunStatus, RunView
+from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 

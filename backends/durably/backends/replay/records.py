@@ -11,17 +11,10 @@ from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.host import Host
 from durably.backends.replay.journal import NewRun, RunRow
-from durably.core import (
-    DurablyError,
-    Event,
-    Function,
-    JournalError,
-    NonDeterminismError,
-    StaleRunError,
-)
+from durably.core import DurablyError, Event, Function, NonDeterminismError
 from durably.core.attempts import pass_point
 from durably.core.backend import RunStatus
-from durably.core.errors import CancelSignal, Signal, SuspendSignal, error_to_json
+from durably.core.errors import CancelSignal, JournalError, Signal, StaleRunError, SuspendSignal, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import NOTHING, Recorded, settle
 from durably.core.serialization import encode_input

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
-from durably.core import Event, StepRecord
+from durably.core import Event
+from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
 from durably.testing.mutants.mutant import mutant
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from durably.backends.memory import MemoryBackend
 from durably.backends.replay.journal import NewRun
 from durably.backends.replay.steps import Execution
-from durably.core import NonRetriableError, RetryPolicy, SerializationError, StepRecord
+from durably.core import NonRetriableError, RetryPolicy, SerializationError
 from durably.core.attempts import Body
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.step_keys import Scope
 from durably.core.steps import _current

@@ -9,9 +9,9 @@ from typing import Any
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.journal import NewRun, RunRow
 from durably.backends.replay.steps import _RETRY, Execution
-from durably.core import Event, RunStatus, StepRecord
+from durably.core import Event, RunStatus
 from durably.core.attempts import Body, run_body
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
 from durably.core.serialization import codec_for

@@ -8,8 +8,8 @@ from typing import Any
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.journal import NewRun, Received
 from durably.backends.replay.steps import Execution
-from durably.core import Event, FunctionRef, InvokeError, RunStatus, StepRecord
-from durably.core.history import Kind
+from durably.core import Event, FunctionRef, InvokeError, RunStatus
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.step_keys import Branch, Scope
 from durably.testing.mutants.mutant import mutant

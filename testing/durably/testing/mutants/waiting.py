@@ -10,9 +10,9 @@ from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.host import Waiting
 from durably.backends.replay.journal import Changes, NewRun, RunRow, Subscription
 from durably.backends.replay.steps import Execution
-from durably.core import Event, Singleton, StepRecord
+from durably.core import Event, Singleton
 from durably.core.errors import CancelSignal, Signal
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant
 

@@ -15,7 +15,7 @@ from durably.core.context import Context
 from durably.core.errors import DefinitionError, ModelError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
-from durably.core.functions import Function, FunctionOptions
+from durably.core.functions import Function, FunctionOptions, check_triggers
 from durably.core.history import History
 from durably.core.loop import create_agent_loop
 from durably.core.messages import Message, Transcript
@@ -85,6 +85,23 @@ class Agent(Function[str | AgentInput, AgentResult]):
         DefinitionError: If two tools have one name, or a part cannot work.
     """
 
+    __slots__ = (
+        "budget",
+        "compaction",
+        "instructions",
+        "max_iterations",
+        "model",
+        "model_options",
+        "model_timeout",
+        "name",
+        "output_codec",
+        "sessions",
+        "sink",
+        "specs",
+        "summarizer",
+        "tools",
+    )
+
     name: str
     model: Model
     instructions: str | Callable[[], str | Awaitable[str]]
@@ -120,12 +137,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
     ) -> None:
         if max_iterations < 1:
             raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
-        by_name: dict[str, Tool] = {}
-        for each in tools:
-            made = each if isinstance(each, Tool) else tool(each)
-            if made.name in by_name:
-                raise DefinitionError(f"agent {name!r} has two tools named {made.name!r}: rename one, @tool(name=...)")
-            by_name[made.name] = made
+        by_name = _tools_by_name(name, tools)
+        options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
         super().__init__(
             name,
             self._handle,  # type: ignore[arg-type]  # a str is brought to AgentInput by the validator below
@@ -134,24 +147,22 @@ class Agent(Function[str | AgentInput, AgentResult]):
             uses=[used for each in by_name.values() for used in each.uses],
             **options,
         )
-        model = _first_of(model, fallback)
-        vars(self).update(
-            name=name,
-            triggers=(*self.triggers, start_event(name)),
-            model=model,
-            instructions=instructions,
-            tools=by_name,
-            output_codec=None if output_type is None else codec_for(output_type),
-            max_iterations=max_iterations,
-            budget=budget,
-            compaction=compaction,
-            summarizer=model if compaction is None or compaction.model is None else resolve_model(compaction.model),
-            sessions=sessions,
-            model_options=dict(model_options or {}),
-            model_timeout=model_timeout,
-            sink=sink,
-            specs=tuple(each.spec for each in by_name.values()),
+        self.name = name
+        self.model = _first_of(model, fallback)
+        self.instructions = instructions
+        self.tools = by_name
+        self.specs = tuple(each.spec for each in by_name.values())
+        self.output_codec = None if output_type is None else codec_for(output_type)
+        self.max_iterations = max_iterations
+        self.budget = budget
+        self.compaction = compaction
+        self.summarizer = (
+            self.model if compaction is None or compaction.model is None else resolve_model(compaction.model)
         )
+        self.sessions = sessions
+        self.model_options = dict(model_options or {})
+        self.model_timeout = model_timeout
+        self.sink = sink
 
     async def load_context(self) -> str:
         """The body of ``load-context``: the system prompt."""
@@ -223,6 +234,16 @@ class Agent(Function[str | AgentInput, AgentResult]):
             raise AssertionError("a recorded step waited")
 
         return result.with_messages(messages)
+
+
+def _tools_by_name(agent: str, tools: Sequence[Tool | Callable[..., object]]) -> dict[str, Tool]:
+    by_name: dict[str, Tool] = {}
+    for each in tools:
+        made = each if isinstance(each, Tool) else tool(each)
+        if made.name in by_name:
+            raise DefinitionError(f"agent {agent!r} has two tools named {made.name!r}: rename one, @tool(name=...)")
+        by_name[made.name] = made
+    return by_name
 
 
 def _first_of(model: Model | str, fallback: Model | str | Sequence[Model | str]) -> Model:

@@ -106,12 +106,30 @@ class Function(FunctionRef[In, Out]):
         options: See :class:`FunctionOptions`.
     """
 
+    __slots__ = (
+        "batch",
+        "concurrency",
+        "cron",
+        "debounce",
+        "handler",
+        "idempotency",
+        "on_failure",
+        "priority",
+        "rate_limit",
+        "retries",
+        "retry_policy",
+        "singleton",
+        "throttle",
+        "triggers",
+        "uses",
+    )
+
     handler: Handler[In, Out]
     triggers: tuple[str, ...]
     retries: int
     retry_policy: RetryPolicy
     singleton: Singleton | None
-    on_failure: Function[FailedRun, Any] | None
+    on_failure: Function[FailedRun, object] | None
     concurrency: tuple[Concurrency, ...]
     debounce: Debounce | None
     throttle: Throttle | None
@@ -127,32 +145,29 @@ class Function(FunctionRef[In, Out]):
         id: str,
         handler: Handler[In, Out],
         *,
-        input_type: Any = Any,
-        output_type: Any = Any,
+        input_type: object = Any,
+        output_type: object = Any,
         uses: Sequence[Function[Any, Any]] = (),
         **options: Unpack[FunctionOptions],
     ) -> None:
         super().__init__(id, input_type=input_type, output_type=output_type)
-        triggers = options.get("triggers", ())
-        retries = options.get("retries", 3)
-        if isinstance(triggers, str) or not all(isinstance(name, str) and name for name in triggers):
-            raise DefinitionError(f"function {id!r}: triggers is a list of event names, such as ['order/paid']")
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
         limits = options.get("concurrency") or ()
         handle_failure = options.get("on_failure")
-        on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
-        vars(self).update(
-            handler=handler,
-            triggers=tuple(triggers),
-            retries=retries,
-            retry_policy=options.get("retry_policy", RetryPolicy()),
-            singleton=options.get("singleton"),
-            on_failure=on_failure,
-            concurrency=(limits,) if isinstance(limits, Concurrency) else tuple(limits),
-            **{name: options.get(name) for name in FLOW_CONTROL if name != "concurrency"},
-            uses=(*uses, *([on_failure] if on_failure else [])),
-        )
+        self.handler = handler
+        self.triggers = check_triggers(id, options.get("triggers", ()))
+        self.retries = _check_retries(id, options.get("retries", 3))
+        self.retry_policy = options.get("retry_policy", RetryPolicy())
+        self.singleton = options.get("singleton")
+        self.on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
+        self.concurrency = (limits,) if isinstance(limits, Concurrency) else tuple(limits)
+        self.debounce = options.get("debounce")
+        self.throttle = options.get("throttle")
+        self.rate_limit = options.get("rate_limit")
+        self.priority = options.get("priority")
+        self.batch = options.get("batch")
+        self.cron = options.get("cron")
+        self.idempotency = options.get("idempotency")
+        self.uses = (*uses, self.on_failure) if self.on_failure else tuple(uses)
 
     @property
     def flow_control(self) -> tuple[str, ...]:
@@ -162,6 +177,23 @@ class Function(FunctionRef[In, Out]):
     def restore(self, result: Out, history: History) -> Out:
         """What a caller gets for a recorded result. An agent adds what its record leaves out."""
         return result
+
+
+def check_triggers(id: str, triggers: Sequence[str]) -> tuple[str, ...]:
+    """The names of the events that start a function.
+
+    Raises:
+        DefinitionError: If it is one name instead of a list, or a name is empty.
+    """
+    if isinstance(triggers, str) or not all(isinstance(name, str) and name for name in triggers):
+        raise DefinitionError(f"function {id!r}: triggers is a list of event names, such as ['order/paid']")
+    return tuple(triggers)
+
+
+def _check_retries(id: str, retries: int) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
+    return retries
 
 
 def function(

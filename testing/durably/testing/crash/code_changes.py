@@ -169,9 +169,7 @@ def _changed(
     async def handler(ctx: Context[Any]) -> Any:
         return await function.handler(replace(ctx, step=_ChangedSteps(ctx.step, change, recorded)))
 
-    made: Function[Any, Any] = object.__new__(type(function))
-    vars(made).update({**vars(function), "handler": handler})
-    return made
+    return function._replace(handler=handler)
 
 
 class _ChangedSteps(StepAPI):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -52,8 +51,7 @@ class _WithPolicy(Execution):
         raise NotImplementedError
 
     def __init__(self, host: Any, function: Any, row: Any, records: Sequence[StepRecord]) -> None:
-        patched = copy.copy(function)
-        vars(patched)["retry_policy"] = self.policy(function.retry_policy)
+        patched = function._replace(retry_policy=self.policy(function.retry_policy))
         super().__init__(host, patched, row, records)
 
 

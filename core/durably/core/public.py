@@ -1,4 +1,4 @@
-"""The public names of the core, each from the module that owns it."""
+"""The public names of the core's top level, each from the module that owns it."""
 
 from durably.core.agent import Agent
 from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalRequest, approve, reject

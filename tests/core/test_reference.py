@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import weakref
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 
-from durably.core import Agent, Context, DefinitionError, Function, FunctionRef, function
+from durably.backends import MemoryBackend
+from durably.core import Agent, AgentResult, Context, DefinitionError, Function, FunctionRef, Run, function
 from durably.testing import ScriptedModel
 
 
@@ -83,3 +84,15 @@ def test_an_id_that_could_be_mistaken_for_a_key_is_refused() -> None:
 def test_an_agent_listens_to_its_own_event_and_to_those_it_is_given() -> None:
     agent = Agent("agent", model=ScriptedModel("done"), instructions="", triggers=["order/paid"])
     assert agent.triggers == ("order/paid", "durably/agent.start.agent")
+
+
+@pytest.mark.asyncio
+async def test_type_checkers_know_what_goes_in_and_what_comes_out() -> None:
+    remote = FunctionRef[int, int]("double", input_type=int, output_type=int)
+    agent = Agent("agent", model=ScriptedModel("done"), instructions="")
+    assert_type(double, Function[int, int])
+    async with MemoryBackend([double, agent]) as backend:
+        assert assert_type(await backend.invoke(double, 2), int) == 4
+        assert assert_type(await backend.invoke(remote, 2), int) == 4
+        assert assert_type(await backend.invoke(agent, "go"), AgentResult).text == "done"
+        assert assert_type(await backend.start(remote, 2), Run[int]).id

@@ -7,7 +7,6 @@ Owns: the description, and the bodies of the loop's steps. Does not own: the loo
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Unpack
 
@@ -24,12 +23,10 @@ from durably.core.history import History
 from durably.core.loop import create_agent_loop
 from durably.core.messages import Message, Transcript
 from durably.core.model import (
-    Delta,
     DeltaSink,
     Model,
     ModelRequest,
     ModelResponse,
-    StreamedDelta,
     StreamingModel,
     ToolSpec,
     resolve_model,
@@ -38,12 +35,11 @@ from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
 from durably.core.sessions import SessionStore
+from durably.core.sink import publish
 from durably.core.steps import current_step
 from durably.core.tools import Tool, tool
 
 __all__ = ["Agent", "start_event"]
-
-logger = logging.getLogger("durably")
 
 
 def _result_type(name: str, output_type: Any) -> type[AgentResult]:
@@ -143,6 +139,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         if max_iterations < 1:
             raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
         by_name = _tools_by_name(name, tools)
+        # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
         super().__init__(
             name,
@@ -203,7 +200,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         )
         if self.sink is None or not isinstance(self.model, StreamingModel):
             return await self.model.complete(request)
-        return await _publish(self.model, request, self.sink)
+        return await publish(self.model, request, self.sink)
 
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse:
         """Have the older part of a conversation summarised: the body of ``compact``.
@@ -269,26 +266,3 @@ def _first_of(model: Model | str, fallback: Model | str | Sequence[Model | str])
 def _session_key(asked: AgentInput, run_id: str) -> str | None:
     # A delegated run has a session of its own. Its run id is the same after a crash, as it comes from its parent's.
     return asked.session_key or (run_id if asked.depth else None)
-
-
-async def _publish(model: StreamingModel, request: ModelRequest, sink: DeltaSink | str) -> ModelResponse:
-    info = current_step()
-    listen: DeltaSink = info.resources[sink] if isinstance(sink, str) else sink
-    answer: ModelResponse | None = None
-    offset = 0
-    async for piece in model.stream(request):
-        if not isinstance(piece, Delta):
-            answer = piece
-            continue
-        delta = StreamedDelta(run_id=info.run_id, step=info.key, attempt=info.attempt, offset=offset, delta=piece)
-        offset += 1
-        try:
-            heard = listen(delta)
-            if heard is not None:
-                await heard
-        except Exception:
-            logger.warning("run %s: the sink of step %s failed", info.run_id, info.key, exc_info=True)
-    if answer is None:
-        provider, _, name = model.name.partition(":")
-        raise ModelError("the stream ended without an answer", provider=provider, model=name, retriable=True)
-    return answer

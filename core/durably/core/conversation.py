@@ -34,7 +34,7 @@ class Conversation:
         self.transcript = Transcript(system, [*before, message])
         self.summary = ""
         self._message = message
-        self._place = len(before)
+        self._place = len(before)  # where the answered message is in the transcript; it is never summarised
 
     def add(self, *messages: Message) -> None:
         """Add messages at the end."""

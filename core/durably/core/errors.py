@@ -85,11 +85,12 @@ class DurablyError(Exception):
         super().__init__(message)
         self.message = message
 
+    # Without it, pickle would call __init__ with the sentence alone, which most classes do not take.
     def __reduce__(self) -> tuple[Any, ...]:
         return error_from_json, (error_to_json(self),)
 
 
-DurablyError._classes["DurablyError"] = DurablyError
+DurablyError._classes["DurablyError"] = DurablyError  # __init_subclass__ sees only subclasses
 
 
 class DefinitionError(DurablyError):

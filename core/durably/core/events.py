@@ -32,6 +32,7 @@ class Event(BaseModel):
     id: str | None = None
     ts: float | None = None
 
+    # pydantic calls this with unknown keys too, and then refuses them. Named parameters would raise TypeError first.
     def __init__(self, name: str, data: object = None, **fields: Unpack[_Fields]) -> None:
         super().__init__(name=name, data=data, **fields)
 

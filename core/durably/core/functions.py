@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
+from durably.core.annotations import resolve_hints
 from durably.core.context import Context
 from durably.core.errors import DefinitionError
 from durably.core.events import Event
@@ -182,6 +183,7 @@ class Function(FunctionRef[In, Out]):
         self.batch = options.get("batch")
         self.cron = options.get("cron")
         self.idempotency = options.get("idempotency")
+        # The failure handler is a function with runs of its own, so a backend must register it as well.
         self.uses = (*uses, self.on_failure) if self.on_failure else tuple(uses)
 
     @property
@@ -246,23 +248,3 @@ def function(
         return Function(id, handler, input_type=input_type, output_type=hints.get("return", Any), **options)
 
     return decorate
-
-
-def resolve_hints(fn: Callable[..., object], names: Mapping[str, object], where: str) -> dict[str, object]:
-    """Return the annotations of a function as types.
-
-    Args:
-        fn: The function.
-        names: Local names that its annotations may use.
-        where: What the error calls the function.
-
-    Raises:
-        DefinitionError: If an annotation names something that does not exist.
-    """
-    try:
-        return get_type_hints(fn, localns=names, include_extras=True)
-    except NameError as error:
-        raise DefinitionError(
-            f"{where}: an annotation cannot be resolved ({error}). Import the name at run time, not only under "
-            "TYPE_CHECKING"
-        ) from None

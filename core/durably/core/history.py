@@ -155,6 +155,7 @@ class History(Sequence[StepRecord]):
         Raises:
             SerializationError: If a line is not a record, or if records are missing or out of order.
         """
+        # splitlines() would also split at U+2028 and others, which JSON text may hold.
         history = cls(StepRecord.from_json(line) for line in text.split("\n") if line.strip())
         if not history.records:
             raise SerializationError("an empty history: a run has at least its first record", step="")

@@ -43,6 +43,7 @@ def _falsy(value: object) -> bool:
 
 
 class _Frozen(BaseModel):
+    # defer_build: pydantic makes a schema at its first use. Without it, each import would pay for all of them.
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 

@@ -84,5 +84,6 @@ class AgentResult(BaseModel):
         self._messages = messages
         return self
 
+    # pydantic would also compare the conversation, which may not be put together yet.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AgentResult) and self.model_dump() == other.model_dump()

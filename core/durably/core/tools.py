@@ -9,21 +9,21 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypedDict, Unpack, overload
 
-from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from durably.core.annotations import resolve_hints
 from durably.core.errors import DefinitionError, StepError, ToolError
-from durably.core.functions import Function, resolve_hints
+from durably.core.functions import Function
 from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, ToolCall
 from durably.core.model import ToolSpec, Usage
 from durably.core.serialization import codec_for
 from durably.core.steps import Duration, StepAPI
+from durably.core.tool_arguments import arguments_model
 
 __all__ = ["Effect", "Tool", "ToolOptions", "ToolOutcome", "check_tool_name", "tool"]
 
@@ -233,16 +233,7 @@ def _define(
     check_tool_name(name)
     _check_options(options, where)
     hints = resolve_hints(fn, names, where)
-    fields = _fields(fn, hints, where)
-    try:
-        with warnings.catch_warnings():
-            # A parameter may have the name of a BaseModel method, such as `copy`; pydantic warns of that.
-            warnings.simplefilter("ignore", UserWarning)
-            arguments = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-            schema = arguments.model_json_schema()
-    except (PydanticUserError, NameError, TypeError) as error:
-        raise DefinitionError(f"{where}: no JSON schema for its parameters: {error}") from error
-    schema.pop("title", None)
+    arguments, schema = arguments_model(fn, name, hints, where)
     spec = ToolSpec(name=name, description=description or inspect.getdoc(fn) or "", parameters=schema)
     made = Tool(spec=spec, fn=fn, arguments=arguments, result_type=hints.get("return", Any))
     return replace(made, **options)
@@ -256,23 +247,6 @@ def _check_options(options: ToolOptions, where: str) -> None:
         raise DefinitionError(f"{where}: approval_timeout= says how long to wait for requires_approval=True; add it")
 
 
-def _fields(fn: Callable[..., object], hints: Mapping[str, object], where: str) -> dict[str, Any]:
-    """Return the fields of the pydantic model of a function's arguments."""
-    fields: dict[str, Any] = {}
-    for parameter in inspect.signature(fn).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise DefinitionError(f"{where}: parameter {parameter} cannot be given by name; spell each parameter out")
-        if parameter.name not in hints:
-            raise DefinitionError(
-                f"{where}: parameter {parameter.name!r} has no type hint; the model needs one: '{parameter.name}: str'"
-            )
-        default = ... if parameter.default is parameter.empty else parameter.default
-        if default is not ...:
-            _check_default(default, f"{where}: the default of parameter {parameter.name!r}")
-        fields[parameter.name] = (hints[parameter.name], default)
-    return fields
-
-
 def check_tool_name(name: str) -> None:
     """Refuse a tool's name that a provider would refuse.
 
@@ -283,10 +257,3 @@ def check_tool_name(name: str) -> None:
         raise DefinitionError(
             f"tool {name!r}: providers want a name of 1 to 64 letters, digits, '_' and '-', such as name='look_up'"
         )
-
-
-def _check_default(default: object, what: str) -> None:
-    try:
-        to_json(default)
-    except PydanticSerializationError as error:
-        raise DefinitionError(f"{what} cannot be written as JSON ({error}): use None or a JSON value") from None

@@ -17,10 +17,10 @@ from durably.core import (
     InvokeError,
     NonDeterminismError,
     NonRetriableError,
-    PayloadTooLargeError,
     RetryAfterError,
     function,
 )
+from durably.core.errors import PayloadTooLargeError
 from durably.testing.inngest import InngestEngine
 from tests.inngest.conftest import OpenInngest
 

@@ -11,18 +11,8 @@ import pytest
 
 from durably.backends.inngest import InngestBackend
 from durably.backends.inngest.server.rest import CloudApi
-from durably.core import (
-    Agent,
-    Context,
-    Event,
-    Function,
-    InvokeError,
-    RunStatus,
-    UnsupportedFeatureError,
-    function,
-    tool,
-)
-from durably.core.errors import RunNotFoundError
+from durably.core import Agent, Context, Event, Function, InvokeError, RunStatus, function, tool
+from durably.core.errors import RunNotFoundError, UnsupportedFeatureError
 from durably.core.ids import new_id
 from durably.testing import ScriptedModel, call
 from durably.testing.inngest import InngestEngine

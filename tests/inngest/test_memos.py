@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.backends.inngest.records import read_memo, write_memo
-from durably.core import StepRecord
+from durably.core.history import StepRecord
 from durably.core.serialization import same_input, short_digest
 
 keys = st.from_regex(r"(gather(:\d)?\[\d\]/){0,2}[a-z~ #\"]{1,8}(:\d)?", fullmatch=True)

@@ -15,7 +15,6 @@ from durably.core import Backend, Function
 from durably.testing.conformance import *  # noqa: F403  # the tests of the suite
 from durably.testing.conformance import Subject
 
-
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -16,18 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from durably.cli.corpus import Corpus
 from durably.cli.ledger import Ledger, append_line
 from durably.cli.measure import Matches, Measurement, lines_of, measure, search
-from durably.core import (
-    Agent,
-    AgentInput,
-    Message,
-    Model,
-    ModelRequest,
-    ModelResponse,
-    Tool,
-    ToolError,
-    current_step,
-    tool,
-)
+from durably.core import Agent, AgentInput, Model, Tool, ToolError, current_step, tool
+from durably.core.messages import Message
+from durably.core.model import ModelRequest, ModelResponse
 
 __all__ = ["Finding", "Listing", "Report", "audit_agent", "question"]
 

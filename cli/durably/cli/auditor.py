@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from durably.cli.audit import Finding, Listing
 from durably.cli.measure import Matches, Measurement
-from durably.core import ModelRequest, ToolResultMessage
+from durably.core.messages import ToolResultMessage
+from durably.core.model import ModelRequest
 from durably.testing.models.scripted import Reply, ScriptedModel, call
 
 __all__ = ["scripted_auditor"]

@@ -16,7 +16,8 @@ from durably.cli.laws import Crash, Evidence, Outcome, Verdict, check_laws
 from durably.cli.ledger import Ledger, Start
 from durably.cli.life import Life
 from durably.cli.worker import Mark
-from durably.core import AgentResult, History, RunNotFoundError, StepRecord, create_agent_loop
+from durably.core import AgentResult, RunNotFoundError, create_agent_loop
+from durably.core.history import History, StepRecord
 from durably.core.replay import RecordedSteps
 
 __all__ = ["Demo", "DemoError", "Screen", "run_demo"]

@@ -11,7 +11,8 @@ from durably.cli.auditor import scripted_auditor
 from durably.cli.corpus import Corpus, Root
 from durably.cli.kills import Kill
 from durably.cli.ledger import Ledger
-from durably.core import Agent, resolve_model
+from durably.core import Agent
+from durably.core.model import resolve_model
 
 __all__ = ["RUN_ID", "Job"]
 

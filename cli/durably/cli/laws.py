@@ -9,7 +9,8 @@ from typing import Any
 
 from durably.cli.kills import Kill
 from durably.cli.ledger import Start
-from durably.core import AgentResult, StepRecord
+from durably.core import AgentResult
+from durably.core.history import StepRecord
 
 __all__ = ["Crash", "Evidence", "Outcome", "Verdict", "check_laws"]
 

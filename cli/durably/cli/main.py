@@ -26,7 +26,8 @@ from durably.cli.job import Job
 from durably.cli.kills import MAX_KILLS, plan_kills
 from durably.cli.screen import SilentScreen, screen_for
 from durably.cli.story import as_json, conclude
-from durably.core import DurablyError, resolve_model
+from durably.core import DurablyError
+from durably.core.model import resolve_model
 
 __all__ = ["app"]
 

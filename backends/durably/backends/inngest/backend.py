@@ -22,21 +22,11 @@ from durably.backends.inngest.server.rest import CloudApi
 from durably.backends.inngest.server.runs import Recent, Runs
 from durably.backends.inngest.serving import App, Guard, fastapi_app, serve_on_loopback
 from durably.backends.inngest.suspended_code import Held
-from durably.core import (
-    Backend,
-    Capabilities,
-    DurablyError,
-    Event,
-    Function,
-    FunctionRef,
-    History,
-    PayloadTooLargeError,
-    Run,
-    RunNotFoundError,
-    StepRecord,
-)
+from durably.core import Backend, Capabilities, DurablyError, Event, Function, FunctionRef, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView
+from durably.core.errors import PayloadTooLargeError
 from durably.core.functions import FLOW_CONTROL
+from durably.core.history import History, StepRecord
 from durably.core.ids import derive_id, new_id
 
 __all__ = ["InngestBackend"]

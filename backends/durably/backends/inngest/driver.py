@@ -14,10 +14,11 @@ from durably.backends.inngest.records import read_memo, write_memo, write_result
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
 from durably.backends.inngest.steps import InngestSteps
 from durably.backends.inngest.suspended_code import HeldCode
-from durably.core import Context, DurablyError, Event, Function, NonDeterminismError, StepRecord
+from durably.core import Context, DurablyError, Event, Function, NonDeterminismError
 from durably.core.attempts import pass_point
 from durably.core.errors import Signal, error_to_json, is_retriable
 from durably.core.functions import FailedRun
+from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 from durably.core.run_logger import RunLogger
 from durably.core.steps import Point

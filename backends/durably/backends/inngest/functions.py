@@ -9,7 +9,8 @@ import inngest
 from durably.backends.inngest.driver import FAILED_NAME, deliver
 from durably.backends.inngest.events import path_of, start_name
 from durably.backends.inngest.host import Host
-from durably.core import Function, UnsupportedFeatureError
+from durably.core import Function
+from durably.core.errors import UnsupportedFeatureError
 from durably.core.functions import FailedRun
 
 __all__ = ["ABANDONED", "DELIVERIES", "make_function"]

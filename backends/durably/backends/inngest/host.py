@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from durably.backends.inngest.suspended_code import Held
-from durably.core import Event, StepRecord
+from durably.core import Event
+from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 

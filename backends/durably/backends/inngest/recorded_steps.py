@@ -9,16 +9,10 @@ from typing import Any, TypeVar
 from durably.backends.inngest.host import Host
 from durably.backends.inngest.records import read_memo, write_memo
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
-from durably.core import (
-    DurablyError,
-    Function,
-    NonDeterminismError,
-    PayloadTooLargeError,
-    StepRecord,
-)
+from durably.core import DurablyError, Function, NonDeterminismError
 from durably.core.attempts import pass_point
-from durably.core.errors import error_to_json
-from durably.core.history import Kind
+from durably.core.errors import PayloadTooLargeError, error_to_json
+from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
 from durably.core.serialization import encode_input
 from durably.core.step_keys import KeyedSteps, Scope, _scope

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from durably.core import StepRecord
+from durably.core.history import StepRecord
 from durably.core.serialization import SHORT, short_digest
 
 __all__ = ["is_fragile", "read_memo", "read_result", "write_memo", "write_result"]

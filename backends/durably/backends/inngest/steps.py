@@ -14,16 +14,11 @@ from durably.backends.inngest.outcome import how_it_failed
 from durably.backends.inngest.recorded_steps import KeptSteps, give
 from durably.backends.inngest.records import read_result
 from durably.backends.inngest.sdk import FAN_OUT, ResponseInterrupt
-from durably.core import (
-    Event,
-    FunctionRef,
-    NonDeterminismError,
-    StepRecord,
-    StepTimeoutError,
-)
+from durably.core import Event, FunctionRef, NonDeterminismError, StepTimeoutError
 from durably.core.attempts import Body, run_body
 from durably.core.backend import encode_data
 from durably.core.errors import error_to_json, is_retriable
+from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
 from durably.core.serialization import codec_for

@@ -21,10 +21,11 @@ from durably.backends.temporal.host import Host
 from durably.backends.temporal.payloads import ATTEMPT, INPUT, REFERENCE, Call, failure, note, raw, text_of
 from durably.backends.temporal.registry import BodyNotFoundError, decode_argument, parameter_types
 from durably.backends.temporal.system import SystemBodies
-from durably.core import DurablyError, Function, StepTimeoutError, Transcript
+from durably.core import DurablyError, Function, StepTimeoutError
 from durably.core.attempts import Body, run_body
 from durably.core.errors import Signal, is_retriable
 from durably.core.ids import derive_id
+from durably.core.messages import Transcript
 from durably.core.step_errors import final_error
 from durably.core.steps import Point, Probe, StepInfo
 

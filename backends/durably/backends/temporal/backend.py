@@ -26,18 +26,9 @@ from durably.backends.temporal.records import read_records
 from durably.backends.temporal.registry import Names
 from durably.backends.temporal.singleton import Slots, slot_of
 from durably.backends.temporal.worker import Role, make_worker, versioning_of
-from durably.core import (
-    Backend,
-    Capabilities,
-    DurablyError,
-    Event,
-    Function,
-    FunctionRef,
-    History,
-    Run,
-    RunNotFoundError,
-)
+from durably.core import Backend, Capabilities, DurablyError, Event, Function, FunctionRef, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView
+from durably.core.history import History
 from durably.core.ids import derive_id, new_id
 
 __all__ = ["TemporalBackend"]

@@ -22,17 +22,18 @@ from durably.backends.temporal.host import Host
 from durably.backends.temporal.outcome import application_error
 from durably.backends.temporal.payloads import INPUT, PAUSE, REFERENCE, Call, note, raw, text_of
 from durably.backends.temporal.registry import encode_argument, parameter_types
-from durably.core import (
-    Function,
-    NonDeterminismError,
-    PayloadTooLargeError,
-    StepRecord,
-    Transcript,
-    UnsupportedFeatureError,
-)
+from durably.core import Function, NonDeterminismError
 from durably.core.attempts import Body
-from durably.core.errors import CancelSignal, Signal, error_from_json, error_to_json
-from durably.core.history import Kind, RecordStatus
+from durably.core.errors import (
+    CancelSignal,
+    PayloadTooLargeError,
+    Signal,
+    UnsupportedFeatureError,
+    error_from_json,
+    error_to_json,
+)
+from durably.core.history import Kind, RecordStatus, StepRecord
+from durably.core.messages import Transcript
 from durably.core.replay import Recorded
 from durably.core.serialization import digest, encode_input
 from durably.core.step_errors import interrupted

@@ -18,9 +18,10 @@ from durably.backends.temporal.host import ARGUMENT, HOST, Host
 from durably.backends.temporal.payloads import CLAIM, RECALL, RETRY, STATUS, SUMMARY, failure, raw, text_of, unpack
 from durably.backends.temporal.singleton import GRANT, slot_of
 from durably.backends.temporal.steps import TemporalSteps
-from durably.core import Context, Event, Function, StepRecord
+from durably.core import Context, Event, Function
 from durably.core.backend import RunStatus
 from durably.core.errors import CancelSignal, Signal, is_retriable
+from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 from durably.core.run_logger import RunLogger
 

@@ -18,8 +18,8 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from durably.core import PayloadTooLargeError, StepRecord
-from durably.core.errors import error_to_json
+from durably.core.errors import PayloadTooLargeError, error_to_json
+from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
 
 __all__ = [

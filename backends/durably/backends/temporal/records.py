@@ -30,10 +30,10 @@ from durably.backends.temporal.payloads import (
     text_of,
     unpack,
 )
-from durably.core import Event, RunNotFoundError, StepRecord
+from durably.core import Event, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, invoke_error
 from durably.core.errors import error_to_json
-from durably.core.history import Kind, RecordStatus
+from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import MAYBE_EVENT
 from durably.core.step_errors import interrupted, invoke_timeout
 

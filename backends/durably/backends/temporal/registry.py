@@ -16,8 +16,9 @@ from importlib import import_module
 from typing import Any, get_type_hints
 from weakref import WeakKeyDictionary
 
-from durably.core import Function, Message, SerializationError, Transcript
+from durably.core import Function, SerializationError
 from durably.core.agent import Agent
+from durably.core.messages import Message, Transcript
 from durably.core.serialization import codec_for
 
 __all__ = ["BodyNotFoundError", "Names", "decode_argument", "encode_argument", "parameter_types"]

@@ -17,9 +17,10 @@ from durably.backends.temporal.commands import CommandSteps
 from durably.backends.temporal.events import hub_id
 from durably.backends.temporal.outcome import ended_with, how_it_failed
 from durably.backends.temporal.payloads import SEND, WAIT, Call, check_size, raw, text_of
-from durably.core import Event, FunctionRef, StepRecord
+from durably.core import Event, FunctionRef
 from durably.core.attempts import Body
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
+from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
 from durably.core.step_errors import invoke_timeout

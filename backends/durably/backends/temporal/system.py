@@ -11,7 +11,8 @@ from durably.backends.temporal.events import Post
 from durably.backends.temporal.payloads import CLAIM, PAUSE, RECALL, SEND, WAIT, pack
 from durably.backends.temporal.records import read_records
 from durably.backends.temporal.singleton import Slots
-from durably.core import Event, StepRecord
+from durably.core import Event
+from durably.core.history import StepRecord
 
 __all__ = ["SystemBodies"]
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from durably.core import Context, Event, Function, FunctionRef, StepAPI, StepRecord
+from durably.core import Context, Event, Function, FunctionRef, StepAPI
+from durably.core.history import StepRecord
 from durably.core.serialization import codec_for, return_type
 from durably.core.step_keys import Scope, _scope
 from durably.core.steps import Duration
@@ -168,9 +169,7 @@ def _changed(
     async def handler(ctx: Context[Any]) -> Any:
         return await function.handler(replace(ctx, step=_ChangedSteps(ctx.step, change, recorded)))
 
-    made: Function[Any, Any] = object.__new__(type(function))
-    vars(made).update({**vars(function), "handler": handler})
-    return made
+    return function._replace(handler=handler)
 
 
 class _ChangedSteps(StepAPI):

@@ -20,8 +20,9 @@ from dataclasses import asdict, replace
 from types import ModuleType
 from typing import Any, Self
 
-from durably.core import DefinitionError, Event, Function, UnsupportedFeatureError
+from durably.core import DefinitionError, Event, Function
 from durably.core.backend import encode_data
+from durably.core.errors import UnsupportedFeatureError
 from durably.core.steps import Point
 from durably.testing.crash.ambient_inputs import Hidden
 from durably.testing.crash.engines import Store, find_engine

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from durably.core import AgentResult, ToolResultMessage
+from durably.core import AgentResult
 from durably.core.backend import RunStatus
 from durably.core.ids import derive_id
+from durably.core.messages import ToolResultMessage
 from durably.testing.crash.compare import Difference, first_difference, same_text
 from durably.testing.crash.experiment import Cell
 from durably.testing.crash.ledger import Entry

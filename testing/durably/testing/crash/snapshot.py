@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from durably.backends.replay.journal import Journal
-from durably.core import Backend, History
+from durably.core import Backend
 from durably.core.backend import RunStatus
+from durably.core.history import History
 
 __all__ = ["RunLog", "Snapshot"]
 

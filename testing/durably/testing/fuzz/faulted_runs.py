@@ -14,8 +14,9 @@ from typing import Any, Literal
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.journal import Changes
-from durably.core import Event, JournalError, RunStatus, StepRecord
-from durably.core.errors import Signal
+from durably.core import Event, RunStatus
+from durably.core.errors import JournalError, Signal
+from durably.core.history import StepRecord
 from durably.core.steps import Point
 from durably.testing.crash.ledger import EffectLedger
 from durably.testing.fuzz.programs import RETRIES, Block, Script, expect

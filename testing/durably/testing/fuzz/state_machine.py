@@ -11,8 +11,9 @@ from typing import Any
 
 from durably.backends.memory import MemoryBackend
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Event, RunCancelledError, RunStatus, StepRecord
+from durably.core import Event, RunCancelledError, RunStatus
 from durably.core.errors import Signal
+from durably.core.history import StepRecord
 from durably.core.steps import Point
 from durably.testing.fuzz.faulted_runs import FaultyJournal
 from durably.testing.fuzz.programs import Block, Script, expect

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, Self
 
-from durably.core import ModelError, ModelRequest
+from durably.core import ModelError
+from durably.core.model import ModelRequest
 from durably.core.serialization import digest
 from durably.testing.models.scripted import Reply, ScriptedModel
 from durably.testing.models.wire import anthropic, chat, responses

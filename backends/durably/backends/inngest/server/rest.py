@@ -15,8 +15,8 @@ from typing import Any
 
 from durably.backends.inngest.sdk import Wire
 from durably.backends.inngest.server.trace_views import Output, Seen, Span, is_complete, seconds, status_of, with_output
-from durably.core import UnsupportedFeatureError
 from durably.core.backend import RunStatus
+from durably.core.errors import UnsupportedFeatureError
 
 __all__ = ["CloudApi"]
 

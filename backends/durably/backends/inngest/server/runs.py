@@ -18,8 +18,8 @@ from durably.backends.inngest.records import read_memo, read_result
 from durably.backends.inngest.server.graphql import Api
 from durably.backends.inngest.server.rest import CloudApi
 from durably.backends.inngest.server.trace_views import Output, Seen
-from durably.core import History, StepRecord
 from durably.core.backend import RunStatus, RunView
+from durably.core.history import History, StepRecord
 from durably.core.secrets import Redactor
 
 __all__ = ["Recent", "Runs"]

@@ -12,8 +12,9 @@ from temporalio.worker import WorkflowInstanceDetails
 from durably.backends.temporal.host import Host
 from durably.backends.temporal.payloads import failure, raw
 from durably.backends.temporal.singleton import slot_of
-from durably.core import Event, Function, NonDeterminismError, StepRecord
+from durably.core import Event, Function, NonDeterminismError
 from durably.core.functions import FailedRun
+from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 
 __all__ = ["Ending", "failed_event"]

@@ -17,8 +17,8 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 
 from durably.backends.temporal.records import Recorder
-from durably.core import NonDeterminismError, StepRecord
-from durably.core.history import Kind
+from durably.core import NonDeterminismError
+from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
 from durably.core.step_keys import Scope
 

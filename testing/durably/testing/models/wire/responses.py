@@ -9,22 +9,21 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from durably.core import (
+from durably.core.messages import (
     AssistantMessage,
+    AssistantPart,
+    ContentPart,
     FilePart,
     Message,
-    ModelRequest,
-    ModelResponse,
     OpaquePart,
     RefusalPart,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolResultMessage,
-    ToolSpec,
     UserMessage,
 )
-from durably.core.messages import AssistantPart, ContentPart
+from durably.core.model import ModelRequest, ModelResponse, ToolSpec
 from durably.testing.models.wire.chat import check_key, data_url, failure, too_long
 from durably.testing.models.wire.strict import (
     NAME,

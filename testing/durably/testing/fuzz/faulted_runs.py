@@ -17,8 +17,8 @@ from durably.backends.replay.journal import Changes
 from durably.core import Event, JournalError, RunStatus, StepRecord
 from durably.core.errors import Signal
 from durably.core.steps import Point
-from durably.testing.crash.ledger import EffectLedger
 from durably.testing.fuzz.programs import RETRIES, Block, Script, expect
+from durably.testing.ledger import EffectLedger
 
 __all__ = ["BrokenLawError", "Fault", "FaultKind", "FaultyJournal", "Outside", "Trial", "run_trial"]
 

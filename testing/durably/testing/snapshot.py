@@ -1,11 +1,12 @@
-"""All that a store holds at one moment: every run, with its records."""
+"""All that a store holds at one moment: every run, with its records. What the laws look at before and after a crash."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from durably.backends.replay.journal import Journal
-from durably.core import Backend, History
+from durably.core import Backend, History, StepRecord
 from durably.core.backend import RunStatus
 
 __all__ = ["RunLog", "Snapshot"]
@@ -35,6 +36,11 @@ class Snapshot:
 
     runs: dict[str, RunLog]
     events: int | None = None
+
+    def records(self) -> Iterator[StepRecord]:
+        """The records of every run."""
+        for log in self.runs.values():
+            yield from log.history
 
     @classmethod
     def of_journal(cls, journal: Journal) -> Snapshot:

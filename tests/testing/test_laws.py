@@ -168,7 +168,10 @@ def test_the_same_records() -> None:
 
 
 def test_a_run_ends_once() -> None:
-    assert broken(laws.ends_once(snapshot(log(FIRST, LAST), log(FIRST, id="live")))) == []
+    live = log(FIRST, id="live", status=RunStatus.RUNNING)
+    assert broken(laws.ends_once(snapshot(log(FIRST, LAST), live))) == []
+    assert broken(laws.ends_once(snapshot(replace(live, status=RunStatus.SKIPPED)))) == []
+    assert broken(laws.ends_once(snapshot(replace(live, status=RunStatus.FAILED)))) == ["L13"]
     assert broken(laws.ends_once(snapshot(log(FIRST, LAST, LAST)))) == ["L13"]
     assert broken(laws.ends_once(snapshot(log(FIRST, LAST, record("a"))))) == ["L13"]
 

@@ -57,7 +57,7 @@ class Snapshot:
 
     @classmethod
     async def of_backend(cls, backend: Backend, run_id: str) -> Snapshot:
-        """Ask a backend, which may know runs of other cells too."""
+        """Ask a backend, which may know runs of other experiments too."""
         root = await backend.run(run_id)
         others = [each for each in await backend.runs(limit=MANY) if each.view.parent == run_id]
         logs = [

@@ -25,9 +25,9 @@ from durably.testing import (
     POINTS,
     Engine,
     NotDeterministicError,
+    PointNotReachedError,
     ScriptedModel,
     Store,
-    VacuousTestError,
     call,
     crash_matrix,
 )
@@ -43,7 +43,7 @@ async def test_a_sound_agent_recovers_everywhere(backend: str) -> None:
     assert report.ok, report
     assert report.counts["recovered"] > 30
     assert report.counts["unchanged"] == 1  # after the result was recorded there is nothing to do again
-    effects = {step.key: step.effect for step in report.steps}
+    effects = {step.key: step.guarantee for step in report.steps}
     assert effects["gather[0]/tool-charge"] == "exactly-once (keyed)"
     assert effects["think"] == "at-least-once"
     assert report.warnings == []
@@ -64,7 +64,7 @@ async def test_every_point_is_reached_and_recovered_from(backend: str) -> None:
     interrupted = {cell.label for cell in report.cells if cell.outcome == "interrupted"}
     assert interrupted == {"once/before_body", "once/after_effect"}
     assert {cell.at for cell in report.cells if cell.crashes} == set(POINTS) - {"replay"}
-    assert next(step.effect for step in report.steps if step.key == "once") == "at-most-once"
+    assert next(step.guarantee for step in report.steps if step.key == "once") == "at-most-once"
 
 
 async def test_pairs_crash_during_recovery_too() -> None:
@@ -120,17 +120,19 @@ async def test_one_cell_can_be_repeated() -> None:
 
 @pytest.mark.parametrize("points", ["tool-refund/*", ["after_effect", "no_such_point"]])
 async def test_a_declared_point_that_never_fires_is_an_error(points: Any) -> None:
-    with pytest.raises(VacuousTestError, match=r"never happened: no run passed that point.*load-context/before_start"):
+    with pytest.raises(
+        PointNotReachedError, match=r"never happened: no run passed that point.*load-context/before_start"
+    ):
         await crash_matrix(agents.keyed, "refund", points=points)
 
 
 async def test_a_repeated_crash_that_never_fires_is_an_error() -> None:
-    with pytest.raises(VacuousTestError, match="think/after_effect#9"):
+    with pytest.raises(PointNotReachedError, match="think/after_effect#9"):
         await crash_matrix(agents.keyed, "refund", repro="think/after_effect#9")
 
 
 async def test_state_needs_a_fresh_world() -> None:
-    with pytest.raises(Exception, match="each cell needs a fresh one"):
+    with pytest.raises(Exception, match="each experiment needs a fresh one"):
         await crash_matrix(agents.helper, "refund", state=agents.paid)
 
 
@@ -299,7 +301,7 @@ async def test_a_backend_that_reports_no_bodies_is_refused() -> None:
     def open_backend(functions: Sequence[Function[Any, Any]], store: Store) -> Backend:
         return Silent(functions, journal=store.journal)
 
-    with pytest.raises(VacuousTestError, match="never reported the point 'before_body'"):
+    with pytest.raises(PointNotReachedError, match="never reported the point 'before_body'"):
         await crash_matrix(agents.look_up, "ann", backend=open_backend)
 
 

@@ -1,13 +1,14 @@
-"""All that a store holds at one moment: every run, with its records."""
+"""All that a store holds at one moment: every run, with its records. What the laws look at before and after a crash."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from durably.backends.replay.journal import Journal
 from durably.core import Backend
 from durably.core.backend import RunStatus
-from durably.core.history import History
+from durably.core.history import History, StepRecord
 
 __all__ = ["RunLog", "Snapshot"]
 
@@ -37,6 +38,11 @@ class Snapshot:
     runs: dict[str, RunLog]
     events: int | None = None
 
+    def records(self) -> Iterator[StepRecord]:
+        """The records of every run."""
+        for log in self.runs.values():
+            yield from log.history
+
     @classmethod
     def of_journal(cls, journal: Journal) -> Snapshot:
         """Read a journal while no worker is up."""
@@ -52,7 +58,7 @@ class Snapshot:
 
     @classmethod
     async def of_backend(cls, backend: Backend, run_id: str) -> Snapshot:
-        """Ask a backend, which may know runs of other cells too."""
+        """Ask a backend, which may know runs of other experiments too."""
         root = await backend.run(run_id)
         others = [each for each in await backend.runs(limit=MANY) if each.view.parent == run_id]
         logs = [

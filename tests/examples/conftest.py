@@ -1,4 +1,4 @@
-"""A directory to audit, and the command as a user calls it."""
+"""A directory to audit, and the demo as a user calls it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from durably.cli.main import app; app()"]
+COMMAND = [sys.executable, "-m", "examples.audit.demo"]
 
 SOURCE = '''"""A module."""
 
@@ -62,12 +62,12 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-Durably = Callable[..., "subprocess.CompletedProcess[str]"]
+RunDemo = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def durably(tmp_path: Path) -> Durably:
-    """Calls the command and waits for its end."""
+def demo(tmp_path: Path) -> RunDemo:
+    """Runs the demo and waits for its end."""
 
     def call(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         env = command_environment(tmp_path, **environment)

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from durably.cli.corpus import Corpus, Root
-from durably.cli.demo import run_demo
-from durably.cli.job import Job
-from durably.cli.kills import plan_kills
-from durably.cli.laws import Evidence, check_laws
-from durably.cli.screen import SilentScreen
+from durably.core.history import History, StepRecord
+from durably.core.steps import Point
+from durably.testing import Entry
+from durably.testing.snapshot import Snapshot
+from examples.audit.corpus import Corpus, Root
+from examples.audit.demo.job import RUN_ID, Job
+from examples.audit.demo.kill_plan import plan_kills
+from examples.audit.demo.laws import Evidence, check_laws
+from examples.audit.demo.run import run_demo
+from examples.audit.demo.screen import SilentScreen
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +25,8 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     folder = tmp_path_factory.mktemp("laws")
     (folder / "files").mkdir()
     (folder / "files" / "a.py").write_text("def f():\n    return 'TODO'\n")
-    job = Job(label="a", files=folder / "files", folder=folder, kills=plan_kills(3, scripted=True))
-    demo = run_demo(job, Corpus([Root(path=Path(folder, "files"))]), SilentScreen())
+    job = Job(label="a", files=folder / "files", folder=folder)
+    demo = run_demo(job, Corpus([Root(path=Path(folder, "files"))]), plan_kills(3, scripted=True), SilentScreen())
     assert demo.evidence is not None
     return demo.evidence
 
@@ -42,47 +46,58 @@ Tamper = Callable[[Evidence], Evidence]
 
 
 def without_a_kill(evidence: Evidence) -> Evidence:
-    return replace(evidence, crashes=evidence.crashes[:-1])
+    last = [entry for entry in evidence.ledger if entry.kind == "crash"][-1]
+    return replace(
+        evidence, deaths=evidence.deaths[:-1], ledger=[entry for entry in evidence.ledger if entry is not last]
+    )
 
 
 def other_kill(evidence: Evidence) -> Evidence:
-    first = replace(evidence.crashes[0], kill=("after_effect", "think"))
-    return replace(evidence, crashes=[first, *evidence.crashes[1:]])
+    first = replace(evidence.deaths[0], crash=Point("after_effect", "audit", RUN_ID, "think"))
+    return replace(evidence, deaths=[first, *evidence.deaths[1:]])
+
+
+def with_starts(evidence: Evidence, change: Callable[[int, Entry], Entry | None]) -> Evidence:
+    """The evidence with other starts; what ``change`` gives ``None`` for is gone."""
+    numbers = {id(start): number for number, start in enumerate(evidence.starts)}
+    changed = [change(numbers[id(each)], each) if each.kind == "started" else each for each in evidence.ledger]
+    return replace(evidence, ledger=[each for each in changed if each is not None])
 
 
 def started_after_commit(evidence: Evidence) -> Evidence:
-    again = evidence.starts[0].model_copy(update={"process": 4, "attempt": 2})
-    return replace(evidence, starts=[*evidence.starts, again])
+    again = replace(evidence.starts[0], life=3, attempt=2)
+    return replace(evidence, ledger=[*evidence.ledger, again])
 
 
 def started_twice_in_one_process(evidence: Evidence) -> Evidence:
-    again = evidence.starts[-1].model_copy(update={"attempt": 2})
-    return replace(evidence, starts=[*evidence.starts, again])
+    again = replace(evidence.starts[-1], attempt=2)
+    return replace(evidence, ledger=[*evidence.ledger, again])
 
 
 def start_missing(evidence: Evidence) -> Evidence:
-    return replace(evidence, starts=evidence.starts[1:])
+    return with_starts(evidence, lambda number, start: start if number else None)
 
 
 def started_without_a_reason(evidence: Evidence) -> Evidence:
-    calm = [replace(crash, in_flight=frozenset()) for crash in evidence.crashes]
-    return replace(evidence, crashes=calm)
+    return replace(evidence, ledger=[entry for entry in evidence.ledger if entry.kind != "crash"])
 
 
 def key_changed(evidence: Evidence) -> Evidence:
-    step = evidence.crashes[-1].kill
-    assert step is not None
-    changed = [s.model_copy(update={"key": str(n)}) if s.step == step[1] else s for n, s in enumerate(evidence.starts)]
-    return replace(evidence, starts=changed)
+    crash = evidence.deaths[-1].crash
+    assert crash is not None
+    step = crash.key
+    return with_starts(
+        evidence, lambda number, each: replace(each, idempotency_key=str(number)) if each.key == step else each
+    )
 
 
 def key_shared(evidence: Evidence) -> Evidence:
-    shared = evidence.starts[1].model_copy(update={"key": evidence.starts[0].key})
-    return replace(evidence, starts=[evidence.starts[0], shared, *evidence.starts[2:]])
+    other = evidence.starts[0].idempotency_key
+    return with_starts(evidence, lambda number, start: replace(start, idempotency_key=other) if number == 1 else start)
 
 
 def attempt_repeated(evidence: Evidence) -> Evidence:
-    return replace(evidence, starts=[start.model_copy(update={"attempt": 1}) for start in evidence.starts])
+    return with_starts(evidence, lambda _, start: replace(start, attempt=1))
 
 
 def finding_twice(evidence: Evidence) -> Evidence:
@@ -94,9 +109,16 @@ def finding_lost(evidence: Evidence) -> Evidence:
     return replace(evidence, outcome=replace(evidence.outcome, report=evidence.outcome.report[1:]))
 
 
+def with_records(after: Snapshot, change: Callable[[StepRecord], StepRecord]) -> Snapshot:
+    """The same store with other records."""
+    log = after.runs[RUN_ID]
+    history = History([change(record) for record in log.history])
+    return replace(after, runs={RUN_ID: replace(log, history=history)})
+
+
 def history_rewritten(evidence: Evidence) -> Evidence:
-    journal = [replace(record, took=record.took + 1) for record in evidence.outcome.journal]
-    return replace(evidence, outcome=replace(evidence.outcome, journal=journal))
+    after = with_records(evidence.outcome.after, lambda record: replace(record, took=record.took + 1))
+    return replace(evidence, outcome=replace(evidence.outcome, after=after))
 
 
 def replay_differs(evidence: Evidence) -> Evidence:
@@ -104,15 +126,15 @@ def replay_differs(evidence: Evidence) -> Evidence:
 
 
 def result_differs(evidence: Evidence) -> Evidence:
-    assert evidence.straight is not None
-    other = evidence.straight.result.model_copy(update={"text": "something else"})
-    return replace(evidence, straight=replace(evidence.straight, result=other))
+    assert evidence.uninterrupted is not None
+    other = evidence.uninterrupted.result.model_copy(update={"text": "something else"})
+    return replace(evidence, uninterrupted=replace(evidence.uninterrupted, result=other))
 
 
 def record_differs(evidence: Evidence) -> Evidence:
-    assert evidence.straight is not None
-    journal = [replace(record, output='"other"') for record in evidence.straight.journal]
-    return replace(evidence, straight=replace(evidence.straight, journal=journal))
+    assert evidence.uninterrupted is not None
+    after = with_records(evidence.uninterrupted.after, lambda record: replace(record, output='"other"'))
+    return replace(evidence, uninterrupted=replace(evidence.uninterrupted, after=after))
 
 
 ALL_AS = "All as in a run nobody killed"
@@ -148,7 +170,7 @@ def test_a_broken_law_is_found(evidence: Evidence, tamper: Tamper, laws: list[st
 
 
 def test_without_a_run_to_compare_with_it_says_so(evidence: Evidence) -> None:
-    verdict = check_laws(replace(evidence, straight=None))[-1]
+    verdict = check_laws(replace(evidence, uninterrupted=None))[-1]
     assert verdict.held
     assert verdict.skipped
     assert "not compared" in verdict.proof

@@ -10,8 +10,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from durably.cli.cells import Cell, cells_of, duration
-from durably.cli.demo import Demo
+from examples.audit.demo.run import Demo
+from examples.audit.demo.table_cells import Cell, cells_of, duration
 
 __all__ = ["clean", "table_of"]
 
@@ -32,7 +32,7 @@ STYLES = {
 
 
 def clean(text: str) -> str:
-    """Text of others, without what could drive a terminal."""
+    """Removes from the text of others what could drive a terminal."""
     return re.sub(r"[^\S\n]|[\x00-\x08\x0b-\x1f\x7f-\x9f]", " ", text)
 
 
@@ -49,17 +49,17 @@ def table_of(
         ledger: Whether to add how often the ledger saw each body start.
     """
     room = console.width - STEP_WIDTH - (RAN_WIDTH if ledger else 0)
-    narrow = ledger and len(demo.lives) * CELL_WIDTH > room  # at the end every process is shown, by its marks alone
+    narrow = ledger and len(demo.workers) * CELL_WIDTH > room  # at the end every process is shown, by its marks alone
     width, title = (NARROW_WIDTH, "") if narrow else (CELL_WIDTH, "process ")
-    lives = demo.lives[-max(1, room // width) :]
+    workers = demo.workers[-max(1, room // width) :]
     table = Table(box=None, show_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column(" step", width=STEP_WIDTH - 1, no_wrap=True)
-    for life in lives:
-        table.add_column(f"{title}{life.number}", width=width - 1, no_wrap=True, overflow="crop")
-    starts = Counter(start.step for start in demo.starts)
+    for worker in workers:
+        table.add_column(f"{title}{worker.number}", width=width - 1, no_wrap=True, overflow="crop")
+    starts = Counter(start.key for start in demo.starts)
     if ledger:
         table.add_column("ran", width=RAN_WIDTH - 2, justify="right")
-    cells = [cells_of(life) for life in lives]
+    cells = [cells_of(worker) for worker in workers]
     steps = demo.steps
     hidden = len(steps) - rows if rows is not None else 0
     if hidden > 0:

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import durably.core
-from durably.cli.corpus import Corpus, Root
-from durably.cli.measure import lines_of, measure, search
-from tests.cli.conftest import SOURCE
+from examples.audit.corpus import Corpus, Root
+from examples.audit.measure import lines_of, measure, search
+from tests.examples.conftest import SOURCE
 
 
 def nothing() -> None:

@@ -7,12 +7,11 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from durably.cli.cells import duration, epitaph
-from durably.cli.demo import Demo, Screen
-from durably.cli.life import Life
-from durably.cli.story import introduce
-from durably.cli.table import clean, table_of
-from durably.cli.worker import Mark
+from examples.audit.demo.narration import introduce
+from examples.audit.demo.run import Demo, Screen
+from examples.audit.demo.table import clean, table_of
+from examples.audit.demo.table_cells import describe_end, duration
+from examples.audit.demo.worker_log import StepEvent, WorkerLog
 
 __all__ = ["LiveScreen", "PlainScreen", "SilentScreen", "screen_for"]
 
@@ -23,13 +22,13 @@ class SilentScreen:
     """Shows nothing."""
 
     def begin(self, demo: Demo) -> None:
-        """See :class:`~durably.cli.demo.Screen`."""
+        """See :class:`~examples.audit.demo.run.Screen`."""
 
-    def show(self, demo: Demo, life: Life, mark: Mark | None) -> None:
-        """See :class:`~durably.cli.demo.Screen`."""
+    def show(self, demo: Demo, worker: WorkerLog, event: StepEvent | None) -> None:
+        """See :class:`~examples.audit.demo.run.Screen`."""
 
     def end(self) -> None:
-        """See :class:`~durably.cli.demo.Screen`."""
+        """See :class:`~examples.audit.demo.run.Screen`."""
 
 
 class PlainScreen:
@@ -42,34 +41,35 @@ class PlainScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._replayed = 0
-        self._shown: Life | None = None
+        self._shown: WorkerLog | None = None
 
     def begin(self, demo: Demo) -> None:
-        """See :class:`~durably.cli.demo.Screen`."""
+        """See :class:`~examples.audit.demo.run.Screen`."""
         introduce(self._console, demo)
 
-    def show(self, demo: Demo, life: Life, mark: Mark | None) -> None:
-        """See :class:`~durably.cli.demo.Screen`."""
-        if self._shown is not life:
-            self._shown = life
-            gap = "\n" if life.number > 1 else ""
-            self._console.print(Text(f"{gap} process {life.number} (pid {life.pid})", style="bold"))
-        if mark is not None and mark.what in ("replayed", "started"):
-            self._replayed += mark.what == "replayed"
+    def show(self, demo: Demo, worker: WorkerLog, event: StepEvent | None) -> None:
+        """See :class:`~examples.audit.demo.run.Screen`."""
+        if self._shown is not worker:
+            self._shown = worker
+            gap = "\n" if worker.number > 1 else ""
+            self._console.print(Text(f"{gap} process {worker.number} (pid {worker.process.pid})", style="bold"))
+        if event is not None and event.what in ("replayed", "started"):
+            self._replayed += event.what == "replayed"
             return
         if self._replayed:
             steps = "step" if self._replayed == 1 else "steps"
             self._print("replayed", f"{self._replayed} {steps} from the journal, no body ran", "dim")
             self._replayed = 0
-        if mark is None:
-            self._print("KILLED" if life.was_killed else "ended", epitaph(life), "bold red" if life.was_killed else "")
-        elif mark.what == "executed":
-            self._print("executed", f"{mark.step}, {duration(mark.seconds)}", "green")
-        elif mark.what in ("retrying", "given up", "failed"):
-            self._print(mark.what, mark.step or mark.text, "yellow")
+        if event is None:
+            word, style = ("KILLED", "bold red") if worker.process.was_killed else ("ended", "")
+            self._print(word, describe_end(worker), style)
+        elif event.what == "executed":
+            self._print("executed", f"{event.step}, {duration(event.seconds)}", "green")
+        elif event.what in ("retrying", "given up", "failed"):
+            self._print(event.what, event.step or event.text, "yellow")
 
     def end(self) -> None:
-        """See :class:`~durably.cli.demo.Screen`."""
+        """See :class:`~examples.audit.demo.run.Screen`."""
         self._console.print()
 
     def _print(self, word: str, rest: str, style: str) -> None:
@@ -91,28 +91,27 @@ class LiveScreen:
         self._spinner = Spinner("line" if console.options.ascii_only else "dots", style="yellow")
 
     def begin(self, demo: Demo) -> None:
-        """See :class:`~durably.cli.demo.Screen`."""
+        """See :class:`~examples.audit.demo.run.Screen`."""
         introduce(self._console, demo)
         self._demo = demo
         self._live.start()
 
-    def show(self, demo: Demo, life: Life, mark: Mark | None) -> None:
-        """See :class:`~durably.cli.demo.Screen`."""
+    def show(self, demo: Demo, worker: WorkerLog, event: StepEvent | None) -> None:
+        """See :class:`~examples.audit.demo.run.Screen`."""
 
     def end(self) -> None:
-        """See :class:`~durably.cli.demo.Screen`."""
+        """See :class:`~examples.audit.demo.run.Screen`."""
         self._live.stop()
 
     def _render(self) -> ConsoleRenderable:
         demo = self._demo
-        if demo is None or not demo.lives:
+        if demo is None or not demo.workers:
             return Text()
-        life = demo.lives[-1]
-        ended = f"{epitaph(life)}, {life.seconds:.1f} s"
-        foot = Text(
-            f"\n process {life.number} (pid {life.pid}): {ended}", style="dim", no_wrap=True, overflow="ellipsis"
-        )
-        if life.was_killed:
+        worker = demo.workers[-1]
+        process = worker.process
+        said = f"\n process {process.number} (pid {process.pid}): {describe_end(worker)}, {process.seconds:.1f} s"
+        foot = Text(said, style="dim", no_wrap=True, overflow="ellipsis")
+        if process.was_killed:
             foot.stylize("not dim bold red")
         return Group(table_of(demo, self._console, rows=self._console.height - 5, spinner=self._spinner), foot)
 

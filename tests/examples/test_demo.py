@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import COMMAND, Durably, as_data, command_environment
+from tests.examples.conftest import COMMAND, RunDemo, as_data, command_environment
 
 
 def findings(data: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {each["title"]: (each["detail"], each["where"]) for each in data["findings"]}
 
 
-def test_killed_three_times_it_finishes_and_its_numbers_are_true(durably: Durably, source: Path) -> None:
-    data = as_data(durably("demo", source, "--json"))
+def test_killed_three_times_it_finishes_and_its_numbers_are_true(demo: RunDemo, source: Path) -> None:
+    data = as_data(demo(source, "--json"))
     assert data["ok"]
     assert all(law["held"] and not law["skipped"] for law in data["laws"])
     *killed, last = data["processes"]
@@ -43,8 +43,8 @@ def test_killed_three_times_it_finishes_and_its_numbers_are_true(durably: Durabl
     }
 
 
-def test_more_kills_come_during_recovery_and_later(durably: Durably, source: Path) -> None:
-    data = as_data(durably("demo", source, "--json", "--kills", "8"))
+def test_more_kills_come_during_recovery_and_later(demo: RunDemo, source: Path) -> None:
+    data = as_data(demo(source, "--json", "--kills", "8"))
     assert data["ok"], data["laws"]
     points = [process["point"] for process in data["processes"]]
     assert points[:2] == ["in_body", "after_commit"]
@@ -52,8 +52,8 @@ def test_more_kills_come_during_recovery_and_later(durably: Durably, source: Pat
     assert set(points[2:-5]) == {"replay"}
 
 
-def test_no_kill_starts_every_body_once_and_work_files_are_kept_when_asked(durably: Durably, source: Path) -> None:
-    done = durably("demo", source, "--json", "--kills", "0", "--keep")
+def test_no_kill_starts_every_body_once_and_work_files_are_kept_when_asked(demo: RunDemo, source: Path) -> None:
+    done = demo(source, "--json", "--kills", "0", "--keep")
     data = as_data(done)
     folder = Path(data["kept"])
     assert {"journal.db", "ledger.jsonl", "report.jsonl", "not-killed"} <= {path.name for path in folder.iterdir()}
@@ -63,8 +63,8 @@ def test_no_kill_starts_every_body_once_and_work_files_are_kept_when_asked(durab
     assert len({start["step"] for start in data["starts"]}) == len(data["starts"]) == 18
 
 
-def test_plain_lines_without_a_terminal(durably: Durably, source: Path) -> None:
-    done = durably("demo", source)
+def test_plain_lines_without_a_terminal(demo: RunDemo, source: Path) -> None:
+    done = demo(source)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     for said in (
@@ -81,11 +81,11 @@ def test_plain_lines_without_a_terminal(durably: Durably, source: Path) -> None:
     assert not list((source.parent / "work").iterdir())
 
 
-def test_text_without_python(durably: Durably, tmp_path: Path) -> None:
+def test_text_without_python(demo: RunDemo, tmp_path: Path) -> None:
     folder = tmp_path / "text"
     folder.mkdir()
     (folder / "a.txt").write_text("one http://x\ntwo lorem ipsum [red]\x1b[31m\n")
-    done = durably("demo", folder, "--kills", "1", COLUMNS="40")
+    done = demo(folder, "--kills", "1", COLUMNS="40")
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) < 90
     assert "\x1b" not in done.stdout
@@ -95,58 +95,58 @@ def test_text_without_python(durably: Durably, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["demo", "missing"], "does not exist"),
-        (["demo", __file__], "is a file"),
-        (["demo", "--kills", "13"], "--kills"),
-        (["demo", "--model", "nobody:x"], "nobody:x"),
-        (["demo", "--model", "claude"], "provider:model"),
+        (["missing"], "does not exist"),
+        ([__file__], "is a file"),
+        (["--kills", "13"], "--kills"),
+        (["--model", "nobody:x"], "nobody:x"),
+        (["--model", "claude"], "provider:model"),
     ],
 )
-def test_bad_input_is_refused(durably: Durably, arguments: list[str], said: str) -> None:
-    done = durably(*arguments)
+def test_bad_input_is_refused(demo: RunDemo, arguments: list[str], said: str) -> None:
+    done = demo(*arguments)
     assert done.returncode == 2
     assert said in re.sub(r"\s+", " ", done.stderr)
     assert "Traceback" not in done.stderr
 
 
-def test_nothing_to_audit(durably: Durably, tmp_path: Path) -> None:
+def test_nothing_to_audit(demo: RunDemo, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    assert "it is empty" in durably("demo", folder).stderr
+    assert "it is empty" in demo(folder).stderr
     (folder / "a.bin").write_bytes(b"\0")
-    done = durably("demo", folder)
+    done = demo(folder)
     assert done.returncode == 2
     assert "files that are not UTF-8 text (1)" in done.stderr
 
 
-def test_help_and_version(durably: Durably) -> None:
-    bare = durably()
-    assert "demo" in bare.stdout + bare.stderr
-    assert durably("--version").stdout.startswith("durably ")
-    assert "--model" in durably("demo", "--help").stdout
+def test_help(demo: RunDemo) -> None:
+    assert "--model" in demo("--help").stdout
 
 
 MUTANTS = {
     "BROKEN Each finding is in the report exactly once": """
-from durably.cli import audit
-audit.Report.add = lambda self, id, finding: audit.append_line(
-    self.path, audit.json.dumps({"id": id, **finding.model_dump()}))
+from examples.audit.report import Report
+Report.add = Report.append
 """,
     "never came about: after_effect": """
-from durably.cli import worker
+from durably.testing import Crash
 if process == "3":
-    worker.Kill.at = lambda self, point: False
+    Crash.hits = lambda self, point: False
 """,
     "the reports differ": """
-from durably.cli import auditor
+from examples.audit import scripted
 if process == "3":
-    auditor._count = lambda number, noun: "many"
+    scripted._count = lambda number, noun: "many"
 """,
     "BROKEN No body started after its commit": """
-from durably.cli import ledger
+from dataclasses import asdict
+from durably.testing.ledger import EffectLedger, Entry, append_line
+open_ledger = EffectLedger.__init__
+def open_and_lie(self, path=None):
+    append_line(path, json.dumps(asdict(Entry("started", "", "audit", "think", life=3, attempt=2, pid=os.getpid()))))
+    open_ledger(self, path)
 if process == "4":
-    ledger.append_line(pathlib.Path(sys.orig_argv[-3]).parent / "ledger.jsonl", ledger.Start(
-        run="audit", step="think", attempt=2, key="", process=4, pid=os.getpid(), at=0).model_dump_json())
+    EffectLedger.__init__ = open_and_lie
 """,
     "ended by itself with code 7": """
 if process == "2":
@@ -162,18 +162,18 @@ ReplaySteps.take = forget
 """,
 }
 MUTATION = """
-import os, pathlib, sys
-process = sys.orig_argv[-2] if "durably.cli.worker" in sys.orig_argv and "not-killed" not in sys.orig_argv[-3] else ""
+import json, os, sys
+process = sys.orig_argv[-1] if sys.orig_argv[-2:-1] == ["examples.audit.demo.worker:work"] else ""
 """
 
 
 @pytest.mark.parametrize("said", MUTANTS)
-def test_a_broken_library_is_found_out(durably: Durably, source: Path, tmp_path: Path, said: str) -> None:
+def test_a_broken_library_is_found_out(demo: RunDemo, source: Path, tmp_path: Path, said: str) -> None:
     (tmp_path / "mutant").mkdir()
     (tmp_path / "mutant" / "sitecustomize.py").write_text(MUTATION + MUTANTS[said])
     path = os.pathsep.join([str(tmp_path / "mutant"), command_environment(tmp_path)["PYTHONPATH"]])
     kills = {"ended by itself with code 7": "2", "tool-list_files started again in process 2": "1"}.get(said, "3")
-    done = durably("demo", source, "--kills", kills, PYTHONPATH=path)
+    done = demo(source, "--kills", kills, PYTHONPATH=path)
     assert done.returncode == 1
     assert said in re.sub(r"\s+", " ", done.stdout + done.stderr)
     assert "BROKEN" in done.stdout or said in done.stderr
@@ -182,7 +182,7 @@ def test_a_broken_library_is_found_out(durably: Durably, source: Path, tmp_path:
 def test_a_live_table_in_a_terminal(source: Path, tmp_path: Path) -> None:
     leader, follower = pty.openpty()
     env = command_environment(tmp_path, COLUMNS="80", LINES="24", NO_COLOR="1")
-    with subprocess.Popen([*COMMAND, "demo", str(source), "--pace", "0.05"], stdout=follower, env=env) as process:
+    with subprocess.Popen([*COMMAND, str(source), "--pace", "0.05"], stdout=follower, env=env) as process:
         os.close(follower)
         shown = b""
         while True:
@@ -205,7 +205,7 @@ def test_a_live_table_in_a_terminal(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_child_outlives_it(source: Path, tmp_path: Path, number: signal.Signals) -> None:
-    arguments = [*COMMAND, "demo", str(source), "--pace", "5"]
+    arguments = [*COMMAND, str(source), "--pace", "5"]
     process = subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,
@@ -237,7 +237,7 @@ def alive(pid: int) -> bool:
 
 
 def test_a_kill_that_nobody_planned_is_survived_too(source: Path, tmp_path: Path) -> None:
-    arguments = [*COMMAND, "demo", str(source), "--pace", "0.2"]
+    arguments = [*COMMAND, str(source), "--pace", "0.2"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=command_environment(tmp_path))
     with process:
         assert process.stdout is not None
@@ -277,8 +277,8 @@ def other_provider(tmp_path: Path) -> str:
     return os.pathsep.join([str(folder), command_environment(tmp_path)["PYTHONPATH"]])
 
 
-def test_another_model(durably: Durably, source: Path, other_provider: str) -> None:
-    data = as_data(durably("demo", source, "--json", "--model", "other:one", PYTHONPATH=other_provider))
+def test_another_model(demo: RunDemo, source: Path, other_provider: str) -> None:
+    data = as_data(demo(source, "--json", "--model", "other:one", PYTHONPATH=other_provider))
     assert data["ok"], data["laws"]
     assert data["answer"] == "It is fine."
     assert data["findings"] == [{"title": "One", "detail": "It is one.", "where": ""}]
@@ -286,8 +286,8 @@ def test_another_model(durably: Durably, source: Path, other_provider: str) -> N
     assert [process["point"] for process in data["processes"]] == ["in_body", "after_commit", "after_effect", None]
 
 
-def test_a_model_that_fails_says_why(durably: Durably, source: Path, other_provider: str) -> None:
-    done = durably("demo", source, "--model", "other:keyless", PYTHONPATH=other_provider)
+def test_a_model_that_fails_says_why(demo: RunDemo, source: Path, other_provider: str) -> None:
+    done = demo(source, "--model", "other:keyless", PYTHONPATH=other_provider)
     assert done.returncode == 1
     assert "What it reads of the files is sent to it" in re.sub(r"\s+", " ", done.stdout)
     assert "given up  think" in done.stdout
@@ -298,7 +298,7 @@ def test_a_model_that_fails_says_why(durably: Durably, source: Path, other_provi
 
 def test_the_worker_starts_with_little() -> None:
     unwanted = "{'typer', 'rich', 'pytest', 'hypothesis', 'anthropic', 'temporalio'}"
-    code = f"import sys, durably.cli.worker; print({unwanted} & set(sys.modules))"
+    code = f"import sys, examples.audit.demo.worker; print({unwanted} & set(sys.modules))"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert done.stdout.strip() == "set()"

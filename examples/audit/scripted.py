@@ -1,4 +1,4 @@
-"""The scripted model of the demo: fixed rules in the place of a language model.
+"""A scripted model: fixed rules in the place of a language model, so that the audit needs no provider and no key.
 
 It decides as a model does, from the conversation alone: it reads the tools' results and picks the next calls.
 """
@@ -6,18 +6,18 @@ It decides as a model does, from the conversation alone: it reads the tools' res
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from durably.cli.audit import Finding, Listing
-from durably.cli.measure import Matches, Measurement
-from durably.core.messages import ToolResultMessage
-from durably.core.model import ModelRequest
-from durably.testing.models.scripted import Reply, ScriptedModel, call
+from durably.core.messages import AssistantMessage, TextPart, ToolCall, ToolResultMessage
+from durably.core.model import ModelRequest, ModelResponse, Usage
+from examples.audit.agent import Listing
+from examples.audit.measure import Matches, Measurement
+from examples.audit.report import Finding
 
-__all__ = ["scripted_auditor"]
+__all__ = ["ScriptedAuditor"]
 
 MARKS = ["TODO", "FIXME", "XXX", "HACK"]
 BROAD_EXCEPTS = ["except:", "except Exception", "except BaseException"]
@@ -55,26 +55,49 @@ class _Seen:
         return [str(each.content) for each in self._results if each.name == "read_file"]
 
 
-def scripted_auditor() -> ScriptedModel:
-    """The model that answers when no other one is asked for."""
-    return ScriptedModel(_reply, name="scripted")
+Call = tuple[str, dict[str, Any]]
+"""The name of a tool and its arguments."""
+
+Reply = str | list[Call]
+"""Text, which ends the work, or tools to call."""
+
+
+class ScriptedAuditor:
+    """The model that answers when no other one is asked for. Any object with these two members is a model."""
+
+    name = "scripted"
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        """Answer a request: see :class:`durably.core.Model`."""
+        reply = _reply(request)
+        return _response(TextPart(text=reply)) if isinstance(reply, str) else _response(*_tool_calls(request, reply))
+
+
+def _tool_calls(request: ModelRequest, calls: list[Call]) -> Iterator[ToolCall]:
+    for place, (name, arguments) in enumerate(calls):
+        # The id is made of the place in the conversation: a model call that is repeated after a crash gives it again.
+        yield ToolCall(id=f"call_{request.turn}_{place}", name=name, arguments=arguments)
+
+
+def _response(*parts: TextPart | ToolCall) -> ModelResponse:
+    return ModelResponse(message=AssistantMessage(parts=[*parts]), usage=Usage(input_tokens=10, output_tokens=5))
 
 
 def _reply(request: ModelRequest) -> Reply:
     if request.turn == 0:
-        return call("list_files")
+        return [("list_files", {})]
     return _TURNS[min(request.turn, len(_TURNS)) - 1](_Seen(request))
 
 
 def _look(seen: _Seen) -> Reply:
     second, third = (BROAD_EXCEPTS, SILENCED) if seen.is_python else (PLAIN_LINKS, UNFINISHED)
-    return [call("measure"), *(call("search", texts=texts) for texts in (MARKS, second, third))]
+    return [("measure", {}), *(("search", {"texts": texts}) for texts in (MARKS, second, third))]
 
 
 def _read(seen: _Seen) -> Reply:
     measured = seen.measured
     places = [measured.largest_file, (measured.python and measured.python.longest_function) or measured.longest_line]
-    return [call("read_file", path=place.path, first_line=place.line) for place in places if place is not None]
+    return [("read_file", {"path": each.path, "first_line": each.line}) for each in places if each is not None]
 
 
 def _note_size(seen: _Seen) -> Reply:
@@ -98,7 +121,7 @@ def _note_size(seen: _Seen) -> Reply:
     elif longest is not None:
         where = f"{longest.path}:{longest.line}"
         findings.append(Finding(title="Longest line", detail=f"{_count(longest.size, 'character')}.", where=where))
-    return call("add_findings", findings=[each.model_dump() for each in findings])
+    return _add(findings)
 
 
 def _note_matches(seen: _Seen) -> Reply:
@@ -115,7 +138,11 @@ def _note_matches(seen: _Seen) -> Reply:
         if python.unparsable:
             detail += f" Not valid Python: {', '.join(python.unparsable[:3])}."
         findings.append(Finding(title="Docstrings", detail=detail))
-    return call("add_findings", findings=[each.model_dump() for each in findings])
+    return _add(findings)
+
+
+def _add(findings: list[Finding]) -> Reply:
+    return [("add_findings", {"findings": [each.model_dump() for each in findings]})]
 
 
 def _matched(title: str, texts: list[str], matches: Matches) -> Finding:

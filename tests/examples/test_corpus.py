@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import durably.core
-from durably.cli.corpus import Corpus, Limits, Root, own_code
+from examples.audit.corpus import Corpus, Limits, Root, own_code
 
 
 def test_reads_text_and_counts_what_it_left_out(source: Path) -> None:

@@ -1,4 +1,4 @@
-"""The files an audit looks at: found within limits and in a fixed order, with everything that was left out counted."""
+"""The files that an audit reads, found within limits and in a fixed order. Whatever is left out is counted."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 `build` makes the functions of the program. It knows no engine: give them to any backend. Run this file to see it work
 on SQLite, with a script in the model's place:
 
-    $ python handle_message.py
+    $ python examples/handle_message.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers about text and about Python source. Whatever the demo reports is counted here, and again by its tests."""
+"""Numbers about text and about Python source. Every number that the audit reports is counted here."""
 
 from __future__ import annotations
 

@@ -11,12 +11,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from durably.cli.audit import Finding
-from durably.cli.cells import epitaph
-from durably.cli.demo import Demo
-from durably.cli.laws import Verdict
-from durably.cli.life import Life
-from durably.cli.table import clean, table_of
+from durably.testing import Entry
+from examples.audit.demo.laws import Verdict
+from examples.audit.demo.run import Demo
+from examples.audit.demo.table import clean, table_of
+from examples.audit.demo.table_cells import describe_end
+from examples.audit.demo.worker_log import WorkerLog
+from examples.audit.report import Finding
 
 __all__ = ["as_json", "conclude", "introduce"]
 
@@ -28,7 +29,7 @@ TIMES = ["never", "once", "twice", "three times", "four times", "five times", "s
 def introduce(console: Console, demo: Demo) -> None:
     """Say what will happen, and who answers in the place of a model."""
     job, corpus = demo.job, demo.corpus
-    count = len(job.kills)
+    count = len(demo.kills)
     times = TIMES[count] if count < len(TIMES) else f"{count} times"
     plan = f"That process is killed with SIGKILL {times}, and each time a fresh one goes on by itself."
     size = f"{corpus.bytes:,} bytes in {_count(len(corpus.texts), 'file')}"
@@ -58,10 +59,10 @@ def conclude(console: Console, demo: Demo) -> None:
         _say(console, Text("replayed", style="bold"), ": read back from the journal; the body did not run.")
         _say(console, Text("ran", style="bold"), ": how often the body started, by the ledger that the bodies wrote.")
     else:
-        counts = Counter(start.step for start in demo.starts)
+        counts = Counter(start.key for start in demo.starts)
         _section(console, "Starts of each body, by the ledger", [(f"{n}", "bold", step) for step, n in counts.items()])
-    lives = [(f"{life.number}", "bold", f"pid {life.pid}: {_life(life)}") for life in demo.lives]
-    _section(console, "Processes", lives)
+    workers = [(f"{each.number}", "bold", f"pid {each.process.pid}: {_worker(each)}") for each in demo.workers]
+    _section(console, "Processes", workers)
     if demo.result is not None:
         _section(console, "Answer", [("", "", clean(demo.result.text))])
     _section(console, "Report", [(each.title, "bold", _finding(each)) for each in demo.findings])
@@ -90,10 +91,10 @@ def _section(console: Console, title: str, rows: Sequence[tuple[str, str, str]])
     console.print(Padding(grid, (0, 1, 0, 3) if width else (0, 1, 0, 1)))
 
 
-def _life(life: Life) -> str:
-    if life.number == 1 or life.first_work is None:
-        return epitaph(life)
-    return f"at work after {life.first_work:.1f} s, then {epitaph(life)}"
+def _worker(worker: WorkerLog) -> str:
+    if worker.number == 1 or worker.first_work is None:
+        return describe_end(worker)
+    return f"at work after {worker.first_work:.1f} s, then {describe_end(worker)}"
 
 
 def _finding(finding: Finding) -> str:
@@ -114,9 +115,9 @@ def _verdict(verdict: Verdict) -> str:
 
 def _last_line(console: Console, demo: Demo) -> None:
     broken = sum(not verdict.held for verdict in demo.verdicts)
-    kills = sum(life.was_killed for life in demo.lives)
+    kills = sum(worker.process.was_killed for worker in demo.workers)
     starts = f"{len(demo.starts)} starts of {len(demo.steps)} steps"
-    said = f"{_count(kills, 'kill')}, {_count(len(demo.lives), 'process')}, {starts}, {demo.seconds:.1f} s."
+    said = f"{_count(kills, 'kill')}, {_count(len(demo.workers), 'process')}, {starts}, {demo.seconds:.1f} s."
     console.print()
     if broken:
         _say(
@@ -146,18 +147,8 @@ def as_json(demo: Demo) -> dict[str, Any]:
         "bytes": demo.corpus.bytes,
         "left_out": dict(sorted(demo.corpus.left_out.items())),
         "model": demo.job.model or "scripted",
-        "processes": [
-            {
-                "number": life.number,
-                "pid": life.pid,
-                "killed": life.was_killed,
-                "point": life.kill.point if life.kill else None,
-                "step": life.kill.step if life.kill else None,
-                "seconds": round(life.seconds, 3),
-            }
-            for life in demo.lives
-        ],
-        "starts": [start.model_dump() for start in demo.starts],
+        "processes": [_process_as_json(worker) for worker in demo.workers],
+        "starts": [_start_as_json(start) for start in demo.starts],
         "answer": demo.result.text if demo.result else None,
         "findings": [finding.model_dump() for finding in demo.findings],
         "laws": [
@@ -165,4 +156,28 @@ def as_json(demo: Demo) -> dict[str, Any]:
             for each in demo.verdicts
         ],
         "seconds": round(demo.seconds, 3),
+    }
+
+
+def _process_as_json(worker: WorkerLog) -> dict[str, Any]:
+    process = worker.process
+    return {
+        "number": process.number,
+        "pid": process.pid,
+        "killed": process.was_killed,
+        "point": process.crash.name if process.crash else None,
+        "step": process.crash.key if process.crash else None,
+        "seconds": round(process.seconds, 3),
+    }
+
+
+def _start_as_json(start: Entry) -> dict[str, Any]:
+    return {
+        "run": start.run_id,
+        "step": start.key,
+        "attempt": start.attempt,
+        "key": start.idempotency_key,
+        "process": start.life + 1,
+        "pid": start.pid,
+        "at": start.time,
     }

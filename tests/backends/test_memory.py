@@ -94,11 +94,11 @@ class Broken(MemoryJournal):
 
     refusals = 0
 
-    def _append(self, record: StepRecord, fence: int) -> None:
+    def append(self, record: StepRecord, fence: int) -> None:
         if self.refusals and record.key:
             self.refusals -= 1
             raise JournalError("no space left on device")
-        super()._append(record, fence)
+        super().append(record, fence)
 
 
 @pytest.mark.parametrize(("refusals", "starts"), [(3, [1]), (30, [1])])

@@ -71,7 +71,7 @@ def _records(path: Path) -> list[StepRecord]:
 async def _resume(path: Path, *, seconds: float = 10) -> Any:
     journal = SQLiteJournal(path)
     journal.open()
-    journal._run("UPDATE workers SET expires = 0")  # in the copy its worker, this process, seems to be alive
+    journal.file.run("UPDATE workers SET expires = 0")  # in the copy its worker, this process, seems to be alive
     journal.close()
     async with SQLiteBackend(path, [words], clock=VirtualClock()) as backend:
         return await asyncio.wait_for(backend.invoke(words, run_id="torn"), seconds)

@@ -128,13 +128,18 @@ class Run(Generic[Out]):
             InvokeError: If it failed.
             RunCancelledError: If it was cancelled, or skipped by ``singleton``.
         """
-        self.view = await self._backend.wait(self.id)
+        await self.ended()
         if self.view.status is not RunStatus.COMPLETED:
             raise invoke_error(self.view)
         result: Out = self._function.output.decode(self.view.output or "null", step="")
         if isinstance(self._function, Function) and type(self._function).restore is not Function.restore:
             result = self._function.restore(result, await self.history())
         return result
+
+    async def ended(self) -> Self:
+        """Wait for the end, whatever it is, without raising its error; this handle, refreshed."""
+        self.view = await self._backend.wait(self.id)
+        return self
 
     async def cancel(self) -> None:
         """Stop it at its next step boundary, along with the runs it waits for. Final; nothing for an ended run."""

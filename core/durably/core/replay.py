@@ -69,6 +69,10 @@ class Recorded:
                 self._list(gather_key)
         self._order[prefix].append(key)
 
+    def last(self, key: str) -> StepRecord | None:
+        """The newest record of a step, wherever the code is."""
+        return self._last.get(key)
+
     def failures(self, key: str) -> int:
         """How many attempts of a step failed and were to be retried."""
         return self._failures.get(key, 0)
@@ -76,6 +80,15 @@ class Recorded:
     def exhausted(self, scope: Scope) -> bool:
         """Whether this scope has nothing left to replay."""
         return scope.position >= len(self._order.get(scope.prefix, ()))
+
+    def replaying(self, scope: Scope) -> bool:
+        """Whether code of this scope was here before: it, or the code behind its gather, has recorded steps left."""
+        around: Scope | None = scope
+        while around is not None:
+            if not self.exhausted(around):
+                return True
+            around = around.parent
+        return False
 
     def take(self, scope: Scope, key: str, kind: Kind, input: str) -> StepRecord | None:
         """The last record of the step the code asks for now, or ``None`` if it is new.
@@ -204,7 +217,7 @@ class RecordedEngine(StepEngine):
         return outcomes
 
     def is_replaying(self, scope: Scope) -> bool:
-        return True
+        return self.recorded.replaying(scope)
 
     def check_end(self, scope: Scope) -> None:
         self.recorded.check_end(scope)

@@ -32,6 +32,7 @@ class Scope:
 
     Attributes:
         prefix: What the keys of this scope begin with, ``"gather[0]/"``; empty for the run.
+        parent: The scope that its gather stands in, or ``None`` for the run.
         root: The scope of the run itself.
         busy: The key of the step that is running here now, or ``None``.
         position: How many recorded steps of this scope were replayed.
@@ -39,11 +40,12 @@ class Scope:
         refusal: Why the code of this run may not go on, or ``None``; only the root's counts.
     """
 
-    __slots__ = ("_counts", "busy", "position", "prefix", "refusal", "root", "window")
+    __slots__ = ("_counts", "busy", "parent", "position", "prefix", "refusal", "root", "window")
 
-    def __init__(self, prefix: str = "", window: int = 0, root: Scope | None = None) -> None:
+    def __init__(self, prefix: str = "", window: int = 0, parent: Scope | None = None) -> None:
         self.prefix = prefix
-        self.root = root or self
+        self.parent = parent
+        self.root: Scope = self if parent is None else parent.root
         self.busy: str | None = None
         self.position = 0
         self.window = window
@@ -62,7 +64,7 @@ class Scope:
 
     def branch(self, gather_key: str, index: int) -> Scope:
         """The scope of one branch."""
-        return Scope(f"{gather_key}[{index}]/", self.window, self.root)
+        return Scope(f"{gather_key}[{index}]/", self.window, self)
 
 
 _scope: ContextVar[Scope | None] = ContextVar("durably_scope", default=None)
@@ -224,7 +226,7 @@ class KeyedSteps(FunctionSteps):
 
     async def _perform(self, step_id: str, act: Callable[[Scope, str], Awaitable[T]]) -> T:
         """Give one step its key, and keep its scope busy while it lasts."""
-        scope = self._enter(step_id)
+        scope = self.enter(step_id)
         scope.busy = key = scope.key(step_id)
         try:
             return await act(scope, key)
@@ -235,7 +237,13 @@ class KeyedSteps(FunctionSteps):
         finally:
             scope.busy = None
 
-    def _enter(self, step_id: str) -> Scope:
+    def enter(self, step_id: str) -> Scope:
+        """The scope in which a step may begin now.
+
+        Raises:
+            NestedStepError: If the body of a step is running.
+            ConcurrentStepError: If another step of this branch is.
+        """
         inside = _current.get()
         if inside is not None:
             raise NestedStepError(step=step_id, inside=inside.key)

@@ -125,7 +125,7 @@ class Subject(ABC):
 
     async def until_ended(self, run: Run[Any]) -> None:
         """Wait for the end of a run, however it ends."""
-        await asyncio.wait([asyncio.ensure_future(run._backend._wait(run.id))])
+        await asyncio.wait([asyncio.ensure_future(run.ended())])
         await run.refresh()
 
 

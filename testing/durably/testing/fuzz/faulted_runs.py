@@ -223,7 +223,7 @@ class Trial:
 
     async def _deliver(self, outside: Outside) -> None:
         worker = self._worker
-        if worker is not None and worker._up and worker._crash is None:
+        if worker is not None and worker.running:
             await self._send(worker, Event("program/outside", {"key": outside.key}, id=f"outside-{outside.id}"))
 
     async def _strike(self, fault: Fault) -> None:
@@ -235,7 +235,7 @@ class Trial:
             case "back":
                 self.clock.shift(-fault.amount)
             case "again":
-                if self._worker is not None and self._worker._up and self._worker._crash is None:
+                if self._worker is not None and self._worker.running:
                     await self._worker.start(self.script.functions[0], run_id=RUN)
                     await self._worker.send(*self._sent)
             case "stop":
@@ -248,7 +248,7 @@ class Trial:
 
     def _steal(self) -> None:
         worker = self._worker
-        if worker is not None and worker._up and worker not in self._zombies and worker._crash is None:
+        if worker is not None and worker.running and worker not in self._zombies:
             self.journal.bury(worker.worker)
             self._zombies.append(worker)
             self._turn.set()

@@ -197,29 +197,32 @@ class HistoryRoom:
         self._continue_after = continue_after
         self._begun: tuple[int, int] | None = None
 
-    def is_long(self, replayed: int) -> bool:
-        """Whether this history has grown so much, since the code was done with its records, that a fresh one is due.
+    def check(self, key: str, *, replayed: int, may_leave: bool) -> None:
+        """Look for room before a step begins.
 
         Args:
+            key: The step key.
             replayed: How many steps the code found recorded in earlier histories.
+            may_leave: Whether the run may go on in a fresh history here.
+
+        Raises:
+            ContinueAsNewSignal: If it should.
+            PayloadTooLargeError: If the history is so full that Temporal is about to end the run.
         """
         info = workflow.info()
-        length, size = info.get_current_history_length(), info.get_current_history_size()
+        size = info.get_current_history_size()
+        if may_leave and self._is_long(info.get_current_history_length(), size, replayed):
+            raise ContinueAsNewSignal
+        if size >= FULL:
+            raise PayloadTooLargeError(step=key, size=size, limit=FULL)
+
+    def _is_long(self, length: int, size: int, replayed: int) -> bool:
+        """Whether this history has grown so much, since the code was done with its records, that a fresh one is due."""
         if self._begun is None:
             # The records that a fresh history begins with do not count: if they alone were too much, the run would go
             # from one history to the next for ever.
             self._begun = (length, size) if replayed else (0, 0)
         return length - self._begun[0] >= self._continue_after or size - self._begun[1] >= ROOM
-
-    def check(self, key: str) -> None:
-        """Refuse to begin a step in a history that Temporal is about to end.
-
-        Raises:
-            PayloadTooLargeError: If the history is full.
-        """
-        size = workflow.info().get_current_history_size()
-        if size >= FULL:
-            raise PayloadTooLargeError(step=key, size=size, limit=FULL)
 
 
 def _step_id(key: str) -> str:

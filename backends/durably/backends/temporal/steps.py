@@ -17,7 +17,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from durably.backends.temporal.children import ChildRun
-from durably.backends.temporal.commands import Commands, ContinueAsNewSignal, HistoryRoom, check_cancelled
+from durably.backends.temporal.commands import Commands, HistoryRoom, check_cancelled
 from durably.backends.temporal.event_waits import EventWaits
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.payloads import SEND, ActivityRequest, check_size
@@ -236,7 +236,7 @@ class TemporalSteps(StepEngine):
     # -- what all steps share
 
     def is_replaying(self, scope: Scope) -> bool:
-        return workflow.unsafe.is_replaying() or not self.records.recorded.exhausted(scope)
+        return workflow.unsafe.is_replaying() or self.records.recorded.replaying(scope)
 
     def check_end(self, scope: Scope) -> None:
         self.records.check_end(scope)
@@ -254,14 +254,11 @@ class TemporalSteps(StepEngine):
                 await self.commands.complete_task()
             return record
         check_cancelled()
-        if scope.prefix:
-            if kind != "wait_for_event":
-                await self.waits.let_others_register()
-        elif self._room.is_long(self.records.replayed):
-            # Never in a branch: the others may be at bodies, which would be cut off and run again.
-            raise ContinueAsNewSignal
+        if scope.prefix and kind != "wait_for_event":
+            await self.waits.let_others_register()
         try:
-            self._room.check(key)
+            # Not left from a branch: the others may be at bodies, which would be cut off and run again.
+            self._room.check(key, replayed=self.records.replayed, may_leave=not scope.prefix)
         except PayloadTooLargeError as error:
             scope.root.refusal = error  # caught or not: the code would fill what is left with further steps
             raise

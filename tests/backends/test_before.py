@@ -63,6 +63,8 @@ RESULTS: dict[str, Any] = {
     "teller": "TOLD 2",
     TOLD: "TELLER",
     SCHEDULED: "THE CLOCK",
+    "single": InvokeError,
+    "single-newer": "ALONE",
     "shop": "Done.",
     "shop-shipping": "Done.",
     "clerk": "Refunded.",
@@ -86,6 +88,7 @@ EFFECTS = {
     "teller": [("shout", 2)],
     TOLD: [("shout", 2)],
     SCHEDULED: [("shout", 1)],
+    "single-newer": [("shout", 1)],
     "shop": [("gather[1]/tool-ship", 2)],
     "clerk": [("tool-refund", 1)],
     "unbegun": [("shout", 1), ("shout:1", 1), ("count", 1), ("find", 1), ("pay", 1), ("close", 1)],
@@ -116,6 +119,7 @@ async def go_on(path: Path, evict: Literal["never", "always"]) -> After:
         await backend.send(Event("before/answer", {"to": {"name": "waiter-late"}, "text": "at last"}))
         (asked,) = [each for each in await (await backend.run("clerk")).history() if each.key == "request-refund"]
         await backend.send(approve(asked.value["approval"]))
+        await backend.start(before.single, 5.0, run_id="single-newer")
         await backend.drain()
         runs = await backend.runs()
         results: dict[str, Any] = {}
@@ -154,7 +158,7 @@ def test_the_records_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_every_run_ends(after: After) -> None:
     assert after.results.keys() == RESULTS.keys() >= written().keys()
     failed = {run for run, result in RESULTS.items() if result is InvokeError}
-    cancelled = {"cancelled", child("cancelled")}
+    cancelled = {"cancelled", child("cancelled"), "single"}
     for run, status in after.statuses.items():
         expected = RunStatus.CANCELLED if run in cancelled else RunStatus.FAILED if run in failed else "completed"
         assert status == expected, run

@@ -123,7 +123,7 @@ async def test_a_repeated_crash_that_never_fires_is_an_error() -> None:
 
 
 async def test_state_needs_a_fresh_world() -> None:
-    with pytest.raises(Exception, match="each experiment needs a fresh one"):
+    with pytest.raises(Exception, match="each needs a fresh one"):
         await crash_matrix(agents.helper, "refund", state=agents.paid)
 
 

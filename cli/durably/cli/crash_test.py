@@ -97,11 +97,11 @@ def _read(input: str) -> Any:
 
 
 def _run(target: Any, data: Any, arguments: dict[str, Any]) -> Report:
-    with NetworkGuard() as fuse, _progress() as progress:
+    with NetworkGuard() as guard, _progress() as progress:
         try:
             report = asyncio.run(crash_matrix(target, data, progress=progress, **arguments))
         except NotDeterministicError as error:
-            _refuse(str(fuse.blown[0] if fuse.blown else error), code=USAGE if fuse.blown else BROKEN)
+            _refuse(str(guard.refused[0] if guard.refused else error), code=USAGE if guard.refused else BROKEN)
         except (DurablyError, ValueError) as error:
             _refuse(str(error))
         except KeyboardInterrupt:
@@ -109,8 +109,8 @@ def _run(target: Any, data: Any, arguments: dict[str, Any]) -> Report:
         except Exception as error:
             traceback.print_exc()
             _refuse(f"the test could not be made: {type(error).__name__}: {error}")
-    if fuse.blown:  # also where the agent swallowed the error, or came to the same wrong end each time
-        _refuse(str(fuse.blown[0]))
+    if guard.refused:  # also where the agent swallowed the error, or came to the same wrong end each time
+        _refuse(str(guard.refused[0]))
     return report
 
 

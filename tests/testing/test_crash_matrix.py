@@ -18,8 +18,9 @@ import pytest
 from rich.console import Console
 
 from durably.backends import MemoryBackend, MemoryJournal
-from durably.core import Agent, Context, Function, UnsupportedFeatureError, current_step, function, tool
+from durably.core import Agent, Context, Function, current_step, function, tool
 from durably.core.backend import Backend
+from durably.core.errors import UnsupportedFeatureError
 from durably.testing import (
     POINTS,
     Engine,

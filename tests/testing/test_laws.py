@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
-from durably.core import History, StepRecord
 from durably.core.backend import RunStatus
+from durably.core.history import History, StepRecord
 from durably.core.ids import derive_id
 from durably.testing import laws
 from durably.testing.laws import BrokenLawError, Outcome, Violation

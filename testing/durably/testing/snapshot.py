@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from durably.backends.replay.journal import Journal
-from durably.core import Backend, History, StepRecord
+from durably.core import Backend
 from durably.core.backend import RunStatus
+from durably.core.history import History, StepRecord
 
 __all__ = ["RunLog", "Snapshot"]
 

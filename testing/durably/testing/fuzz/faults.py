@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.journal import Changes
-from durably.core import JournalError
-from durably.core.errors import Signal
+from durably.core.errors import JournalError, Signal
 
 __all__ = ["Fault", "FaultKind", "FaultyJournal", "OutsideEvent", "WorkerKilledSignal"]
 

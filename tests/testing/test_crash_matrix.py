@@ -18,8 +18,9 @@ import pytest
 from rich.console import Console
 
 from durably.backends import MemoryBackend, MemoryJournal
-from durably.core import Agent, Context, Function, UnsupportedFeatureError, current_step, function, tool
+from durably.core import Agent, Context, Function, current_step, function, tool
 from durably.core.backend import Backend
+from durably.core.errors import UnsupportedFeatureError
 from durably.testing import (
     POINTS,
     Engine,
@@ -131,7 +132,7 @@ async def test_a_repeated_crash_that_never_fires_is_an_error() -> None:
 
 
 async def test_state_needs_a_fresh_world() -> None:
-    with pytest.raises(Exception, match="each cell needs a fresh one"):
+    with pytest.raises(Exception, match="each experiment needs a fresh one"):
         await crash_matrix(agents.helper, "refund", state=agents.paid)
 
 

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
-from durably.core import History, StepRecord
 from durably.core.backend import RunStatus
+from durably.core.history import History, StepRecord
 from durably.core.ids import derive_id
 from durably.testing import laws
 from durably.testing.laws import BrokenLawError, Outcome, Violation
@@ -168,7 +168,10 @@ def test_the_same_records() -> None:
 
 
 def test_a_run_ends_once() -> None:
-    assert broken(laws.ends_once(snapshot(log(FIRST, LAST), log(FIRST, id="live")))) == []
+    live = log(FIRST, id="live", status=RunStatus.RUNNING)
+    assert broken(laws.ends_once(snapshot(log(FIRST, LAST), live))) == []
+    assert broken(laws.ends_once(snapshot(replace(live, status=RunStatus.SKIPPED)))) == []
+    assert broken(laws.ends_once(snapshot(replace(live, status=RunStatus.FAILED)))) == ["L13"]
     assert broken(laws.ends_once(snapshot(log(FIRST, LAST, LAST)))) == ["L13"]
     assert broken(laws.ends_once(snapshot(log(FIRST, LAST, record("a"))))) == ["L13"]
 

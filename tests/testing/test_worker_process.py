@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -171,6 +172,28 @@ def test_no_worker_outlives_its_parent(how: str) -> None:
             break
         time.sleep(0.01)
     assert not is_running(pid)
+
+
+def test_the_example_in_the_docs_runs(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
+    for name, block in re.findall(r"^```text\n# (\w+\.py)\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    path = os.pathsep.join(str(Path(each).resolve()) for each in sys.path)
+    done = subprocess.run(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *points, result = done.stdout.splitlines()
+    assert result == "It is on its way."
+    assert [line for line in points if "tool-get_order after_effect" in line][:2] == [
+        "1 tool-get_order after_effect"
+    ] * 2
+    assert {line.partition(" ")[0] for line in points} == {"1", "2", "3"}
 
 
 def is_running(pid: int) -> bool:

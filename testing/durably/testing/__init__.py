@@ -19,7 +19,7 @@ from durably.testing.ledger import EffectLedger, Entry
 from durably.testing.models.cassette import RecordedModel
 from durably.testing.models.llm_server import Fault, LLMServer
 from durably.testing.models.scripted import ScriptedModel, call
-from durably.testing.network_guard import NetworkFuse, UnscriptedCallError
+from durably.testing.network_guard import NetworkGuard, UnscriptedCallError
 from durably.testing.replay import replay
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "Golden",
     "GoldenMissingError",
     "LLMServer",
-    "NetworkFuse",
+    "NetworkGuard",
     "NotDeterministicError",
     "PointNotReachedError",
     "PointReport",

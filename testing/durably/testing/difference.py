@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from durably.core import History, StepRecord
+from durably.core.history import History, StepRecord
 
 __all__ = ["Difference", "describe", "first_difference", "same_text", "settled"]
 

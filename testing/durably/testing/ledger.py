@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from durably.core import StepRecord, current_step
+from durably.core import current_step
+from durably.core.history import StepRecord
 from durably.core.steps import Point, StepInfo, _current
 
 __all__ = ["EffectLedger", "Entry", "EntryKind", "Repeated", "append_line", "repeated_step"]

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from durably.backends.replay.journal import Journal
-from durably.core import Backend, History, StepRecord
+from durably.core import Backend
 from durably.core.backend import RunStatus
+from durably.core.history import History, StepRecord
 
 __all__ = ["RunLog", "Snapshot"]
 
@@ -57,7 +58,7 @@ class Snapshot:
 
     @classmethod
     async def of_backend(cls, backend: Backend, run_id: str) -> Snapshot:
-        """Ask a backend, which may know runs of other cells too."""
+        """Ask a backend, which may know runs of other experiments too."""
         root = await backend.run(run_id)
         others = [each for each in await backend.runs(limit=MANY) if each.view.parent == run_id]
         logs = [

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from durably.core import Context, Event, Function, FunctionRef, StepAPI, StepRecord
+from durably.core import Context, Event, Function, FunctionRef, StepAPI
+from durably.core.history import StepRecord
 from durably.core.serialization import codec_for, return_type
 from durably.core.step_keys import Scope, _scope
 from durably.core.steps import Duration

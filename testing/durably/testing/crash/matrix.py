@@ -142,13 +142,13 @@ class _Matrix:
         self.baseline = await self._without_crash()
         self.report = Report.of_baseline(self.baseline, self.scenario.engine.name, self.mode)
         self.guarantees.add(self.baseline, "")
-        self._judge(self.baseline, "no crash")
+        self._add_cell(self.baseline, "no crash")
         if repro is not None:
-            await self._repeat(parse_repro(repro, self.report.function))
+            await self._reproduce(parse_repro(repro, self.report.function))
         else:
             if self.mode == "inproc" and self.scenario.engine.journal is not None:
-                await self._evicted()
-            await self._level(crashes)
+                await self._replay_after_every_step()
+            await self._crash_everywhere(crashes)
         self.report.steps = self.guarantees.steps(self.baseline, self._functions())
         self.report.seconds = time.perf_counter() - started
         return self.report
@@ -179,15 +179,15 @@ class _Matrix:
                 raise NotDeterministicError(explain(difference, causes))
         return baseline
 
-    async def _evicted(self) -> None:
+    async def _replay_after_every_step(self) -> None:
         experiment = await self.run_experiment(self.scenario, evict=True)
-        self._judge(experiment, "replayed after every step")
+        self._add_cell(experiment, "replayed after every step")
 
     # -- with crashes
 
-    async def _level(self, crashes: int) -> None:
+    async def _crash_everywhere(self, crashes: int) -> None:
         """Crash once at each point, then, up to the number asked for, again after each of these crashes."""
-        front = self._singles()
+        front = self._first_crashes()
         if self.first is not None:
             (first,) = parse_repro(self.first, self.report.function)
             front = [each for each in front if each[1] == first] or [((), first)]
@@ -197,20 +197,21 @@ class _Matrix:
             prefixes = await record_prefixes(self.scenario)
             self.prefixes = {crash: prefix for crash, prefix in prefixes.items() if crash not in in_full}
         for depth in range(1, crashes + 1):
-            front = await self._run_front(front, depth < crashes, everything=depth == 1 and singles <= PAIR_BOUND)
+            front = await self._run_depth(front, depth < crashes, everything=depth == 1 and singles <= PAIR_BOUND)
 
-    def _singles(self) -> list[Planned]:
-        front: list[Planned] = [((), crash) for crash in self._found(self.baseline.traces[0])]
-        self._check_declared([crash for _, crash in front])
+    def _first_crashes(self) -> list[Planned]:
+        front: list[Planned] = [((), crash) for crash in self._crashes_in(self.baseline.traces[0])]
+        self._check_points_are_passed([crash for _, crash in front])
         return one_of_each_kind(front) if self.mode == "sigkill" else front
 
     async def labels(self) -> list[str]:
         """What the first level would try."""
         self.baseline = await self._without_crash()
         self.report = Report.of_baseline(self.baseline, self.scenario.engine.name, self.mode)
-        return [self._label([crash]) for _, crash in self._singles()]
+        return [self._label([crash]) for _, crash in self._first_crashes()]
 
-    async def _run_front(self, front: list[Planned], go_on: bool, everything: bool) -> list[Planned]:
+    async def _run_depth(self, front: list[Planned], go_on: bool, everything: bool) -> list[Planned]:
+        """Run each plan of one depth; the plans of the next depth, with one more crash each, if it is to go on."""
         following: list[Planned] = []
         quota = SAMPLE // max(1, len(front))
         known = {crash for _, crash in front}
@@ -218,12 +219,14 @@ class _Matrix:
             plan = (*before, crash)
             experiment = await self._run_plan(plan)
             if not before and self.first is None:
-                for late in self._found(experiment.traces[0]):  # another order of concurrent branches may pass others
+                for late in self._crashes_in(
+                    experiment.traces[0]
+                ):  # another order of concurrent branches may pass others
                     if late not in known and self.mode == "inproc":
                         known.add(late)
                         front.append(((), late))
             if go_on and len(experiment.traces) > len(plan):
-                further = self._found(experiment.traces[len(plan)])
+                further = self._crashes_in(experiment.traces[len(plan)])
                 taken = further if everything else evenly(further, max(1, quota))
                 self.report.left_out += len(further) - len(taken)
                 following += [(plan, each) for each in taken]
@@ -241,16 +244,17 @@ class _Matrix:
                 break
             # Threads in another order may not have passed the point.
             experiment = await self.run_experiment(self.scenario, plan, prefix=prefix)
-        self._judge(experiment, label)
+        self._add_cell(experiment, label)
         return experiment
 
-    async def _repeat(self, plan: tuple[Crash, ...]) -> None:
+    async def _reproduce(self, plan: tuple[Crash, ...]) -> None:
         experiment = await self._run_plan(plan)
         if len(experiment.fired) < len(plan):
             missed = plan[len(experiment.fired)]
             raise PointNotReachedError(never_reached(missed.label, experiment.traces[-1]))
 
-    def _judge(self, experiment: Experiment, label: str) -> None:
+    def _add_cell(self, experiment: Experiment, label: str) -> None:
+        """Hold an experiment to the laws, and put it into the report."""
         violations = broken_laws(self.baseline, experiment) + list(no_secrets(experiment.after, self.scenario.secrets))
         self.guarantees.add(experiment, label)
         self.report.cells.append(CellReport.of(experiment, self.baseline, label, violations))
@@ -258,10 +262,10 @@ class _Matrix:
     def _label(self, plan: Iterable[Crash]) -> str:
         return ", ".join(crash.label.removeprefix(f"{self.report.function}::") for crash in plan)
 
-    def _found(self, trace: Iterable[Point]) -> list[Crash]:
+    def _crashes_in(self, trace: Iterable[Point]) -> list[Crash]:
         return [crash for crash in find_crashes(trace) if is_wanted(crash, self.points)]
 
-    def _check_declared(self, found: list[Crash]) -> None:
+    def _check_points_are_passed(self, found: list[Crash]) -> None:
         for pattern in self.points:
             if not any(is_wanted(crash, (pattern,)) for crash in found):
                 raise PointNotReachedError(never_reached(pattern, self.baseline.traces[0]))

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-from durably.core import Event, UnsupportedFeatureError
+from durably.core import Event
 from durably.core.backend import encode_data
+from durably.core.errors import UnsupportedFeatureError
 from durably.core.steps import Point, Probe
 from durably.testing.crash.ambient_inputs import AmbientInputs
 from durably.testing.crash.engines import Store, find_engine

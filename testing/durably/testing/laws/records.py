@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from durably.core import History
+from durably.core.backend import RunStatus
+from durably.core.history import History
 from durably.testing.difference import first_difference
 from durably.testing.laws.violation import ENGINE, SECRETS, Violation, explain_repeated_step, times
 from durably.testing.ledger import Repeated
@@ -47,6 +48,8 @@ def ends_once(after: Snapshot) -> Iterator[Violation]:
         ends = [place for place, record in enumerate(log.history) if record.kind == "run" and record.final]
         if ends and ends != [len(log.history) - 1]:
             yield Violation("L13", f"run {log.id} has records after its end, or two ends", ENGINE)
+        elif not ends and log.status.final and log.status is not RunStatus.SKIPPED:
+            yield Violation("L13", f"run {log.id} is {log.status.value}, and no record says so", ENGINE)
 
 
 def no_secrets(after: Snapshot, secrets: Sequence[str]) -> Iterator[Violation]:

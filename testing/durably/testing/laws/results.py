@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from durably.core import History, Message, ToolResultMessage
+from durably.core.history import History
+from durably.core.messages import Message, ToolResultMessage
 from durably.testing.difference import Difference, first_difference, same_text
 from durably.testing.laws.violation import (
     DECIDES,

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durably.testing.fuzz.faulted_runs import Fault, Outside, Trial, run_trial
+from durably.testing.fuzz.faulted_runs import run_under_faults
+from durably.testing.fuzz.faults import Fault, OutsideEvent
 from durably.testing.fuzz.programs import Block
+from durably.testing.fuzz.runner import FaultedRun
 from durably.testing.fuzz.strategies import faults, outside_events, programs
 
 EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "300"))
@@ -38,13 +40,13 @@ def quiet() -> Iterator[None]:
     print_blob=True,
 )
 @given(programs(), faults(), outside_events(), st.integers(0, 3), st.sampled_from(["never", "never", "always"]))
-def test_no_law_is_broken(program: Block, plan: list[Fault], events: list[Outside], seed: int, evict: str) -> None:
-    trial: Trial = asyncio.run(run_trial(program, plan, events, seed=seed, evict=evict))  # type: ignore[arg-type]
-    seen.update(trial.struck)
+def test_no_law_is_broken(program: Block, plan: list[Fault], events: list[OutsideEvent], seed: int, evict: str) -> None:
+    run: FaultedRun = asyncio.run(run_under_faults(program, plan, events, seed=seed, evict=evict))  # type: ignore[arg-type]
+    seen.update(run.struck)
     seen["programs"] += 1
-    seen["lives"] += trial.lives
-    seen["bodies"] += len(trial.ledger.of("started"))
-    seen["points"] += trial._passed
+    seen["lives"] += run.lives
+    seen["bodies"] += len(run.ledger.of("started"))
+    seen["points"] += run.passed
 
 
 def test_the_faults_were_not_in_vain(record_property: Callable[[str, object], None]) -> None:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from durably.backends.memory import MemoryJournal
 from durably.core.errors import Signal
-from durably.testing.fuzz.faulted_runs import BrokenLawError, Fault, FaultyJournal, Outside, run_trial
+from durably.testing.fuzz.faulted_runs import run_under_faults
+from durably.testing.fuzz.faults import Fault, FaultyJournal, OutsideEvent
 from durably.testing.fuzz.programs import Block
 from durably.testing.fuzz.strategies import faults, outside_events, programs
+from durably.testing.laws import BrokenLawError
 from durably.testing.mutants import MUTANTS, Mutant
 
 NOTICED = {
@@ -43,11 +45,11 @@ def quiet() -> Iterator[None]:
 def test_random_programs_break_a_law_of(mutant: Mutant) -> None:
     journal = FaultyJournal if mutant.journal is MemoryJournal else type("Both", (FaultyJournal, mutant.journal), {})
 
-    def breaks(case: tuple[Block, list[Fault], list[Outside], int]) -> bool:
+    def breaks(case: tuple[Block, list[Fault], list[OutsideEvent], int]) -> bool:
         program, plan, events, seed = case
-        trial = run_trial(program, plan, events, seed=seed, backend=mutant.backend, journal=journal())
+        run = run_under_faults(program, plan, events, seed=seed, backend=mutant.backend, journal=journal())
         try:
-            asyncio.run(asyncio.wait_for(trial, 2))
+            asyncio.run(asyncio.wait_for(run, 2))
         except BrokenLawError:
             return True
         except (Exception, Signal):

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from durably.backends.memory import MemoryJournal
-from durably.testing.fuzz.faulted_runs import FaultyJournal
-from durably.testing.fuzz.state_machine import DurableMachine
+from durably.testing.fuzz.faults import FaultyJournal
+from durably.testing.fuzz.state_machine import DurableStateMachine
 from durably.testing.mutants import MUTANTS, Mutant
 
 EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "300"))
@@ -25,7 +25,7 @@ def quiet() -> Iterator[None]:
     logging.getLogger("durably").setLevel(logging.NOTSET)
 
 
-class TestMachine(DurableMachine.TestCase):  # type: ignore[misc,valid-type]
+class TestStateMachine(DurableStateMachine.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(
         max_examples=max(50, EXAMPLES // 4),
         stateful_step_count=40,
@@ -44,11 +44,11 @@ NOTICED = {
 
 
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if each.name in NOTICED], ids=lambda each: each.name)
-def test_the_machine_notices(mutant: Mutant) -> None:
+def test_the_state_machine_notices(mutant: Mutant) -> None:
     journal = FaultyJournal if mutant.journal is MemoryJournal else type("Both", (FaultyJournal, mutant.journal), {})
-    broken = type("Broken", (DurableMachine,), {"backend": mutant.backend, "storage": journal})
+    broken = type("Broken", (DurableStateMachine,), {"backend": mutant.backend, "storage": journal})
     options = settings(
-        TestMachine.settings,
+        TestStateMachine.settings,
         max_examples=400,
         database=None,
         derandomize=True,

@@ -125,9 +125,11 @@ def _progress() -> Iterator[Any]:
 
 def _command(target: str, input: str, backend: str | None, mode: str) -> str:
     """The command that runs one cell again, with a place for its label."""
-    words = ["durably", "crash-test", target, "--input", input, "--mode", mode]
-    said = shlex.join([*words, *([] if backend is None else ["--backend", backend])])
-    return said.replace("{", "{{").replace("}", "}}") + " --repro {label!r}"
+    words = ["durably", "crash-test", target]
+    words += [] if input == "null" else ["--input", input]
+    words += [] if backend is None else ["--backend", backend]
+    words += [] if mode == "inproc" else ["--mode", mode]
+    return shlex.join(words).replace("{", "{{").replace("}", "}}") + " --repro {label!r}"
 
 
 def _refuse(message: str, *, code: int = USAGE) -> NoReturn:

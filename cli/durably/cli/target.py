@@ -41,12 +41,16 @@ def load_target(name: str) -> Any:
             raise TargetError(f"{seen!r} has no {attribute!r}" + (f"; close: {', '.join(close)}" if close else ""))
         target = getattr(target, attribute)
         seen = f"{seen}.{attribute}"
-    if not isinstance(target, Function) and (not callable(target) or inspect.iscoroutinefunction(target)):
+    if not isinstance(target, Function) and not _can_be_factory(target):
         raise TargetError(
             f"{name} is {target!r}: give an agent, a function made with @function, or a plain function that returns "
             "one of them, alone or as (agent, world)"
         )
     return target
+
+
+def _can_be_factory(target: Any) -> bool:
+    return callable(target) and not inspect.isclass(target) and not inspect.iscoroutinefunction(target)
 
 
 def _import(name: str) -> ModuleType:

@@ -92,6 +92,7 @@ class Report:
         steps: The steps of the function and of those it calls, in the order they first ran.
         left_out: How many combinations of several crashes were left out by sampling.
         seconds: How long it took.
+        error: Why the run failed without a crash; empty if it did not.
         reproduce: How to run one cell again; ``{label}`` stands for its label.
     """
 
@@ -103,12 +104,15 @@ class Report:
     left_out: int = 0
     known: int = 0
     seconds: float = 0.0
+    error: str = ""
     reproduce: str = "await crash_matrix(..., repro={label!r})"
 
     @classmethod
     def of_baseline(cls, baseline: Experiment, backend: str, mode: CrashMode) -> Report:
         """A report without cells."""
-        return cls(function=baseline.history.function, backend=backend, mode=mode)
+        failure = baseline.error
+        error = "" if failure is None else f"{failure.get('type')}: {failure.get('message', '')}"
+        return cls(function=baseline.history.function, backend=backend, mode=mode, error=error)
 
     @property
     def ok(self) -> bool:
@@ -124,7 +128,8 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """What is no failure, but should be known."""
-        return [step.warning for step in self.steps if step.warning]
+        failed = [f"the run fails without any crash, {self.error}"] if self.error else []
+        return failed + [step.warning for step in self.steps if step.warning]
 
     @property
     def counts(self) -> dict[CellOutcome, int]:

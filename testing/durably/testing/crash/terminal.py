@@ -46,4 +46,5 @@ def print_report(report: Report, console: Console | None = None) -> None:
             name.replace("[", r"\["), step.guarantee, str(len(cells)), bad, str(step.most) if step.most else ""
         )
     console.print(table)
-    console.print(str(report), markup=False, highlight=False)
+    # Lines are not broken here: the last one is a command to copy.
+    console.print(str(report), markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ BENCH := .venv-bench/.ready
 .PHONY: demo test lint types unit bench clean
 
 demo: $(READY)  ## an agent is killed again and again, and finishes anyway
-	$(BIN)/durably demo
+	$(BIN)/python -m examples.audit.demo
 
 test: lint types unit  ## the whole suite
 
@@ -17,7 +17,7 @@ lint: $(READY)
 	$(BIN)/ruff format --quiet --check .
 
 types: $(READY)
-	$(BIN)/mypy core backends providers testing cli tests
+	$(BIN)/mypy core backends providers testing cli examples tests
 	$(BIN)/pyright
 
 unit: $(READY)

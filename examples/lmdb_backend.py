@@ -19,7 +19,8 @@ import lmdb
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import Clock, SystemClock
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
-from durably.core import Capabilities, Event, Function, JournalError, RunStatus, Singleton, StaleRunError
+from durably.core import Capabilities, Event, Function, RunStatus, Singleton
+from durably.core.errors import JournalError, StaleRunError
 from durably.core.history import StepRecord
 
 TABLES = ("runs", "ids", "records", "live", "events", "event_ids", "scheduled", "functions", "workers")

@@ -10,7 +10,8 @@ import pytest
 from durably.backends import SQLiteBackend
 from durably.backends.replay import sqlite_file
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Context, JournalError, function
+from durably.core import Context, function
+from durably.core.errors import JournalError
 from durably.core.steps import Point
 
 pytestmark = pytest.mark.asyncio

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend, MemoryJournal
-from durably.core import Context, DefinitionError, Event, InvokeError, JournalError, StepRecord, current_step, function
+from durably.core import Context, DefinitionError, Event, InvokeError, current_step, function
+from durably.core.errors import JournalError
+from durably.core.history import StepRecord
 
 pytestmark = pytest.mark.asyncio
 

@@ -13,7 +13,9 @@ import pytest
 
 from durably.backends import SQLiteBackend
 from durably.backends.replay.sqlite_journal import SQLiteJournal
-from durably.core import Context, Event, JournalError, Run, StaleRunError, StepRecord, current_step, function
+from durably.core import Context, Event, Run, current_step, function
+from durably.core.errors import JournalError, StaleRunError
+from durably.core.history import StepRecord
 
 pytestmark = pytest.mark.asyncio
 

@@ -12,8 +12,9 @@ import pytest
 
 from durably.backends import SQLiteBackend, SQLiteJournal
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Context, DurablyError, JournalCorruptError, JournalError, StepRecord, function
-from durably.core.errors import Signal
+from durably.core import Context, DurablyError, function
+from durably.core.errors import JournalCorruptError, JournalError, Signal
+from durably.core.history import StepRecord
 from durably.core.steps import Point
 
 pytestmark = pytest.mark.asyncio

@@ -19,7 +19,7 @@ from durably.core import Event, SQLiteSessions
 from durably.testing import ScriptedModel
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT / "docs" / "examples"))
+sys.path.insert(0, str(ROOT / "examples"))
 example = import_module("handle_message")
 
 DIRECTORY, *KILL = map(str, sys.argv[1:])

@@ -18,8 +18,9 @@ import pytest
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Event, MemorySessions, ModelRequest, ModelResponse, SQLiteSessions, assistant, user
+from durably.core import Event, MemorySessions, SQLiteSessions, assistant, user
 from durably.core.errors import Signal
+from durably.core.model import ModelRequest, ModelResponse
 from durably.core.steps import Point
 from durably.testing import ScriptedModel
 from tests.conftest import Open
@@ -30,7 +31,7 @@ TEXTS = sorted([("ann", ANSWER), ("file", "Asked about order 7."), ("file", "Did
 
 
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("handle_message", ROOT / "docs" / "examples" / "handle_message.py")
+    spec = importlib.util.spec_from_file_location("handle_message", ROOT / "examples" / "handle_message.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -219,7 +220,7 @@ def test_the_process_is_killed_in_a_body_and_started_again(text: str, tmp_path: 
 
 
 def test_it_runs_as_it_stands() -> None:
-    path = ROOT / "docs" / "examples" / "handle_message.py"
+    path = ROOT / "examples" / "handle_message.py"
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(done.stdout.splitlines()) == sorted(f"[{where}] {text}" for where, text in TEXTS)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durably.backends.inngest import InngestBackend
-from durably.backends.inngest.steps import whole
+from durably.backends.inngest.steps import whole_seconds
 from durably.core import (
     Context,
     Event,
@@ -17,10 +17,10 @@ from durably.core import (
     InvokeError,
     NonDeterminismError,
     NonRetriableError,
-    PayloadTooLargeError,
     RetryAfterError,
     function,
 )
+from durably.core.errors import PayloadTooLargeError
 from durably.testing.inngest import InngestEngine
 from tests.inngest.conftest import OpenInngest
 
@@ -159,7 +159,7 @@ async def test_sub_second_sleeps_last_their_time(engine: InngestEngine, open_inn
 
 
 def test_timeouts_are_rounded_up_to_whole_seconds() -> None:
-    assert [whole(each) for each in (None, 0, 0.2, 1, 1.01)] == [
+    assert [whole_seconds(each) for each in (None, 0, 0.2, 1, 1.01)] == [
         None,
         *(timedelta(seconds=each) for each in (1, 1, 1, 2)),
     ]

@@ -21,9 +21,9 @@ from durably.core import Run
 from durably.core.ids import new_id
 from durably.core.steps import Point
 from durably.testing import EffectLedger, FaultPlan
-from durably.testing.crash.experiment import Cell
-from durably.testing.crash.laws import broken_laws
-from durably.testing.crash.snapshot import Snapshot
+from durably.testing.crash.experiment import Experiment
+from durably.testing.crash.verdict import broken_laws
+from durably.testing.snapshot import Snapshot
 from tests.temporal.world import EXPECTED, LEDGER, backend, cashier, clerk, effects, world
 
 pytestmark = pytest.mark.timeout(180)
@@ -70,9 +70,9 @@ class Workers:
         heir.probe = FaultPlan(ledger=EffectLedger(self.journal))
         return heir
 
-    async def cell(self, run: Run[Any]) -> Cell:
+    async def cell(self, run: Run[Any]) -> Experiment:
         """What was seen of a run, as the laws look at it."""
-        cell = Cell((), run.id, EffectLedger(self.journal))
+        cell = Experiment((), run.id, EffectLedger(self.journal))
         try:
             cell.value = await run.result()
         finally:
@@ -91,11 +91,11 @@ async def workers(temporal_address: str, tmp_path: Path, monkeypatch: pytest.Mon
     await made.end()
 
 
-_calm: list[Cell] = []
+_calm: list[Experiment] = []
 
 
 @pytest_asyncio.fixture
-async def calm(client: Client, workers: Workers) -> AsyncIterator[Cell]:
+async def calm(client: Client, workers: Workers) -> AsyncIterator[Experiment]:
     """The run that no crash met; one for all tests."""
     if not _calm:
         async with workers.heir(client) as backend:
@@ -105,7 +105,7 @@ async def calm(client: Client, workers: Workers) -> AsyncIterator[Cell]:
     yield _calm[0]
 
 
-def check(calm: Cell, cell: Cell) -> None:
+def check(calm: Experiment, cell: Experiment) -> None:
     """Every law, and that effects have the keys and the numbers they must have."""
     assert cell.value == EXPECTED
     assert not broken_laws(calm, cell), "\n".join(str(each) for each in broken_laws(calm, cell))
@@ -132,7 +132,7 @@ MOMENTS = {
 @pytest.mark.asyncio
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_run_goes_on_where_its_worker_was_killed(
-    client: Client, workers: Workers, calm: Cell, moment: str
+    client: Client, workers: Workers, calm: Experiment, moment: str
 ) -> None:
     first = await workers.start(MOMENTS[moment])
     run = await backend(client, workers.queue).start(world, run_id=new_id())
@@ -143,7 +143,9 @@ async def test_a_run_goes_on_where_its_worker_was_killed(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("moment", ["tool", "gather", "closure", "wait"])
-async def test_a_run_goes_on_where_nothing_is_cached(client: Client, workers: Workers, calm: Cell, moment: str) -> None:
+async def test_a_run_goes_on_where_nothing_is_cached(
+    client: Client, workers: Workers, calm: Experiment, moment: str
+) -> None:
     first = await workers.start(MOMENTS[moment])
     run = await backend(client, workers.queue).start(world, run_id=new_id())
     assert await first.wait() == -signal.SIGKILL
@@ -153,7 +155,7 @@ async def test_a_run_goes_on_where_nothing_is_cached(client: Client, workers: Wo
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("moment", ["llm", "tool", "gather", "delegate", "closure", "wait"])
-async def test_of_two_workers_one_dies(client: Client, workers: Workers, calm: Cell, moment: str) -> None:
+async def test_of_two_workers_one_dies(client: Client, workers: Workers, calm: Experiment, moment: str) -> None:
     mortal = await workers.start(MOMENTS[moment])
     caller = backend(client, workers.queue)  # never entered: it starts runs and waits
     runs = [await caller.start(world, run_id=new_id()) for _ in range(3)]
@@ -174,7 +176,7 @@ async def test_of_two_workers_one_dies(client: Client, workers: Workers, calm: C
 
 
 @pytest.mark.asyncio
-async def test_a_worker_that_was_stopped_comes_too_late(client: Client, workers: Workers, calm: Cell) -> None:
+async def test_a_worker_that_was_stopped_comes_too_late(client: Client, workers: Workers, calm: Experiment) -> None:
     stale = await workers.start(MOMENTS["gather"], "SIGSTOP")
     run = await backend(client, workers.queue).start(world, run_id=new_id())
     await asyncio.to_thread(os.waitid, os.P_PID, stale.pid, os.WSTOPPED)

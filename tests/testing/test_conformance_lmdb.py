@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples.lmdb_backend import LMDBBackend
 
 from durably.backends.replay.clock import VirtualClock
 from durably.core import Backend, Function
 from durably.testing.conformance import *  # noqa: F403  # the tests of the suite
 from durably.testing.conformance import Subject
+from examples.lmdb_backend import LMDBBackend
 
 ROOT = Path(__file__).parent.parent.parent
 

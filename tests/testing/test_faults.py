@@ -8,7 +8,7 @@ import pytest
 
 from durably.backends import MemoryBackend
 from durably.core.steps import Point
-from durably.testing import POINTS, Crash, CrashSignal, EffectLedger, FaultPlan, VacuousTestError
+from durably.testing import POINTS, Crash, CrashSignal, EffectLedger, FaultPlan, PointNotReachedError
 from durably.testing.crash.faults import chain, matches
 from durably.testing.crash.selection import find_crashes, parse_repro
 from tests.testing import agents
@@ -84,7 +84,9 @@ def test_crashes_strike_in_their_order() -> None:
 def test_a_plan_that_was_not_carried_out_is_an_error() -> None:
     plan = FaultPlan([Crash("think", "after_effect")])
     plan(passing("before_body"))
-    with pytest.raises(VacuousTestError, match=r"think/after_effect never happened.*The run passed: think/before_body"):
+    with pytest.raises(
+        PointNotReachedError, match=r"think/after_effect never happened.*The run passed: think/before_body"
+    ):
         plan.check()
 
 

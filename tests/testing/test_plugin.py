@@ -179,7 +179,7 @@ def test_it_works_under_xdist(project: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines("*test_again: support on memory:*")
 
 
-FUSED = """
+REACHING_OUT = """
 import socket
 
 def test_refund(crash_matrix):
@@ -204,8 +204,8 @@ def test_localhost(crash_matrix):
 """
 
 
-def test_the_fuse_fails_a_test_that_reaches_out(project: pytest.Pytester) -> None:
-    write(project, FUSED)
+def test_the_network_guard_fails_a_test_that_reaches_out(project: pytest.Pytester) -> None:
+    write(project, REACHING_OUT)
     result = run(project)
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines("*tried to reach api.example.com:443*ScriptedModel*")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.core import Agent, Context, DefinitionError, Function, History, InvokeError, NonDeterminismError, function
+from durably.core import Agent, Context, DefinitionError, Function, InvokeError, NonDeterminismError, function
+from durably.core.history import History
 from durably.testing import GoldenMissingError, ScriptedModel, change_matrix, replay
 from durably.testing.goldens import Golden
 from tests.testing import agents

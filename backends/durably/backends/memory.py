@@ -12,8 +12,10 @@ from pydantic import SecretStr
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
-from durably.core import Capabilities, Event, Function, StaleRunError, StepRecord
+from durably.core import Capabilities, Event, Function
 from durably.core.backend import RunStatus
+from durably.core.errors import StaleRunError
+from durably.core.history import StepRecord
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
 

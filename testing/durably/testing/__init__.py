@@ -7,18 +7,19 @@ their own: they need more than the standard library.
 from durably.testing.crash.code_changes import CodeChange, change_matrix
 from durably.testing.crash.determinism import NotDeterministicError
 from durably.testing.crash.engines import ENGINES, Engine, Store
-from durably.testing.crash.faults import POINTS, Crash, CrashSignal, FaultPlan, PointSpec, VacuousTestError
+from durably.testing.crash.faults import POINTS, Crash, CrashSignal, FaultPlan, PointNotReachedError, PointSpec
 from durably.testing.crash.guarantees import StepReport
-from durably.testing.crash.laws import Violation
-from durably.testing.crash.ledger import EffectLedger, Entry
 from durably.testing.crash.matrix import crash_matrix
 from durably.testing.crash.report import CellReport, Report
 from durably.testing.crash.scenario import CrashTest
+from durably.testing.crash.worker_process import PointReport, WorkerProcess, restart_until_end
 from durably.testing.goldens import Golden, GoldenMissingError
+from durably.testing.laws import Violation
+from durably.testing.ledger import EffectLedger, Entry
 from durably.testing.models.cassette import RecordedModel
 from durably.testing.models.llm_server import Fault, LLMServer
 from durably.testing.models.scripted import ScriptedModel, call
-from durably.testing.network_guard import NetworkFuse, UnscriptedCallError
+from durably.testing.network_guard import NetworkGuard, UnscriptedCallError
 from durably.testing.replay import replay
 
 __all__ = [
@@ -37,8 +38,10 @@ __all__ = [
     "Golden",
     "GoldenMissingError",
     "LLMServer",
-    "NetworkFuse",
+    "NetworkGuard",
     "NotDeterministicError",
+    "PointNotReachedError",
+    "PointReport",
     "PointSpec",
     "RecordedModel",
     "Report",
@@ -46,10 +49,11 @@ __all__ = [
     "StepReport",
     "Store",
     "UnscriptedCallError",
-    "VacuousTestError",
     "Violation",
+    "WorkerProcess",
     "call",
     "change_matrix",
     "crash_matrix",
     "replay",
+    "restart_until_end",
 ]

@@ -1,4 +1,4 @@
-"""The network fuse: a test that reaches for the network by accident fails at once, and says how to script the call."""
+"""The network guard: a test that reaches for the network by accident fails at once, and says how to script the call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from durably.core import DurablyError
 
-__all__ = ["NetworkFuse", "UnscriptedCallError"]
+__all__ = ["NetworkGuard", "UnscriptedCallError"]
 
 _LOCAL_NAMES = ("localhost", "localhost.localdomain", "")
 
@@ -27,20 +27,20 @@ class UnscriptedCallError(DurablyError, AssertionError):
         super().__init__(
             f"this test tried to reach {address}: a model or a tool in it is not scripted. Give the agent "
             "model=ScriptedModel(...), or point its client at LLMServer; a fake may listen on localhost. Where a test "
-            "really needs the network, run it with --durably-fuse=off"
+            "really needs the network, run it with --durably-network-guard=off"
         )
         self.address = address
 
 
-class NetworkFuse:
+class NetworkGuard:
     """While it is entered, this process can reach nothing but itself.
 
     Attributes:
-        blown: What was tried, for a test to be failed even if the error was swallowed.
+        refused: What was tried, for a test to be failed even if the error was swallowed.
     """
 
     def __init__(self) -> None:
-        self.blown: list[UnscriptedCallError] = []
+        self.refused: list[UnscriptedCallError] = []
 
     def __enter__(self) -> Self:
         self._before = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
@@ -56,7 +56,7 @@ class NetworkFuse:
 
         def guarded_getaddrinfo(host: Any, port: Any, *args: Any, **options: Any) -> Any:
             if not _is_local(host):
-                self._blow(f"{_text(host)}:{_text(port)}")
+                self._refuse(f"{_text(host)}:{_text(port)}")
             return getaddrinfo(host, port, *args, **options)
 
         self._set(guarded_connect, guarded_connect_ex, guarded_getaddrinfo)
@@ -74,11 +74,11 @@ class NetworkFuse:
 
     def _check(self, sock: socket.socket, address: Any) -> None:
         if sock.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address[0]):
-            self._blow(f"{address[0]}:{address[1]}")
+            self._refuse(f"{address[0]}:{address[1]}")
 
-    def _blow(self, address: str) -> None:
-        self.blown.append(UnscriptedCallError(address=address))
-        raise self.blown[-1]
+    def _refuse(self, address: str) -> None:
+        self.refused.append(UnscriptedCallError(address=address))
+        raise self.refused[-1]
 
 
 def _text(part: Any) -> str:

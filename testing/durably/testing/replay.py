@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from durably.core import Context, DefinitionError, Event, Function, History, NonDeterminismError
+from durably.core import Context, DefinitionError, Event, Function, NonDeterminismError
 from durably.core.errors import Signal, error_to_json
-from durably.core.history import Kind, StepRecord
+from durably.core.history import History, Kind, StepRecord
 from durably.core.replay import RecordedEngine
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec

@@ -20,18 +20,10 @@ from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import (
-    Backend,
-    Event,
-    Function,
-    FunctionRef,
-    History,
-    JournalError,
-    Run,
-    RunNotFoundError,
-)
+from durably.core import Backend, Event, Function, FunctionRef, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
-from durably.core.errors import CancelSignal
+from durably.core.errors import CancelSignal, JournalError
+from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
 from durably.core.step_keys import KeyedSteps

@@ -15,8 +15,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from durably.core import Event, Function, Singleton, StepRecord
+from durably.core import Event, Function, Singleton
 from durably.core.backend import RunStatus
+from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 
 __all__ = ["Changes", "Journal", "NewRun", "Received", "RunRow", "Subscription"]

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow
 from durably.backends.replay.scheduler import RunScheduler
-from durably.core import Event, Function, JournalError, StaleRunError
+from durably.core import Event, Function
 from durably.core.attempts import Environment
 from durably.core.backend import RunStatus
-from durably.core.errors import CancelSignal, SuspendSignal, error_to_json
+from durably.core.errors import CancelSignal, JournalError, StaleRunError, SuspendSignal, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import Recorded
 from durably.core.step_keys import Scope
@@ -176,7 +176,7 @@ class RunRecords:
             scope: Where the step stands.
             key: Its key.
             kind: What is recorded.
-            status: See :class:`~durably.core.StepRecord`.
+            status: See :class:`~durably.core.history.StepRecord`.
             started: When the step, or this attempt, began; seconds since 1970.
             error: Why it failed.
             runs: Runs to create.

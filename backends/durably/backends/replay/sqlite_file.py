@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from durably.core import JournalError
+from durably.core.errors import JournalError
 
 __all__ = ["SQLiteFile"]
 

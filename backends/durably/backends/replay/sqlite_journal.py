@@ -14,15 +14,10 @@ from typing import Any
 
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.backends.replay.sqlite_file import SQLiteFile
-from durably.core import (
-    Event,
-    JournalCorruptError,
-    JournalError,
-    Singleton,
-    StaleRunError,
-    StepRecord,
-)
+from durably.core import Event, Singleton
 from durably.core.backend import RunStatus
+from durably.core.errors import JournalCorruptError, JournalError, StaleRunError
+from durably.core.history import StepRecord
 
 __all__ = ["SQLiteJournal"]
 

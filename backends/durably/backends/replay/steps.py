@@ -12,11 +12,11 @@ from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.outcome import find_run
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
-from durably.core import DefinitionError, Event, Function, FunctionRef, StepRecord
+from durably.core import DefinitionError, Event, Function, FunctionRef
 from durably.core.attempts import StepCall, StepOutput, run_step, step_retry_delay
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
 from durably.core.errors import CancelSignal, Signal, SuspendSignal
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, invoke_input, settle
 from durably.core.run_events import child_id, invoked_event, named_events
 from durably.core.serialization import encode_input

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from durably.core import Context, Event, History, RetryPolicy, StepError, function
+from durably.core import Context, Event, RetryPolicy, StepError, function
+from durably.core.history import History
 from durably.testing.conformance.subject import Subject, at, heard, nth
 from durably.testing.conformance.suite import clause
 

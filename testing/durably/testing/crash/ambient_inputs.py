@@ -1,4 +1,4 @@
-"""Hidden inputs: what code can read although no record holds it. The harness makes them differ from life to life.
+"""Ambient inputs: what code can read although no record holds it. The harness makes them differ from life to life.
 
 The wall clock, the order of a set and the shared random generator are the same, or nearly so, in two runs of one
 test, but not in a process that starts again on another day. Code outside a step that depends on one of them takes
@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema
 
 from durably.core import Agent, Function
 
-__all__ = ["OFFSETS", "Hidden"]
+__all__ = ["OFFSETS", "AmbientInputs"]
 
 DAY = 86_400.0
 OFFSETS = (0.0, DAY + 1, DAY / 2 + 60, 400 * DAY + 3600)
@@ -29,8 +29,8 @@ OFFSETS = (0.0, DAY + 1, DAY / 2 + 60, 400 * DAY + 3600)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hidden:
-    """Values for the hidden inputs of one life.
+class AmbientInputs:
+    """Values for the ambient inputs of one life.
 
     Attributes:
         clock: Seconds the wall clock is ahead.
@@ -43,17 +43,17 @@ class Hidden:
     randomness: int = 0
 
     @classmethod
-    def of_life(cls, life: int) -> Hidden:
+    def of_life(cls, life: int) -> AmbientInputs:
         """Values unlike those of the lives before it."""
         return cls(clock=OFFSETS[life % 4] + life // 4 * 7.3 * DAY, order=life, randomness=life)
 
-    def single(self) -> dict[str, Hidden]:
+    def single(self) -> dict[str, AmbientInputs]:
         """These values one at a time, by the words for what differs."""
-        calm = Hidden.of_life(0)
+        baseline = AmbientInputs.of_life(0)
         return {
-            "the clock": replace(calm, clock=self.clock),
-            "the order of a set": replace(calm, order=self.order),
-            "the random generator": replace(calm, randomness=self.randomness),
+            "the clock": replace(baseline, clock=self.clock),
+            "the order of a set": replace(baseline, order=self.order),
+            "the random generator": replace(baseline, randomness=self.randomness),
         }
 
     @contextmanager

@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from durably.core import Context, Event, Function, FunctionRef, StepAPI, StepRecord
+from durably.core import Context, Event, Function, FunctionRef, StepAPI
+from durably.core.history import StepRecord
 from durably.core.serialization import codec_for, return_type
 from durably.core.step_keys import Scope, _scope
 from durably.core.steps import Duration
 from durably.testing.crash.engines import Engine, OpenBackend, find_engine
-from durably.testing.crash.experiment import Cell, run_cell
+from durably.testing.crash.experiment import Experiment, run_experiment
 from durably.testing.crash.faults import Crash
-from durably.testing.crash.laws import Violation
 from durably.testing.crash.scenario import Scenario, Subject
+from durably.testing.laws import Violation
 
 __all__ = ["ChangeKind", "ChangeReport", "CodeChange", "change_matrix"]
 
@@ -91,27 +92,27 @@ async def change_matrix(
     scenario = Scenario(
         target=target, data=data, engine=find_engine(backend), functions=tuple(functions), events=tuple(events)
     )
-    calm = await run_cell(scenario)
-    recorded = {record.key: record.output for record in calm.history if record.final}
+    baseline = await run_experiment(scenario)
+    recorded = {record.key: record.output for record in baseline.history if record.final}
     detected: list[str] = []
     harmless: list[str] = []
     violations: list[Violation] = []
-    for change in _changes(calm):
-        for crash in _crashes_after(calm, change):
-            cell = await run_cell(replace(scenario, change=_changer(change, recorded)), (crash,))
+    for change in _changes(baseline):
+        for crash in _crashes_after(baseline, change):
+            experiment = await run_experiment(replace(scenario, change=_changer(change, recorded)), (crash,))
             label = f"{change} after a crash at {crash.step or 'run'}/{crash.at}"
-            found = _judge(calm, cell, change, label)
+            found = _judge(baseline, experiment, change, label)
             if found is not None:
                 violations.append(found)
-            elif cell.error is not None and calm.error is None:
+            elif experiment.error is not None and baseline.error is None:
                 detected.append(label)
             else:
                 harmless.append(label)
     return ChangeReport(detected=tuple(detected), harmless=tuple(harmless), violations=tuple(violations))
 
 
-def _changes(calm: Cell) -> list[CodeChange]:
-    steps = [record for record in calm.history if record.final and record.key]
+def _changes(baseline: Experiment) -> list[CodeChange]:
+    steps = [record for record in baseline.history if record.final and record.key]
     found: list[CodeChange] = []
     for place, record in enumerate(steps):
         kinds: tuple[ChangeKind, ...] = (
@@ -129,20 +130,22 @@ def _are_swappable(one: StepRecord, other: StepRecord) -> bool:
     return one.kind == other.kind and one.step_id != other.step_id and branches[0] == branches[1]
 
 
-def _crashes_after(calm: Cell, change: CodeChange) -> list[Crash]:
+def _crashes_after(baseline: Experiment, change: CodeChange) -> list[Crash]:
     """Right after the changed step was recorded, and at the very end."""
-    function = calm.history.function
+    function = baseline.history.function
     return [Crash(change.step, "after_commit", 0, function), Crash("", "before_result", 0, function)]
 
 
-def _judge(calm: Cell, cell: Cell, change: CodeChange, label: str) -> Violation | None:
-    detected = cell.error is not None and cell.error.get("type") == "NonDeterminismError"
-    if not detected and cell.output == calm.output and cell.error == calm.error:
+def _judge(baseline: Experiment, experiment: Experiment, change: CodeChange, label: str) -> Violation | None:
+    detected = experiment.error is not None and experiment.error.get("type") == "NonDeterminismError"
+    if not detected and experiment.output == baseline.output and experiment.error == baseline.error:
         return None
-    started = [entry.key for entry in cell.ledger.of("started") if entry.life > 0 and entry.run_id == cell.run_id]
+    started = [
+        entry.key for entry in experiment.ledger.of("started") if entry.life > 0 and entry.run_id == experiment.run_id
+    ]
     meaning = "A run must not go on, on code that no longer fits what it recorded, as if nothing had happened."
     if not detected:
-        what = cell.error if cell.error is not None else cell.output
+        what = experiment.error if experiment.error is not None else experiment.output
         return Violation("L11", f"{label} went unnoticed: the run came to {what}", meaning, change.step)
     if started:
         return Violation("L11", f"{label} was noticed only after {started[0]!r} had run", meaning, change.step)
@@ -168,9 +171,7 @@ def _changed(
     async def handler(ctx: Context[Any]) -> Any:
         return await function.handler(replace(ctx, step=_ChangedSteps(ctx.step, change, recorded)))
 
-    made: Function[Any, Any] = object.__new__(type(function))
-    vars(made).update({**vars(function), "handler": handler})
-    return made
+    return function._replace(handler=handler)
 
 
 class _ChangedSteps(StepAPI):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from durably.core import DurablyError
-from durably.testing.crash.ambient_inputs import Hidden
-from durably.testing.crash.compare import Difference, first_difference, same_text
-from durably.testing.crash.experiment import Cell, run_cell
+from durably.testing.crash.ambient_inputs import AmbientInputs
+from durably.testing.crash.experiment import Experiment, run_experiment
 from durably.testing.crash.scenario import Scenario
+from durably.testing.difference import Difference, first_difference, same_text
 
 __all__ = ["NotDeterministicError", "differ", "explain", "find_causes"]
 
@@ -15,11 +15,11 @@ class NotDeterministicError(DurablyError, AssertionError):
     """Two runs without any crash differ, so a difference after a crash would prove nothing."""
 
 
-def differ(calm: Cell, again: Cell) -> Difference | None:
+def differ(baseline: Experiment, again: Experiment) -> Difference | None:
     """The first difference between two runs without a crash, in the records or in the world."""
-    difference = first_difference(calm.history, again.history)
-    if difference is None and not same_text(calm.state, again.state):
-        difference = Difference("", f"the world {calm.state}", f"the world {again.state}", "state")
+    difference = first_difference(baseline.history, again.history)
+    if difference is None and not same_text(baseline.state, again.state):
+        difference = Difference("", f"the world {baseline.state}", f"the world {again.state}", "state")
     return difference
 
 
@@ -51,12 +51,12 @@ def explain(difference: Difference, causes: list[str]) -> str:
     )
 
 
-async def find_causes(scenario: Scenario, calm: Cell, shift: int) -> list[str]:
-    """Which hidden inputs make a difference when they alone change."""
-    if differ(calm, await run_cell(scenario)) is not None:
+async def find_causes(scenario: Scenario, baseline: Experiment, shift: int) -> list[str]:
+    """Which ambient inputs make a difference when they alone change."""
+    if differ(baseline, await run_experiment(scenario)) is not None:
         return []  # it differs by itself
     return [
         words
-        for words, hidden in Hidden.of_life(shift).single().items()
-        if differ(calm, await run_cell(scenario, hidden=hidden)) is not None
+        for words, ambient in AmbientInputs.of_life(shift).single().items()
+        if differ(baseline, await run_experiment(scenario, ambient=ambient)) is not None
     ]

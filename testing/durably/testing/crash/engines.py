@@ -22,7 +22,7 @@ RUN_ID = "crash-test"
 
 
 class Store:
-    """What is still there when the process is gone: one for each cell, the same in all its lives.
+    """What is still there when the process is gone: one for each experiment, the same in all its lives.
 
     ``with`` removes its directory at the end, if it was a temporary one.
 
@@ -32,8 +32,8 @@ class Store:
         seed: Fixes the order of concurrent branches, where the backend can.
 
     Attributes:
-        id: Unique; for names of queues and the like on a server that several cells share.
-        run_id: The id of the run; the same in every cell, so that their records can be compared.
+        id: Unique; for names of queues and the like on a server that several experiments share.
+        run_id: The id of the run; the same in every experiment, so that their records can be compared.
         journal: The memory backend's journal.
     """
 
@@ -58,7 +58,7 @@ class Store:
 
     @property
     def path(self) -> Path:
-        """A directory that is this cell's own."""
+        """A directory that is this experiment's own."""
         if self._path is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="durably-")
             self._path = Path(self._temporary.name)
@@ -90,7 +90,7 @@ class Engine:
         open: Makes the backend of one life.
         journal: Opens the store's journal to read it while no worker is up, or ``None`` if that cannot be done.
         processes: Whether another process can go on with the store.
-        fresh: Whether each store is empty at first. If not (a server that all cells share), run ids are made unique.
+        fresh: Whether each store is empty at first. If not (a server that all share), run ids are made unique.
     """
 
     name: str

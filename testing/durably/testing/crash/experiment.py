@@ -1,4 +1,7 @@
-"""One cell of the matrix: a run that is crashed as planned, started again, and looked at from outside."""
+"""An experiment: a run under planned crashes, started again after each, and looked at from outside.
+
+Owns how one is carried out in this process. What must hold of it stands in ``verdict.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,23 @@ from typing import Any
 
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.backend import ReplayBackend
-from durably.core import Backend, Event, History, Run
+from durably.core import Backend, Event, Run
 from durably.core.backend import RunStatus
-from durably.core.steps import Point
-from durably.testing.crash.ambient_inputs import Hidden
+from durably.core.history import History
+from durably.core.steps import Point, Probe
+from durably.testing.crash.ambient_inputs import AmbientInputs
 from durably.testing.crash.engines import Store
-from durably.testing.crash.faults import Crash, CrashSignal, FaultPlan
-from durably.testing.crash.ledger import EffectLedger, Entry
+from durably.testing.crash.faults import Crash, CrashSignal, FaultPlan, chain
 from durably.testing.crash.scenario import Scenario, Subject
-from durably.testing.crash.snapshot import Snapshot
+from durably.testing.ledger import EffectLedger, Entry
+from durably.testing.snapshot import Snapshot
 
-__all__ = ["Cell", "Drive", "Fork", "begin", "live", "run_cell"]
+__all__ = ["Experiment", "ExperimentState", "Prefix", "begin", "run_experiment", "run_life"]
 
 
 @dataclass(slots=True)
-class Cell:
-    """What was seen of one cell.
+class Experiment:
+    """What was seen of a run under planned crashes.
 
     Attributes:
         crashes: What was planned.
@@ -39,7 +43,7 @@ class Cell:
         error: Its error as JSON data, if it failed.
         value: Its result as the caller got it in the last life.
         state: What ``state=`` read of the world in the end, as text.
-        trouble: Why the cell could not be brought to its end; empty if it could.
+        trouble: Why the run could not be brought to its end; empty if it could.
     """
 
     crashes: tuple[Crash, ...]
@@ -63,20 +67,30 @@ class Cell:
 
 
 @dataclass(slots=True)
-class Drive:
-    """What goes on from one life of a cell to the next."""
+class ExperimentState:
+    """What goes on from one life of an experiment to the next.
+
+    Attributes:
+        scenario: What is run.
+        store: What outlives a crash.
+        subject: The function and its world.
+        plan: The crashes to come.
+        also: A further probe, which looks on after the plan.
+        sent: How many events the outside world has answered with.
+        snapshot: What a backend showed at the end whose journal cannot be read.
+    """
 
     scenario: Scenario
     store: Store
     subject: Subject
     plan: FaultPlan
+    also: Probe | None = None
     sent: int = 0
-    run: Run[Any] | None = None
     snapshot: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fork:
+class Prefix:
     """What a crash at one point of the first life leaves behind, as one run without a crash has shown.
 
     The ledger and the trace are those of that whole run; ``noted`` and ``passed`` say how much of them counts.
@@ -92,109 +106,109 @@ class Fork:
     sent: int
 
 
-async def run_cell(
+async def run_experiment(
     scenario: Scenario,
     crashes: Sequence[Crash] = (),
     *,
     evict: bool = False,
     shift: int = 0,
-    hidden: Hidden | None = None,
-    fork: Fork | None = None,
-) -> Cell:
-    """Run one cell in this process.
+    ambient: AmbientInputs | None = None,
+    prefix: Prefix | None = None,
+) -> Experiment:
+    """Run one experiment in this process.
 
     Args:
         scenario: What to run.
         crashes: The crashes, in order.
         evict: Whether to replay the run from the start after each step.
-        shift: Which values hidden inputs have in the first life; they change with each further one.
-        hidden: Values for all lives instead.
-        fork: What the first crash left, if that is known already.
+        shift: Which values ambient inputs have in the first life; they change with each further one.
+        ambient: Values for all lives instead.
+        prefix: What the first crash left, if that is known already.
     """
     with Store(evict=evict, seed=scenario.seed) as store:
-        drive, cell = begin(scenario, store, FaultPlan(crashes, ledger=EffectLedger()))
-        subject = drive.subject
-        if fork is not None:
-            _take_up(fork, drive, cell)
-        for life in range(0 if fork is None else 1, len(crashes) + 1):
+        state, experiment = begin(scenario, store, crashes)
+        subject = state.subject
+        if prefix is not None:
+            _skip_first_life(prefix, state, experiment)
+        for life in range(0 if prefix is None else 1, len(crashes) + 1):
             if scenario.change is not None:
-                drive.subject = scenario.change(subject, life)
-            with (hidden or Hidden.of_life(shift + life)).applied(scenario.all_functions(subject)):
-                crashed = await live(drive, cell)
+                state.subject = scenario.change(subject, life)
+            with (ambient or AmbientInputs.of_life(shift + life)).applied(scenario.all_functions(subject)):
+                crashed = await run_life(state, experiment)
             if not crashed:
                 break
-        cell.fired = drive.plan.fired
-        await _look(drive, cell)
-        return cell
+        experiment.fired = state.plan.fired
+        await _read_end(state, experiment)
+        return experiment
 
 
-def begin(scenario: Scenario, store: Store, plan: FaultPlan) -> tuple[Drive, Cell]:
-    """Build what a cell tests."""
+def begin(scenario: Scenario, store: Store, crashes: Sequence[Crash] = ()) -> tuple[ExperimentState, Experiment]:
+    """Build the subject of an experiment, before its first life."""
     subject = scenario.build(store)
     if not scenario.engine.fresh:
         store.run_id = f"{store.run_id}-{store.id}"
-    if plan.ledger is None:
-        plan.ledger = EffectLedger()
-    return Drive(scenario, store, subject, plan), Cell(tuple(plan.crashes), store.run_id, plan.ledger)
+    ledger = EffectLedger()
+    plan = FaultPlan(crashes, ledger=ledger)
+    return ExperimentState(scenario, store, subject, plan), Experiment(tuple(crashes), store.run_id, ledger)
 
 
-def _take_up(fork: Fork, drive: Drive, cell: Cell) -> None:
+def _skip_first_life(prefix: Prefix, state: ExperimentState, experiment: Experiment) -> None:
     """Go on where the first crash left things."""
-    drive.store.journal = fork.journal.left_behind()
-    drive.store.set_clock(fork.now)
-    drive.plan.fired.append((cell.crashes[0], fork.point))
-    drive.sent = fork.sent
-    cell.ledger.entries = fork.ledger[: fork.noted]
-    cell.ledger.crashed(fork.point)
-    cell.traces.append(fork.trace[: fork.passed])
-    cell.before.append(Snapshot.of_journal(drive.store.journal))
+    state.store.journal = prefix.journal.left_behind()
+    state.store.set_clock(prefix.now)
+    state.plan.fired.append((experiment.crashes[0], prefix.point))
+    state.sent = prefix.sent
+    experiment.ledger.entries = prefix.ledger[: prefix.noted]
+    experiment.ledger.crashed(prefix.point)
+    experiment.traces.append(prefix.trace[: prefix.passed])
+    experiment.before.append(Snapshot.of_journal(state.store.journal))
 
 
-async def live(drive: Drive, cell: Cell) -> bool:
+async def run_life(state: ExperimentState, experiment: Experiment) -> bool:
     """One life of the process; whether it ended in a crash."""
-    plan, deaths = drive.plan, len(drive.plan.fired)
+    plan, deaths = state.plan, len(state.plan.fired)
     plan.revive()
     others = asyncio.all_tasks()
-    backend = drive.scenario.engine.open(drive.scenario.all_functions(drive.subject), drive.store)
-    backend.probe = plan
+    backend = state.scenario.engine.open(state.scenario.all_functions(state.subject), state.store)
+    backend.probe = plan if state.also is None else chain(plan, state.also)
     with ExitStack() as always:
-        always.callback(lambda: cell.traces.append(list(plan.trace)))
+        always.callback(lambda: experiment.traces.append(list(plan.trace)))
         try:
             async with backend:
-                await asyncio.wait_for(_to_the_end(drive, backend, cell), drive.scenario.deadline)
+                await asyncio.wait_for(_to_the_end(state, backend, experiment), state.scenario.deadline)
         except CrashSignal:
             pass
         except TimeoutError:
-            cell.trouble = f"the run did not end within {drive.scenario.deadline:g} seconds"
+            experiment.trouble = f"the run did not end within {state.scenario.deadline:g} seconds"
         finally:
             await _drop_tasks(others)
     crashed = len(plan.fired) > deaths
-    if crashed and drive.scenario.engine.journal is not None:
-        cell.before.append(Snapshot.of_journal(drive.scenario.engine.journal(drive.store)))
+    if crashed and state.scenario.engine.journal is not None:
+        experiment.before.append(Snapshot.of_journal(state.scenario.engine.journal(state.store)))
     return crashed
 
 
-async def _to_the_end(drive: Drive, backend: Backend, cell: Cell) -> None:
-    drive.run = run = await backend.start(drive.subject.function, drive.scenario.data, run_id=drive.store.run_id)
+async def _to_the_end(state: ExperimentState, backend: Backend, experiment: Experiment) -> None:
+    run = await backend.start(state.subject.function, state.scenario.data, run_id=state.store.run_id)
     while True:
         if isinstance(backend, ReplayBackend):
             await backend.drain()
         await run.refresh()
         if run.status.final:
             break
-        if await _waits(run) and drive.sent < len(drive.scenario.events):
-            await backend.send(_with_id(drive.scenario.events[drive.sent], drive.sent))
-            drive.sent += 1
+        if await _waits(run) and state.sent < len(state.scenario.events):
+            await backend.send(_with_id(state.scenario.events[state.sent], state.sent))
+            state.sent += 1
         elif isinstance(backend, ReplayBackend):
-            cell.trouble = await _stuck(run)
+            experiment.trouble = await _stuck(run)
             return
         else:
             await asyncio.sleep(0.02)
-    cell.output, cell.error = run.view.output, run.view.error
+    experiment.output, experiment.error = run.view.output, run.view.error
     if run.status is RunStatus.COMPLETED:
-        cell.value = await run.result()
-    if drive.scenario.engine.journal is None:
-        drive.snapshot = await Snapshot.of_backend(backend, run.id)
+        experiment.value = await run.result()
+    if state.scenario.engine.journal is None:
+        state.snapshot = await Snapshot.of_backend(backend, run.id)
 
 
 def _with_id(event: Event, number: int) -> Event:
@@ -224,11 +238,11 @@ async def _drop_tasks(others: set[asyncio.Task[Any]]) -> None:
         await asyncio.wait(left, timeout=1)
 
 
-async def _look(drive: Drive, cell: Cell) -> None:
+async def _read_end(state: ExperimentState, experiment: Experiment) -> None:
     """Read what is there in the end."""
-    engine = drive.scenario.engine
+    engine = state.scenario.engine
     if engine.journal is not None:
-        cell.after = Snapshot.of_journal(engine.journal(drive.store))
-    elif drive.snapshot is not None:
-        cell.after = drive.snapshot
-    cell.state = await drive.scenario.look(drive.subject)
+        experiment.after = Snapshot.of_journal(engine.journal(state.store))
+    elif state.snapshot is not None:
+        experiment.after = state.snapshot
+    experiment.state = await state.scenario.look(state.subject)

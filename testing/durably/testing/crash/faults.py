@@ -7,21 +7,21 @@ import re
 import signal
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from durably.core.errors import DurablyError, Signal
 from durably.core.history import Kind
 from durably.core.steps import Point, PointName, Probe
-from durably.testing.crash.ledger import EffectLedger
 
 __all__ = [
     "POINTS",
     "Crash",
     "CrashMode",
     "CrashSignal",
+    "CrashWitness",
     "FaultPlan",
+    "PointNotReachedError",
     "PointSpec",
-    "VacuousTestError",
     "chain",
     "matches",
 ]
@@ -82,8 +82,8 @@ class CrashSignal(Signal):
         self.point = point
 
 
-class VacuousTestError(DurablyError, AssertionError):
-    """A test that tested nothing: a crash was asked for and never happened."""
+class PointNotReachedError(DurablyError, AssertionError):
+    """A planned crash point was never reached, so the test has tested nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,14 @@ class Crash:
         )
 
 
+class CrashWitness(Protocol):
+    """Looks on at each point, and is told of a crash before it strikes. An ``EffectLedger`` is one."""
+
+    def __call__(self, point: Point) -> None: ...
+
+    def crashed(self, point: Point) -> None: ...
+
+
 @dataclass(slots=True)
 class FaultPlan:
     """Crashes to come, in their order: each one is armed when the one before it has struck.
@@ -152,7 +160,7 @@ class FaultPlan:
     Args:
         crashes: The crashes.
         mode: ``"inproc"`` raises :class:`CrashSignal`; ``"sigkill"`` ends this very process.
-        ledger: Where bodies and crashes are noted, or ``None``.
+        ledger: Where bodies and crashes are noted: an ``EffectLedger``, or ``None``.
 
     Attributes:
         fired: The crashes that struck, with the place.
@@ -161,7 +169,7 @@ class FaultPlan:
 
     crashes: Sequence[Crash] = ()
     mode: CrashMode = "inproc"
-    ledger: EffectLedger | None = None
+    ledger: CrashWitness | None = None
     fired: list[tuple[Crash, Point]] = field(default_factory=list)
     trace: list[Point] = field(default_factory=list)
     _passed: int = 0
@@ -207,14 +215,14 @@ class FaultPlan:
         """Refuse a plan that was not carried out.
 
         Raises:
-            VacuousTestError: If a crash never struck; it says what was passed instead.
+            PointNotReachedError: If a crash never struck; it says what was passed instead.
         """
         if self.pending:
-            raise VacuousTestError(never_fired(self.pending[0].label, self.trace))
+            raise PointNotReachedError(never_reached(self.pending[0].label, self.trace))
 
 
-def never_fired(what: str, trace: Iterable[Point]) -> str:
-    """The sentence about a declared point that nothing passed."""
+def never_reached(what: str, trace: Iterable[Point]) -> str:
+    """The sentence about a planned point that nothing passed."""
     seen = dict.fromkeys(f"{point.key or 'run'}/{point.name}" for point in trace)
     shown = ", ".join(list(seen)[:12]) + (f" and {len(seen) - 12} more" if len(seen) > 12 else "")
     return (

@@ -1,4 +1,4 @@
-"""What the effect of each step is worth, counted over all cells."""
+"""The delivery guarantee of each step's effect, as it was seen over all experiments."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from durably.core import Agent, Function
-from durably.testing.crash.experiment import Cell
+from durably.testing.crash.experiment import Experiment
 
-__all__ = ["EffectClass", "EffectCount", "StepReport"]
+__all__ = ["Guarantee", "GuaranteeCount", "StepReport"]
 
-EffectClass = Literal["exactly-once (keyed)", "at-least-once", "at-most-once", "no body"]
+Guarantee = Literal["exactly-once (keyed)", "at-least-once", "at-most-once", "no body"]
 """What a step promises about its effect: once, as whoever has the effect ignores a key it knows; maybe again after a
 crash; never again; or there is no body of yours in it, and the engine sees to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What can be said of a step after all cells.
+    """What can be said of a step after all experiments.
 
     Attributes:
         key: Its key.
         function: The function it belongs to.
         kind: Its kind.
-        effect: Its class.
-        most: How often its body was carried out in the worst cell.
+        guarantee: How often its effect can happen, whatever crashes.
+        most: How often its body was carried out in the worst experiment.
         doubled_at: A crash after which it was carried out again; empty if there was none.
         warning: What its author should do about it; empty if nothing.
     """
@@ -35,26 +35,25 @@ class StepReport:
     key: str
     function: str
     kind: str
-    effect: EffectClass
+    guarantee: Guarantee
     most: int
     doubled_at: str = ""
     warning: str = ""
 
 
-class EffectCount:
-    """Counts, over all cells, how often each step's body was carried out and whether it asked for its key."""
+class GuaranteeCount:
+    """Counts, over all experiments, how often each step's body was carried out and whether it asked for its key."""
 
     def __init__(self) -> None:
-        self._calm: Counter[tuple[str, str]] = Counter()
+        self._usual: Counter[tuple[str, str]] = Counter()
         self._most: Counter[tuple[str, str]] = Counter()
         self._doubled: dict[tuple[str, str], str] = {}
         self._unkeyed: set[tuple[str, str]] = set()
-        self._once_only: set[tuple[str, str]] = set()
 
-    def add(self, cell: Cell, label: str) -> None:
-        """Count one cell; without a label it is the one without a crash."""
+    def add(self, experiment: Experiment, label: str) -> None:
+        """Count one experiment; without a label it is the one without a crash."""
         done: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        for entry in cell.ledger.of("ended"):
+        for entry in experiment.ledger.of("ended"):
             step = (entry.function, entry.key)
             done[step][entry.run_id] += 1
             if not entry.used_key:
@@ -62,30 +61,26 @@ class EffectCount:
         for step, runs in done.items():
             count = max(runs.values())
             if not label:
-                self._calm[step] = count
-            elif count > self._calm[step] and step not in self._doubled:
+                self._usual[step] = count
+            elif count > self._usual[step] and step not in self._doubled:
                 self._doubled[step] = label
             self._most[step] = max(self._most[step], count)
 
-    def steps(self, calm: Cell, functions: Mapping[str, Function[Any, Any]]) -> list[StepReport]:
+    def steps(self, baseline: Experiment, functions: Mapping[str, Function[Any, Any]]) -> list[StepReport]:
         """What can be said of each step now."""
         reports: list[StepReport] = []
-        for log in calm.after.runs.values():
+        for log in baseline.after.runs.values():
             once_only = {record.key for record in log.history if record.kind == "step" and record.status == "started"}
             for record in log.history:
                 if record.final and record.key:
                     step = (log.function, record.key)
-                    effect = self._class_of(step, record.kind, record.key in once_only)
-                    reports.append(self._report(step, record.kind, effect, record.step_id, functions.get(log.function)))
-        unique = list({(report.function, report.key): report for report in reports}.values())
-        warned: set[str] = set()
-        for place, report in enumerate(unique):
-            if report.warning in warned or (report.warning and report.warning.split()[0] in warned):
-                unique[place] = replace(report, warning="")
-            warned |= {report.warning, report.warning.split()[0]} if report.warning else set()
-        return unique
+                    guarantee = self._guarantee_of(step, record.kind, record.key in once_only)
+                    reports.append(
+                        self._report(step, record.kind, guarantee, record.step_id, functions.get(log.function))
+                    )
+        return _warn_once(list({(report.function, report.key): report for report in reports}.values()))
 
-    def _class_of(self, step: tuple[str, str], kind: str, once_only: bool) -> EffectClass:
+    def _guarantee_of(self, step: tuple[str, str], kind: str, once_only: bool) -> Guarantee:
         if kind != "step":
             return "no body"
         if once_only:
@@ -93,12 +88,12 @@ class EffectCount:
         return "at-least-once" if step in self._unkeyed else "exactly-once (keyed)"
 
     def _report(
-        self, step: tuple[str, str], kind: str, effect: EffectClass, step_id: str, owner: Function[Any, Any] | None
+        self, step: tuple[str, str], kind: str, guarantee: Guarantee, step_id: str, owner: Function[Any, Any] | None
     ) -> StepReport:
         function, key = step
         doubled = self._doubled.get(step, "")
         warning = ""
-        if effect == "at-least-once" and doubled and _may_have_effect(owner, step_id):
+        if guarantee == "at-least-once" and doubled and _may_have_effect(owner, step_id):
             warning = (
                 f"{step_id} never asks for its idempotency key: a crash at {doubled} carries it out "
                 f"{self._most[step]} times. If it only reads, say so with @tool(effect='pure'); if not, hand "
@@ -108,11 +103,24 @@ class EffectCount:
             key=key,
             function=function,
             kind=kind,
-            effect=effect,
+            guarantee=guarantee,
             most=self._most[step],
             doubled_at=doubled,
             warning=warning,
         )
+
+
+def _warn_once(reports: list[StepReport]) -> list[StepReport]:
+    """Keep the first warning about each step id: a tool that is called in ten steps is one thing to mend."""
+    warned: set[str] = set()
+    for place, report in enumerate(reports):
+        if not report.warning:
+            continue
+        step_id = report.warning.partition(" ")[0]
+        if step_id in warned:
+            reports[place] = replace(report, warning="")
+        warned.add(step_id)
+    return reports
 
 
 def _may_have_effect(owner: Function[Any, Any] | None, step_id: str) -> bool:

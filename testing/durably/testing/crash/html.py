@@ -68,8 +68,10 @@ def _summary(report: Shown) -> str:
 def _grid(report: Shown) -> str:
     """Steps across, points down; a column for the run itself stands first."""
     columns = [(report.function, "", "run", "")]
-    columns += [(step.function, step.key, _name(report, step), step.effect) for step in report.steps]
-    head = "".join(f'<th title="{escape(effect)}"><span>{escape(name)}</span></th>' for _, _, name, effect in columns)
+    columns += [(step.function, step.key, _name(report, step), step.guarantee) for step in report.steps]
+    head = "".join(
+        f'<th title="{escape(guarantee)}"><span>{escape(name)}</span></th>' for _, _, name, guarantee in columns
+    )
     places: dict[tuple[str, str, str], list[int]] = {}
     for number, cell in enumerate(report.cells):
         places.setdefault((cell.function, cell.step, cell.at), []).append(number)

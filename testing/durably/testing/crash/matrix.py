@@ -1,4 +1,4 @@
-"""The crash matrix: every cell of it run, and held to the laws. Owns which crashes to try, not how one is made."""
+"""The crash matrix: an experiment for each cell, held to the laws. Owns which crashes to try, not how one is made."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from durably.core.steps import Point
 from durably.testing.crash.ambient_inputs import OFFSETS
 from durably.testing.crash.determinism import NotDeterministicError, differ, explain, find_causes
 from durably.testing.crash.engines import Engine, OpenBackend, Store, find_engine
-from durably.testing.crash.experiment import Cell, Fork, run_cell
-from durably.testing.crash.faults import Crash, CrashMode, VacuousTestError, never_fired
-from durably.testing.crash.fork_server import Nursery
-from durably.testing.crash.guarantees import EffectCount
-from durably.testing.crash.laws import broken_laws, no_secrets
+from durably.testing.crash.experiment import Experiment, Prefix, run_experiment
+from durably.testing.crash.faults import Crash, CrashMode, PointNotReachedError, never_reached
+from durably.testing.crash.guarantees import GuaranteeCount
+from durably.testing.crash.process_runner import ProcessRunner
 from durably.testing.crash.report import CellReport, Report
 from durably.testing.crash.scenario import Scenario
 from durably.testing.crash.selection import Planned, evenly, find_crashes, is_wanted, one_of_each_kind, parse_repro
-from durably.testing.crash.shared_prefix import can_fork, run_forking
+from durably.testing.crash.shared_prefix import can_share_prefixes, record_prefixes
+from durably.testing.crash.verdict import broken_laws
+from durably.testing.laws import no_secrets, unseen_bodies
 
 __all__ = ["PAIR_BOUND", "Progress", "crash_matrix", "list_points"]
 
@@ -33,7 +34,7 @@ SAMPLE = 3600
 Progress = Callable[[int, int, str], None]
 """Told how many cells are done, how many are known so far, and the label of the next one."""
 
-RunCell = Callable[..., Awaitable[Cell]]
+RunExperiment = Callable[..., Awaitable[Experiment]]
 
 
 async def crash_matrix(
@@ -57,12 +58,12 @@ async def crash_matrix(
     """Crash a function everywhere it can be crashed, and check that each run recovers.
 
     It runs without a crash, a few times on different days, then once for each point it passed, crashed there and
-    started again. Whatever ran is held to the laws (``durably.testing.crash.laws``).
+    started again. Whatever ran is held to the laws (``durably.testing.laws``).
 
     Args:
-        target: A function or an agent. Or a factory, called for each cell, that makes one along with the world it
+        target: A function or an agent. Or a factory, called for each experiment, that makes one along with the world it
             acts on: ``() -> agent`` or ``() -> (agent, world)``. A world that must outlive its process
-            (``mode="sigkill"``) is kept in files: such a factory takes one argument, the cell's directory.
+            (``mode="sigkill"``) is kept in files: such a factory takes one argument, the experiment's directory.
         data: The input.
         backend: ``"memory"``, ``"sqlite"``, the name of an engine in ``ENGINES``, or a function
             ``(functions, store) -> backend`` that is called for each life. Left out, memory (sqlite for sigkill).
@@ -82,7 +83,7 @@ async def crash_matrix(
 
     Raises:
         NotDeterministicError: If two runs without a crash differ; it names the first difference.
-        VacuousTestError: If something in ``points`` or ``repro`` was never passed.
+        PointNotReachedError: If something in ``points`` or ``repro`` was never passed.
     """
     if crashes < 1:
         raise ValueError(f"crashes={crashes}: give the number of crashes to put into one run, 1 or more")
@@ -99,9 +100,9 @@ async def crash_matrix(
     )
     wanted = (points,) if isinstance(points, str) else tuple(points)
     if mode == "inproc":
-        return await _Matrix(scenario, run_cell, wanted, mode, progress, first).run(crashes, repro)
-    async with Nursery(scenario) as nursery:
-        return await _Matrix(scenario, nursery.run_cell, wanted, mode, progress, first).run(crashes, repro)
+        return await _Matrix(scenario, run_experiment, wanted, mode, progress, first).run(crashes, repro)
+    async with ProcessRunner(scenario) as runner:
+        return await _Matrix(scenario, runner.run_experiment, wanted, mode, progress, first).run(crashes, repro)
 
 
 async def list_points(
@@ -120,35 +121,35 @@ async def list_points(
         target=target, data=data, engine=find_engine(engine), functions=tuple(functions), events=tuple(events)
     )
     wanted = (points,) if isinstance(points, str) else tuple(points)
-    return await _Matrix(scenario, run_cell, wanted, mode, None, None).labels()
+    return await _Matrix(scenario, run_experiment, wanted, mode, None, None).labels()
 
 
 @dataclass(slots=True)
 class _Matrix:
     scenario: Scenario
-    run_cell: RunCell
+    run_experiment: RunExperiment
     points: tuple[str, ...]
     mode: CrashMode
     progress: Progress | None
     first: str | None
-    forks: dict[Crash, Fork] = field(default_factory=dict)
-    calm: Cell = field(init=False)
+    prefixes: dict[Crash, Prefix] = field(default_factory=dict)
+    baseline: Experiment = field(init=False)
     report: Report = field(init=False)
-    effects: EffectCount = field(default_factory=EffectCount)
+    guarantees: GuaranteeCount = field(default_factory=GuaranteeCount)
 
     async def run(self, crashes: int, repro: str | None) -> Report:
         started = time.perf_counter()
-        self.calm = await self._without_crash()
-        self.report = Report.of_calm(self.calm, self.scenario.engine.name, self.mode)
-        self.effects.add(self.calm, "")
-        self._judge(self.calm, "no crash")
+        self.baseline = await self._without_crash()
+        self.report = Report.of_baseline(self.baseline, self.scenario.engine.name, self.mode)
+        self.guarantees.add(self.baseline, "")
+        self._add_cell(self.baseline, "no crash")
         if repro is not None:
-            await self._repeat(parse_repro(repro, self.report.function))
+            await self._reproduce(parse_repro(repro, self.report.function))
         else:
             if self.mode == "inproc" and self.scenario.engine.journal is not None:
-                await self._evicted()
-            await self._level(crashes)
-        self.report.steps = self.effects.steps(self.calm, self._functions())
+                await self._replay_after_every_step()
+            await self._crash_everywhere(crashes)
+        self.report.steps = self.guarantees.steps(self.baseline, self._functions())
         self.report.seconds = time.perf_counter() - started
         return self.report
 
@@ -160,108 +161,111 @@ class _Matrix:
 
     # -- without a crash
 
-    async def _without_crash(self) -> Cell:
-        calm = await self.run_cell(self.scenario)
-        if calm.trouble:
-            raise NotDeterministicError(f"without any crash, {calm.trouble}")
-        unseen = [record.key for record in calm.history if record.kind == "step" and not calm.ledger.starts(record.key)]
+    async def _without_crash(self) -> Experiment:
+        baseline = await self.run_experiment(self.scenario)
+        if baseline.trouble:
+            raise NotDeterministicError(f"without any crash, {baseline.trouble}")
+        unseen = unseen_bodies(baseline.ledger, baseline.after)
         if unseen:
-            raise VacuousTestError(
+            raise PointNotReachedError(
                 f"step {unseen[0]!r} is recorded, but the {self.scenario.engine.name} backend never reported the point "
                 "'before_body' for it: without that, nothing can be said about how often bodies run"
             )
         for shift in range(1, len(OFFSETS)):
-            again = await self.run_cell(self.scenario, shift=shift)
-            difference = differ(calm, again)
+            again = await self.run_experiment(self.scenario, shift=shift)
+            difference = differ(baseline, again)
             if difference is not None:
-                causes = await find_causes(self.scenario, calm, shift) if self.mode == "inproc" else []
+                causes = await find_causes(self.scenario, baseline, shift) if self.mode == "inproc" else []
                 raise NotDeterministicError(explain(difference, causes))
-        return calm
+        return baseline
 
-    async def _evicted(self) -> None:
-        cell = await self.run_cell(self.scenario, evict=True)
-        self._judge(cell, "replayed after every step")
+    async def _replay_after_every_step(self) -> None:
+        experiment = await self.run_experiment(self.scenario, evict=True)
+        self._add_cell(experiment, "replayed after every step")
 
     # -- with crashes
 
-    async def _level(self, crashes: int) -> None:
+    async def _crash_everywhere(self, crashes: int) -> None:
         """Crash once at each point, then, up to the number asked for, again after each of these crashes."""
-        front = self._singles()
+        front = self._first_crashes()
         if self.first is not None:
             (first,) = parse_repro(self.first, self.report.function)
             front = [each for each in front if each[1] == first] or [((), first)]
         singles = len(front)
-        if singles > PAIR_BOUND and self.mode == "inproc" and can_fork(self.scenario):
+        if singles > PAIR_BOUND and self.mode == "inproc" and can_share_prefixes(self.scenario):
             in_full = {crash for _, crash in one_of_each_kind(front)}
-            forks = await run_forking(self.scenario)
-            self.forks = {crash: fork for crash, fork in forks.items() if crash not in in_full}
+            prefixes = await record_prefixes(self.scenario)
+            self.prefixes = {crash: prefix for crash, prefix in prefixes.items() if crash not in in_full}
         for depth in range(1, crashes + 1):
-            front = await self._run_front(front, depth < crashes, everything=depth == 1 and singles <= PAIR_BOUND)
+            front = await self._run_depth(front, depth < crashes, everything=depth == 1 and singles <= PAIR_BOUND)
 
-    def _singles(self) -> list[Planned]:
-        front: list[Planned] = [((), crash) for crash in self._found(self.calm.traces[0])]
-        self._check_declared([crash for _, crash in front])
+    def _first_crashes(self) -> list[Planned]:
+        front: list[Planned] = [((), crash) for crash in self._crashes_in(self.baseline.traces[0])]
+        self._check_points_are_passed([crash for _, crash in front])
         return one_of_each_kind(front) if self.mode == "sigkill" else front
 
     async def labels(self) -> list[str]:
         """What the first level would try."""
-        self.calm = await self._without_crash()
-        self.report = Report.of_calm(self.calm, self.scenario.engine.name, self.mode)
-        return [self._label([crash]) for _, crash in self._singles()]
+        self.baseline = await self._without_crash()
+        self.report = Report.of_baseline(self.baseline, self.scenario.engine.name, self.mode)
+        return [self._label([crash]) for _, crash in self._first_crashes()]
 
-    async def _run_front(self, front: list[Planned], go_on: bool, everything: bool) -> list[Planned]:
+    async def _run_depth(self, front: list[Planned], go_on: bool, everything: bool) -> list[Planned]:
+        """Run each plan of one depth; the plans of the next depth, with one more crash each, if it is to go on."""
         following: list[Planned] = []
         quota = SAMPLE // max(1, len(front))
         known = {crash for _, crash in front}
         for before, crash in front:  # grows while it is gone through
             plan = (*before, crash)
-            cell = await self._run_plan(plan)
+            experiment = await self._run_plan(plan)
             if not before and self.first is None:
-                for late in self._found(cell.traces[0]):  # another order of concurrent branches may pass others
+                for late in self._crashes_in(
+                    experiment.traces[0]
+                ):  # another order of concurrent branches may pass others
                     if late not in known and self.mode == "inproc":
                         known.add(late)
                         front.append(((), late))
-            if go_on and len(cell.traces) > len(plan):
-                further = self._found(cell.traces[len(plan)])
+            if go_on and len(experiment.traces) > len(plan):
+                further = self._crashes_in(experiment.traces[len(plan)])
                 taken = further if everything else evenly(further, max(1, quota))
                 self.report.left_out += len(further) - len(taken)
                 following += [(plan, each) for each in taken]
             self.report.known = len(self.report.cells) + len(front) + len(following)
         return following
 
-    async def _run_plan(self, plan: tuple[Crash, ...]) -> Cell:
+    async def _run_plan(self, plan: tuple[Crash, ...]) -> Experiment:
         label = self._label(plan)
         if self.progress is not None:
             self.progress(len(self.report.cells), max(self.report.known, len(self.report.cells) + 1), label)
-        fork = self.forks.get(plan[0])
-        cell = await self.run_cell(self.scenario, plan, fork=fork)
+        prefix = self.prefixes.get(plan[0])
+        experiment = await self.run_experiment(self.scenario, plan, prefix=prefix)
         for _ in range(2):
-            if len(cell.fired) == len(plan):
+            if len(experiment.fired) == len(plan):
                 break
-            cell = await self.run_cell(
-                self.scenario, plan, fork=fork
-            )  # threads in another order may not have passed the point
-        self._judge(cell, label)
-        return cell
+            # Threads in another order may not have passed the point.
+            experiment = await self.run_experiment(self.scenario, plan, prefix=prefix)
+        self._add_cell(experiment, label)
+        return experiment
 
-    async def _repeat(self, plan: tuple[Crash, ...]) -> None:
-        cell = await self._run_plan(plan)
-        if len(cell.fired) < len(plan):
-            missed = plan[len(cell.fired)]
-            raise VacuousTestError(never_fired(missed.label, cell.traces[-1]))
+    async def _reproduce(self, plan: tuple[Crash, ...]) -> None:
+        experiment = await self._run_plan(plan)
+        if len(experiment.fired) < len(plan):
+            missed = plan[len(experiment.fired)]
+            raise PointNotReachedError(never_reached(missed.label, experiment.traces[-1]))
 
-    def _judge(self, cell: Cell, label: str) -> None:
-        violations = broken_laws(self.calm, cell) + list(no_secrets(cell, self.scenario.secrets))
-        self.effects.add(cell, label)
-        self.report.cells.append(CellReport.of(cell, self.calm, label, violations))
+    def _add_cell(self, experiment: Experiment, label: str) -> None:
+        """Hold an experiment to the laws, and put it into the report."""
+        violations = broken_laws(self.baseline, experiment) + list(no_secrets(experiment.after, self.scenario.secrets))
+        self.guarantees.add(experiment, label)
+        self.report.cells.append(CellReport.of(experiment, self.baseline, label, violations))
 
     def _label(self, plan: Iterable[Crash]) -> str:
         return ", ".join(crash.label.removeprefix(f"{self.report.function}::") for crash in plan)
 
-    def _found(self, trace: Iterable[Point]) -> list[Crash]:
+    def _crashes_in(self, trace: Iterable[Point]) -> list[Crash]:
         return [crash for crash in find_crashes(trace) if is_wanted(crash, self.points)]
 
-    def _check_declared(self, found: list[Crash]) -> None:
+    def _check_points_are_passed(self, found: list[Crash]) -> None:
         for pattern in self.points:
             if not any(is_wanted(crash, (pattern,)) for crash in found):
-                raise VacuousTestError(never_fired(pattern, self.calm.traces[0]))
+                raise PointNotReachedError(never_reached(pattern, self.baseline.traces[0]))

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from durably.testing.crash.experiment import Cell
+from durably.testing.crash.experiment import Experiment
 from durably.testing.crash.faults import CrashMode
 from durably.testing.crash.guarantees import StepReport
 from durably.testing.crash.html import render_html
-from durably.testing.crash.laws import Violation, was_interrupted
 from durably.testing.crash.timeline import TimelineEntry, timeline
+from durably.testing.crash.verdict import was_interrupted
+from durably.testing.laws import Violation
 
 __all__ = ["CellOutcome", "CellReport", "Report"]
 
@@ -25,7 +26,7 @@ only once, whose caller was told so. ``missed``: the crash never struck."""
 
 @dataclass(frozen=True, kw_only=True)
 class CellReport:
-    """One cell.
+    """One cell of the matrix: an experiment and its verdict.
 
     Attributes:
         label: The crashes, as ``repro=`` takes them.
@@ -50,30 +51,32 @@ class CellReport:
     timeline: tuple[TimelineEntry, ...] = ()
 
     @classmethod
-    def of(cls, cell: Cell, calm: Cell, label: str, violations: Sequence[Violation]) -> CellReport:
-        """Judge a cell by what the laws found."""
-        point = cell.fired[-1][1] if cell.fired else None
-        last = cell.crashes[-1] if cell.crashes else None
-        restarts = len(cell.ledger.of("started")) - len(calm.ledger.of("started"))
+    def of(
+        cls, experiment: Experiment, baseline: Experiment, label: str, violations: Sequence[Violation]
+    ) -> CellReport:
+        """Judge an experiment by what the laws found."""
+        point = experiment.fired[-1][1] if experiment.fired else None
+        last = experiment.crashes[-1] if experiment.crashes else None
+        restarts = len(experiment.ledger.of("started")) - len(baseline.ledger.of("started"))
         outcome: CellOutcome = "recovered"
-        if len(cell.fired) < len(cell.crashes):
+        if len(experiment.fired) < len(experiment.crashes):
             outcome = "missed"
         elif violations:
             outcome = "failed"
-        elif was_interrupted(cell):
+        elif was_interrupted(experiment):
             outcome = "interrupted"
-        elif cell.crashes and not cell.traces[-1]:
+        elif experiment.crashes and not experiment.traces[-1]:
             outcome = "unchanged"
         return cls(
             label=label,
             step=point.key if point else last.step if last else "",
             at=point.name if point else last.at if last else "",
             function=point.function if point else "",
-            crashes=len(cell.crashes),
+            crashes=len(experiment.crashes),
             outcome=outcome,
             restarts=max(0, restarts),
             violations=tuple(violations),
-            timeline=timeline(cell) if outcome in ("failed", "missed") else (),
+            timeline=timeline(experiment) if outcome in ("failed", "missed") else (),
         )
 
 
@@ -89,6 +92,7 @@ class Report:
         steps: The steps of the function and of those it calls, in the order they first ran.
         left_out: How many combinations of several crashes were left out by sampling.
         seconds: How long it took.
+        error: Why the run failed without a crash; empty if it did not.
         reproduce: How to run one cell again; ``{label}`` stands for its label.
     """
 
@@ -100,12 +104,15 @@ class Report:
     left_out: int = 0
     known: int = 0
     seconds: float = 0.0
+    error: str = ""
     reproduce: str = "await crash_matrix(..., repro={label!r})"
 
     @classmethod
-    def of_calm(cls, calm: Cell, backend: str, mode: CrashMode) -> Report:
+    def of_baseline(cls, baseline: Experiment, backend: str, mode: CrashMode) -> Report:
         """A report without cells."""
-        return cls(function=calm.history.function, backend=backend, mode=mode)
+        failure = baseline.error
+        error = "" if failure is None else f"{failure.get('type')}: {failure.get('message', '')}"
+        return cls(function=baseline.history.function, backend=backend, mode=mode, error=error)
 
     @property
     def ok(self) -> bool:
@@ -121,7 +128,8 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """What is no failure, but should be known."""
-        return [step.warning for step in self.steps if step.warning]
+        failed = [f"the run fails without any crash, {self.error}"] if self.error else []
+        return failed + [step.warning for step in self.steps if step.warning]
 
     @property
     def counts(self) -> dict[CellOutcome, int]:

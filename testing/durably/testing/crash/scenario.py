@@ -1,4 +1,4 @@
-"""What is tested: the function and its world, built afresh for each cell, and what goes with them."""
+"""What is tested: the function and its world, built afresh for each experiment, and what goes with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["CrashTest", "Scenario", "Subject"]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What one cell tests: the function, and the world it acts on."""
+    """What one experiment tests: the function, and the world it acts on."""
 
     function: Function[Any, Any]
     world: Any = None
@@ -58,7 +58,7 @@ class CrashTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What every cell of one matrix has in common. See :func:`~durably.testing.crash_matrix` for the fields.
+    """What every experiment of one matrix has in common. See :func:`~durably.testing.crash_matrix` for the fields.
 
     ``change`` gives the subject of each life from the first one, for code that is deployed anew in between.
     """
@@ -83,8 +83,8 @@ class Scenario:
         if isinstance(self.target, Function):
             if self.state is not None:
                 raise DefinitionError(
-                    "state= reads the world of one cell, so each cell needs a fresh one: instead of the agent, give a "
-                    "function that makes both and returns (agent, world)"
+                    "state= reads the world of one experiment, so each needs a fresh one: instead of the "
+                    "agent, give a function that makes both and returns (agent, world)"
                 )
             return Subject(self.target)
         made = self.target(store.path) if _wants_path(self.target) else self.target()

@@ -35,13 +35,16 @@ def print_report(report: Report, console: Console | None = None) -> None:
     """A table of the steps, then what is wrong."""
     console = console or Console()
     table = Table(title=f"{report.function} on {report.backend}", title_justify="left")
-    for name in ("step", "effect", "cells", "failed", "executions at most"):
-        table.add_column(name, justify="left" if name in ("step", "effect") else "right", overflow="fold")
+    for name in ("step", "guarantee", "cells", "failed", "executions at most"):
+        table.add_column(name, justify="left" if name in ("step", "guarantee") else "right", overflow="fold")
     for step in report.steps:
         cells = [cell for cell in report.cells if (cell.function, cell.step) == (step.function, step.key)]
         failed = sum(1 for cell in cells if cell.outcome in ("failed", "missed"))
         name = step.key if step.function == report.function else f"{step.function}::{step.key}"
         bad = f"[red]{failed}[/red]" if failed else "0"
-        table.add_row(name.replace("[", r"\["), step.effect, str(len(cells)), bad, str(step.most) if step.most else "")
+        table.add_row(
+            name.replace("[", r"\["), step.guarantee, str(len(cells)), bad, str(step.most) if step.most else ""
+        )
     console.print(table)
-    console.print(str(report), markup=False, highlight=False)
+    # Lines are not broken here: the last one is a command to copy.
+    console.print(str(report), markup=False, highlight=False, soft_wrap=True)

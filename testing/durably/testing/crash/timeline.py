@@ -1,12 +1,12 @@
-"""What happened in a cell, in order: the journal on one side, the effects on the other."""
+"""What happened in an experiment, in order: the journal on one side, the effects on the other."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from durably.testing.crash.experiment import Cell
-from durably.testing.crash.ledger import Entry
+from durably.testing.crash.experiment import Experiment
+from durably.testing.ledger import Entry
 
 __all__ = ["TimelineEntry", "timeline"]
 
@@ -33,21 +33,22 @@ class TimelineEntry:
         return f"{self.text:<44} |" if self.side == "journal" else f"{'':<44} | {self.text}"
 
 
-def timeline(cell: Cell) -> tuple[TimelineEntry, ...]:
-    """The lines of a cell."""
+def timeline(experiment: Experiment) -> tuple[TimelineEntry, ...]:
+    """The lines of an experiment."""
     lines = [
-        _line(entry, entry.function == cell.history.function if len(cell.history) else True) for entry in cell.ledger
+        _line(entry, entry.function == experiment.history.function if len(experiment.history) else True)
+        for entry in experiment.ledger
     ]
-    last = cell.history.records[-1] if len(cell.history) else None
+    last = experiment.history.records[-1] if len(experiment.history) else None
     if last is not None and last.final:
-        lines.append(TimelineEntry(cell.ledger.life, "journal", f"run {last.status}"))
+        lines.append(TimelineEntry(experiment.ledger.life, "journal", f"run {last.status}"))
     return tuple(lines)
 
 
 def _line(entry: Entry, own: bool) -> TimelineEntry:
     name = entry.key if own else f"{entry.function}::{entry.key}"
     if entry.kind == "crash":
-        return TimelineEntry(entry.life, "crash", f"crash {entry.life + 1} at {name or 'run'}/{entry.at}", entry.key)
+        return TimelineEntry(entry.life, "crash", f"crash {entry.life + 1} at {name or 'run'}/{entry.point}", entry.key)
     if entry.kind == "committed":
         return TimelineEntry(entry.life, "journal", f"{name} recorded", entry.key)
     verb = "begins" if entry.kind == "started" else "done"

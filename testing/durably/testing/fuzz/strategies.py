@@ -1,6 +1,6 @@
 """Hypothesis strategies for programs, faults and events from outside.
 
-What :func:`programs` draws goes to :func:`durably.testing.fuzz.faulted_runs.run_trial`, which runs it under what
+What :func:`programs` draws goes to :func:`durably.testing.fuzz.faulted_runs.run_under_faults`, which runs it under what
 :func:`faults` and :func:`outside_events` draw, and compares it with the oracle.
 """
 
@@ -13,23 +13,23 @@ try:
 except ImportError as error:
     raise ImportError("durably.testing.fuzz.strategies needs Hypothesis: pip install 'durably[testing]'") from error
 
-from durably.testing.fuzz.faulted_runs import Fault, Outside
+from durably.testing.fuzz.faults import Fault, OutsideEvent
 from durably.testing.fuzz.programs import (
     RETRIES,
-    Ask,
-    Await,
+    AgentTools,
+    AskAndWait,
     Block,
+    FunctionFailure,
     Gather,
     Invoke,
-    Late,
+    InvokeTooSlow,
     Node,
-    Run,
     Send,
     Sleep,
-    Stumble,
-    Tools,
+    Step,
     Try,
-    Wait,
+    WaitForOutside,
+    WaitInVain,
 )
 
 __all__ = ["faults", "outside_events", "programs"]
@@ -40,18 +40,18 @@ _SECONDS = st.sampled_from([0.0, 0.5, 7.0, 3600.0])
 
 def _leaves() -> st.SearchStrategy[Node]:
     values = st.integers(-3, 3)
-    runs = st.builds(Run, st.sampled_from(["a", "b"]), values, st.integers(0, RETRIES))
+    runs = st.builds(Step, st.sampled_from(["a", "b"]), values, st.integers(0, RETRIES))
     return st.one_of(
         runs,
         runs,
-        st.builds(Run, st.sampled_from(["a", "b"]), values, broken=st.just(True)),
+        st.builds(Step, st.sampled_from(["a", "b"]), values, broken=st.just(True)),
         st.builds(Sleep, _SECONDS),
         st.builds(Send, st.integers(0, 3), st.none() | _SECONDS),
-        st.builds(Ask, _KEYS),
-        st.builds(Wait, _SECONDS),
-        st.builds(Await, _KEYS),
-        st.builds(Late, st.sampled_from([0.5, 7.0])),
-        st.builds(Tools, _turns()),
+        st.builds(AskAndWait, _KEYS),
+        st.builds(WaitInVain, _SECONDS),
+        st.builds(WaitForOutside, _KEYS),
+        st.builds(InvokeTooSlow, st.sampled_from([0.5, 7.0])),
+        st.builds(AgentTools, _turns()),
     )
 
 
@@ -67,12 +67,12 @@ def _blocks(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Block]:
 def _branching(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     blocks = _blocks(inner)
     gathers = st.builds(Gather, st.lists(blocks, max_size=3).map(tuple))
-    return st.one_of(gathers, gathers, st.builds(Invoke, _blocks(_or_stumble(inner))), st.builds(Try, blocks))
+    return st.one_of(gathers, gathers, st.builds(Invoke, _blocks(_or_function_failure(inner))), st.builds(Try, blocks))
 
 
-def _or_stumble(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
+def _or_function_failure(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     # Only where nothing can catch it: code that catches it would decide by the number of the attempt.
-    return st.one_of(inner, inner, inner, st.builds(Stumble, st.integers(1, RETRIES)))
+    return st.one_of(inner, inner, inner, st.builds(FunctionFailure, st.integers(1, RETRIES)))
 
 
 def programs(*, leaves: int = 12) -> st.SearchStrategy[Block]:
@@ -82,7 +82,7 @@ def programs(*, leaves: int = 12) -> st.SearchStrategy[Block]:
         leaves: About how many leaves a tree has at most.
     """
     node: st.SearchStrategy[Any] = st.recursive(_leaves(), _branching, max_leaves=leaves)
-    return st.lists(_or_stumble(node), min_size=1, max_size=5).map(tuple)
+    return st.lists(_or_function_failure(node), min_size=1, max_size=5).map(tuple)
 
 
 def faults(*, most: int = 4) -> st.SearchStrategy[list[Fault]]:
@@ -105,10 +105,10 @@ def faults(*, most: int = 4) -> st.SearchStrategy[list[Fault]]:
     )
 
 
-def outside_events(*, most: int = 4) -> st.SearchStrategy[list[Outside]]:
+def outside_events(*, most: int = 4) -> st.SearchStrategy[list[OutsideEvent]]:
     """Random schedules of events from outside: early, late, twice, in any order, for nobody.
 
     Args:
         most: How many deliveries a schedule has at most.
     """
-    return st.lists(st.builds(Outside, st.integers(0, 40), _KEYS, st.integers(0, 3)), max_size=most)
+    return st.lists(st.builds(OutsideEvent, st.integers(0, 40), _KEYS, st.integers(0, 3)), max_size=most)

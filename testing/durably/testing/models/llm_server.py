@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, Self
 
-from durably.core import ModelError, ModelRequest
+from durably.core import ModelError
+from durably.core.model import ModelRequest
 from durably.core.serialization import digest
 from durably.testing.models.scripted import Reply, ScriptedModel
 from durably.testing.models.wire import anthropic, chat, responses
@@ -206,7 +207,7 @@ class LLMServer:
             write_json(writer, status, json.dumps(wire.failure(status, str(error), request_id)), headers)
             return True
         if fault is not None:
-            return _break(fault, wire, writer, frames, text, headers)
+            return _answer_with_fault(fault, wire, writer, frames, text, headers)
         if frames is None:
             write_json(writer, 200, text, headers)
         else:
@@ -230,7 +231,7 @@ class LLMServer:
         return list(wire.events(body)) if data.get("stream") else None, json.dumps(body)
 
 
-def _break(
+def _answer_with_fault(
     fault: Fault,
     wire: ModuleType,
     writer: asyncio.StreamWriter,
@@ -238,6 +239,7 @@ def _break(
     text: str,
     headers: Mapping[str, str],
 ) -> bool:
+    """Answer a request as its fault says; whether the connection lives on."""
     request_id = headers["request-id"]
     if fault.kind == "lost":
         writer.transport.abort()

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from durably.core import AssistantMessage, ModelError, ModelRequest, ModelResponse, TextPart, ToolCall, Usage
-from durably.core.messages import AssistantPart
+from durably.core import ModelError
+from durably.core.messages import AssistantMessage, AssistantPart, TextPart, ToolCall
+from durably.core.model import ModelRequest, ModelResponse, Usage
 
 __all__ = ["Reply", "ScriptedModel", "call"]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.records import Log, RunRecords
-from durably.core import Event, StepRecord
+from durably.core import Event
+from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
 from durably.testing.mutants.mutant import mutant
 

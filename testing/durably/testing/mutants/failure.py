@@ -11,9 +11,9 @@ from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.journal import NewRun
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import NonRetriableError, RetryPolicy, SerializationError, StepRecord
+from durably.core import NonRetriableError, RetryPolicy, SerializationError
 from durably.core.attempts import StepCall, StepOutput
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
 from durably.core.step_keys import KeyedSteps, Scope

@@ -11,9 +11,9 @@ from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.journal import RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Event, StepRecord
+from durably.core import Event
 from durably.core.attempts import StepCall, StepOutput, run_step
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
 from durably.core.serialization import codec_for

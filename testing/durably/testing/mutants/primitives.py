@@ -9,9 +9,9 @@ from durably.backends.memory import MemoryJournal
 from durably.backends.replay.journal import Received
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Event, FunctionRef, InvokeError, StepRecord
+from durably.core import Event, FunctionRef, InvokeError
 from durably.core.backend import encode_data
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
 from durably.core.run_events import started_event

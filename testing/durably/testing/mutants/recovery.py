@@ -9,8 +9,9 @@ from typing import Any
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import DurablyError, NonDeterminismError, StaleRunError, StepRecord
-from durably.core.history import Kind
+from durably.core import DurablyError, NonDeterminismError
+from durably.core.errors import StaleRunError
+from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
 from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant

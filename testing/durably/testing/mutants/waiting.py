@@ -12,9 +12,9 @@ from durably.backends.replay.events import EventWaiter, EventWaiters
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, NewRun, Received, RunRow, Subscription
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Event, Singleton, StepRecord
+from durably.core import Event, Singleton
 from durably.core.errors import CancelSignal, Signal
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant, with_part
 

@@ -1,0 +1,74 @@
+"""What a user names as ``MODULE:OBJECT``: found and imported, or refused with a sentence that says why."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from types import ModuleType
+from typing import Any
+
+from durably.core import Function
+
+__all__ = ["TargetError", "load_target"]
+
+
+class TargetError(Exception):
+    """The object cannot be used; the message says why."""
+
+
+def load_target(name: str) -> Any:
+    """Returns the agent, durable function or factory that a name stands for.
+
+    Args:
+        name: ``MODULE:OBJECT``. The module is looked for in the current directory too; the object may be an attribute
+            of another one, such as ``app:agents.support``.
+
+    Raises:
+        TargetError: If there is no such object, its module cannot be imported, or it is none of the three.
+    """
+    module_name, colon, path = name.partition(":")
+    if not colon or not module_name or not path:
+        raise TargetError(f"{name!r} names no object: write MODULE:OBJECT, such as app:support")
+    target: Any = _import(module_name)
+    seen = module_name
+    for attribute in path.split("."):
+        if not hasattr(target, attribute):
+            close = difflib.get_close_matches(attribute, dir(target), n=3)
+            raise TargetError(f"{seen!r} has no {attribute!r}" + (f"; close: {', '.join(close)}" if close else ""))
+        target = getattr(target, attribute)
+        seen = f"{seen}.{attribute}"
+    if not isinstance(target, Function) and not _can_be_factory(target):
+        raise TargetError(
+            f"{name} is {target!r}: give an agent, a function made with @function, or a plain function that returns "
+            "one of them, alone or as (agent, world)"
+        )
+    return target
+
+
+def _can_be_factory(target: Any) -> bool:
+    return callable(target) and not inspect.isclass(target) and not inspect.iscoroutinefunction(target)
+
+
+def _import(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise TargetError(f"there is no module {error.name!r}, neither here nor in the Python path") from error
+        raise _failed(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: BaseException) -> TargetError:
+    if isinstance(error, SyntaxError):
+        return TargetError(f"{name!r} cannot be imported: {error}")
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    said = f"{type(error).__name__}: {error}"
+    return TargetError(f"{name!r} cannot be imported: {said} ({last.filename}, line {last.lineno})")

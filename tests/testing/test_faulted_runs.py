@@ -1,0 +1,59 @@
+"""Random programs under random faults, held to the laws by an oracle that knows only the program."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from durably.testing.fuzz.faulted_runs import run_under_faults
+from durably.testing.fuzz.faults import Fault, OutsideEvent
+from durably.testing.fuzz.programs import Block
+from durably.testing.fuzz.runner import FaultedRun
+from durably.testing.fuzz.strategies import faults, outside_events, programs
+
+EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "300"))
+LIMIT = max(60, EXAMPLES)
+
+seen: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """A failing run logs an error; thousands of them are no news."""
+    logging.getLogger("durably").setLevel(logging.CRITICAL)
+    yield
+    logging.getLogger("durably").setLevel(logging.NOTSET)
+
+
+@pytest.mark.timeout(LIMIT)
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    print_blob=True,
+)
+@given(programs(), faults(), outside_events(), st.integers(0, 3), st.sampled_from(["never", "never", "always"]))
+def test_no_law_is_broken(program: Block, plan: list[Fault], events: list[OutsideEvent], seed: int, evict: str) -> None:
+    run: FaultedRun = asyncio.run(run_under_faults(program, plan, events, seed=seed, evict=evict))  # type: ignore[arg-type]
+    seen.update(run.struck)
+    seen["programs"] += 1
+    seen["lives"] += run.lives
+    seen["bodies"] += len(run.ledger.of("started"))
+    seen["points"] += run.passed
+
+
+def test_the_faults_were_not_in_vain(record_property: Callable[[str, object], None]) -> None:
+    if not seen["programs"]:
+        pytest.skip("runs after the programs, in the same process")
+    for kind in ("crash", "steal", "refuse", "forward", "back", "again", "stop"):
+        assert seen[kind], f"no {kind} has happened in {seen['programs']} programs"
+    for name, count in seen.items():
+        record_property(name, count)
+    print(dict(seen))

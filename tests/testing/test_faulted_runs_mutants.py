@@ -1,0 +1,71 @@
+"""The random programs notice broken engines, so they are not in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis import strategies as st
+
+from durably.backends.memory import MemoryJournal
+from durably.core.errors import Signal
+from durably.testing.fuzz.faulted_runs import run_under_faults
+from durably.testing.fuzz.faults import Fault, FaultyJournal, OutsideEvent
+from durably.testing.fuzz.programs import Block
+from durably.testing.fuzz.strategies import faults, outside_events, programs
+from durably.testing.laws import BrokenLawError
+from durably.testing.mutants import MUTANTS, Mutant
+
+NOTICED = {
+    "acknowledge-before-commit",
+    "bodies-run-twice",
+    "child-id-per-attempt",
+    "event-twice",
+    "functions-are-not-retried",
+    "idempotency-key-per-attempt",
+    "no-fencing",
+    "one-attempt-too-many",
+    "prefix-rewritten",
+    "random-event-ids",
+}
+"""Some that a few hundred programs meet; the rest is left to the conformance suite, which looks for them."""
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("mutant", [each for each in MUTANTS if each.name in NOTICED], ids=lambda each: each.name)
+def test_random_programs_break_a_law_of(mutant: Mutant) -> None:
+    journal = FaultyJournal if mutant.journal is MemoryJournal else type("Both", (FaultyJournal, mutant.journal), {})
+
+    def breaks(case: tuple[Block, list[Fault], list[OutsideEvent], int]) -> bool:
+        program, plan, events, seed = case
+        run = run_under_faults(program, plan, events, seed=seed, backend=mutant.backend, journal=journal())
+        try:
+            asyncio.run(asyncio.wait_for(run, 2))
+        except BrokenLawError:
+            return True
+        except (Exception, Signal):
+            return False  # it broke in another way; a law is what is looked for
+        return False
+
+    cases = st.tuples(programs(), faults(), outside_events(), st.integers(0, 3))
+    options = settings(
+        max_examples=400,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    )
+    find(cases, breaks, settings=options)  # raises NoSuchExample otherwise
+
+
+def test_the_names_are_those_of_mutants() -> None:
+    assert {mutant.name for mutant in MUTANTS} >= NOTICED

@@ -16,7 +16,7 @@ import typer
 
 from durably.cli.target import TargetError, load_target
 from durably.core import DurablyError
-from durably.testing import NetworkFuse, NotDeterministicError, Report, crash_matrix
+from durably.testing import NetworkGuard, NotDeterministicError, Report, crash_matrix
 from durably.testing.crash.terminal import print_report, progress_bar
 
 __all__ = ["crash_test"]
@@ -97,21 +97,32 @@ def _read(input: str) -> Any:
 
 
 def _run(target: Any, data: Any, arguments: dict[str, Any]) -> Report:
-    with NetworkFuse() as fuse, _progress() as progress:
+    with NetworkGuard() as network, _progress() as progress:
         try:
             report = asyncio.run(crash_matrix(target, data, progress=progress, **arguments))
         except NotDeterministicError as error:
-            _refuse(str(fuse.blown[0] if fuse.blown else error), code=USAGE if fuse.blown else BROKEN)
+            _check_network(network)  # what was refused may be what differed
+            _refuse(str(error), code=BROKEN)
         except (DurablyError, ValueError) as error:
+            _check_network(network)
             _refuse(str(error))
         except KeyboardInterrupt:
             _refuse("interrupted", code=INTERRUPTED)
         except Exception as error:
             traceback.print_exc()
             _refuse(f"the test could not be made: {type(error).__name__}: {error}")
-    if fuse.blown:  # also where the agent swallowed the error, or came to the same wrong end each time
-        _refuse(str(fuse.blown[0]))
+    _check_network(network)
     return report
+
+
+def _check_network(network: NetworkGuard) -> None:
+    """Refuse a test that tried to reach another machine, also where the agent swallowed the error."""
+    if network.refused:
+        address = network.refused[0].address
+        _refuse(
+            f"the agent tried to reach {address}. Its model and its tools must be scripted here: give it "
+            "model=ScriptedModel(...), or point its client at an LLMServer; a fake may listen on localhost"
+        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -161,6 +162,19 @@ class StepRecorder:
         """Put something to Inngest. See :meth:`SuspendableCode.ask`."""
         # Behind a race another request of the same state may be on its way, which must find this one answered.
         return await self._code.ask(scope, question, suspends=suspends and not self._behind_race)
+
+    async def sleep_until(self, scope: Scope, step_id: str, due: float) -> None:
+        """Sleep on Inngest until a moment, in seconds since 1970."""
+        number = 0
+        self.race_gathers_of(step_id)
+        # Inngest rounds what is left to whole seconds, and so may end a sleep half a second early.
+        while self._host.now() < due:
+            await self._sleep_once(scope, f"{step_id}{number}", due)
+            number += 1
+
+    async def _sleep_once(self, scope: Scope, step_id: str, due: float) -> None:
+        moment = datetime.fromtimestamp(due, UTC)
+        await self.ask(scope, lambda request: request.step.sleep_until(step_id, moment))
 
     # -- branches
 

@@ -16,7 +16,7 @@ import typer
 
 from durably.cli.target import TargetError, load_target
 from durably.core import DurablyError
-from durably.testing import NetworkFuse, NotDeterministicError, Report, crash_matrix
+from durably.testing import NetworkGuard, NotDeterministicError, Report, crash_matrix
 from durably.testing.crash.terminal import print_report, progress_bar
 
 __all__ = ["crash_test"]
@@ -97,7 +97,7 @@ def _read(input: str) -> Any:
 
 
 def _run(target: Any, data: Any, arguments: dict[str, Any]) -> Report:
-    with NetworkFuse() as fuse, _progress() as progress:
+    with NetworkGuard() as fuse, _progress() as progress:
         try:
             report = asyncio.run(crash_matrix(target, data, progress=progress, **arguments))
         except NotDeterministicError as error:

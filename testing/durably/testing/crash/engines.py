@@ -90,7 +90,7 @@ class Engine:
         open: Makes the backend of one life.
         journal: Opens the store's journal to read it while no worker is up, or ``None`` if that cannot be done.
         processes: Whether another process can go on with the store.
-        fresh: Whether each store is empty at first. If not (a server that all experiments share), run ids are made unique.
+        fresh: Whether each store is empty at first. If not (a server that experiments share), run ids are made unique.
     """
 
     name: str

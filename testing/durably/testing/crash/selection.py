@@ -52,7 +52,7 @@ def is_wanted(crash: Crash, patterns: Iterable[str]) -> bool:
 
 
 def one_of_each_kind(front: list[Planned]) -> list[Planned]:
-    """The middle one of each kind of point for each step id: a process takes much longer than an experiment in this one."""
+    """The middle one of each kind of point for each step id, since a process takes much longer than an experiment here."""
     kinds: dict[tuple[str, str | None, str], list[Planned]] = {}
     for each in front:
         crash = each[1]

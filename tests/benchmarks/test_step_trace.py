@@ -22,7 +22,7 @@ TOO_MANY = pytest.mark.xfail(strict=True, raises=AssertionError, reason="a step 
         "memory",
         "sqlite",
         pytest.param("temporal", marks=TOO_MANY),
-        pytest.param("inngest", marks=TOO_MANY),
+        "inngest",
     ],
 )
 def test_a_new_step_enters_few_files(engine: str) -> None:

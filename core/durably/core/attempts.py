@@ -239,10 +239,11 @@ async def _contained(call: StepCall, environment: Environment) -> Any:
             waiting: set[asyncio.Future[Any]] = {task, body.began}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         done, _ = await asyncio.wait({task}, timeout=call.timeout)
-    except BaseException:
+    except BaseException as error:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({task}, timeout=UNWIND_SECONDS)
+        if isinstance(error, asyncio.CancelledError):  # not where this coroutine is thrown away: it may not wait then
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task}, timeout=UNWIND_SECONDS)
         raise
     if not done:
         task.cancel()
@@ -348,6 +349,7 @@ async def run_function(
         Exception: Whatever failed the attempt. A refusal of the code (it does not fit the records, or ran two steps of
             one branch at once) comes before what the code made of it: it may have wrapped or swallowed it.
     """
+    task = asyncio.current_task()
     try:
         context = Context(
             step=steps,
@@ -370,6 +372,9 @@ async def run_function(
             if steps.is_ending():
                 raise
             _uncancel()
+        if isinstance(error, GeneratorExit) and not _is_current(task):
+            # The engine throws the coroutine away: another error would come out wherever that happens.
+            raise
         failure = steps.refusal or as_exception(error)
         if failure is error:
             raise
@@ -401,6 +406,13 @@ def _uncancel() -> None:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
+
+
+def _is_current(task: asyncio.Task[Any] | None) -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no event loop runs
+        return False
 
 
 # -- signatures and durations

@@ -18,6 +18,7 @@ from durably.backends.inngest.steps import InngestSteps
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import DurablyError, Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
+from durably.core.error_text import error_text, writable
 from durably.core.errors import Signal, SuspendSignal, error_to_json
 from durably.core.history import StepRecord
 from durably.core.step_keys import KeyedSteps
@@ -97,9 +98,6 @@ class Driver:
                 return await code.resume(request)
             run_pass = self._begin(function, ctx, request)
             code = run_pass.code
-            # What has a target runs one step, and nothing comes after it for the same code.
-            if not suspended.seconds or request.target is not None:
-                return await self._drive(run_pass)
             return await code.start(self._drive(run_pass))
         except ResponseInterrupt:
             if code is not None:
@@ -115,7 +113,8 @@ class Driver:
         cached = self.host.cache.run(run_id, ctx.run_id)
         known = cached.read(run_id, request)
         records = cached.records
-        code = SuspendableCode(request, cached)
+        # What has a target runs one step, and nothing comes after it for the same code.
+        code = SuspendableCode(request, cached, suspends=self.host.suspended.seconds > 0 and request.target is None)
         recorder = StepRecorder(self.host, run_id, code, records)
         ancestry = tuple(dict.fromkeys((*origin.ancestry, run_id, ctx.run_id)))
         engine = InngestSteps(
@@ -177,8 +176,8 @@ class Driver:
 
     async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> NoReturn:
         """Record a failed attempt of a run's code: to be tried again later, or the run's end."""
-        function, redactor = run_pass.function, self.host.environment.redactor
-        data = redactor.data(error_to_json(error))
+        function, redact = run_pass.function, self.host.environment.redactor.text
+        data = error_to_json(error, redact)
         if run_pass.target is not None:
             self._give_up(run_pass, data)
         delay = function_retry_delay(function, run_pass.run_id, failures, error)
@@ -189,9 +188,9 @@ class Driver:
             )
             await run_pass.recorder.retry_run(run_pass.steps.root, record)
         if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
-            logger.error("run %s of %r failed: %s", run_pass.run_id, function.id, redactor.text(str(error)))
+            logger.error("run %s of %r failed: %s", run_pass.run_id, function.id, error_text(error, redact))
         await self._pass_point("before_result", run_pass)
-        raise RunFailed(data, redactor.text(traceback_text(error)))
+        raise RunFailed(data, writable(traceback_text(error), redact))
 
     def _target_lost(self, run_pass: RunPass, asked: str) -> NoReturn:
         """The step that Inngest planned and now wants run is not in the code: the run must not go on without it."""

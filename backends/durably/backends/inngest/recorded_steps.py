@@ -94,7 +94,7 @@ class StepRecorder:
 
     def failed(self, key: str, kind: Kind, error: Exception, **fields: Any) -> StepRecord:
         """A record of a final error that is not kept yet; for the fields see :meth:`record`."""
-        data = self._host.environment.redactor.data(error_to_json(error))
+        data = error_to_json(error, self._host.environment.redactor.text)
         return self.record(key, kind, "failed", error=data, **fields)
 
     async def retry_run(self, scope: Scope, record: StepRecord) -> None:

@@ -111,9 +111,9 @@ class InngestSteps(StepEngine):
         failures = self.recorder.recorded.failures(key) + 1
         delay = step_retry_delay(call, self.function, self.run_id, failures, error)
         if delay is None:
-            final = final_error(key, failures, error)
+            final = final_error(key, failures, error, self.host.environment.redactor.text)
             return self.recorder.failed(key, "step", final, attempt=attempt, input=asked, started=started)
-        data = self.host.environment.redactor.data(error_to_json(error))
+        data = error_to_json(error, self.host.environment.redactor.text)
         due = self.host.now() + delay
         return self.recorder.record(
             key, "step", "retrying", attempt=attempt, input=asked, error=data, due=due, started=started
@@ -255,6 +255,9 @@ class InngestSteps(StepEngine):
     def is_replaying(self, scope: Scope) -> bool:
         # A request for one step goes only through code that another request went through before.
         return self.code.request.target is not None or self.recorder.recorded.replaying(scope)
+
+    def is_ending(self) -> bool:
+        return self.code.ending
 
     def check_end(self, scope: Scope) -> None:
         self.before_step(scope)  # code may swallow even a signal, and end while it is unwound

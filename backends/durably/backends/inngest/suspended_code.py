@@ -22,20 +22,24 @@ SUSPENDED_RUNS = 1000
 class SuspendableCode:
     """One pass of a run's code, over one request or several.
 
-    A step that is new ends the request. If the code runs in a task of its own, it stays suspended there: it goes on
-    when the next request brings just that step, and is unwound when none does in time.
+    It runs in a task of its own, so that who cancels what is known. A step that is new ends the request; the code may
+    stay suspended there: it goes on when the next request brings just that step, and is unwound when none does in time.
 
     Args:
         request: The request that begins the pass.
         run: What this worker knows of the run; told which steps have ended.
+        suspends: Whether the code may stay suspended when a request ends.
 
     Attributes:
         request: The request that the code is to answer now.
         interrupts: What ended a request, by the prefix of the scope whose code is being unwound for it.
+        ending: Whether the request was cut off, and the code with it.
     """
 
-    def __init__(self, request: Request, run: CachedRun) -> None:
+    def __init__(self, request: Request, run: CachedRun, *, suspends: bool) -> None:
         self.request = request
+        self.ending = False
+        self._suspends = suspends
         self.interrupts: dict[str, BaseException] = {}
         self._run = run
         self._loop = asyncio.get_running_loop()
@@ -71,6 +75,7 @@ class SuspendableCode:
         try:
             await asyncio.wait({task, self._answer}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
+            self.ending = True
             task.cancel()
             raise
         if task.done():
@@ -101,7 +106,7 @@ class SuspendableCode:
         # be suspended; a request with a target runs one step, and the next request is not for the same code.
         alone = scope.parent is None and self.request.target is None
         try:
-            if self._task is None or not suspends or not alone or isinstance(interrupt, SkipInterrupt):
+            if not (self._suspends and suspends) or not alone or isinstance(interrupt, SkipInterrupt):
                 raise SuspendSignal
             self.request = await self._suspend(interrupt)
         except BaseException:

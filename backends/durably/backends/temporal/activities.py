@@ -138,7 +138,7 @@ class _StepAttempt:
         delay = step_retry_delay(call, function, self._run_id, failures, error)
         self.check_alive()
         if delay is None:
-            return failure(final_error(call.key, failures, error), redactor, self._request.input)
+            return failure(final_error(call.key, failures, error, redactor.text), redactor, self._request.input)
         if not self._info.is_local:
             activity.heartbeat(failures)  # how the next attempt, on whatever worker, knows of this one
         return failure(error, redactor, delay, self._request.input, retriable=True, delay=_at_least(delay))

@@ -5,6 +5,7 @@ Everything here is deterministic: it decides by the history alone. What comes ba
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,7 +13,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, CancelledError
 from temporalio.workflow import ActivityCancellationType
 
 from durably.backends.temporal.host import TemporalHost
@@ -60,6 +61,18 @@ def check_cancelled() -> None:
         raise CancelSignal
 
 
+@contextmanager
+def _cancelled_by_code() -> Iterator[None]:
+    """Have an activity that was cancelled end as any other cancelled ``await``: Temporal makes a failure of it."""
+    try:
+        yield
+    except ActivityError as error:
+        if isinstance(error.cause, CancelledError):
+            check_cancelled()
+            raise asyncio.CancelledError from None
+        raise
+
+
 class Commands:
     """What one run asks of Temporal, in one of its histories.
 
@@ -81,7 +94,7 @@ class Commands:
         Raises:
             ActivityError: If it failed for good, or was cut off and may run only once.
         """
-        with self._findable(call):
+        with self._findable(call), _cancelled_by_code():
             value: RawValue = await workflow.execute_activity(
                 _step_id(call.key),
                 args=[request.to_payload(), *args],
@@ -100,7 +113,7 @@ class Commands:
         Raises:
             ActivityError: If the attempt failed.
         """
-        with self._findable(call):
+        with self._findable(call), _cancelled_by_code():
             value: RawValue = await workflow.execute_local_activity(
                 _step_id(call.key),
                 request.to_payload(),

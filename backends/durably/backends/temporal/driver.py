@@ -32,6 +32,7 @@ from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Event, Function
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
+from durably.core.error_text import error_text, type_name
 from durably.core.errors import CancelSignal, Signal
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
@@ -131,7 +132,8 @@ class RunDriver:
         return payload(output)
 
     def _retry(self, error: Exception, delay: float) -> NoReturn:
-        why = self._host.environment.redactor.text(f"{RETRY}{self._failures} {type(error).__name__}: {error}")
+        said = error_text(error, self._host.environment.redactor.text)
+        why = f"{RETRY}{self._failures} {type_name(error)}: {said}"
         self._continue_as_new(due=workflow.time() + delay, why=why[:SUMMARY])
 
     async def _fail(self, error: Exception) -> ApplicationError:

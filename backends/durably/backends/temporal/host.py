@@ -41,6 +41,7 @@ class TemporalHost:
         crash: How the harness kills this worker.
         pending: The calls whose activities are under way, by Temporal run id and step key: an activity finds a closure
             here, and a conversation need not travel within one process.
+        evicting: Temporal's ids of the runs that are leaving the worker's cache now: their code is cancelled for that.
         histories: What the server has of the runs that this worker is taking up.
     """
 
@@ -57,6 +58,7 @@ class TemporalHost:
     task_timeout: timedelta
     crash: Crash = field(default_factory=Crash)
     pending: dict[tuple[str, str], StepCall] = field(default_factory=dict)
+    evicting: set[str] = field(default_factory=set)
     histories: RecordedHistories = field(init=False)
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
+from durably.core.error_text import error_text
 from durably.core.errors import PayloadTooLargeError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
@@ -152,9 +153,9 @@ def failure(
         retriable: Whether Temporal makes another attempt.
         delay: When Temporal makes it.
     """
-    data = redactor.data(error_to_json(error))
+    data = error_to_json(error, redactor.text)
     return ApplicationError(
-        redactor.text(str(error)),
+        error_text(error, redactor.text),
         data,
         *details,
         type=data["type"],

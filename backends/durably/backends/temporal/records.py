@@ -120,7 +120,7 @@ class RunRecords:
             status,
             input=asked,
             output=output,
-            error=None if error is None else self._environment.redactor.data(error_to_json(error)),
+            error=None if error is None else error_to_json(error, self._environment.redactor.text),
             at=now,
             took=max(0.0, now - started),
         )

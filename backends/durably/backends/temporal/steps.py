@@ -238,6 +238,10 @@ class TemporalSteps(StepEngine):
     def is_replaying(self, scope: Scope) -> bool:
         return workflow.unsafe.is_replaying() or self.records.recorded.replaying(scope)
 
+    def is_ending(self) -> bool:
+        info = workflow.info()
+        return workflow.cancellation_reason() is not None or info.run_id in self.host.evicting
+
     def check_end(self, scope: Scope) -> None:
         self.records.check_end(scope)
 

@@ -12,7 +12,6 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, Workflo
 from temporalio.workflow import Info
 
 from durably.backends.temporal.code_change.code_check import CodeCheck
-from durably.backends.temporal.crash import Crash
 from durably.backends.temporal.host import TemporalHost
 
 __all__ = ["CheckedRunner"]
@@ -42,7 +41,7 @@ class CheckedRunner(WorkflowRunner):
         instance = self._runner.create_instance(det)
         # A workflow that has a name is one of the library's own: its code changes with the library.
         check = CodeCheck(instance, det, self._host, self._fail) if det.defn.name is None else None
-        return _CheckedInstance(instance, self._host.crash, check, self._contexts)
+        return _CheckedInstance(instance, self._host, check, self._contexts)
 
     def set_worker_level_failure_exception_types(self, types: Sequence[type[BaseException]]) -> None:
         self._runner.set_worker_level_failure_exception_types(types)
@@ -54,9 +53,9 @@ _NOWHERE = StorageDriverStoreContext(target=None)
 class _CheckedInstance(WorkflowInstance):
     """One workflow in this worker's cache."""
 
-    def __init__(self, instance: WorkflowInstance, crash: Crash, check: CodeCheck | None, contexts: bool) -> None:
+    def __init__(self, instance: WorkflowInstance, host: TemporalHost, check: CodeCheck | None, contexts: bool) -> None:
         self._instance = instance
-        self._crash = crash
+        self._host = host
         self._check = check
         self._contexts = contexts
 
@@ -65,12 +64,20 @@ class _CheckedInstance(WorkflowInstance):
         if evicted is not None:
             if self._check is not None:
                 self._check.evicted(evicted)
-            return self._instance.activate(act)
+            return self._evict(act)
         completion = self._activate(act)
         # An eviction is let through above: without it the SDK could not let go of the workflow, and never end.
-        if self._crash.signal is not None:
+        if self._host.crash.signal is not None:
             raise RuntimeError("this worker has crashed")
         return completion
+
+    def _evict(self, act: WorkflowActivation) -> WorkflowActivationCompletion:
+        # The SDK cancels the code's tasks now, which must not look as if the code did.
+        self._host.evicting.add(act.run_id)
+        try:
+            return self._instance.activate(act)
+        finally:
+            self._host.evicting.discard(act.run_id)
 
     def _activate(self, act: WorkflowActivation) -> WorkflowActivationCompletion:
         if self._check is None:

@@ -25,12 +25,14 @@ _PARTS = (
     "waiting",
     "control",
     "data",
+    "containment",
 )
 
 # Before they are imported: a failed assertion then shows its values.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from durably.testing.conformance import (  # noqa: E402
+    containment,
     control,
     data,
     failure,
@@ -53,7 +55,19 @@ from durably.testing.conformance.suite import (  # noqa: E402
     save_gaps,
 )
 
-for _part in (identity, memoization, recovery, replay, failure, refusal, primitives, waiting, control, data):
+for _part in (
+    identity,
+    memoization,
+    recovery,
+    replay,
+    failure,
+    refusal,
+    primitives,
+    waiting,
+    control,
+    data,
+    containment,
+):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 
 __all__ = [

@@ -1,0 +1,51 @@
+"""Mutants of C27: errors of user code that reach further than they may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durably.backends.memory import MemoryBackend
+from durably.backends.replay.driver import Driver, RunPass
+from durably.backends.replay.records import RunRecords
+from durably.backends.replay.steps import ReplaySteps
+from durably.core.body_threads import BodyThreads
+from durably.core.history import StepRecord
+from durably.testing.mutants.mutant import mutant
+
+__all__: list[str] = []
+
+
+@mutant("C27")
+class ErrorTextOfAttempts(RunRecords):
+    """The text of an attempt's error is taken as it is."""
+
+    async def commit(self, *args: Any, error: Exception | None = None, **options: Any) -> StepRecord:
+        if error is not None:
+            str(error).encode()
+        return await super().commit(*args, error=error, **options)
+
+
+@mutant("C27")
+class ErrorTextOfFunctions(Driver):
+    """The text of a function's error is taken as it is."""
+
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
+        str(error).encode()
+        return await super().attempt_failed(run_pass, failures, error)
+
+
+@mutant("C27")
+class CancellationsOfTheCode(ReplaySteps):
+    """A cancellation of a step is taken for the engine's own, whoever cancelled."""
+
+    def is_ending(self) -> bool:
+        return True
+
+
+@mutant("C27")
+class HungBodiesKeepTheirThreads(MemoryBackend):
+    """A thread whose body outlived its timeout is not replaced."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.environment.body_threads = BodyThreads(spare=0)

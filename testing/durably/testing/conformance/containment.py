@@ -147,9 +147,9 @@ async def test_c27_a_failed_attempt_with_any_error_is_tried_again(subject: Subje
             _mute() if len(tries) < 2 else _exits()
         return "third"
 
-    @function("again")
+    @function("again", retries=0)
     async def again(ctx: Context[None]) -> str:
-        return await ctx.step.run("a", body)
+        return await ctx.step.run("a", body, retries=3)
 
     view = await _ends(subject, again)
     assert (view.error, view.output, len(tries)) == (None, '"third"', 3)

@@ -21,16 +21,13 @@ from durably.backends import SQLiteBackend
 from durably.core import (
     Agent,
     AgentResult,
-    AssistantMessage,
     Context,
     Event,
     Function,
     Model,
-    ModelRequest,
     SessionStore,
     Singleton,
     SQLiteSessions,
-    ToolResultMessage,
     assistant,
     create_agent_loop,
     current_step,
@@ -41,6 +38,8 @@ from durably.core import (
     tool,
     user,
 )
+from durably.core.messages import AssistantMessage, ToolResultMessage
+from durably.core.model import ModelRequest
 from durably.testing import ScriptedModel, call
 
 

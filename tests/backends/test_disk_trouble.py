@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from durably.backends import SQLiteBackend
-from durably.backends.replay import sqlite_file, sqlite_journal
+from durably.backends.replay import sqlite_file
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Context, JournalError, function
+from durably.core import Context, function
+from durably.core.errors import JournalError
 from durably.core.steps import Point
 
 pytestmark = pytest.mark.asyncio
@@ -50,8 +51,7 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, passages: int) -> None:
             return super().advance()
 
     def _limit(pages: int) -> None:
-        assert backend.journal._db is not None
-        backend.journal._db.execute(f"PRAGMA max_page_count = {pages}")
+        backend.journal.file.run(f"PRAGMA max_page_count = {pages}")
 
     def fill(point: Point) -> None:
         if (point.name, point.key) == ("before_body", "write:1") and not refused:
@@ -70,9 +70,9 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, passages: int) -> None:
 @pytest.mark.parametrize("tries", [1, 12], ids=["once", "lasting"])
 async def test_a_failing_disk_is_waited_for(tmp_path: Path, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     left = tries
-    run = sqlite_journal.SQLiteJournal._run
+    run = sqlite_file.SQLiteFile.run
 
-    def fail(self: sqlite_journal.SQLiteJournal, sql: str, *values: object) -> sqlite3.Cursor:
+    def fail(self: sqlite_file.SQLiteFile, sql: str, *values: object) -> sqlite3.Cursor:
         nonlocal left
         writes = sql.lstrip().startswith(("INSERT INTO records", "REPLACE INTO workers"))
         if writes and left and bodies[-1:] == ["b"]:
@@ -80,7 +80,7 @@ async def test_a_failing_disk_is_waited_for(tmp_path: Path, tries: int, monkeypa
             raise JournalError("disk I/O error")
         return run(self, sql, *values)
 
-    monkeypatch.setattr(sqlite_journal.SQLiteJournal, "_run", fail)
+    monkeypatch.setattr(sqlite_file.SQLiteFile, "run", fail)
     async with SQLiteBackend(tmp_path / "runs.db", [writer], clock=VirtualClock()) as backend:
         assert await backend.invoke(writer) == 100_000
     assert not left

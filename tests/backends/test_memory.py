@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend, MemoryJournal
-from durably.core import Context, DefinitionError, Event, InvokeError, JournalError, StepRecord, current_step, function
+from durably.core import Context, DefinitionError, Event, InvokeError, current_step, function
+from durably.core.errors import JournalError
+from durably.core.history import StepRecord
 
 pytestmark = pytest.mark.asyncio
 
@@ -94,11 +96,11 @@ class Broken(MemoryJournal):
 
     refusals = 0
 
-    def _append(self, record: StepRecord, fence: int) -> None:
+    def append(self, record: StepRecord, fence: int) -> None:
         if self.refusals and record.key:
             self.refusals -= 1
             raise JournalError("no space left on device")
-        super()._append(record, fence)
+        super().append(record, fence)
 
 
 @pytest.mark.parametrize(("refusals", "starts"), [(3, [1]), (30, [1])])

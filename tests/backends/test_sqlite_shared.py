@@ -7,24 +7,30 @@ import os
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from durably.backends import SQLiteBackend
 from durably.backends.replay.sqlite_journal import SQLiteJournal
-from durably.core import Context, Event, JournalError, StaleRunError, StepRecord, current_step, function
+from durably.core import Context, Event, Run, current_step, function
+from durably.core.errors import JournalError, StaleRunError
+from durably.core.history import StepRecord
 
 pytestmark = pytest.mark.asyncio
+
+
+async def registered(run: Run[Any]) -> bool:
+    """Whether a run waits for its event: the worker finds it by looking, and then records that it waits."""
+    return any(record.kind == "wait_for_event" for record in await run.history())
 
 
 async def test_the_file_is_the_owners_alone_and_survives_power_loss(tmp_path: Path) -> None:
     async with SQLiteBackend(tmp_path / "runs.db") as backend:
         for path in (tmp_path / "runs.db", tmp_path / "runs.db-wal", tmp_path / "runs.db-shm"):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        database = backend.journal._db
-        assert database is not None
-        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert backend.journal.file.run("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert backend.journal.file.run("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
 @pytest.mark.parametrize(
@@ -118,12 +124,12 @@ async def test_events_results_and_cancels_cross_from_worker_to_worker(tmp_path: 
     async with SQLiteBackend(path, [waiter, sleeper]) as worker, SQLiteBackend(path) as client:
         waiting = await client.start("waiter", run_id="w")
         sleeping = await client.start("sleeper", run_id="s")
-        while not worker._waiting:  # noqa: ASYNC110  # the worker finds the runs by looking
+        while not await registered(waiting):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         await client.send(Event("go", {"who": "client"}))
         assert await waiting.result() == "client"
         await sleeping.cancel()
-        while "s" in worker._tasks:  # noqa: ASYNC110
+        while "s" in worker.live_runs:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         assert (await (await worker.run("s")).refresh()).status == "cancelled"
 
@@ -137,7 +143,7 @@ async def test_a_stopped_worker_gives_its_runs_back_at_once(tmp_path: Path) -> N
     async with SQLiteBackend(tmp_path / "runs.db", [sleeper]) as first:
         await first.start(sleeper, run_id="s")
         await asyncio.sleep(0)
-    assert SQLiteJournal(tmp_path / "runs.db")._db is None
+    assert not SQLiteJournal(tmp_path / "runs.db").file.is_open
     async with SQLiteBackend(tmp_path / "runs.db", [sleeper]) as second:
         row = second.journal.get("s")
         assert row is not None

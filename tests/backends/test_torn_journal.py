@@ -12,8 +12,9 @@ import pytest
 
 from durably.backends import SQLiteBackend, SQLiteJournal
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Context, DurablyError, JournalCorruptError, JournalError, StepRecord, function
-from durably.core.errors import Signal
+from durably.core import Context, DurablyError, function
+from durably.core.errors import JournalCorruptError, JournalError, Signal
+from durably.core.history import StepRecord
 from durably.core.steps import Point
 
 pytestmark = pytest.mark.asyncio
@@ -71,7 +72,7 @@ def _records(path: Path) -> list[StepRecord]:
 async def _resume(path: Path, *, seconds: float = 10) -> Any:
     journal = SQLiteJournal(path)
     journal.open()
-    journal._run("UPDATE workers SET expires = 0")  # in the copy its worker, this process, seems to be alive
+    journal.file.run("UPDATE workers SET expires = 0")  # in the copy its worker, this process, seems to be alive
     journal.close()
     async with SQLiteBackend(path, [words], clock=VirtualClock()) as backend:
         return await asyncio.wait_for(backend.invoke(words, run_id="torn"), seconds)

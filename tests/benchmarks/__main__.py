@@ -90,7 +90,7 @@ async def resume_round(turns: int, size: int, directory: Path) -> tuple[float, f
 
     async def resume() -> None:
         async with SQLiteBackend(directory / "runs.db", [agent]) as second:
-            await second._wait("r")
+            await second.wait("r")
 
     return floor, await timed(resume)
 

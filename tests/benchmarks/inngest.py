@@ -23,8 +23,9 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from durably.backends.inngest import InngestBackend
-from durably.core import AgentResult, Message, ModelRequest, ModelResponse, ToolSpec, Usage, user
-from durably.core.messages import ToolCall, ToolResultMessage
+from durably.core import AgentResult, user
+from durably.core.messages import Message, ToolCall, ToolResultMessage
+from durably.core.model import ModelRequest, ModelResponse, ToolSpec, Usage
 from durably.testing.inngest import InngestEngine
 from tests.benchmarks.agent import MESSAGE, order_agent, script
 from tests.benchmarks.report import Report

@@ -33,8 +33,10 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner
 
 from durably.backends.temporal import TemporalBackend
-from durably.core import Agent, ModelRequest, UserMessage, tool
+from durably.core import Agent, tool
 from durably.core.ids import new_id
+from durably.core.messages import UserMessage
+from durably.core.model import ModelRequest
 from durably.testing import ScriptedModel, call
 from durably.testing.models.scripted import Reply
 from tests.benchmarks.bare import open_bare

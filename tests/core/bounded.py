@@ -6,15 +6,9 @@ from durably.core import (
     APPROVAL_REQUESTED,
     Agent,
     ApprovalRequest,
-    AssistantMessage,
     Compaction,
     Context,
-    ContextWindowExceededError,
     Event,
-    ModelRequest,
-    ModelResponse,
-    ToolCall,
-    ToolResultMessage,
     approve,
     assistant,
     function,
@@ -22,6 +16,9 @@ from durably.core import (
     tool,
 )
 from durably.core.backend import Backend
+from durably.core.errors import ContextWindowExceededError
+from durably.core.messages import AssistantMessage, ToolCall, ToolResultMessage
+from durably.core.model import ModelRequest, ModelResponse
 from durably.testing import ScriptedModel, call
 
 

@@ -22,13 +22,13 @@ from durably.core import (
     Function,
     RunCancelledError,
     RunStatus,
-    ToolResultMessage,
     approve,
     current_step,
     function,
     reject,
     tool,
 )
+from durably.core.messages import ToolResultMessage
 from durably.core.steps import Point
 from durably.testing import ScriptedModel, call, crash_matrix
 from tests.conftest import Open

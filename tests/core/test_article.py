@@ -18,8 +18,9 @@ import pytest
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Event, MemorySessions, ModelRequest, ModelResponse, SQLiteSessions, assistant, user
+from durably.core import Event, MemorySessions, SQLiteSessions, assistant, user
 from durably.core.errors import Signal
+from durably.core.model import ModelRequest, ModelResponse
 from durably.core.steps import Point
 from durably.testing import ScriptedModel
 from tests.conftest import Open

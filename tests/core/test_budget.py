@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from durably.core import (
-    Agent,
-    AgentResult,
-    AssistantMessage,
-    Budget,
-    DefinitionError,
-    InvokeError,
-    ModelResponse,
-    ToolCall,
-    Usage,
-    assistant,
-    delegate,
-    tool,
-)
+from durably.core import Agent, AgentResult, Budget, DefinitionError, InvokeError, assistant, delegate, tool
+from durably.core.messages import AssistantMessage, ToolCall
+from durably.core.model import ModelResponse, Usage
 from durably.testing import ScriptedModel, call
 from tests.conftest import Open
 

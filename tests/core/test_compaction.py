@@ -13,25 +13,18 @@ from durably.core import (
     Agent,
     AgentInput,
     AgentResult,
-    AssistantMessage,
     Compaction,
-    ContextWindowExceededError,
     DefinitionError,
     InvokeError,
     MemorySessions,
-    Message,
-    ModelRequest,
-    ModelResponse,
-    TextPart,
-    ToolCall,
-    ToolResultMessage,
-    Usage,
-    UserMessage,
     assistant,
     tool,
     user,
 )
 from durably.core.conversation import Conversation
+from durably.core.errors import ContextWindowExceededError
+from durably.core.messages import AssistantMessage, Message, TextPart, ToolCall, ToolResultMessage, UserMessage
+from durably.core.model import ModelRequest, ModelResponse, Usage
 from durably.testing import ScriptedModel, crash_matrix
 from tests.conftest import Open
 

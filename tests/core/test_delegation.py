@@ -20,14 +20,10 @@ from durably.core import (
     DefinitionError,
     InvokeError,
     MemorySessions,
-    ModelRequest,
-    ModelResponse,
     NonRetriableError,
     RetryAfterError,
     Run,
     ToolError,
-    ToolResultMessage,
-    Usage,
     assistant,
     delegate,
     delegate_async,
@@ -38,6 +34,8 @@ from durably.core import (
 from durably.core.due_times import due_time
 from durably.core.errors import Signal
 from durably.core.ids import derive_id
+from durably.core.messages import ToolResultMessage
+from durably.core.model import ModelRequest, ModelResponse, Usage
 from durably.core.steps import Point
 from durably.testing import ScriptedModel, call
 from tests.conftest import Open

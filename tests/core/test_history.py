@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.core import History, SerializationError, StepRecord
+from durably.core import SerializationError
+from durably.core.history import History, StepRecord
 
 RECORDS = st.builds(
     StepRecord,

@@ -13,17 +13,10 @@ from durably.core import (
     Agent,
     AgentInput,
     AgentResult,
-    AssistantMessage,
     Context,
     InvokeError,
     MemorySessions,
-    ModelRequest,
-    ModelResponse,
-    RefusalPart,
     ToolError,
-    ToolResultMessage,
-    Usage,
-    UserMessage,
     assistant,
     create_agent_loop,
     function,
@@ -31,6 +24,8 @@ from durably.core import (
     user,
 )
 from durably.core.backend import Backend
+from durably.core.messages import AssistantMessage, RefusalPart, ToolResultMessage, UserMessage
+from durably.core.model import ModelRequest, ModelResponse, Usage
 from durably.testing import ScriptedModel, call
 from tests.conftest import Open
 

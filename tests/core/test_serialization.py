@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from durably.core import PayloadTooLargeError, SerializationError, Transcript, user
+from durably.core import SerializationError, user
+from durably.core.errors import PayloadTooLargeError
+from durably.core.messages import Transcript
 from durably.core.serialization import codec_for, encode_input
 
 JSON = st.recursive(

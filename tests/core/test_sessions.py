@@ -26,24 +26,26 @@ from durably.backends.memory import MemoryJournal
 from durably.core import (
     Agent,
     AgentInput,
-    AssistantMessage,
-    FilePart,
     JSONLSessions,
     MemorySessions,
-    Message,
-    OpaquePart,
     SessionError,
     SessionStore,
     SQLiteSessions,
+    assistant,
+    user,
+)
+from durably.core.errors import Signal
+from durably.core.messages import (
+    AssistantMessage,
+    FilePart,
+    Message,
+    OpaquePart,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolResultMessage,
     UserMessage,
-    assistant,
-    user,
 )
-from durably.core.errors import Signal
 from durably.core.sessions import jsonl
 from durably.core.steps import Point
 from durably.testing import ScriptedModel

@@ -153,12 +153,12 @@ if process == "2":
     os.kill = lambda *_: os._exit(7)
 """,
     "tool-list_files started again in process 2": """
-from durably.backends.replay.steps import Execution
-take = Execution._take
+from durably.backends.replay.steps import ReplaySteps
+take = ReplaySteps.take
 async def forget(self, scope, key, kind, asked):
     record = await take(self, scope, key, kind, asked)
-    return None if key == "tool-list_files" and self.row.crashes else record
-Execution._take = forget
+    return None if key == "tool-list_files" and self.records.row.crashes else record
+ReplaySteps.take = forget
 """,
 }
 MUTATION = """

@@ -24,7 +24,7 @@ class EngineSubject(Subject):
     """The protocol harness, and apps that come and go.
 
     Args:
-        hold: How long the code of a run may be held between two requests.
+        hold: How long the code of a run may stay suspended between two requests.
     """
 
     patience = 120.0
@@ -111,16 +111,16 @@ class _Paced(InngestBackend):
         await self._pause()
         return await super().send(*events)
 
-    async def _start(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
         await self._pause()
-        view = await super()._start(function, data, run_id)
+        view = await super().start_run(function, data, run_id)
         self._before = view.id
         return view
 
     async def _pause(self) -> None:
         await asyncio.sleep(0.4)
         for _ in range(20):
-            if self._before is None or (await self._view(self._before)).created_at:
+            if self._before is None or (await self.view(self._before)).created_at:
                 break
             await asyncio.sleep(0.1)
 

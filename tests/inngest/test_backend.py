@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durably.backends.inngest import InngestBackend
-from durably.backends.inngest.steps import whole
+from durably.backends.inngest.steps import whole_seconds
 from durably.core import (
     Context,
     Event,
@@ -17,10 +17,11 @@ from durably.core import (
     InvokeError,
     NonDeterminismError,
     NonRetriableError,
-    PayloadTooLargeError,
     RetryAfterError,
+    RunCancelledError,
     function,
 )
+from durably.core.errors import PayloadTooLargeError
 from durably.testing.inngest import InngestEngine
 from tests.inngest.conftest import OpenInngest
 
@@ -159,7 +160,7 @@ async def test_sub_second_sleeps_last_their_time(engine: InngestEngine, open_inn
 
 
 def test_timeouts_are_rounded_up_to_whole_seconds() -> None:
-    assert [whole(each) for each in (None, 0, 0.2, 1, 1.01)] == [
+    assert [whole_seconds(each) for each in (None, 0, 0.2, 1, 1.01)] == [
         None,
         *(timedelta(seconds=each) for each in (1, 1, 1, 2)),
     ]
@@ -301,3 +302,25 @@ async def test_a_run_that_inngest_itself_failed_says_so(engine: InngestEngine, o
             await backend.invoke(unreachable)
     assert not engine.calls
     assert len(engine.faults.hit) == 21
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_child_is_told_as_on_every_engine(engine: InngestEngine, open_inngest: OpenInngest) -> None:
+    @function("child")
+    async def child(ctx: Context[None]) -> None:
+        await ctx.step.sleep("nap", 3600)
+
+    @function("parent")
+    async def parent(ctx: Context[None]) -> tuple[str, str, str]:
+        try:
+            await ctx.step.invoke("call", child)
+        except RunCancelledError as error:
+            return error.step, error.error_type, error.message
+        return "", "", ""
+
+    async with open_inngest(parent, child) as backend:
+        run = await backend.start(parent)
+        await engine.rest()
+        (called,) = await backend.runs(function=child)
+        await called.cancel()
+        assert await run.result() == ("call", "RunCancelledError", "the run was cancelled")

@@ -10,19 +10,10 @@ import inngest
 import pytest
 
 from durably.backends.inngest import InngestBackend
-from durably.backends.inngest.server.rest import CloudApi
-from durably.core import (
-    Agent,
-    Context,
-    Event,
-    Function,
-    InvokeError,
-    RunStatus,
-    UnsupportedFeatureError,
-    function,
-    tool,
-)
-from durably.core.errors import RunNotFoundError
+from durably.backends.inngest.sdk import ServerClient
+from durably.backends.inngest.server.rest import RestApi
+from durably.core import Agent, Context, Event, Function, InvokeError, RunStatus, function, tool
+from durably.core.errors import RunNotFoundError, UnsupportedFeatureError
 from durably.core.ids import new_id
 from durably.testing import ScriptedModel, call
 from durably.testing.inngest import InngestEngine
@@ -79,7 +70,7 @@ def backend(request: pytest.FixtureRequest) -> InngestBackend:
         app_id=f"app{new_id()[:8]}", api_base_url=server, event_api_base_url=server, is_production=False
     )
     backend = InngestBackend(client, functions, poll=0.05)
-    backend._runs.api = CloudApi(backend._wire)
+    backend._runs.api = RestApi(ServerClient(client))
     return backend
 
 

@@ -67,7 +67,7 @@ def nth(number: int) -> Where:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("hold", [60.0, 0.0], ids=["held", "replayed"])
+@pytest.mark.parametrize("hold", [60.0, 0.0], ids=["suspended", "replayed"])
 async def test_a_fault_at_any_call_changes_nothing(fault: str, hold: float, open_inngest: OpenInngest) -> None:
     number = 0
     while True:

@@ -11,20 +11,9 @@ import pytest
 
 from durably.backends import MemoryBackend
 from durably.backends.inngest import InngestBackend
-from durably.core import (
-    Batch,
-    Concurrency,
-    Context,
-    Debounce,
-    DefinitionError,
-    Event,
-    Function,
-    Priority,
-    RateLimit,
-    Throttle,
-    UnsupportedFeatureError,
-    function,
-)
+from durably.core import Context, DefinitionError, Event, Function, function
+from durably.core.errors import UnsupportedFeatureError
+from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
 from durably.testing.inngest import InngestEngine
 from tests.inngest.conftest import OpenInngest
 

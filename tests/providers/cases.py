@@ -12,7 +12,8 @@ import litellm
 import openai
 from litellm.llms.custom_httpx.async_client_cleanup import close_litellm_async_clients
 
-from durably.core import Delta, Message, ModelRequest, ModelResponse, StreamingModel, ToolSpec
+from durably.core.messages import Message
+from durably.core.model import Delta, ModelRequest, ModelResponse, StreamingModel, ToolSpec
 from durably.providers import Key
 from durably.providers.anthropic import AnthropicModel
 from durably.providers.litellm import LiteLLMModel

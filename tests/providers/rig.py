@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durably.backends import MemoryBackend
-from durably.core import Agent, Backend, Function, StepRecord, StreamingModel, current_step, tool
-from durably.core.model import StreamedDelta
+from durably.core import Agent, Backend, Function, current_step, tool
+from durably.core.history import StepRecord
+from durably.core.model import StreamedDelta, StreamingModel
 from durably.testing import Report, crash_matrix
 from durably.testing.crash.engines import Engine, Store
 from durably.testing.models.llm_server import Fault, LLMServer

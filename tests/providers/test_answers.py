@@ -6,14 +6,8 @@ from typing import Any
 
 import pytest
 
-from durably.core import (
-    AssistantMessage,
-    ModelResponse,
-    RefusalPart,
-    TextPart,
-    ToolCall,
-)
-from durably.core.messages import AssistantPart
+from durably.core.messages import AssistantMessage, AssistantPart, RefusalPart, TextPart, ToolCall
+from durably.core.model import ModelResponse
 from durably.testing import call
 from durably.testing.crash.engines import Store
 from durably.testing.models.scripted import Reply

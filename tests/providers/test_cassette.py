@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from durably.core import Delta, ModelError, ModelRequest, user
+from durably.core import ModelError, user
+from durably.core.model import Delta, ModelRequest
 from durably.testing import ScriptedModel, call
 from durably.testing.models.cassette import RecordedModel
 from tests.providers.cases import ask, question

@@ -7,13 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from durably.core import (
-    Agent,
-    Delta,
-    ModelRequest,
-    ModelResponse,
-    StreamingModel,
-)
+from durably.core import Agent
+from durably.core.model import Delta, ModelRequest, ModelResponse, StreamingModel
 from durably.testing import call, crash_matrix
 from durably.testing.models.llm_server import Fault, LLMServer
 from durably.testing.models.wire.http import HTTPRequest

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from durably.core import (
-    ContextWindowExceededError,
-    ModelError,
-    user,
-)
+from durably.core import ModelError, user
+from durably.core.errors import ContextWindowExceededError
 from durably.testing.models.llm_server import Fault, LLMServer
 from tests.providers.cases import ANTHROPIC, LITELLM_ANTHROPIC, Case, ask, question
 

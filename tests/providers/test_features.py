@@ -8,23 +8,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from durably.core import (
+from durably.core import ModelError, assistant, user
+from durably.core.messages import (
     AssistantMessage,
+    AssistantPart,
     FilePart,
-    ModelError,
-    ModelResponse,
     OpaquePart,
     RefusalPart,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolResultMessage,
-    Usage,
     UserMessage,
-    assistant,
-    user,
 )
-from durably.core.messages import AssistantPart
+from durably.core.model import ModelResponse, Usage
 from durably.testing import call
 from durably.testing.models.llm_server import LLMServer
 from durably.testing.models.scripted import Reply

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from durably.core import ModelError, ModelRequest
+from durably.core import ModelError
+from durably.core.model import ModelRequest
 from durably.testing import Fault, LLMServer, call
 from durably.testing.models.wire import anthropic, chat, responses
 from durably.testing.models.wire.strict import InvalidRequest

@@ -19,26 +19,10 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel, Field, SecretStr
 
 from durably.backends import MemoryBackend
-from durably.core import (
-    Agent,
-    AssistantMessage,
-    ContextWindowExceededError,
-    DefinitionError,
-    Delta,
-    ModelError,
-    ModelRequest,
-    ModelResponse,
-    StreamingModel,
-    TextPart,
-    ThinkingPart,
-    ToolCall,
-    ToolResultMessage,
-    Usage,
-    resolve_model,
-    tool,
-    user,
-)
-from durably.core.model import StreamedDelta
+from durably.core import Agent, DefinitionError, ModelError, tool, user
+from durably.core.errors import ContextWindowExceededError
+from durably.core.messages import AssistantMessage, TextPart, ThinkingPart, ToolCall, ToolResultMessage
+from durably.core.model import Delta, ModelRequest, ModelResponse, StreamedDelta, StreamingModel, Usage, resolve_model
 from durably.providers import FallbackModel, Key
 from durably.providers.anthropic import AnthropicModel
 from durably.providers.failures import retry_delay

@@ -11,19 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durably.core import (
-    AssistantMessage,
-    Delta,
-    ModelError,
-    ModelResponse,
-    RefusalPart,
-    TextPart,
-    ThinkingPart,
-    ToolCall,
-    Usage,
-    user,
-)
-from durably.core.model import StopReason
+from durably.core import ModelError, user
+from durably.core.messages import AssistantMessage, RefusalPart, TextPart, ThinkingPart, ToolCall
+from durably.core.model import Delta, ModelResponse, StopReason, Usage
 from durably.providers.calls import parse_arguments
 from durably.testing.models.llm_server import Fault, LLMServer
 from durably.testing.models.wire import anthropic, chat, responses

@@ -8,22 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from durably.core import (
+from durably.core import ModelError, user
+from durably.core.messages import (
     AssistantMessage,
+    ContentPart,
     FilePart,
-    ModelError,
-    ModelRequest,
     OpaquePart,
     RefusalPart,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolResultMessage,
-    Usage,
     UserMessage,
-    user,
 )
-from durably.core.messages import ContentPart
+from durably.core.model import ModelRequest, Usage
 from durably.testing import call
 from durably.testing.models.llm_server import Fault, LLMServer
 from durably.testing.models.scripted import Reply

@@ -12,24 +12,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durably.core import (
+from durably.core import assistant, user
+from durably.core.messages import (
     AssistantMessage,
+    AssistantPart,
+    ContentPart,
     FilePart,
     Message,
-    ModelRequest,
-    ModelResponse,
     OpaquePart,
     RefusalPart,
-    StreamingModel,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolResultMessage,
     UserMessage,
-    assistant,
-    user,
 )
-from durably.core.messages import AssistantPart, ContentPart
+from durably.core.model import ModelRequest, ModelResponse, StreamingModel
 from durably.core.steps import StepInfo, _current
 from durably.providers import anthropic_messages, chat, litellm, responses
 from durably.providers.transcript import EMPTY, GOES_ON, NO_RESULT, repaired

@@ -13,8 +13,9 @@ from temporalio.client import Client
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.temporal import TemporalBackend, commands
-from durably.core import Agent, Context, History, InvokeError, Tool, function, tool
+from durably.core import Agent, Context, InvokeError, Tool, function, tool
 from durably.core.backend import Backend
+from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.replay import RecordedSteps
 from durably.testing import ScriptedModel, call

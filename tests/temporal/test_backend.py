@@ -14,7 +14,6 @@ from durably.core import (
     Agent,
     Context,
     InvokeError,
-    PayloadTooLargeError,
     RetryPolicy,
     Run,
     RunNotFoundError,
@@ -23,6 +22,7 @@ from durably.core import (
     function,
 )
 from durably.core.backend import RunStatus
+from durably.core.errors import PayloadTooLargeError
 from durably.testing import ScriptedModel
 from tests.temporal.conftest import OpenTemporal
 

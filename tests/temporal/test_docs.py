@@ -15,7 +15,8 @@ from temporalio.client import Client
 
 from durably.backends import MemoryBackend
 from durably.backends.temporal import TemporalBackend
-from durably.core import Backend, History
+from durably.core import Backend
+from durably.core.history import History
 from durably.core.ids import new_id
 from tests.temporal.conftest import server_binary
 from tests.test_docs import ROOT, blocks, run_page

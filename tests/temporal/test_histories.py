@@ -10,7 +10,8 @@ from temporalio.client import Client
 from temporalio.converter import DataConverter
 
 from durably.backends.temporal import TemporalBackend
-from durably.core import Context, Event, History, InvokeError, Run, function
+from durably.core import Context, Event, InvokeError, Run, function
+from durably.core.history import History
 from durably.core.ids import new_id
 from durably.testing import replay
 from tests.temporal.conftest import OpenTemporal

@@ -12,8 +12,10 @@ from pydantic import SecretStr
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
-from durably.core import Capabilities, Event, Function, StaleRunError, StepRecord
+from durably.core import Capabilities, Event, Function
 from durably.core.backend import RunStatus
+from durably.core.errors import StaleRunError
+from durably.core.history import StepRecord
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
 
@@ -149,30 +151,30 @@ class MemoryJournal(Journal):
         return min((event.ts for event in self._scheduled if event.ts is not None), default=None)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         yield
 
-    def _insert(self, row: RunRow) -> None:
+    def insert(self, row: RunRow) -> None:
         self._runs[row.id] = row
         self._records[row.id] = []
         if row.parent is not None:
             self._children.setdefault(row.parent, []).append(row.id)
 
-    def _append(self, record: StepRecord, fence: int) -> None:
+    def append(self, record: StepRecord, fence: int) -> None:
         row = self._runs[record.run_id]
         records = self._records[record.run_id]
-        if row.fence != fence or len(records) != record.seq or (row.status.final and records):
+        if row.fence != fence or len(records) != record.seq or (records and row.status is not RunStatus.RUNNING):
             raise StaleRunError(run_id=record.run_id, fence=fence)
         records.append(record)
         self.latest = record.at
 
-    def _set_status(self, run_id: str, status: RunStatus) -> None:
+    def set_status(self, run_id: str, status: RunStatus) -> None:
         self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None)
 
-    def _take(self, row: RunRow) -> None:
+    def take(self, row: RunRow) -> None:
         self._runs[row.id] = row
 
-    def _claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
+    def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
         return [
             row
             for row in self._runs.values()
@@ -182,20 +184,20 @@ class MemoryJournal(Journal):
             and (row.owner is None or self._leases.get(row.owner, 0.0) <= now)
         ]
 
-    def _live(self, function: str, singleton: str) -> Sequence[str]:
+    def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         return [
             row.id
             for row in self._runs.values()
             if row.function == function and row.singleton == singleton and not row.status.final
         ]
 
-    def _live_children(self, run_id: str) -> Sequence[str]:
+    def live_children(self, run_id: str) -> Sequence[str]:
         return [child for child in self._children.get(run_id, ()) if not self._runs[child].status.final]
 
-    def _subscribers(self, event: str) -> Sequence[Subscription]:
+    def subscribers(self, event: str) -> Sequence[Subscription]:
         return [each for each in self._subscriptions.values() if event in each.triggers]
 
-    def _log(self, event: Event, now: float) -> Received | None:
+    def log(self, event: Event, now: float) -> Received | None:
         if event.id in self._event_ids:
             return None
         self._event_ids.add(event.id or "")
@@ -203,13 +205,13 @@ class MemoryJournal(Journal):
         self._events.append(received)
         return received
 
-    def _schedule(self, event: Event) -> bool:
+    def schedule(self, event: Event) -> bool:
         if event.id in self._event_ids or any(each.id == event.id for each in self._scheduled):
             return False
         self._scheduled.append(event)
         return True
 
-    def _take_due(self, now: float) -> Sequence[Event]:
+    def take_due(self, now: float) -> Sequence[Event]:
         due = sorted(
             (event for event in self._scheduled if (event.ts or 0.0) <= now), key=lambda event: event.ts or 0.0
         )

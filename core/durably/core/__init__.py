@@ -1,7 +1,9 @@
-"""The contract and the loop of durably. Imports pydantic and the standard library, nothing else.
+"""The contract and the loop of durably. It imports pydantic and the standard library, nothing else.
 
-The names stand in ``public.py``, which is loaded when the first of them is asked for, as pydantic does with its own: a
-program that imports much and runs no agent does not wait for this one.
+``public.py`` lists the names of this level. It is loaded when the first of them is used, so that a program which
+imports durably and runs no agent does not wait for it; pydantic loads its names in the same way. Messages, the model
+port, flow control, histories and rarer errors are in the modules ``messages``, ``model``, ``flow``, ``history`` and
+``errors``.
 """
 
 from importlib import import_module
@@ -10,6 +12,7 @@ from importlib import import_module
 def __getattr__(name: str) -> object:
     public = import_module("durably.core.public")
     names = {each: getattr(public, each) for each in public.__all__}
+    # Kept in the module, so that __getattr__ is not called for these names again.
     globals().update(names, __all__=public.__all__)
     try:
         return globals()[name]

@@ -1,10 +1,13 @@
-"""The agent: a frozen description of a model, its instructions and its tools, that is also a durable function."""
+"""The agent: a frozen description of a model, its instructions and its tools. It is also a durable function.
+
+Owns: the description, and the bodies of the loop's steps. Does not own: the loop (``loop.py``) and the steps of tools
+(``tools.py``).
+"""
 
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Unpack
 
 from pydantic import BeforeValidator, create_model
@@ -15,17 +18,15 @@ from durably.core.context import Context
 from durably.core.errors import DefinitionError, ModelError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
-from durably.core.functions import Function, FunctionOptions
+from durably.core.functions import Function, FunctionOptions, check_triggers
 from durably.core.history import History
 from durably.core.loop import create_agent_loop
 from durably.core.messages import Message, Transcript
 from durably.core.model import (
-    Delta,
     DeltaSink,
     Model,
     ModelRequest,
     ModelResponse,
-    StreamedDelta,
     StreamingModel,
     ToolSpec,
     resolve_model,
@@ -34,16 +35,15 @@ from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
 from durably.core.sessions import SessionStore
+from durably.core.sink import publish
 from durably.core.steps import current_step
 from durably.core.tools import Tool, tool
 
 __all__ = ["Agent", "start_event"]
 
-logger = logging.getLogger("durably")
-
 
 def _result_type(name: str, output_type: Any) -> type[AgentResult]:
-    """``AgentResult``, or a subclass whose ``output`` is read back as the agent's own type."""
+    """Return ``AgentResult``, or a subclass of it whose ``output`` is read back as the agent's own type."""
     if output_type is None:
         return AgentResult
     codec_for(output_type).check()
@@ -52,7 +52,7 @@ def _result_type(name: str, output_type: Any) -> type[AgentResult]:
 
 
 def start_event(agent_id: str) -> str:
-    """The event that every agent listens to, by which another agent starts it without waiting for it."""
+    """Return the name of the event that starts an agent. ``delegate_async`` sends it."""
     return f"durably/agent.start.{agent_id}"
 
 
@@ -61,34 +61,52 @@ def _as_input(value: object) -> object:
 
 
 class Agent(Function[str | AgentInput, AgentResult]):
-    """A model in a loop with tools. It stands wherever a function can.
+    """A model in a loop with tools. It can be used wherever a function can.
 
     Args:
-        name: Its id as a function.
+        name: The agent's name, which is also its id as a function.
         model: A :class:`~durably.core.Model`, or a string such as ``"anthropic:claude-opus-4-6"``.
-        instructions: The system prompt, or a callable that makes it, run once in the step ``load-context``.
-        tools: What the model may call: functions with type hints, or the results of :func:`~durably.core.tool`.
-        output_type: A type the final answer must fit; the model sees its JSON schema.
-        max_iterations: How many turns it may take.
+        instructions: The system prompt, or a callable that returns it. The callable runs once, in the step
+            ``load-context``.
+        tools: What the model may call: functions with type hints, or tools made by :func:`~durably.core.tool`.
+        output_type: A type that the final answer must fit. The model sees its JSON schema. Default: free text.
+        max_iterations: How many turns a run may take.
         budget: What a run may spend. See :class:`~durably.core.Budget`.
         fallback: Models to ask, in order, when ``model`` fails. See :class:`~durably.core.FallbackModel`.
-        compaction: When the older part of a conversation gives way to a summary. See
-            :class:`~durably.core.Compaction`. Left out, a conversation that is too long fails the run.
-        sessions: Where conversations are kept, for calls with a ``session_key``.
-        model_options: Passed to the provider as they are, such as ``{"temperature": 0}``.
-        model_timeout: Seconds one model call may take, or ``None``.
-        sink: Gets the pieces of an answer while ``think`` runs, if the model can stream: a callable, or the name of
-            the backend's resource that is one. Only the whole answer is recorded.
-        options: See :class:`~durably.core.FunctionOptions`.
+        compaction: When a summary replaces the older part of a conversation. See :class:`~durably.core.Compaction`.
+            Default: a conversation that is too long fails the run.
+        sessions: The store of conversations, for runs with a ``session_key``. See :class:`~durably.core.SessionStore`.
+        model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
+        model_timeout: Seconds that one model call may take. Default: no limit.
+        sink: Gets the pieces of an answer while ``think`` runs, if the model can stream. It is a callable, or the name
+            of a resource of the backend that is one. Only the whole answer is recorded.
+        options: See :class:`~durably.core.functions.FunctionOptions`.
 
     Raises:
         DefinitionError: If two tools have one name, or a part cannot work.
     """
 
+    __slots__ = (
+        "budget",
+        "compaction",
+        "instructions",
+        "max_iterations",
+        "model",
+        "model_options",
+        "model_timeout",
+        "name",
+        "output_codec",
+        "sessions",
+        "sink",
+        "specs",
+        "summarizer",
+        "tools",
+    )
+
     name: str
     model: Model
     instructions: str | Callable[[], str | Awaitable[str]]
-    tools: dict[str, Tool]
+    tools: Mapping[str, Tool]
     specs: tuple[ToolSpec, ...]
     output_codec: Codec | None
     max_iterations: int
@@ -96,7 +114,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
     compaction: Compaction | None
     summarizer: Model
     sessions: SessionStore | None
-    model_options: dict[str, Any]
+    model_options: Mapping[str, object]
     model_timeout: float | None
     sink: DeltaSink | str | None
 
@@ -106,26 +124,23 @@ class Agent(Function[str | AgentInput, AgentResult]):
         *,
         model: Model | str,
         instructions: str | Callable[[], str | Awaitable[str]],
-        tools: Sequence[Tool | Callable[..., Any]] = (),
-        output_type: Any = None,
+        tools: Sequence[Tool | Callable[..., object]] = (),
+        output_type: object = None,
         max_iterations: int = 20,
         budget: Budget | None = None,
         fallback: Model | str | Sequence[Model | str] = (),
         compaction: Compaction | None = None,
         sessions: SessionStore | None = None,
-        model_options: dict[str, Any] | None = None,
+        model_options: Mapping[str, object] | None = None,
         model_timeout: float | None = None,
         sink: DeltaSink | str | None = None,
         **options: Unpack[FunctionOptions],
     ) -> None:
         if max_iterations < 1:
             raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
-        by_name: dict[str, Tool] = {}
-        for each in tools:
-            made = each if isinstance(each, Tool) else tool(each)
-            if made.name in by_name:
-                raise DefinitionError(f"agent {name!r} has two tools named {made.name!r}: rename one, @tool(name=...)")
-            by_name[made.name] = made
+        by_name = _tools_by_name(name, tools)
+        # Other agents start this one by its own event, without knowing its backend or its triggers.
+        options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
         super().__init__(
             name,
             self._handle,  # type: ignore[arg-type]  # a str is brought to AgentInput by the validator below
@@ -134,40 +149,43 @@ class Agent(Function[str | AgentInput, AgentResult]):
             uses=[used for each in by_name.values() for used in each.uses],
             **options,
         )
-        model = _first_of(model, fallback)
-        vars(self).update(
-            name=name,
-            triggers=(*self.triggers, start_event(name)),
-            model=model,
-            instructions=instructions,
-            tools=by_name,
-            output_codec=None if output_type is None else codec_for(output_type),
-            max_iterations=max_iterations,
-            budget=budget,
-            compaction=compaction,
-            summarizer=model if compaction is None or compaction.model is None else resolve_model(compaction.model),
-            sessions=sessions,
-            model_options=dict(model_options or {}),
-            model_timeout=model_timeout,
-            sink=sink,
-            specs=tuple(each.spec for each in by_name.values()),
+        self.name = name
+        self.model = _first_of(model, fallback)
+        self.instructions = instructions
+        self.tools = by_name
+        self.specs = tuple(each.spec for each in by_name.values())
+        self.output_codec = None if output_type is None else codec_for(output_type)
+        self.max_iterations = max_iterations
+        self.budget = budget
+        self.compaction = compaction
+        self.summarizer = (
+            self.model if compaction is None or compaction.model is None else resolve_model(compaction.model)
         )
+        self.sessions = sessions
+        self.model_options = dict(model_options or {})
+        self.model_timeout = model_timeout
+        self.sink = sink
 
     async def load_context(self) -> str:
-        """The body of ``load-context``: the system prompt."""
+        """Return the system prompt: the body of ``load-context``."""
         if isinstance(self.instructions, str):
             return self.instructions
         made = self.instructions()
         return await made if inspect.isawaitable(made) else made
 
     async def load_history(self, session_key: str | None) -> list[Message]:
-        """The body of ``load-history``: the session's messages so far."""
+        """Return the session's messages so far: the body of ``load-history``."""
         if self.sessions is None or session_key is None:
             return []
         return await self.sessions.load(session_key)
 
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse:
-        """The body of ``think``: one model call."""
+        """Ask the model once: the body of ``think``.
+
+        Args:
+            transcript: What the model sees of the conversation.
+            turns_left: How many turns are left, this one included, if the model should be told.
+        """
         system = transcript.system
         if turns_left is not None:
             turns = "turn" if turns_left == 1 else "turns"
@@ -182,10 +200,15 @@ class Agent(Function[str | AgentInput, AgentResult]):
         )
         if self.sink is None or not isinstance(self.model, StreamingModel):
             return await self.model.complete(request)
-        return await _publish(self.model, request, self.sink)
+        return await publish(self.model, request, self.sink)
 
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse:
-        """The body of ``compact``: a summary of the older part of a conversation."""
+        """Have the older part of a conversation summarised: the body of ``compact``.
+
+        Args:
+            older: The messages to summarise.
+            summary: The summary of what came before them, or an empty text.
+        """
         instructions = "" if self.compaction is None else self.compaction.instructions
         response = await self.summarizer.complete(summary_request(instructions, summary, older))
         if not response.message.text:
@@ -194,7 +217,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         return response
 
     async def save(self, session_key: str, messages: Sequence[Message]) -> None:
-        """The body of ``save-session``: the run's messages, once."""
+        """Add the run's messages to the session, once: the body of ``save-session``."""
         if self.sessions is not None:
             await self.sessions.append(session_key, messages, key=current_step().idempotency_key)
 
@@ -207,7 +230,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         return result
 
     def restore(self, result: AgentResult, history: History) -> AgentResult:
-        """See :meth:`~durably.core.Function.restore`: the conversation is read back from the steps."""
+        """See :meth:`~durably.core.Function.restore`. The conversation is read back from the recorded steps."""
 
         def messages() -> list[Message]:
             event = Event.model_validate_json(history.records[0].output or "")
@@ -216,7 +239,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
             loop = create_agent_loop(self, asked.message, session_key=session_key, depth=asked.depth)
             coroutine = loop(RecordedSteps(history), None)
             try:
-                coroutine.send(None)  # nothing in it waits: every step is recorded
+                coroutine.send(None)  # one call runs it to the end: every step is recorded, so nothing waits
             except StopIteration as end:
                 replayed: AgentResult = end.value
                 return replayed.messages
@@ -225,34 +248,21 @@ class Agent(Function[str | AgentInput, AgentResult]):
         return result.with_messages(messages)
 
 
+def _tools_by_name(agent: str, tools: Sequence[Tool | Callable[..., object]]) -> dict[str, Tool]:
+    by_name: dict[str, Tool] = {}
+    for each in tools:
+        made = each if isinstance(each, Tool) else tool(each)
+        if made.name in by_name:
+            raise DefinitionError(f"agent {agent!r} has two tools named {made.name!r}: rename one, @tool(name=...)")
+        by_name[made.name] = made
+    return by_name
+
+
 def _first_of(model: Model | str, fallback: Model | str | Sequence[Model | str]) -> Model:
     others = [fallback] if isinstance(fallback, str) or not isinstance(fallback, Sequence) else fallback
     return FallbackModel(model, *others) if others else resolve_model(model)
 
 
 def _session_key(asked: AgentInput, run_id: str) -> str | None:
-    # A delegated run has a conversation of its own: its id comes from its parent's run id and step key.
+    # A delegated run has a session of its own. Its run id is the same after a crash, as it comes from its parent's.
     return asked.session_key or (run_id if asked.depth else None)
-
-
-async def _publish(model: StreamingModel, request: ModelRequest, sink: DeltaSink | str) -> ModelResponse:
-    info = current_step()
-    listen: DeltaSink = info.resources[sink] if isinstance(sink, str) else sink
-    answer: ModelResponse | None = None
-    offset = 0
-    async for piece in model.stream(request):
-        if not isinstance(piece, Delta):
-            answer = piece
-            continue
-        delta = StreamedDelta(run_id=info.run_id, step=info.key, attempt=info.attempt, offset=offset, delta=piece)
-        offset += 1
-        try:
-            heard = listen(delta)
-            if heard is not None:
-                await heard
-        except Exception:
-            logger.warning("run %s: the sink of step %s failed", info.run_id, info.key, exc_info=True)
-    if answer is None:
-        provider, _, name = model.name.partition(":")
-        raise ModelError("the stream ended without an answer", provider=provider, model=name, retriable=True)
-    return answer

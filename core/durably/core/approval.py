@@ -1,39 +1,41 @@
-"""A person's yes or no before a tool runs: asked by an event, waited for durably, answered by an event.
+"""Approval: a person decides whether a tool may run. An event asks, the run waits durably, and an event answers.
 
-A run may wait for days, over restarts and on any engine: nothing is held but a record. Of several answers the first
-counts; one that comes after the time is up, or after the run was cancelled, changes nothing.
+Owns: the two events, and the steps that ask and wait. Does not own: showing the question to a person, which a function
+with the trigger ``APPROVAL_REQUESTED`` does.
+
+A run may wait for days, over restarts and on any engine, since only a record is held. The first answer counts. Later
+ones change nothing, nor does an answer that comes after the time-out or after the run was cancelled.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from durably.core.attempts import seconds
 from durably.core.events import Event
-from durably.core.messages import ToolCall
+from durably.core.messages import JSONObject, ToolCall
 from durably.core.steps import Duration, StepAPI, current_step
 
 __all__ = ["APPROVAL_GIVEN", "APPROVAL_REQUESTED", "ApprovalRequest", "approve", "reject", "wait_for_approval"]
 
 APPROVAL_REQUESTED = "durably/approval.requested"
-"""The event that asks; its data is an :class:`ApprovalRequest`."""
+"""The name of the event that asks. Its data is an :class:`ApprovalRequest`."""
 
 APPROVAL_GIVEN = "durably/approval.given"
-"""The event that answers. Made by :func:`approve` and :func:`reject`."""
+"""The name of the event that answers. :func:`approve` and :func:`reject` make such an event."""
 
 
 class ApprovalRequest(BaseModel):
-    """What a person is asked. The input of a function with the trigger :data:`APPROVAL_REQUESTED`.
+    """The question to a person: the input of a function with the trigger :data:`APPROVAL_REQUESTED`.
 
     Attributes:
-        approval: Names the question; the answer carries it.
+        approval: Identifies the question. The answer carries it.
         run_id: The run that waits.
-        tool: The tool it wants to use.
-        arguments: With what.
-        timeout: Seconds it waits for an answer, or ``None``.
+        tool: The tool that it wants to call.
+        arguments: The arguments of the call.
+        timeout: Seconds that the run waits for an answer, or ``None`` if it waits for ever.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -41,7 +43,7 @@ class ApprovalRequest(BaseModel):
     approval: str
     run_id: str
     tool: str
-    arguments: dict[str, Any]
+    arguments: JSONObject
     timeout: float | None = None
 
 
@@ -61,39 +63,39 @@ class _Decision(BaseModel):
 
 
 def approve(approval: str) -> Event:
-    """The event that lets a tool run: ``await backend.send(approve(request.approval))``.
+    """Return the event that lets a tool run: ``await backend.send(approve(request.approval))``.
 
     Args:
-        approval: From the :class:`ApprovalRequest`.
+        approval: The ``approval`` of the :class:`ApprovalRequest`.
     """
     return _answer(_Decision(approval=approval, approved=True))
 
 
 def reject(approval: str, reason: str = "") -> Event:
-    """The event that forbids a tool call.
+    """Return the event that refuses a tool call.
 
     Args:
-        approval: From the :class:`ApprovalRequest`.
-        reason: What the model is told.
+        approval: The ``approval`` of the :class:`ApprovalRequest`.
+        reason: The reason that the model is told.
     """
     return _answer(_Decision(approval=approval, approved=False, reason=reason))
 
 
 def _answer(decision: _Decision) -> Event:
-    # The id makes a second answer to one question a repetition of the first, which every engine drops.
+    # Every engine drops an event whose id it has seen. Without this id, whoever listens to answers would get each one.
     return Event(APPROVAL_GIVEN, decision.model_dump(), id=f"approval-{decision.approval}")
 
 
 async def wait_for_approval(step: StepAPI, call: ToolCall, timeout: Duration | None) -> str | None:
-    """Ask, and wait for the answer.
+    """Ask a person, and wait for the answer.
 
     Args:
         step: The steps of the run.
-        call: What is to be approved; its arguments are valid.
-        timeout: How long to wait; left out, for ever.
+        call: The call to approve; its arguments are valid.
+        timeout: Seconds, or a ``timedelta``, to wait. ``None`` waits for ever.
 
     Returns:
-        ``None`` if the call may run; else why not, in words for the model.
+        ``None`` if the call may run, or else the reason why not, in words for the model.
     """
     asked = await step.run(f"request-{call.name}", _name_question)
     request = ApprovalRequest(
@@ -103,6 +105,7 @@ async def wait_for_approval(step: StepAPI, call: ToolCall, timeout: Duration | N
         arguments=call.arguments if isinstance(call.arguments, dict) else {},
         timeout=seconds(timeout),
     )
+    # The wait is registered beside the question, not after it: an answer that came in between would be missed.
     answer, _ = await step.gather(
         partial(
             step.wait_for_event,

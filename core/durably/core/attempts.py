@@ -1,30 +1,84 @@
-"""One attempt of one step's body: the part of a step that every engine runs in the same way."""
+"""Attempts: one execution of a step's body, or of a whole function, by the rules that are the same on every engine.
+
+Owns what happens around user code: its context and arguments, points for the harness, the value written as JSON,
+redacted and read back, what an exception means, and whether another attempt follows. Does not own where the outcome is
+kept, nor how time passes between two attempts: that is what engines differ in.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from durably.core.errors import NonRetriableError, Signal, StepTimeoutError
+from durably.core.context import Context
+from durably.core.errors import (
+    DurablyError,
+    NonRetriableError,
+    Signal,
+    StepTimeoutError,
+    is_retriable,
+)
+from durably.core.events import Event
+from durably.core.functions import Function
+from durably.core.ids import derive_id
+from durably.core.run_logger import RunLogger
+from durably.core.secrets import Redactor
 from durably.core.serialization import Codec, codec_for, return_type
-from durably.core.steps import Duration, Point, Probe, StepInfo, _current
+from durably.core.steps import Duration, Point, Probe, StepAPI, StepInfo, _current
 
-__all__ = ["Body", "run_body", "seconds"]
+__all__ = [
+    "Environment",
+    "FunctionSteps",
+    "StepCall",
+    "StepOutput",
+    "function_retry_delay",
+    "run_function",
+    "run_step",
+    "seconds",
+    "step_retry_delay",
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class Environment:
+    """What all attempts on one worker share.
+
+    Attributes:
+        resources: Clients, pools and secrets by name, for bodies. Never recorded.
+        redactor: Masks secrets in all that is written.
+        max_payload_bytes: The largest value a step or a function may return, as JSON.
+        threads: Whether a sync body may leave the event loop's thread.
+        probe: Where the harness looks on, or ``None``.
+    """
+
+    resources: Mapping[str, Any]
+    redactor: Redactor
+    max_payload_bytes: int
+    threads: bool = True
+    probe: Probe | None = None
+
+    async def pass_point(self, name: str, function: str, run_id: str, key: str = "") -> None:
+        """Report a point and wait where the harness wants to wait."""
+        if self.probe is not None:
+            pause = self.probe(Point(name, function, run_id, key))
+            if pause is not None:
+                await pause
 
 
 @dataclass(slots=True)
-class Body:
+class StepCall:
     """What ``step.run`` was asked to do.
 
     Attributes:
         key: The step key.
-        fn: The callable.
+        fn: The body.
         args: Its arguments.
         codec: Writes and reads its value.
         retries: Further attempts, or ``None`` for the function's.
@@ -48,11 +102,11 @@ class Body:
         key: str,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
-        output_type: Any,
-        retries: int | None,
-        timeout: Duration | None,
-        at_most_once: bool,
-    ) -> Body:
+        output_type: Any = None,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+        at_most_once: bool = False,
+    ) -> StepCall:
         """Check what the caller gave and look up how the value is written."""
         if not callable(fn):
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
@@ -63,6 +117,223 @@ class Body:
             codec = codec_for(output_type)
         return cls(key, fn, args, codec, retries, seconds(timeout), at_most_once, is_async)
 
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What an attempt of a step came to.
+
+    Attributes:
+        text: The value as it is recorded: JSON, without secrets.
+        value: The same, read back: what the caller gets, now and on every replay.
+    """
+
+    text: str
+    value: Any
+
+
+class FunctionSteps(StepAPI):
+    """The steps of one pass of a function's code, and what an attempt asks of them besides."""
+
+    @property
+    @abstractmethod
+    def replaying(self) -> bool:
+        """Whether the code that asks, in its own branch, is still among its recorded steps."""
+
+    @property
+    @abstractmethod
+    def refusal(self) -> DurablyError | None:
+        """Why the code may not go on: it does not match the records, or ran two steps of one branch at once."""
+
+    @abstractmethod
+    def check_end(self) -> None:
+        """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
+
+
+# -- steps
+
+
+async def run_step(
+    call: StepCall,
+    environment: Environment,
+    *,
+    function: str,
+    run_id: str,
+    attempt: int,
+    beat: Callable[[], None] | None = None,
+) -> StepOutput:
+    """Run one attempt of a body and write down what it gave.
+
+    Args:
+        call: The step.
+        environment: The worker's.
+        function: The id of the durable function, for the points.
+        run_id: The run.
+        attempt: The number of this execution, from 1.
+        beat: What ``current_step().heartbeat()`` calls, or ``None``.
+
+    Raises:
+        StepTimeoutError: If it took longer than its timeout. What it returns later is dropped.
+        SerializationError: If the value has no JSON form, is too large, or cannot be read back.
+        Exception: Whatever the body raised. A ``BaseException`` that is neither a signal nor a request to end
+            the process comes out as ``NonRetriableError``: it must not end the worker.
+    """
+    token = _current.set(StepInfo(run_id, call.key, attempt, environment.resources, beat))
+    try:
+        if environment.probe is not None:
+            await environment.pass_point("before_body", function, run_id, call.key)
+        value = await _contained(call, environment.threads)
+        if environment.probe is not None:
+            await environment.pass_point("after_effect", function, run_id, call.key)
+    finally:
+        _current.reset(token)
+    limit, redact = environment.max_payload_bytes, environment.redactor.text
+    return StepOutput(*call.codec.round_trip(value, step=call.key, limit=limit, redact=redact))
+
+
+def step_retry_delay(
+    call: StepCall, function: Function[Any, Any], run_id: str, failures: int, error: Exception
+) -> float | None:
+    """Seconds until the next attempt of a step that failed, or ``None`` if there is none.
+
+    Args:
+        call: The step.
+        function: The function it belongs to: its retries and delays hold where the step has none of its own.
+        run_id: The run.
+        failures: How many attempts failed, this one included.
+        error: Why this one did.
+    """
+    retries = function.retries if call.retries is None else call.retries
+    # A timeout of this very step is worth another try; one of a step further down is an error like others.
+    timed_out = isinstance(error, StepTimeoutError) and error.step == call.key
+    if failures > retries or call.at_most_once or not (timed_out or is_retriable(error)):
+        return None
+    return function.retry_policy.next_delay(error, failures, derive_id("effect", run_id, call.key))
+
+
+async def _contained(call: StepCall, threads: bool) -> Any:
+    try:
+        return await (_call(call, threads) if call.timeout is None else _timed(call))
+    except (Exception, Signal, KeyboardInterrupt, SystemExit):
+        raise
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        raise NonRetriableError("the body was cancelled from inside: it awaited something that was cancelled") from None
+    except BaseException as error:
+        raise _as_exception(error) from error
+
+
+async def _call(call: StepCall, threads: bool) -> Any:
+    if call.is_async:
+        return await call.fn(*call.args)
+    value = await asyncio.to_thread(call.fn, *call.args) if threads else call.fn(*call.args)
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _timed(call: StepCall) -> Any:
+    # A task of its own, which is left behind when it does not end: a body may swallow its cancellation or sit in
+    # a thread, and neither may hold up the run.
+    task = asyncio.ensure_future(_call(call, True))
+    try:
+        done, _ = await asyncio.wait({task}, timeout=call.timeout)
+    except BaseException:
+        task.cancel()
+        raise
+    if done:
+        return task.result()
+    task.cancel()
+    task.add_done_callback(_drop)
+    raise StepTimeoutError(
+        step=call.key,
+        attempts=1,
+        error_type="TimeoutError",
+        message=f"the attempt took longer than {call.timeout:g} seconds",
+    )
+
+
+def _drop(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+# -- functions
+
+
+async def run_function(
+    function: Function[Any, Any],
+    steps: FunctionSteps,
+    event: Event,
+    environment: Environment,
+    *,
+    run_id: str,
+    attempt: int,
+) -> str:
+    """Run one attempt of a function's code over its steps; its result as it is recorded, JSON without secrets.
+
+    Args:
+        function: The function.
+        steps: Its steps, of which some may be recorded already.
+        event: What started the run.
+        environment: The worker's.
+        run_id: The run.
+        attempt: The number of this attempt, from 1.
+
+    Raises:
+        Exception: Whatever failed the attempt. A refusal of the code (it does not fit the records, or ran two steps of
+            one branch at once) comes before what the code made of it: it may have wrapped or swallowed it.
+    """
+    try:
+        context = Context(
+            step=steps,
+            event=event,
+            input=function.input.validate(event.data, what=f"the input of {function.id!r}"),
+            run_id=run_id,
+            attempt=attempt,
+            logger=RunLogger(function.id, run_id, environment.redactor, lambda: steps.replaying),
+            resources=environment.resources,
+        )
+        value = await function.handler(context)
+        steps.check_end()
+        limit, redact = environment.max_payload_bytes, environment.redactor.text
+        text, _ = function.output.round_trip(value, step="", limit=limit, redact=redact)
+        return text
+    except (Signal, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise
+        failure = steps.refusal or _as_exception(error)
+        if failure is error:
+            raise
+        raise failure from error
+
+
+def function_retry_delay(function: Function[Any, Any], run_id: str, failures: int, error: Exception) -> float | None:
+    """Seconds until the next attempt of a function that failed, or ``None`` if there is none.
+
+    Args:
+        function: The function.
+        run_id: The run.
+        failures: How many attempts failed, this one included.
+        error: Why this one did.
+    """
+    if failures > function.retries or not is_retriable(error):
+        return None
+    return function.retry_policy.next_delay(error, failures, derive_id("run", run_id, ""))
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that is being cancelled, not something that the user's code awaited."""
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling())
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """An error that may end an attempt but must not end the worker."""
+    return error if isinstance(error, Exception) else NonRetriableError(f"{type(error).__name__}: {error}")
+
+
+# -- signatures and durations
 
 _signatures: WeakKeyDictionary[Any, tuple[Codec, bool]] = WeakKeyDictionary()
 
@@ -90,87 +361,3 @@ def seconds(duration: Duration | None) -> float | None:
     if not value >= 0:
         raise ValueError(f"a duration must be 0 seconds or more, not {duration!r}")
     return value
-
-
-async def run_body(body: Body, info: StepInfo, *, probe: Probe | None, function: str, threads: bool) -> Any:
-    """Run one attempt and pass the points around it.
-
-    Args:
-        body: What to run.
-        info: What :func:`~durably.core.current_step` shows the body.
-        probe: Where the harness looks on, or ``None``.
-        function: The id of the durable function, for the points.
-        threads: Whether a sync body may leave the event loop's thread.
-
-    Returns:
-        The body's value, not yet serialized.
-
-    Raises:
-        StepTimeoutError: If it took longer than its timeout. What it returns later is dropped.
-        Exception: Whatever the body raised. A ``BaseException`` that is neither a signal nor a request to end
-            the process comes out as ``NonRetriableError``: it must not end the worker.
-    """
-    token = _current.set(info)
-    try:
-        if probe is not None:
-            await pass_point(probe, Point("before_body", function, info.run_id, body.key))
-        value = await _contained(body, threads)
-        if probe is not None:
-            await pass_point(probe, Point("after_effect", function, info.run_id, body.key))
-        return value
-    finally:
-        _current.reset(token)
-
-
-async def _contained(body: Body, threads: bool) -> Any:
-    try:
-        return await (_call(body, threads) if body.timeout is None else _timed(body, threads))
-    except (Exception, Signal, KeyboardInterrupt, SystemExit):
-        raise
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise NonRetriableError("the body was cancelled from inside: it awaited something that was cancelled") from None
-    except BaseException as error:
-        raise NonRetriableError(f"{type(error).__name__}: {error}") from error
-
-
-async def pass_point(probe: Probe, point: Point) -> None:
-    """Report a point and wait where the harness wants to wait."""
-    pause = probe(point)
-    if pause is not None:
-        await pause
-
-
-async def _call(body: Body, threads: bool) -> Any:
-    if body.is_async:
-        return await body.fn(*body.args)
-    value = await asyncio.to_thread(body.fn, *body.args) if threads else body.fn(*body.args)
-    return await value if inspect.isawaitable(value) else value
-
-
-async def _timed(body: Body, threads: bool) -> Any:
-    # A task of its own, which is left behind when it does not end: a body may swallow its cancellation or sit in
-    # a thread, and neither may hold up the run.
-    task = asyncio.ensure_future(_call(body, True))
-    try:
-        done, _ = await asyncio.wait({task}, timeout=body.timeout)
-    except BaseException:
-        task.cancel()
-        raise
-    if done:
-        return task.result()
-    task.cancel()
-    task.add_done_callback(_drop)
-    raise StepTimeoutError(
-        step=body.key,
-        attempts=1,
-        error_type="TimeoutError",
-        message=f"the attempt took longer than {body.timeout:g} seconds",
-    )
-
-
-def _drop(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

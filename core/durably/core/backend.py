@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from pydantic import SecretStr
 
+from durably.core.attempts import Environment
 from durably.core.errors import (
     DefinitionError,
     DurablyError,
@@ -42,7 +43,7 @@ class RunStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether it can still change."""
+        """Whether the run has ended: a final status never changes."""
         return self is not RunStatus.RUNNING
 
 
@@ -117,7 +118,7 @@ class Run(Generic[Out]):
 
     async def refresh(self) -> Self:
         """Look again."""
-        self.view = await self._backend._view(self.id)
+        self.view = await self._backend.view(self.id)
         return self
 
     async def result(self) -> Out:
@@ -127,7 +128,7 @@ class Run(Generic[Out]):
             InvokeError: If it failed.
             RunCancelledError: If it was cancelled, or skipped by ``singleton``.
         """
-        self.view = await self._backend._wait(self.id)
+        await self.ended()
         if self.view.status is not RunStatus.COMPLETED:
             raise invoke_error(self.view)
         result: Out = self._function.output.decode(self.view.output or "null", step="")
@@ -135,14 +136,19 @@ class Run(Generic[Out]):
             result = self._function.restore(result, await self.history())
         return result
 
+    async def ended(self) -> Self:
+        """Wait for the end, whatever it is, without raising its error; this handle, refreshed."""
+        self.view = await self._backend.wait(self.id)
+        return self
+
     async def cancel(self) -> None:
         """Stop it at its next step boundary, along with the runs it waits for. Final; nothing for an ended run."""
-        await self._backend._cancel(self.id)
+        await self._backend.cancel(self.id)
         await self.refresh()
 
     async def history(self) -> History:
         """Its records so far."""
-        return await self._backend._history(self.id)
+        return await self._backend.history(self.id)
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self._function.id!r}, {self.status.value})"
@@ -176,6 +182,8 @@ class Backend(ABC):
         functions: What it runs. Functions they name in ``uses`` (failure handlers, sub-agents) come along.
         resources: Clients, pools and secrets by name, for bodies. They stay in this process and are never recorded.
         secrets: Texts to mask wherever something is written; every ``SecretStr`` among the resources is masked too.
+        max_payload_bytes: The largest value a step may return, as JSON; left out, what the engine can keep.
+        threads: Whether sync bodies run in threads.
 
     Raises:
         DefinitionError: If two functions have one id.
@@ -186,8 +194,6 @@ class Backend(ABC):
     capabilities: Capabilities
     flow_control: ClassVar[frozenset[str]] = frozenset()
     """The options of flow control it applies, of ``durably.core.functions.FLOW_CONTROL``; others are refused."""
-    probe: Probe | None = None
-    """Set by the harness to look on, and to crash, at each point."""
 
     def __init__(
         self,
@@ -195,13 +201,39 @@ class Backend(ABC):
         *,
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
+        max_payload_bytes: int | None = None,
+        threads: bool = True,
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
-        self.resources: Mapping[str, Any] = dict(resources or {})
-        self.redactor = Redactor(secrets)
-        self.redactor.add_from(self.resources)
+        redactor = Redactor(secrets)
+        self.environment = Environment(
+            resources=dict(resources or {}),
+            redactor=redactor,
+            max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
+            threads=threads,
+        )
+        redactor.add_from(self.resources)
         for function in functions:
             self._register(function)
+
+    @property
+    def resources(self) -> Mapping[str, Any]:
+        """What bodies are given by name. Never recorded."""
+        return self.environment.resources
+
+    @property
+    def redactor(self) -> Redactor:
+        """What masks secrets in everything that is written."""
+        return self.environment.redactor
+
+    @property
+    def probe(self) -> Probe | None:
+        """Set by the harness to look on, and to crash, at each point; ``None`` in production."""
+        return self.environment.probe
+
+    @probe.setter
+    def probe(self, probe: Probe | None) -> None:
+        self.environment.probe = probe
 
     def _register(self, function: Function[Any, Any]) -> None:
         if not isinstance(function, Function):
@@ -245,9 +277,9 @@ class Backend(ABC):
         Raises:
             SerializationError: If the input does not fit the function's input type.
         """
-        reference = self._find(function)
+        reference = self.find_function(function)
         text = encode_data(reference, data)
-        return Run(self, reference, await self._start(reference, text, run_id))
+        return Run(self, reference, await self.start_run(reference, text, run_id))
 
     @overload
     async def invoke(
@@ -269,8 +301,8 @@ class Backend(ABC):
         Raises:
             RunNotFoundError: If there is none.
         """
-        view = await self._view(run_id)
-        return Run(self, self._find(view.function), view)
+        view = await self.view(run_id)
+        return Run(self, self.find_function(view.function), view)
 
     @abstractmethod
     async def runs(
@@ -278,22 +310,47 @@ class Backend(ABC):
     ) -> list[Run[Any]]:
         """The newest runs, newest first."""
 
-    @abstractmethod
-    async def _start(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView: ...
+    # -- what an engine provides; programs use the handle, `Run`
 
     @abstractmethod
-    async def _view(self, run_id: str) -> RunView: ...
+    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+        """Start a run, or find the one that has this id.
+
+        Args:
+            function: The function.
+            data: The input as JSON text, checked.
+            run_id: The id, or ``None`` for a random one.
+
+        Raises:
+            DurablyError: If the id belongs to a run of another function.
+        """
 
     @abstractmethod
-    async def _wait(self, run_id: str) -> RunView: ...
+    async def view(self, run_id: str) -> RunView:
+        """How a run stands.
+
+        Raises:
+            RunNotFoundError: If there is none of this id.
+        """
 
     @abstractmethod
-    async def _cancel(self, run_id: str) -> None: ...
+    async def wait(self, run_id: str) -> RunView:
+        """Wait until a run has ended; how it ended. Raises what :meth:`view` raises."""
 
     @abstractmethod
-    async def _history(self, run_id: str) -> History: ...
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a run and the runs it waits for; nothing for one that has ended. Raises what :meth:`view` raises."""
 
-    def _find(self, function: FunctionRef[Any, Any] | str) -> FunctionRef[Any, Any]:
+    @abstractmethod
+    async def history(self, run_id: str) -> History:
+        """The records of a run. Raises what :meth:`view` raises."""
+
+    def find_function(self, function: FunctionRef[Any, Any] | str) -> FunctionRef[Any, Any]:
+        """The function of an id, or a reference to one that another program serves.
+
+        Raises:
+            DefinitionError: If it is code that this backend was not given.
+        """
         if isinstance(function, str):
             return self.functions.get(function) or FunctionRef(function)
         if isinstance(function, Function) and self.functions.get(function.id) is not function:
@@ -302,6 +359,16 @@ class Backend(ABC):
                 f"function {function.id!r} is not served by this backend (it serves {known}): add it to functions=[...]"
             )
         return function
+
+
+def check_function(run_id: str, recorded: str, asked: str) -> None:
+    """Refuse to take a run of one function for a run of another.
+
+    Raises:
+        DurablyError: If the two ids of functions differ.
+    """
+    if recorded != asked:
+        raise DurablyError(f"run {run_id!r} belongs to function {recorded!r}, not {asked!r}")
 
 
 def encode_data(function: FunctionRef[Any, Any], data: Any) -> str:

@@ -1,4 +1,7 @@
-"""What one run of an agent may spend."""
+"""The budget of a run: what an agent may spend, in dollars or tokens.
+
+Owns: the limit, and when it is reached. Does not own: counting, which the loop does from records (``loop.py``).
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ __all__ = ["Budget"]
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """A run that has spent this much takes no further turn. What agents it asks and waits for spend counts too.
+    """Ends a run that has spent this much: it takes no further turn.
 
-    The turn that goes over is finished, so that no tool call stays without its result: a budget is a line that a run
-    crosses once, not a wall.
+    What other agents spend counts if the run waits for them. The turn that crosses the limit is finished, so that no
+    tool call stays without its result. A run may therefore spend somewhat more than its budget.
 
     Args:
         cost: US dollars.
-        tokens: Tokens read and written.
+        tokens: Tokens, read and written together.
 
     Raises:
-        DefinitionError: If neither is given, or one is not above 0.
+        DefinitionError: If neither is given, or one of them is not above 0.
     """
 
     cost: float | None = None
@@ -34,10 +37,10 @@ class Budget:
             raise DefinitionError("a budget is a cost in US dollars, a number of tokens, or both, each above 0")
 
     def check_price(self, response: ModelResponse) -> None:
-        """Refuse to go on with a model whose price is not known, where dollars are counted.
+        """Refuse a response without a price if dollars are counted.
 
         Raises:
-            NonRetriableError: If that is so.
+            NonRetriableError: If the price is not known.
         """
         if self.cost is not None and response.cost is None:
             raise NonRetriableError(
@@ -46,8 +49,12 @@ class Budget:
             )
 
     def is_spent(self, tokens: int, cost: float | None) -> bool:
-        """Whether a run that spent this may take no further turn. A cost that is not known (of a delegate that failed)
-        counts as spent."""
+        """Return whether a run that spent this may take no further turn.
+
+        Args:
+            tokens: The tokens it spent.
+            cost: The dollars it spent. ``None``, the cost after a delegate has failed, counts as too much.
+        """
         return (self.tokens is not None and tokens >= self.tokens) or (
             self.cost is not None and (cost is None or cost >= self.cost)
         )

@@ -1,4 +1,8 @@
-"""When a conversation grows too long: its older part gives way to a summary of it."""
+"""Compaction: a summary replaces the older part of a long conversation.
+
+Owns: when it is due, where the cut falls, and the request for a summary. Does not own: the step that makes it
+(``loop.py``) and the transcript that is cut (``conversation.py``).
+"""
 
 from __future__ import annotations
 
@@ -18,21 +22,24 @@ INSTRUCTIONS = (
 )
 
 CLIPPED = 4000
-"""How many characters of one message a summary is made from: a single huge tool result must not fill the window."""
+"""How many characters of each message a summary is made from. Without the limit, one huge tool result would make the
+request for the summary too long as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compaction:
-    """Replaces the older part of a conversation by a summary, in a step of its own, ``compact``.
+    """Replaces the older part of a conversation by a summary, in a step ``compact``.
 
-    It happens before a turn, when the last one was long; and when the model refuses a conversation as too long. The
-    message the run answers always stays. Only what the model sees is made shorter: the result, and a session, keep all.
+    This happens before a turn if the last turn was long, and when the model refuses the conversation as too long. The
+    message that the run answers stays. Only what the model sees is made shorter: ``result.messages`` and sessions keep
+    every message.
 
     Args:
-        at_tokens: Compact once a turn read and wrote this many tokens; left out, only when the model refuses.
-        keep: How many of the newest messages stay as they are, at least.
-        model: Who writes the summary; left out, the agent's own model.
-        instructions: What that model is told.
+        at_tokens: The number of tokens, read and written in one turn, from which on the conversation is compacted.
+            Default: only when the model refuses it.
+        keep: How many of the newest messages stay as they are. More stay if a tool's result would lose its call.
+        model: The model that writes the summary. Default: the agent's own.
+        instructions: The system prompt of the summary.
 
     Raises:
         DefinitionError: If a number is out of range.
@@ -48,25 +55,26 @@ class Compaction:
             raise DefinitionError("compaction: keep must be 0 or more, and at_tokens 1 or more")
 
     def is_due(self, usage: Usage) -> bool:
-        """Whether the last turn, which used this much, was long enough."""
+        """Return whether a turn with this usage was long enough."""
         return self.at_tokens is not None and usage.input_tokens + usage.output_tokens >= self.at_tokens
 
 
 def first_kept(messages: Sequence[Message], keep: int) -> int:
-    """Where the part that stays begins: a tool's result is not parted from the call it answers."""
+    """Return the position of the first message that stays."""
     start = max(0, len(messages) - keep)
+    # Providers refuse a tool's result without its call, so the cut moves back to the message with the calls.
     while start and start < len(messages) and messages[start].role == "tool":
         start -= 1
     return start
 
 
 def summary_request(instructions: str, summary: str, older: Transcript) -> ModelRequest:
-    """The question that is answered with a summary.
+    """Return the request for a summary.
 
     Args:
         instructions: The system prompt.
-        summary: The summary of what came before, or nothing.
-        older: What is to be summarised.
+        summary: The summary of what came before, or an empty text.
+        older: The messages to summarise.
     """
     before = [f"(summary of what came before)\n{summary}"] if summary else []
     told = "\n\n".join([*before, *map(_told, older.messages)])

@@ -1,4 +1,4 @@
-"""What a durable function is given."""
+"""The context: the one argument of a durable function."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Context(Generic[In]):
-    """One argument holds all a durable function may touch.
+    """The argument of a durable function. It holds everything that the function may touch.
 
     Attributes:
         step: The durable steps.
-        event: What started the run.
+        event: The event that started the run.
         input: The event's data, validated to the function's input type.
         run_id: The run.
-        attempt: The number of this attempt of the whole function, from 1. Do not decide by it outside a step.
-        logger: Silent while steps are replayed, so that a line is logged once.
-        resources: What the backend was given by name as ``resources=``; for bodies, never recorded.
+        attempt: The number of this attempt of the whole function, from 1. It differs from replay to replay: do not
+            decide by it outside a step.
+        logger: A logger that is silent while steps are replayed, so that a line is logged once.
+        resources: What the backend was given as ``resources=``, by name. It is for bodies, and is never recorded.
     """
 
     step: StepAPI

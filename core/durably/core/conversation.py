@@ -1,4 +1,7 @@
-"""One run's conversation: what was said, and what the model sees of it."""
+"""The conversation of one run: all that was said, and the part that the model sees.
+
+Owns: both, and how a summary takes the place of the older part. Does not own: when that is due (``compaction.py``).
+"""
 
 from __future__ import annotations
 
@@ -11,44 +14,47 @@ __all__ = ["Conversation"]
 
 
 class Conversation:
-    """A conversation that only grows, and the transcript of it that the model sees, which may be cut.
+    """All messages of a run, and the transcript that the model sees. The transcript may be cut.
 
     Args:
         system: The system prompt.
-        history: What was said before this run.
-        message: What the run answers.
+        history: The messages before this run.
+        message: The message that the run answers.
 
     Attributes:
-        said: This run's own messages.
-        transcript: What the model sees.
-        summary: What stands there for the part it does not see any more.
+        said: The messages of this run. They only grow.
+        transcript: The messages that the model sees.
+        summary: The summary of those that it no longer sees, or an empty text.
     """
 
     def __init__(self, system: str, history: list[Message], message: UserMessage) -> None:
-        # A function that saved the incoming message before the loop finds it at the end of the history.
+        # A function may save the incoming message before it runs the loop. The model would then see it twice.
         before = history[:-1] if history and history[-1] == message else history
         self.said: list[Message] = [message]
         self.transcript = Transcript(system, [*before, message])
         self.summary = ""
         self._message = message
-        self._place = len(before)
+        self._place = len(before)  # where the answered message is in the transcript; it is never summarised
 
     def add(self, *messages: Message) -> None:
-        """What was said next."""
+        """Add messages at the end."""
         self.said.extend(messages)
         self.transcript.extend(messages)
 
     def older(self, keep: int) -> Transcript | None:
-        """What a summary may stand for: all but the message that is answered and the newest ones.
+        """Return the part that a summary may replace: all but the answered message and the newest ones.
+
+        Args:
+            keep: How many of the newest messages stay.
 
         Returns:
-            It, or ``None`` if there is no such part.
+            That part, or ``None`` if it is empty.
         """
         old, _ = self._parts(keep)
         return Transcript("", old) if old else None
 
     def compact(self, keep: int, summary: str) -> None:
-        """Put a summary in the place of :meth:`older`."""
+        """Replace the part that :meth:`older` returns by a summary of it."""
         old, kept = self._parts(keep)
         skipped = self.transcript.skipped + _answers(old)
         self.summary = summary
@@ -62,7 +68,7 @@ class Conversation:
         return old, messages[max(start, self._place + 1) :]
 
     def _with_summary(self) -> UserMessage:
-        # One message, since not every provider takes two in a row from the user.
+        # The summary is added to the answered message: some providers refuse two user messages in a row.
         note = f"(What was said before, and what you have done so far, in short:)\n{self.summary}"
         content = self._message.content
         if isinstance(content, str):

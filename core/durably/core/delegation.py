@@ -1,7 +1,10 @@
-"""Delegation: tools that hand a task to another agent, and wait for its answer, or do not.
+"""Delegation: tools that hand a task to another agent.
 
-The loop treats them like any other tool. A child is a run of its own: with its agent's tools, model and instructions,
-and a conversation of its own, named by its run's id, which comes from the parent's run id and step key alone.
+Owns: the three such tools, and what they tell the model. Does not own: reading a time (``due_times.py``).
+
+The loop treats them like any other tool. The child is a run of its own, with its agent's model, instructions and tools
+and a conversation of its own. Its run id comes from the parent's run id and step key alone, so a crash cannot start a
+second child.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal, NoReturn
@@ -20,7 +23,7 @@ from durably.core.agent import Agent, start_event
 from durably.core.due_times import due_time
 from durably.core.errors import DefinitionError, StepError, ToolError
 from durably.core.events import Event
-from durably.core.messages import ToolCall
+from durably.core.messages import JSONObject, ToolCall
 from durably.core.model import ToolSpec, Usage
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
@@ -47,23 +50,23 @@ class _LaterTask(_Task):
     )
 
 
-def _never(**_: Any) -> NoReturn:
+def _never(**_: object) -> NoReturn:
     raise AssertionError("a delegate is answered by its agent, not by a function")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delegate(Tool):
-    """A tool that another agent answers. Made by :func:`delegate`, :func:`delegate_async`, :func:`delegate_scheduled`.
+    """A tool that another agent answers. :func:`delegate` and its siblings make one.
 
     Attributes:
         agent: The agent.
-        mode: Whether to wait for it, to start it, or to start it later.
-        max_depth: How many delegations one below the other there may be, or ``None``.
-        now: The clock that ``when`` is counted from.
+        mode: ``"wait"`` for its answer, ``"start"`` it and go on, or ``"schedule"`` it for later.
+        max_depth: The largest depth of nested delegations, or ``None`` for no limit.
+        now: Returns the time, in seconds since 1970, that a delay is counted from.
     """
 
     fn: Callable[..., Any] = _never
-    agent: FunctionRef[Any, Any]
+    agent: FunctionRef[str | AgentInput, AgentResult]
     mode: Mode
     max_depth: int | None = None
     now: Callable[[], float] = time.time
@@ -73,16 +76,20 @@ class Delegate(Tool):
         if self.max_depth is not None and depth >= self.max_depth:
             content = f"tasks may be handed on {self.max_depth} deep, and this one was: do it yourself"
             return ToolOutcome(content=content, is_error=True)
-        arguments = self.arguments.model_validate(call.arguments)
-        asked = AgentInput(message=vars(arguments)["task"], depth=depth + 1)
+        arguments = _LaterTask if self.mode == "schedule" else _Task
+        task = arguments.model_validate(call.arguments)
+        asked = AgentInput(message=task.task, depth=depth + 1)
         if self.mode == "wait":
             return await self._wait(step, asked)
         ts: float | None = None
-        if self.mode == "schedule":
-            due = await step.run(f"when-{self.name}", self.due, vars(arguments)["when"])
+        if isinstance(task, _LaterTask):
+            due = await step.run(f"when-{self.name}", self.due, task.when)
             if isinstance(due, ToolOutcome):
                 return due
             ts = due
+        return await self._start(step, asked, ts)
+
+    async def _start(self, step: StepAPI, asked: AgentInput, ts: float | None) -> str:
         event = Event(start_event(self.agent.id), asked.model_dump(mode="json", exclude_none=True), ts=ts)
         (event_id,) = await step.send_event(f"tool-{self.name}", event)
         begins = "has started" if ts is None else f"will start at {datetime.fromtimestamp(ts, UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -90,11 +97,11 @@ class Delegate(Tool):
 
     async def _wait(self, step: StepAPI, asked: AgentInput) -> ToolOutcome:
         try:
-            result: AgentResult = await step.invoke(f"tool-{self.name}", self.agent, asked, timeout=self.timeout)
+            result = await step.invoke(f"tool-{self.name}", self.agent, asked, timeout=self.timeout)
         except StepError as error:
             if self.on_error == "raise":
                 raise
-            # What it spent before it failed is in no record of this run: the cost is not known.
+            # No record of this run says what the child spent before it failed. A cost of 0 would be wrong.
             return ToolOutcome(content=str(error), is_error=True, usage=Usage(), cost=None)
         content = result.text or f"({self.agent.id} gave no text)"
         done = result.stop_reason == "completed"
@@ -103,7 +110,7 @@ class Delegate(Tool):
         return ToolOutcome(content=content, is_error=not done, usage=result.usage, cost=result.cost)
 
     async def due(self, when: str | float) -> float | ToolOutcome:
-        """The body of ``when-<name>``: the moment to start at, or what is wrong with it, for the model."""
+        """Return the moment to start at, or what is wrong with it: the body of ``when-<name>``."""
         try:
             return due_time(when, self.now())
         except ToolError as error:
@@ -119,35 +126,35 @@ def delegate(
     on_error: Literal["report", "raise"] = "report",
     max_depth: int | None = None,
 ) -> Delegate:
-    """A tool that hands a task to another agent and waits for its answer.
+    """Return a tool that hands a task to another agent and waits for its answer.
 
-    The parent's run rests meanwhile; cancelling it cancels the child. What the child spent is part of the parent's
-    usage and cost. An agent has no such tools but those it is given.
+    The parent's run rests meanwhile. If it is cancelled, so is the child. What the child spends is part of the parent's
+    usage and cost. The child has this tool only if its agent was given it.
 
     Args:
-        agent: Who does it; it is registered along with whoever has the tool. Or the id of an agent that is registered
-            anyway, such as the very one that has the tool: then ``max_depth`` must be given.
-        name: What the model calls the tool; left out, ``ask_<agent>``.
-        description: What the model reads: what this agent is good for.
-        timeout: How long to wait; then the child is cancelled and the model told.
-        on_error: What to do when the child fails: ``"report"`` to the model or ``"raise"``.
-        max_depth: How many delegations one below the other there may be where this tool is used, at most.
+        agent: The agent. A backend registers it along with the agent that has the tool. Or the id of an agent that is
+            registered anyway, such as the agent that has the tool; ``max_depth`` must then be given.
+        name: What the model calls the tool. Default: ``ask_<agent>``.
+        description: What the model reads: what the agent is good for.
+        timeout: Seconds, or a ``timedelta``, to wait. Then the child is cancelled and the model is told.
+        on_error: What happens when the child fails: ``"report"`` tells the model, ``"raise"`` fails the run.
+        max_depth: The largest depth of nested delegations through this tool. Default: no limit.
 
     Raises:
-        DefinitionError: If an agent is named by its id without ``max_depth``, or the name cannot be used.
+        DefinitionError: If an agent is named by its id without ``max_depth``, or the tool's name cannot be used.
     """
     description = description or f"Hand a task to the agent {_id(agent)!r} and wait for its answer."
-    return _define("wait", agent, name, description, max_depth, timeout=timeout, on_error=on_error)
+    return replace(_define("wait", agent, name, description, max_depth), timeout=timeout, on_error=on_error)
 
 
 def delegate_async(
     agent: Agent | str, *, name: str | None = None, description: str | None = None, max_depth: int | None = None
 ) -> Delegate:
-    """A tool that starts another agent by an event and goes on at once: the child may outlive this run.
+    """Return a tool that starts another agent by an event and goes on at once. The child may outlive this run.
 
     Args:
         agent: See :func:`delegate`.
-        name: What the model calls the tool; left out, ``start_<agent>``.
+        name: What the model calls the tool. Default: ``start_<agent>``.
         description: What the model reads.
         max_depth: See :func:`delegate`.
 
@@ -166,31 +173,29 @@ def delegate_scheduled(
     max_depth: int | None = None,
     now: Callable[[], float] = time.time,
 ) -> Delegate:
-    """A tool that has another agent start at a time the model chooses, once, by an event with a future ``ts``.
+    """Return a tool that starts another agent once, at a time that the model chooses, by an event with a future ``ts``.
 
-    The model gives a time in ISO 8601, or how long from now. One that cannot be read, has no zone or is past is an
-    error result, which also says what time it is.
+    The model gives a time in ISO 8601 or a delay. If it cannot be read, has no zone or is past, the model gets an error
+    result that says so.
 
     Args:
         agent: See :func:`delegate`.
-        name: What the model calls the tool; left out, ``schedule_<agent>``.
+        name: What the model calls the tool. Default: ``schedule_<agent>``.
         description: What the model reads.
-        max_depth: See :func:`delegate`; a reminder that sets the next reminder counts as well.
-        now: The clock, in seconds since 1970. It is looked at in a step, once.
+        max_depth: See :func:`delegate`. A reminder that sets the next reminder counts as well.
+        now: Returns the time, in seconds since 1970. It is called in a step, once.
 
     Raises:
         DefinitionError: See :func:`delegate`.
     """
     description = description or f"Have the agent {_id(agent)!r} start on a task later, without waiting for it."
-    return _define("schedule", agent, name, description, max_depth, now=now)
+    return replace(_define("schedule", agent, name, description, max_depth), now=now)
 
 
 _VERBS: dict[Mode, str] = {"wait": "ask", "start": "start", "schedule": "schedule"}
 
 
-def _define(
-    mode: Mode, agent: Agent | str, name: str | None, description: str, max_depth: int | None, **options: Any
-) -> Delegate:
+def _define(mode: Mode, agent: Agent | str, name: str | None, description: str, max_depth: int | None) -> Delegate:
     name = name or f"{_VERBS[mode]}_{re.sub(r'[^A-Za-z0-9_-]', '_', _id(agent))}"
     check_tool_name(name)
     if isinstance(agent, str) and max_depth is None:
@@ -207,7 +212,6 @@ def _define(
         uses=() if isinstance(agent, str) else (agent,),
         mode=mode,
         max_depth=max_depth,
-        **options,
     )
 
 
@@ -216,7 +220,7 @@ def _id(agent: Agent | str) -> str:
 
 
 @cache
-def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
+def _schema(arguments: type[BaseModel]) -> JSONObject:
     schema = arguments.model_json_schema()
     schema.pop("title")
     return schema

@@ -1,4 +1,7 @@
-"""Moments as people and models write them: a time in ISO 8601, or how long from now."""
+"""Times as models write them: a time in ISO 8601, or a delay.
+
+Owns: reading them, and telling a model what is wrong with one. Does not own: the clock, which the caller passes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from durably.core.serialization import codec_for
 __all__ = ["due_time"]
 
 FARTHEST = timedelta(days=3660).total_seconds()
-"""A moment farther ahead than ten years is taken for a mistake."""
+"""The longest delay, in seconds: ten years. A later time is taken for the model's mistake."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PART = r"(\d+(?:\.\d+)?)\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?)"
@@ -22,14 +25,15 @@ _EXAMPLES = "write a time with its zone, such as '2030-01-31T09:00:00Z', or how 
 
 
 def due_time(when: str | float, now: float) -> float:
-    """The moment a text or a number means, in seconds since 1970.
+    """Return the time that a text or a number means, in seconds since 1970.
 
     Args:
         when: A time in ISO 8601 with its zone, or a delay: seconds, ``"2h"``, ``"1 day 12 hours"``, ``"PT2H"``.
-        now: What a delay is counted from.
+        now: The time that a delay is counted from, in seconds since 1970.
 
     Raises:
-        ToolError: If it cannot be read, has no zone, is past, or is more than ten years ahead; in words for a model.
+        ToolError: If it cannot be read, has no zone, is past, or is more than ten years ahead. The sentence is for the
+            model.
     """
     text = str(when).strip()
     delay = _seconds(text)
@@ -41,7 +45,7 @@ def due_time(when: str | float, now: float) -> float:
 
 
 def _seconds(text: str) -> float | None:
-    """A delay in seconds, or ``None`` if the text is none."""
+    """Return a delay in seconds, or ``None`` if the text is not a delay."""
     lower = text.lower()
     if _DELAY.fullmatch(lower):
         return math.fsum(float(number) * _UNITS[unit[0]] for number, unit in re.findall(_PART, lower))
@@ -51,7 +55,7 @@ def _seconds(text: str) -> float | None:
             return duration.total_seconds()
     with suppress(ValueError):
         datetime.fromisoformat(text)
-        return None  # eight digits can be a date
+        return None  # "20300131" is a date here; as a number it would be a delay of 235 days
     with suppress(ValueError):
         number = float(text)
         return number if math.isfinite(number) else None

@@ -1,7 +1,7 @@
-"""Every error and signal of durably, and the one question the engine asks of an error: retry it or not.
+"""All errors and signals of durably, and whether an error may be retried.
 
 Owns: the error tree, its JSON form (so that a replay raises the class that was raised live) and the
-signals that unwind a run. Does not own: when to retry (``retry.py``) or what a step records (``history.py``).
+signals that unwind a run. Does not own: when to retry (``retry.py``) and what a step records (``history.py``).
 
 The tree::
 
@@ -67,10 +67,10 @@ __all__ = [
 
 
 class DurablyError(Exception):
-    """Base of every error this library raises.
+    """The base of every error that this library raises.
 
-    A subclass keeps its data in attributes named by ``fields`` and takes the same names as keyword
-    arguments, which is what lets it survive JSON and pickling.
+    A subclass keeps its data in the attributes that ``fields`` names, and takes them as keyword arguments of the same
+    names. From these, JSON and pickle rebuild it.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("message",)
@@ -85,15 +85,16 @@ class DurablyError(Exception):
         super().__init__(message)
         self.message = message
 
+    # Without it, pickle would call __init__ with the sentence alone, which most classes do not take.
     def __reduce__(self) -> tuple[Any, ...]:
         return error_from_json, (error_to_json(self),)
 
 
-DurablyError._classes["DurablyError"] = DurablyError
+DurablyError._classes["DurablyError"] = DurablyError  # __init_subclass__ sees only subclasses
 
 
 class DefinitionError(DurablyError):
-    """A function, tool or agent is written in a way that cannot work. Raised where it is defined."""
+    """A function, tool or agent cannot work as it is written. Raised where it is defined."""
 
 
 class StepError(DurablyError):
@@ -130,7 +131,7 @@ class StepInterruptedError(StepError):
 
 
 class InvokeError(StepError):
-    """A function that was called by ``invoke`` failed.
+    """A function that ``invoke`` called has failed.
 
     Attributes:
         function: The id of the function.
@@ -153,15 +154,15 @@ class RunCancelledError(InvokeError):
 
 
 class NonRetriableError(DurablyError):
-    """Raise it in a body or a function to fail now, whatever retries are left."""
+    """Fails a step or a function at once, even if retries are left. Raise it in a body or a function."""
 
 
 class RetryAfterError(DurablyError):
-    """Raise it in a body or a function to fail this attempt and choose when the next one starts.
+    """Fails an attempt and sets when the next one starts. Raise it in a body or a function.
 
     Args:
         message: What went wrong.
-        delay: Seconds, a ``timedelta``, or the moment itself as an aware ``datetime``.
+        delay: Seconds, a ``timedelta``, or the time of the next attempt as an aware ``datetime``.
     """
 
     fields = ("message", "delay")
@@ -177,16 +178,16 @@ class RetryAfterError(DurablyError):
 
 
 class ToolError(DurablyError):
-    """Raise it in a tool to hand the message to the model as an error result. It is not retried."""
+    """Gives its message to the model as an error result, without a retry. Raise it in a tool."""
 
 
 class ModelError(DurablyError):
     """A model provider refused or failed.
 
     Attributes:
-        provider: Such as ``"anthropic"``.
+        provider: The provider, such as ``"anthropic"``.
         model: The model that was asked.
-        status: The HTTP status, or ``None`` where there was no answer.
+        status: The HTTP status, or ``None`` if there was no answer.
         request_id: The provider's own id of the request, or ``None``.
         retriable: Whether the same request may succeed later.
         retry_after: Seconds the provider asked to wait, or ``None``.
@@ -215,11 +216,11 @@ class ModelError(DurablyError):
 
 
 class ContextWindowExceededError(ModelError):
-    """The conversation is longer than the model can read."""
+    """The conversation is longer than the model can read. An agent with ``compaction`` makes it shorter."""
 
 
 class NonDeterminismError(DurablyError):
-    """The code asked for something else than what this run recorded at the same place.
+    """The code asked for something other than what this run recorded at the same place.
 
     Attributes:
         step: The key of the step.
@@ -256,7 +257,7 @@ class NestedStepError(DurablyError):
 
 
 class ConcurrentStepError(DurablyError):
-    """Two steps of one branch ran at the same time, so their order would depend on luck."""
+    """Two steps of one branch ran at the same time, so that their order would depend on chance."""
 
     fields = ("step",)
 
@@ -301,7 +302,7 @@ class PayloadTooLargeError(SerializationError):
 
 
 class StaleRunError(DurablyError):
-    """This worker lost the run to another one; what it tried to write was refused."""
+    """This worker lost the run to another one. What it tried to write was refused."""
 
     fields = ("run_id", "fence")
 
@@ -324,11 +325,11 @@ class RunNotFoundError(DurablyError):
 
 
 class JournalError(DurablyError):
-    """The storage cannot be opened, read or written: a full disk, a lock that is not let go, a wrong file."""
+    """The storage cannot be opened, read or written, as with a full disk, a lock that stays held, or a wrong file."""
 
 
 class JournalCorruptError(JournalError):
-    """A record is not what was written: its checksum, or its place, is wrong. It is not replayed.
+    """A record is not what was written: its checksum or its place is wrong. It is not replayed.
 
     Attributes:
         run_id: The run.
@@ -347,7 +348,7 @@ class JournalCorruptError(JournalError):
 
 
 class UnsupportedFeatureError(DurablyError):
-    """The backend cannot do this at all. See ``Backend.capabilities``."""
+    """The backend does not have this feature. See ``Backend.capabilities``."""
 
     fields = ("backend", "feature", "reason")
 
@@ -359,7 +360,7 @@ class UnsupportedFeatureError(DurablyError):
 
 
 class Signal(BaseException):
-    """Unwinds a run's code. Not an ``Exception``, so that ``except Exception`` cannot swallow it."""
+    """Unwinds a run's code. It is not an ``Exception``, so that ``except Exception`` in users' code cannot catch it."""
 
 
 class SuspendSignal(Signal):
@@ -367,18 +368,18 @@ class SuspendSignal(Signal):
 
 
 class CancelSignal(Signal):
-    """The run was cancelled; nothing it does from here on is kept."""
+    """The run was cancelled. Nothing that it does from here on is kept."""
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Whether another attempt may help: an error of ours says so itself, any other is retried."""
+    """Return whether another attempt may help. This library's errors say so themselves; any other is retried."""
     if isinstance(error, BaseExceptionGroup):
         return any(is_retriable(each) for each in error.exceptions)
     return error.retriable if isinstance(error, DurablyError) else True
 
 
 def error_to_json(error: BaseException) -> dict[str, Any]:
-    """The JSON form of any exception: its class name, its text, and the fields if it is one of ours."""
+    """Return the JSON form of an exception: its class name and its text, or its fields if it is of this library."""
     if isinstance(error, DurablyError):
         return {"type": type(error).__name__, **{name: getattr(error, name) for name in error.fields}}
     if isinstance(error, BaseExceptionGroup):
@@ -388,7 +389,7 @@ def error_to_json(error: BaseException) -> dict[str, Any]:
 
 
 def error_from_json(data: dict[str, Any]) -> DurablyError:
-    """Rebuild an error from :func:`error_to_json`. A foreign class comes back as ``NonRetriableError``."""
+    """Rebuild an error from its JSON form. A class of another library comes back as ``NonRetriableError``."""
     cls = DurablyError._classes.get(data["type"])
     if cls is None:
         return NonRetriableError(f"{data['type']}: {data.get('message', '')}")

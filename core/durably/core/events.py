@@ -1,23 +1,28 @@
-"""The event: what starts functions and wakes those that wait."""
+"""The event, which starts functions and wakes runs that wait for it."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 __all__ = ["Event"]
 
 
+class _Fields(TypedDict, total=False):
+    id: str | None
+    ts: float | datetime | None
+
+
 class Event(BaseModel):
-    """Something that happened, told to whoever listens.
+    """Something that happened. It starts the functions that have its name among their triggers.
 
     Args:
-        name: Such as ``"order/paid"``.
-        data: Any JSON value; a dict as a rule.
-        id: An event with an id that was seen before is dropped. Left out, one is made.
-        ts: When to deliver it, as seconds since 1970 or an aware ``datetime``; left out or past, at once.
+        name: The name, such as ``"order/paid"``.
+        data: Any JSON value, usually a dict.
+        id: Identifies the event. An event with an id that was seen before is dropped. Default: a new id.
+        ts: When to deliver it, as seconds since 1970 or an aware ``datetime``. Default, or if past: at once.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
@@ -27,7 +32,8 @@ class Event(BaseModel):
     id: str | None = None
     ts: float | None = None
 
-    def __init__(self, name: str, data: Any = None, **fields: Any) -> None:
+    # pydantic calls this with unknown keys too, and then refuses them. Named parameters would raise TypeError first.
+    def __init__(self, name: str, data: object = None, **fields: Unpack[_Fields]) -> None:
         super().__init__(name=name, data=data, **fields)
 
     @field_validator("ts", mode="before")
@@ -40,9 +46,9 @@ class Event(BaseModel):
         return value
 
     def at(self, path: str) -> Any:
-        """The value at a dotted path in ``data`` (``"order.id"``), or ``None`` where there is none.
+        """Return the value at a dotted path in ``data``, such as ``"order.id"``, or ``None`` if there is none.
 
-        A leading ``data.`` is allowed, as in Inngest's expressions.
+        The path may begin with ``data.``, as in Inngest's expressions.
         """
         value: Any = self.data
         for part in path.removeprefix("data.").split("."):

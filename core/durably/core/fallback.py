@@ -1,4 +1,4 @@
-"""A model that asks another one when the first fails."""
+"""A model that asks other models, one after another, when the first fails."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ def _always(error: ModelError) -> bool:
 class FallbackModel:
     """Asks models in order until one answers.
 
-    All are asked within one attempt of the step, each at most once: asking another model is no retry of the same
-    request, and waiting stays the engine's. Once all have failed, the engine retries if any of them may be retried.
+    It asks each model once, all within one attempt of the step. It never waits: if all models fail, the engine retries
+    the step, provided that one of the errors may be retried.
 
     Args:
-        models: Models, or their names, best first. Request options go to each of them.
-        when: Which errors lead on to the next model; left out, all. Any other error is raised at once.
+        models: Models or their names, best first. Each gets the same request options.
+        when: Returns whether an error leads on to the next model. Default: every error does. Other errors are raised at
+            once.
 
     Raises:
-        DefinitionError: If there are fewer than two.
+        DefinitionError: If there are fewer than two models.
     """
 
     def __init__(self, *models: Model | str, when: Callable[[ModelError], bool] = _always) -> None:
@@ -36,7 +37,7 @@ class FallbackModel:
 
     @property
     def name(self) -> str:
-        """Such as ``"fallback:anthropic:claude-opus-4-6|openai:gpt-5"``."""
+        """The names of all models, such as ``"fallback:anthropic:claude-opus-4-6|openai:gpt-5"``."""
         return "fallback:" + "|".join(model.name for model in self.models)
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
@@ -56,9 +57,9 @@ class FallbackModel:
         raise _all_failed(errors) from errors[-1]
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
-        """The pieces of the answer, then the whole.
+        """Yield the pieces of the answer, and at the end the whole.
 
-        A model that fails in the middle leaves its pieces behind; those of the next one have a higher ``answer``.
+        If a model fails in the middle, its pieces were already yielded. The next model's have a higher ``answer``.
 
         Raises:
             ModelError: If every model failed.
@@ -81,12 +82,12 @@ class FallbackModel:
 
 
 def _all_failed(errors: Sequence[ModelError]) -> ModelError:
-    """One error for all: as retriable as the best of them, and after the shortest wait that one of them named."""
+    """Return one error for all. It may be retried if one of them may, after the shortest wait that they named."""
     retriable = [error for error in errors if error.retriable]
     waits = [error.retry_after for error in retriable]
     named = [wait for wait in waits if wait is not None]
     lead = (retriable or errors)[0]
-    # Without a wait of its own, a retriable model may be asked as soon as the engine thinks right.
+    # If one of them named no wait, its model may be asked after the engine's own delay: the other waits do not count.
     wait = min(named) if named and len(named) == len(waits) else None
     too_long = all(isinstance(error, ContextWindowExceededError) for error in errors)
     return (ContextWindowExceededError if too_long else ModelError)(

@@ -1,6 +1,10 @@
-"""Flow control: options that an engine applies before it lets a run start or go on. Few engines have them.
+"""Flow control: rules that an engine applies before it lets a run start or go on.
 
-Every key is a dotted path in the input, such as ``"user.id"``: the rule then holds for each of its values by itself.
+Owns: the options and the checks of their values. Does not own: how an engine applies them. An engine that lacks a rule
+refuses the function at start-up.
+
+A ``key`` is a dotted path in the function's input, such as ``"user.id"``. The rule then holds for each value at that
+path separately.
 """
 
 from __future__ import annotations
@@ -27,12 +31,16 @@ def _whole(name: str, duration: timedelta | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Concurrency:
-    """How many steps of a function may run at the same time; the others wait.
+    """Limits how many steps of a function run at the same time. The others wait.
 
     Args:
-        limit: How many.
-        key: See the module.
-        scope: What is counted: this function's steps, or all that share the key.
+        limit: The number of steps.
+        key: Dotted path in the input. Default: the rule holds for the function as a whole.
+        scope: What is counted: the steps of this function (``"fn"``), or of all functions with this key in the
+            environment (``"env"``) or the account (``"account"``).
+
+    Raises:
+        DefinitionError: If ``limit`` is below 1.
     """
 
     limit: int
@@ -45,12 +53,15 @@ class Concurrency:
 
 @dataclass(frozen=True, kw_only=True)
 class Debounce:
-    """Start one run with the last event, once no further one has come for a while.
+    """Starts one run with the last event, once no other event has come for a while.
 
     Args:
-        period: How long.
-        key: See the module.
-        timeout: Start after this long even if events keep coming.
+        period: How long no event must come, in whole seconds.
+        key: Dotted path in the input. Default: the rule holds for the function as a whole.
+        timeout: How long to wait at most if events keep coming, in whole seconds. Default: for ever.
+
+    Raises:
+        DefinitionError: If a duration is not a whole number of seconds, at least one.
     """
 
     period: timedelta
@@ -64,13 +75,16 @@ class Debounce:
 
 @dataclass(frozen=True, kw_only=True)
 class Throttle:
-    """Start so many runs in a period; later ones wait.
+    """Starts a limited number of runs in a period. Later ones wait.
 
     Args:
-        limit: How many.
-        period: In how long.
+        limit: The number of runs.
+        period: The period, in whole seconds.
         burst: How many more may start at once.
-        key: See the module.
+        key: Dotted path in the input. Default: the rule holds for the function as a whole.
+
+    Raises:
+        DefinitionError: If a number is below 1, or the duration is not a whole number of seconds, at least one.
     """
 
     limit: int
@@ -85,12 +99,15 @@ class Throttle:
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimit:
-    """Start so many runs in a period; the events of others are dropped.
+    """Starts a limited number of runs in a period. Events beyond it are dropped.
 
     Args:
-        limit: How many.
-        period: In how long.
-        key: See the module.
+        limit: The number of runs.
+        period: The period, in whole seconds.
+        key: Dotted path in the input. Default: the rule holds for the function as a whole.
+
+    Raises:
+        DefinitionError: If a number is below 1, or the duration is not a whole number of seconds, at least one.
     """
 
     limit: int
@@ -104,11 +121,11 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Priority:
-    """Which waiting run starts first.
+    """Decides which waiting run starts first.
 
     Args:
-        run: An expression in the engine's own language that gives a number of seconds: how much earlier a run counts
-            as queued.
+        run: An expression in the engine's own language. Its value is a number of seconds: the run is placed in the
+            queue as if it had come that much earlier.
     """
 
     run: str
@@ -116,12 +133,15 @@ class Priority:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Start one run for several events. The function's input is then the list of their data.
+    """Starts one run for several events. The function's input is then the list of their data.
 
     Args:
-        max_size: How many events at most.
-        timeout: How long to wait for them.
-        key: See the module.
+        max_size: The largest number of events in one run.
+        timeout: How long to wait for more events, in whole seconds.
+        key: Dotted path in the input. Default: the rule holds for the function as a whole.
+
+    Raises:
+        DefinitionError: If max_size is below 1, or the duration is not a whole number of seconds, at least one.
     """
 
     max_size: int

@@ -1,4 +1,8 @@
-"""The durable function: how one is defined, and the options it is run with."""
+"""Durable functions: how they are defined, and the options they are run with.
+
+Owns: the decorator, its checks, and the options. Does not own: the rules of flow control (``flow.py``), the delays of
+retries (``retry.py``), and running a function (the backends).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
+from durably.core.annotations import resolve_hints
 from durably.core.context import Context
 from durably.core.errors import DefinitionError
 from durably.core.events import Event
@@ -21,7 +26,7 @@ from durably.core.retry import RetryPolicy
 __all__ = ["FLOW_CONTROL", "FailedRun", "Function", "FunctionOptions", "Singleton", "function"]
 
 FLOW_CONTROL = ("concurrency", "debounce", "throttle", "rate_limit", "priority", "batch", "cron", "idempotency")
-"""The options that an engine either applies itself or refuses."""
+"""The options that an engine applies itself. An engine that cannot refuses the function at start-up."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -31,11 +36,14 @@ Handler = Callable[[Context[In]], Awaitable[Out]]
 
 @dataclass(frozen=True)
 class Singleton:
-    """At most one live run for each value of a key.
+    """Allows at most one live run for each value of a key.
 
     Args:
-        key: Dotted path in the input to the value, such as ``"session_key"``; empty: one live run of the function.
+        key: Dotted path of the value in the input, such as ``"session_key"``. Default: one live run of the function.
         mode: ``"cancel"`` cancels the older run, ``"skip"`` drops the newer one.
+
+    Raises:
+        DefinitionError: If the mode is another one.
     """
 
     key: str = ""
@@ -47,13 +55,13 @@ class Singleton:
 
 
 class FailedRun(BaseModel):
-    """The input of an ``on_failure`` function.
+    """The input of an ``on_failure`` function: which run failed, and why.
 
     Attributes:
         run_id: The run that failed.
         function: The id of its function.
-        event: What had started it.
-        error: Its error: ``type``, ``message`` and, for errors of this library, their fields.
+        event: The event that started the run.
+        error: Its error as JSON: ``type``, ``message`` and, for errors of this library, their fields.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -65,25 +73,30 @@ class FailedRun(BaseModel):
 
 
 class FunctionOptions(TypedDict, total=False):
-    """How a function, or an agent, is run.
+    """The options of a function or an agent.
 
     Keys:
         triggers: Names of the events that start it.
-        retries: How often a failed attempt, of the function or of a step, is tried again. Default 3.
-        retry_policy: The delays between attempts.
-        singleton: One live run a key.
-        on_failure: Runs once when a run has failed for good.
-        concurrency: See :mod:`durably.core.flow`, as for the others down to ``batch``. An engine that has no such
-            thing refuses the function.
-        cron: When to start it, in cron's own words.
-        idempotency: Dotted path in the input; of the events that have one value there, only the first starts a run.
+        retries: How often a failed attempt of the function or of one of its steps is tried again. Default 3.
+        retry_policy: The delays between attempts. See :class:`~durably.core.RetryPolicy`.
+        singleton: Allows one live run for each value of a key. See :class:`Singleton`.
+        on_failure: A function that runs once when a run has failed for good. Its input is a :class:`FailedRun`.
+        concurrency: See :mod:`durably.core.flow`. This and the options below are flow control: an engine that does not
+            have one refuses the function.
+        debounce: See :mod:`durably.core.flow`.
+        throttle: See :mod:`durably.core.flow`.
+        rate_limit: See :mod:`durably.core.flow`.
+        priority: See :mod:`durably.core.flow`.
+        batch: See :mod:`durably.core.flow`.
+        cron: When to start it, as a cron expression.
+        idempotency: Dotted path in the input. Only the first event with a given value there starts a run.
     """
 
     triggers: Sequence[str]
     retries: int
     retry_policy: RetryPolicy
     singleton: Singleton | None
-    on_failure: Callable[[Context[FailedRun]], Awaitable[Any]] | None
+    on_failure: Callable[[Context[FailedRun]], Awaitable[object]] | None
     concurrency: Concurrency | Sequence[Concurrency] | None
     debounce: Debounce | None
     throttle: Throttle | None
@@ -95,23 +108,44 @@ class FunctionOptions(TypedDict, total=False):
 
 
 class Function(FunctionRef[In, Out]):
-    """Durable code with an id. Made by :func:`function`; an agent is one too.
+    """Durable code with an id. :func:`function` makes one; an agent is one too.
 
     Args:
-        id: Unique in a backend.
+        id: The id, unique in a backend.
         handler: The code.
-        input_type: What the event's data is validated to.
-        output_type: What the result is rebuilt to.
-        uses: Functions it calls, registered along with it.
+        input_type: The type that the event's data is validated to.
+        output_type: The type that the result is read back as.
+        uses: Functions it calls. A backend registers them along with it.
         options: See :class:`FunctionOptions`.
+
+    Raises:
+        DefinitionError: If an option cannot work.
     """
+
+    __slots__ = (
+        "batch",
+        "concurrency",
+        "cron",
+        "debounce",
+        "handler",
+        "idempotency",
+        "on_failure",
+        "priority",
+        "rate_limit",
+        "retries",
+        "retry_policy",
+        "singleton",
+        "throttle",
+        "triggers",
+        "uses",
+    )
 
     handler: Handler[In, Out]
     triggers: tuple[str, ...]
     retries: int
     retry_policy: RetryPolicy
     singleton: Singleton | None
-    on_failure: Function[FailedRun, Any] | None
+    on_failure: Function[FailedRun, object] | None
     concurrency: tuple[Concurrency, ...]
     debounce: Debounce | None
     throttle: Throttle | None
@@ -127,41 +161,56 @@ class Function(FunctionRef[In, Out]):
         id: str,
         handler: Handler[In, Out],
         *,
-        input_type: Any = Any,
-        output_type: Any = Any,
+        input_type: object = Any,
+        output_type: object = Any,
         uses: Sequence[Function[Any, Any]] = (),
         **options: Unpack[FunctionOptions],
     ) -> None:
         super().__init__(id, input_type=input_type, output_type=output_type)
-        triggers = options.get("triggers", ())
-        retries = options.get("retries", 3)
-        if isinstance(triggers, str) or not all(isinstance(name, str) and name for name in triggers):
-            raise DefinitionError(f"function {id!r}: triggers is a list of event names, such as ['order/paid']")
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
         limits = options.get("concurrency") or ()
         handle_failure = options.get("on_failure")
-        on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
-        vars(self).update(
-            handler=handler,
-            triggers=tuple(triggers),
-            retries=retries,
-            retry_policy=options.get("retry_policy", RetryPolicy()),
-            singleton=options.get("singleton"),
-            on_failure=on_failure,
-            concurrency=(limits,) if isinstance(limits, Concurrency) else tuple(limits),
-            **{name: options.get(name) for name in FLOW_CONTROL if name != "concurrency"},
-            uses=(*uses, *([on_failure] if on_failure else [])),
-        )
+        self.handler = handler
+        self.triggers = check_triggers(id, options.get("triggers", ()))
+        self.retries = _check_retries(id, options.get("retries", 3))
+        self.retry_policy = options.get("retry_policy", RetryPolicy())
+        self.singleton = options.get("singleton")
+        self.on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
+        self.concurrency = (limits,) if isinstance(limits, Concurrency) else tuple(limits)
+        self.debounce = options.get("debounce")
+        self.throttle = options.get("throttle")
+        self.rate_limit = options.get("rate_limit")
+        self.priority = options.get("priority")
+        self.batch = options.get("batch")
+        self.cron = options.get("cron")
+        self.idempotency = options.get("idempotency")
+        # The failure handler is a function with runs of its own, so a backend must register it as well.
+        self.uses = (*uses, self.on_failure) if self.on_failure else tuple(uses)
 
     @property
     def flow_control(self) -> tuple[str, ...]:
-        """The options of flow control that it asks for."""
+        """The options of flow control that it uses."""
         return tuple(name for name in FLOW_CONTROL if getattr(self, name))
 
     def restore(self, result: Out, history: History) -> Out:
-        """What a caller gets for a recorded result. An agent adds what its record leaves out."""
+        """Return what a caller gets for a recorded result. An agent adds the conversation, which no record repeats."""
         return result
+
+
+def check_triggers(id: str, triggers: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the events that start a function.
+
+    Raises:
+        DefinitionError: If ``triggers`` is one name instead of a list, or a name is empty.
+    """
+    if isinstance(triggers, str) or not all(isinstance(name, str) and name for name in triggers):
+        raise DefinitionError(f"function {id!r}: triggers is a list of event names, such as ['order/paid']")
+    return tuple(triggers)
+
+
+def _check_retries(id: str, retries: int) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
+    return retries
 
 
 def function(
@@ -170,14 +219,18 @@ def function(
     """Make a coroutine function durable.
 
     Args:
-        id: Unique in a backend; it names the function in every record, so do not change it while runs are live.
+        id: The id, unique in a backend. Every record names the function by it: do not change it while runs are live.
         options: See :class:`FunctionOptions`.
+
+    Returns:
+        A decorator for an ``async def`` with one argument, ``ctx: Context[Input]``.
 
     Raises:
         DefinitionError: If the function does not take exactly one argument annotated ``Context[...]``, is not
             ``async def``, or an annotation has no JSON form.
     """
-    names = sys._getframe(1).f_locals  # so that types that stand beside the function in a test are found
+    # Without the caller's locals, annotations that name a class defined inside a test function would not resolve.
+    names = sys._getframe(1).f_locals
 
     def decorate(handler: Callable[[Context[In]], Awaitable[Out]]) -> Function[In, Out]:
         where = f"function {id!r}"
@@ -195,18 +248,3 @@ def function(
         return Function(id, handler, input_type=input_type, output_type=hints.get("return", Any), **options)
 
     return decorate
-
-
-def resolve_hints(fn: Callable[..., Any], names: dict[str, Any], where: str) -> dict[str, Any]:
-    """The annotations of a function as types.
-
-    Raises:
-        DefinitionError: If one of them names something that does not exist.
-    """
-    try:
-        return get_type_hints(fn, localns=names, include_extras=True)
-    except NameError as error:
-        raise DefinitionError(
-            f"{where}: an annotation cannot be resolved ({error}). Import the name at run time, not only under "
-            "TYPE_CHECKING"
-        ) from None

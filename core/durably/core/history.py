@@ -1,4 +1,8 @@
-"""What is kept of a run: its step records, one model for every backend, JSON Lines on disk."""
+"""The history of a run: its step records, in one shape for every backend, and as JSON Lines.
+
+Owns: the shape of a record and its versions. Does not own: where records are kept (the backends), and how a replay
+compares them with the code (``replay.py``).
+"""
 
 from __future__ import annotations
 
@@ -13,33 +17,36 @@ from durably.core.errors import SerializationError
 __all__ = ["SCHEMA_VERSION", "History", "Kind", "RecordStatus", "StepRecord"]
 
 SCHEMA_VERSION = 1
-"""The version every record is written with. Raise it with a change of shape, and teach `_upgrade` the old one."""
+"""The version of the shape of records. Raise it when the shape changes, and teach `_upgrade` the old version."""
 
 Kind = Literal["run", "step", "invoke", "send_event", "sleep", "wait_for_event"]
+"""What a record is about: the run itself, or a step of this kind. ``step`` is a ``step.run``."""
+
 RecordStatus = Literal["started", "retrying", "completed", "failed", "cancelled"]
+"""What a record says of its step or run. ``completed``, ``failed`` and ``cancelled`` are final."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One committed fact about a run. Records are only ever appended.
+    """One committed fact about a run. Records are only appended, never changed.
 
-    The first record of a run has kind ``run`` and status ``started``, and its last, once it has ended, kind
+    The first record of a run has kind ``run`` and status ``started``. The last record of a run that has ended has kind
     ``run`` and status ``completed``, ``failed`` or ``cancelled``.
 
     Attributes:
         run_id: The run.
-        seq: Its position in the run, from 0.
-        key: The step key; empty for a record of the run itself.
-        kind: What was recorded.
+        seq: The record's position in the run, from 0.
+        key: The step key. It is empty for a record of the run itself.
+        kind: What the record is about.
         status: ``started`` (an invoke, a sleep, a wait or an at-most-once body has begun), ``retrying`` (an attempt
-            failed), ``completed`` or ``failed`` (final), ``cancelled`` (the run only).
+            failed and another one follows), ``completed``, ``failed``, or ``cancelled`` (of the run only).
         attempt: The number of the attempt, from 1.
-        name: What ran: the body's or the function's name, or the event's name.
-        input: The arguments as JSON text, or their digest. What a replay compares.
+        name: The name of the body, the function or the event.
+        input: The arguments as JSON text, or their digest. A replay compares it.
         output: The value as JSON text, or ``None``.
         error: The error as JSON data, or ``None``.
-        due: Seconds since 1970 of the next thing to happen (a wake-up, a timeout, the next attempt), or ``None``.
-        at: Seconds since 1970 of the commit.
+        due: When the next thing happens (a wake-up, a timeout, the next attempt), in seconds since 1970, or ``None``.
+        at: When the record was committed, in seconds since 1970.
         took: Seconds from the attempt's start to its commit.
         v: The version of this shape.
     """
@@ -61,30 +68,30 @@ class StepRecord:
 
     @property
     def final(self) -> bool:
-        """Whether this record settles its step, or its run."""
+        """Whether this record ends its step or its run."""
         return self.status in ("completed", "failed", "cancelled")
 
     @property
     def value(self) -> Any:
-        """The output as plain JSON data."""
+        """The output as JSON data."""
         return None if self.output is None else json.loads(self.output)
 
     @property
     def step_id(self) -> str:
-        """The id the caller gave: the key without its branch and number."""
+        """The step id that the caller gave: the key without its branch and number."""
         return self.key.rpartition("/")[2].partition(":")[0]
 
     def to_json(self) -> str:
-        """One line of JSON; fields that hold their default are left out."""
+        """Return one line of JSON. Fields that hold their default are left out."""
         data = {name: value for name, value in asdict(self).items() if value != _DEFAULTS.get(name, _MISSING)}
         return json.dumps({"v": self.v, **data}, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> StepRecord:
-        """Read one line.
+        """Read a record from one line of JSON.
 
         Raises:
-            SerializationError: If it is not a record, or one of a newer version than this library knows.
+            SerializationError: If it is not a record, or if a newer version of this library wrote it.
         """
         try:
             data = json.loads(line)
@@ -111,7 +118,7 @@ class History(Sequence[StepRecord]):
     """The records of one run, in order.
 
     Args:
-        records: All of them, from ``seq`` 0.
+        records: All records of the run, from ``seq`` 0.
     """
 
     def __init__(self, records: Iterable[StepRecord]) -> None:
@@ -129,25 +136,26 @@ class History(Sequence[StepRecord]):
 
     @property
     def status(self) -> RecordStatus:
-        """``started`` while the run is live, else how it ended."""
+        """``started`` while the run is live, or else how it ended."""
         last = self.records[-1]
         return last.status if last.kind == "run" and last.final else "started"
 
     def steps(self) -> list[StepRecord]:
-        """The settled steps, in the order they were committed."""
+        """Return the final records of steps, in the order in which they were committed."""
         return [record for record in self.records if record.final and record.kind != "run"]
 
     def to_jsonl(self) -> str:
-        """JSON Lines, one record a line."""
+        """Return JSON Lines, one line for each record."""
         return "".join(record.to_json() + "\n" for record in self.records)
 
     @classmethod
     def from_jsonl(cls, text: str) -> History:
-        """Read what :meth:`to_jsonl` wrote.
+        """Read the text that :meth:`to_jsonl` returned.
 
         Raises:
-            SerializationError: If a line is not a record, or records are missing or out of order.
+            SerializationError: If a line is not a record, or if records are missing or out of order.
         """
+        # splitlines() would also split at U+2028 and others, which JSON text may hold.
         history = cls(StepRecord.from_json(line) for line in text.split("\n") if line.strip())
         if not history.records:
             raise SerializationError("an empty history: a run has at least its first record", step="")
@@ -161,12 +169,12 @@ class History(Sequence[StepRecord]):
         return history
 
     def save(self, path: str | Path) -> None:
-        """Write JSON Lines to a file."""
+        """Write JSON Lines to a file. :meth:`load` reads it."""
         Path(path).write_text(self.to_jsonl(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> History:
-        """Read a file that :meth:`save` wrote."""
+        """Read the file that :meth:`save` wrote."""
         return cls.from_jsonl(Path(path).read_text(encoding="utf-8"))
 
     def __len__(self) -> int:

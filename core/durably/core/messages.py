@@ -1,7 +1,8 @@
-"""What a conversation is made of: one message type a role, and the parts they hold.
+"""The messages of a conversation: one class for each role, and the parts they hold.
 
-Providers translate these to and from their own formats. Fields that hold their default are left out of the
-JSON, so that a long conversation stays small.
+Owns: their shape and their JSON. Fields that hold their default are left out of it, so that a long conversation stays
+small. Does not own: the providers' formats (``durably.providers``) and what a model sees of a long conversation
+(``conversation.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = [
     "AssistantPart",
     "ContentPart",
     "FilePart",
+    "JSONObject",
     "Message",
     "OpaquePart",
     "RefusalPart",
@@ -32,11 +34,16 @@ __all__ = [
 ]
 
 
+JSONObject = dict[str, Any]
+"""A JSON object whose keys are not known here, such as a tool's arguments or what a provider attached to a message."""
+
+
 def _falsy(value: object) -> bool:
     return not value
 
 
 class _Frozen(BaseModel):
+    # defer_build: pydantic makes a schema at its first use. Without it, each import would pay for all of them.
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
@@ -45,22 +52,23 @@ class TextPart(_Frozen):
 
     Args:
         text: The text.
-        native: What the provider attached to it (citations, an item's id); it goes back to that provider unchanged.
+        native: What the provider attached to it, such as citations or an item's id. It goes back to that provider
+            unchanged.
     """
 
     type: Literal["text"] = "text"
     text: str
-    native: dict[str, Any] | None = Field(default=None, exclude_if=_falsy)
+    native: JSONObject | None = Field(default=None, exclude_if=_falsy)
 
 
 class FilePart(_Frozen):
-    """An image or another file, by value or by address.
+    """An image or another file. Give either its bytes or its address.
 
     Args:
         media_type: Such as ``"image/png"`` or ``"application/pdf"``.
-        data: The bytes in base64; or
-        url: where the provider finds them.
-        name: The file's name, where it matters.
+        data: The bytes in base64.
+        url: The address where the provider finds the file.
+        name: The file's name, if the model should know it.
     """
 
     type: Literal["file"] = "file"
@@ -71,24 +79,30 @@ class FilePart(_Frozen):
 
 
 class ToolCall(_Frozen):
-    """The model asks for a tool.
+    """A call of a tool that the model asks for.
 
     Args:
-        id: Names the call; its result carries the same id.
+        id: Identifies the call. Its result carries the same id.
         name: The tool.
-        arguments: The arguments as a JSON object, or the text the model wrote where that is none.
-        native: What the provider attached to it (an item's id, a thought's signature); it goes back unchanged.
+        arguments: The arguments as a JSON object. If the model wrote something else, the text it wrote.
+        native: What the provider attached to it, such as an item's id or a thought's signature. It goes back to that
+            provider unchanged.
     """
 
     type: Literal["tool_call"] = "tool_call"
     id: str
     name: str
-    arguments: dict[str, Any] | str
-    native: dict[str, Any] | None = Field(default=None, exclude_if=_falsy)
+    arguments: JSONObject | str
+    native: JSONObject | None = Field(default=None, exclude_if=_falsy)
 
 
 class ThinkingPart(_Frozen):
-    """The model's reasoning. With a signature it must go back unchanged to the provider that signed it."""
+    """The model's reasoning.
+
+    Args:
+        text: What the model thought.
+        signature: The provider's signature. With one, the part must go back to that provider unchanged.
+    """
 
     type: Literal["thinking"] = "thinking"
     text: str
@@ -96,25 +110,33 @@ class ThinkingPart(_Frozen):
 
 
 class RefusalPart(_Frozen):
-    """The model declined to answer, and why."""
+    """The words with which the model declined to answer."""
 
     type: Literal["refusal"] = "refusal"
     text: str
 
 
 class OpaquePart(_Frozen):
-    """A block only its provider understands (redacted thinking, a reasoning item); it goes back unchanged."""
+    """A block that only its provider understands, such as redacted thinking.
+
+    Args:
+        data: The block. It goes back to that provider unchanged.
+    """
 
     type: Literal["opaque"] = "opaque"
-    data: dict[str, Any]
+    data: JSONObject
 
 
+# A discriminator lets pydantic choose the class by one field; without it, each class is tried in turn.
 ContentPart = Annotated[TextPart | FilePart, Field(discriminator="type")]
+"""A part of what a user says or a tool answers: text or a file."""
+
 AssistantPart = Annotated[TextPart | ToolCall | ThinkingPart | RefusalPart | OpaquePart, Field(discriminator="type")]
+"""A part of what a model says."""
 
 
 class UserMessage(_Frozen):
-    """What a person, or the program in a person's place, says."""
+    """What the user says, or a program in the user's place."""
 
     role: Literal["user"] = "user"
     content: str | list[ContentPart]
@@ -124,8 +146,9 @@ class AssistantMessage(_Frozen):
     """What the model says.
 
     Args:
-        parts: In the model's order.
-        provider: Who made it, such as ``"anthropic"``; thinking and opaque parts mean nothing to any other.
+        parts: The parts, in the model's order.
+        provider: The provider that made it, such as ``"anthropic"``. No other one understands its thinking and opaque
+            parts.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -139,7 +162,7 @@ class AssistantMessage(_Frozen):
 
     @property
     def tool_calls(self) -> list[ToolCall]:
-        """The tools it asks for, in its order."""
+        """The calls it asks for, in the model's order."""
         return [part for part in self.parts if part.type == "tool_call"]
 
 
@@ -147,10 +170,10 @@ class ToolResultMessage(_Frozen):
     """What a tool answered.
 
     Args:
-        call_id: The id of the :class:`ToolCall`.
+        call_id: The id of the :class:`ToolCall` that it answers.
         name: The tool.
         content: What the model reads.
-        is_error: The tool did not do what was asked.
+        is_error: Whether the tool did not do what was asked.
     """
 
     role: Literal["tool"] = "tool"
@@ -161,27 +184,35 @@ class ToolResultMessage(_Frozen):
 
 
 Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(discriminator="role")]
+"""Any message of a conversation."""
 
 
 def user(text: str) -> UserMessage:
-    """A user message of plain text."""
+    """Return a user message of plain text."""
     return UserMessage(content=text)
 
 
 def assistant(text: str) -> AssistantMessage:
-    """An assistant message of plain text."""
+    """Return an assistant message of plain text."""
     return AssistantMessage(parts=[TextPart(text=text)])
 
 
 class Transcript:
-    """A conversation that only grows, and always knows its own digest.
+    """A conversation as the argument of a step. It can only grow.
 
-    The digest is carried along from message to message, so a turn costs the same however long the conversation is.
+    A record keeps the digest of a transcript, not its text. Each message extends the digest of those before it, so that
+    a turn takes the same time however long the conversation is.
 
     Args:
         system: The system prompt.
         messages: The messages so far.
-        skipped: How many assistant messages came before these and are left out, since a summary stands for them.
+        skipped: How many assistant messages came before these and were replaced by a summary.
+
+    Attributes:
+        system: The system prompt.
+        messages: The messages. Add to them with :meth:`append` and :meth:`extend` alone, which keep the digest.
+        skipped: See above.
+        turn: How many assistant messages there were, the skipped ones included.
     """
 
     def __init__(self, system: str, messages: Iterable[Message] = (), skipped: int = 0) -> None:
@@ -189,7 +220,6 @@ class Transcript:
         self.messages: list[Message] = []
         self.skipped = skipped
         self.turn = skipped
-        """How many assistant messages there were: the position of the next one."""
         self._digest = digest(system)
         self.extend(messages)
 
@@ -205,4 +235,5 @@ class Transcript:
             self.append(message)
 
     def __digest__(self) -> str:
+        """Return a text that is equal for equal conversations. See :class:`durably.core.serialization.Digested`."""
         return self._digest

@@ -1,4 +1,8 @@
-"""The port to model providers: what the loop asks, what it gets, and how a model is found by name."""
+"""The port to model providers: requests, responses, streaming, and how a name becomes a model.
+
+Owns: what a provider implements. Does not own: the providers (``durably.providers``), retries (the engine), and asking
+another model after a failure (``fallback.py``).
+"""
 
 from __future__ import annotations
 
@@ -26,13 +30,18 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP = "durably.models"
+"""The group of entry points under which a package offers models by name."""
 
 StopReason = Literal["end", "tool_calls", "max_tokens", "refusal", "pause"]
-"""Why the model stopped: it was done, it asks for tools, it ran out of room, it declined, or it wants to go on."""
+"""Why the model stopped.
+
+``end``: it was done. ``tool_calls``: it asks for tools. ``max_tokens``: its answer was cut off. ``refusal``: it
+declined. ``pause``: it wants to be asked again, to go on.
+"""
 
 
 class Usage(BaseModel):
-    """Tokens of one model call, or a sum of several."""
+    """The tokens of one model call, or of several. ``+`` adds them up."""
 
     model_config = ConfigDict(defer_build=True, frozen=True)
 
@@ -63,8 +72,8 @@ class ToolSpec:
 
     Args:
         name: Its name.
-        description: What it does, for the model to read.
-        parameters: The JSON schema of its arguments, an object.
+        description: What it does, in words for the model.
+        parameters: The JSON schema of its arguments. Its root is an object.
     """
 
     name: str
@@ -74,15 +83,15 @@ class ToolSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
-    """One question to a model.
+    """One question to a model. A model must not change it.
 
     Args:
         system: The system prompt.
-        messages: The conversation, oldest first; never changed by the model.
-        tools: What the model may call.
-        turn: How many assistant messages the conversation holds already.
-        output_schema: The JSON schema the answer must fit, or ``None`` for free text.
-        options: Passed to the provider as they are, such as ``{"temperature": 0}``.
+        messages: The conversation, oldest first.
+        tools: The tools that the model may call.
+        turn: How many assistant messages there were in the conversation.
+        output_schema: The JSON schema that the answer must fit, or ``None`` for free text.
+        options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
     """
 
     system: str
@@ -94,13 +103,13 @@ class ModelRequest:
 
 
 class ModelResponse(BaseModel):
-    """A whole answer of a model; this is what the step ``think`` records.
+    """A whole answer of a model. The step ``think`` records it.
 
     Args:
-        message: What it said.
+        message: What the model said.
         usage: The tokens of this call.
-        stop_reason: Why it stopped.
-        cost: In US dollars, or ``None`` where the price is not known.
+        stop_reason: Why it stopped. A message with tool calls makes ``"end"`` into ``"tool_calls"``.
+        cost: US dollars, or ``None`` if the price is not known.
         model: The model that answered, as the provider names it.
         request_id: The provider's id of the call.
     """
@@ -118,7 +127,8 @@ class ModelResponse(BaseModel):
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:
-        # Of these two the message itself says which, so the record does not.
+        # Records leave out both reasons, since the message tells them apart: without this, one with calls would be read
+        # back as "end". The instance is frozen, hence vars().
         if self.stop_reason == "end" and self.message.tool_calls:
             vars(self)["stop_reason"] = "tool_calls"
         return self
@@ -128,10 +138,11 @@ class Delta(BaseModel):
     """A piece of an answer that is still being written.
 
     Args:
-        kind: What grows.
+        kind: The kind of part that grows.
         text: The new piece: text, reasoning, or a piece of a call's JSON arguments.
-        index: Which part of the message grows.
-        answer: Which answer of this attempt it belongs to: a model that falls back to another one starts the next.
+        index: The position of that part in the message.
+        answer: The number of the answer within the attempt, from 0. A model that falls back to another one starts the
+            next answer.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -143,12 +154,12 @@ class Delta(BaseModel):
 
 
 class StreamedDelta(BaseModel):
-    """A piece of an answer as a listener gets it, while the step ``think`` runs. It is never recorded.
+    """A piece of an answer as a listener gets it while the step ``think`` runs. It is never recorded.
 
     Args:
         run_id: The run.
         step: The key of the step, such as ``"think:1"``.
-        attempt: The attempt of the step. A listener that sees a higher one starts over: the answer is written anew.
+        attempt: The attempt of the step. A higher one writes the answer anew: a listener drops what it has.
         offset: How many pieces of this attempt came before.
         delta: The piece.
     """
@@ -163,20 +174,20 @@ class StreamedDelta(BaseModel):
 
 
 DeltaSink = Callable[[StreamedDelta], Awaitable[None] | None]
-"""Gets the pieces of answers, in the process that runs the step. What it raises is logged and goes no further."""
+"""A listener: it is called with each piece of an answer, in the process that runs the step. What it raises is logged
+and has no other effect."""
 
 
 @runtime_checkable
 class Model(Protocol):
-    """What answers a :class:`ModelRequest`.
+    """Answers a :class:`ModelRequest`.
 
-    An implementation never retries by itself: it raises :class:`~durably.core.ModelError`, which says whether the
-    engine should.
+    An implementation does not retry. It raises :class:`~durably.core.ModelError`, which says whether the engine should.
     """
 
     @property
     def name(self) -> str:
-        """Such as ``"anthropic:claude-opus-4-6"``."""
+        """The provider and the model, such as ``"anthropic:claude-opus-4-6"``."""
         ...
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
@@ -190,21 +201,21 @@ class Model(Protocol):
 
 @runtime_checkable
 class StreamingModel(Model, Protocol):
-    """A model that can also show its answer while it is written."""
+    """A model that can also show an answer while it is written."""
 
     def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
-        """The pieces of the answer, then, last, what :meth:`Model.complete` would have returned."""
+        """Yield the pieces of the answer, and at the end what :meth:`Model.complete` would have returned."""
         ...
 
 
 def resolve_model(model: Model | str) -> Model:
-    """The model itself, or the one a string such as ``"anthropic:claude-opus-4-6"`` names.
+    """Return the model that a string such as ``"anthropic:claude-opus-4-6"`` names. A model is returned as it is.
 
-    The part before the colon names an entry point of the group ``durably.models``: a callable that is given the
-    rest and returns a :class:`Model`.
+    The part before the colon names an entry point of the group ``durably.models``: a callable that takes the rest and
+    returns a :class:`Model`.
 
     Raises:
-        DefinitionError: If no installed package offers it.
+        DefinitionError: If no installed package offers the provider.
     """
     if not isinstance(model, str):
         return model

@@ -1,69 +1,34 @@
-"""The public names of the core, each from the module that owns it."""
+"""The public names of the core's top level, each from the module that owns it."""
 
 from durably.core.agent import Agent
 from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalRequest, approve, reject
 from durably.core.backend import Backend, Capabilities, Run, RunStatus
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
-from durably.core.context import Context, Logger
+from durably.core.context import Context
 from durably.core.delegation import delegate, delegate_async, delegate_scheduled
 from durably.core.errors import (
-    ConcurrentStepError,
-    ContextWindowExceededError,
     DefinitionError,
     DurablyError,
     InvokeError,
-    JournalCorruptError,
-    JournalError,
     ModelError,
-    NestedStepError,
     NonDeterminismError,
     NonRetriableError,
-    PayloadTooLargeError,
     RetryAfterError,
     RunCancelledError,
     RunNotFoundError,
     SerializationError,
-    StaleRunError,
     StepError,
     StepInterruptedError,
     StepTimeoutError,
     ToolError,
-    UnsupportedFeatureError,
 )
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
-from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
 from durably.core.functions import FailedRun, Function, Singleton, function
-from durably.core.history import History, StepRecord
 from durably.core.loop import create_agent_loop
-from durably.core.messages import (
-    AssistantMessage,
-    FilePart,
-    Message,
-    OpaquePart,
-    RefusalPart,
-    TextPart,
-    ThinkingPart,
-    ToolCall,
-    ToolResultMessage,
-    Transcript,
-    UserMessage,
-    assistant,
-    user,
-)
-from durably.core.model import (
-    Delta,
-    DeltaSink,
-    Model,
-    ModelRequest,
-    ModelResponse,
-    StreamedDelta,
-    StreamingModel,
-    ToolSpec,
-    Usage,
-    resolve_model,
-)
+from durably.core.messages import assistant, user
+from durably.core.model import Model
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
 from durably.core.retry import RetryPolicy
@@ -78,47 +43,25 @@ __all__ = [
     "AgentInput",
     "AgentResult",
     "ApprovalRequest",
-    "AssistantMessage",
     "Backend",
-    "Batch",
     "Budget",
     "Capabilities",
     "Compaction",
-    "Concurrency",
-    "ConcurrentStepError",
     "Context",
-    "ContextWindowExceededError",
-    "Debounce",
     "DefinitionError",
-    "Delta",
-    "DeltaSink",
     "DurablyError",
     "Event",
     "FailedRun",
     "FallbackModel",
-    "FilePart",
     "Function",
     "FunctionRef",
-    "History",
     "InvokeError",
     "JSONLSessions",
-    "JournalCorruptError",
-    "JournalError",
-    "Logger",
     "MemorySessions",
-    "Message",
     "Model",
     "ModelError",
-    "ModelRequest",
-    "ModelResponse",
-    "NestedStepError",
     "NonDeterminismError",
     "NonRetriableError",
-    "OpaquePart",
-    "PayloadTooLargeError",
-    "Priority",
-    "RateLimit",
-    "RefusalPart",
     "RetryAfterError",
     "RetryPolicy",
     "Run",
@@ -130,27 +73,13 @@ __all__ = [
     "SessionError",
     "SessionStore",
     "Singleton",
-    "StaleRunError",
     "StepAPI",
     "StepError",
     "StepInfo",
     "StepInterruptedError",
-    "StepRecord",
     "StepTimeoutError",
-    "StreamedDelta",
-    "StreamingModel",
-    "TextPart",
-    "ThinkingPart",
-    "Throttle",
     "Tool",
-    "ToolCall",
     "ToolError",
-    "ToolResultMessage",
-    "ToolSpec",
-    "Transcript",
-    "UnsupportedFeatureError",
-    "Usage",
-    "UserMessage",
     "approve",
     "assistant",
     "create_agent_loop",
@@ -160,7 +89,6 @@ __all__ = [
     "delegate_scheduled",
     "function",
     "reject",
-    "resolve_model",
     "tool",
     "user",
 ]

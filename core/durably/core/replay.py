@@ -1,7 +1,7 @@
 """Reading a run back from its records, and noticing when the code asks for something else.
 
-`Recorded` is what an engine consults before it runs anything. `RecordedSteps` is a whole engine that has nothing
-but records: it can only repeat.
+`Recorded` is what an engine consults before it runs anything. `RecordedEngine` is a whole engine that has nothing but
+records: it can only repeat.
 """
 
 from __future__ import annotations
@@ -9,15 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from durably.core.attempts import Body
+from durably.core.attempts import StepCall
 from durably.core.errors import NonDeterminismError, error_from_json
 from durably.core.events import Event
 from durably.core.history import Kind, StepRecord
 from durably.core.reference import FunctionRef
 from durably.core.serialization import Codec, codec_for, encode_input, same_input
-from durably.core.step_keys import Branch, KeyedSteps, Scope
+from durably.core.step_keys import Branch, KeyedSteps, Scope, StepEngine
 
-__all__ = ["EVENT_IDS", "MAYBE_EVENT", "NOTHING", "Recorded", "RecordedSteps", "invoke_input", "settle"]
+__all__ = [
+    "EVENT_IDS",
+    "MAYBE_EVENT",
+    "NOTHING",
+    "Recorded",
+    "RecordedEngine",
+    "RecordedSteps",
+    "invoke_input",
+    "settle",
+]
 
 
 class Recorded:
@@ -60,6 +69,10 @@ class Recorded:
                 self._list(gather_key)
         self._order[prefix].append(key)
 
+    def last(self, key: str) -> StepRecord | None:
+        """The newest record of a step, wherever the code is."""
+        return self._last.get(key)
+
     def failures(self, key: str) -> int:
         """How many attempts of a step failed and were to be retried."""
         return self._failures.get(key, 0)
@@ -67,6 +80,15 @@ class Recorded:
     def exhausted(self, scope: Scope) -> bool:
         """Whether this scope has nothing left to replay."""
         return scope.position >= len(self._order.get(scope.prefix, ()))
+
+    def replaying(self, scope: Scope) -> bool:
+        """Whether code of this scope was here before: it, or the code behind its gather, has recorded steps left."""
+        around: Scope | None = scope
+        while around is not None:
+            if not self.exhausted(around):
+                return True
+            around = around.parent
+        return False
 
     def take(self, scope: Scope, key: str, kind: Kind, input: str) -> StepRecord | None:
         """The last record of the step the code asks for now, or ``None`` if it is new.
@@ -140,7 +162,7 @@ def settle(record: StepRecord, codec: Codec) -> Any:
     return codec.decode(record.output, step=record.key) if record.output is not None else None
 
 
-class RecordedSteps(KeyedSteps):
+class RecordedEngine(StepEngine):
     """Steps that are only read back. Used to derive things from a history without storing them twice.
 
     Args:
@@ -148,40 +170,44 @@ class RecordedSteps(KeyedSteps):
     """
 
     def __init__(self, records: Iterable[StepRecord]) -> None:
-        super().__init__()
-        self._recorded = Recorded(records)
+        self.recorded = Recorded(records)
 
-    def _take(self, scope: Scope, key: str, kind: Kind, input: str, codec: Codec) -> Any:
-        record = self._recorded.take(scope, key, kind, input)
+    def take(self, scope: Scope, key: str, kind: Kind, input: str, codec: Codec) -> Any:
+        """What a step came to.
+
+        Raises:
+            NonDeterminismError: If the run recorded something else, or nothing final, at this place.
+        """
+        record = self.recorded.take(scope, key, kind, input)
         if record is None or not record.final:
             raise NonDeterminismError(step=key, recorded="nothing", asked=f"{kind} {key!r}")
         return settle(record, codec)
 
-    async def _run(self, scope: Scope, body: Body) -> Any:
-        return self._take(scope, body.key, "step", encode_input(body.args, step=body.key), body.codec)
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        return self.take(scope, call.key, "step", encode_input(call.args, step=call.key), call.codec)
 
-    async def _invoke(
+    async def invoke(
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
     ) -> Any:
-        return self._take(scope, key, "invoke", invoke_input(key, function, data), function.output)
+        return self.take(scope, key, "invoke", invoke_input(key, function, data), function.output)
 
-    async def _send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
-        ids: list[str] = self._take(scope, key, "send_event", encode_input(events, step=key), EVENT_IDS)
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        ids: list[str] = self.take(scope, key, "send_event", encode_input(events, step=key), EVENT_IDS)
         return ids
 
-    async def _sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
-        self._take(scope, key, "sleep", encode_input((duration, until), step=key), NOTHING)
+    async def sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+        self.take(scope, key, "sleep", encode_input((duration, until), step=key), NOTHING)
 
-    async def _wait_for_event(
+    async def wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
     ) -> Event | None:
-        event: Event | None = self._take(
+        event: Event | None = self.take(
             scope, key, "wait_for_event", encode_input((name, match, timeout), step=key), MAYBE_EVENT
         )
         return event
 
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
-        self._recorded.take_gather(scope, key, len(branches))
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        self.recorded.take_gather(scope, key, len(branches))
         outcomes: list[Any] = []
         for branch in branches:
             try:
@@ -189,6 +215,23 @@ class RecordedSteps(KeyedSteps):
             except Exception as error:
                 outcomes.append(error)
         return outcomes
+
+    def is_replaying(self, scope: Scope) -> bool:
+        return self.recorded.replaying(scope)
+
+    def check_end(self, scope: Scope) -> None:
+        self.recorded.check_end(scope)
+
+
+class RecordedSteps(KeyedSteps):
+    """The steps of a history: each is answered from it, and nothing is run.
+
+    Args:
+        records: A run's records.
+    """
+
+    def __init__(self, records: Iterable[StepRecord]) -> None:
+        super().__init__(RecordedEngine(records))
 
 
 EVENT_IDS = codec_for(list[str])

@@ -1,4 +1,4 @@
-"""What an agent is asked, and what it comes to."""
+"""The input and the result of an agent."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from durably.core.model import Usage
 __all__ = ["AgentInput", "AgentResult", "AgentStopReason"]
 
 AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused"]
-"""Why an agent ended: the model answered, its turns were used up, its last answer was cut off, its budget was spent, or
-it declined."""
+"""Why an agent ended.
+
+``completed``: the model answered. ``max_iterations``: its turns were used up. ``max_tokens``: its last answer was cut
+off. ``budget``: its budget was spent. ``refused``: the model declined.
+"""
 
 
 class AgentInput(BaseModel):
-    """What an agent is asked.
+    """The input of an agent. A plain string stands for one with that message.
 
     Args:
-        message: The user's text, or text and files.
-        session_key: The conversation it belongs to, for an agent with ``sessions``.
-        depth: How many delegations led here; 0 for what did not come from another agent.
+        message: The user's text, or a list of text and files.
+        session_key: The conversation to go on with, for an agent with ``sessions``.
+        depth: How many delegations led here. It is 0 unless another agent asks.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
@@ -34,16 +37,16 @@ class AgentInput(BaseModel):
 
 
 class AgentResult(BaseModel):
-    """What an agent came to.
+    """The result of an agent.
 
     Attributes:
-        text: The model's last words.
+        text: The model's last text.
         output: The answer as the agent's ``output_type``, or ``None`` for an agent without one.
         iterations: How many turns it took.
-        tool_calls: How many tools the model called.
-        usage: Tokens, summed over the recorded model calls, with those of agents it asked and waited for.
-        cost: US dollars for the same, or ``None`` if the price of any call is not known.
-        stop_reason: Why it ended.
+        tool_calls: How many calls of tools the model made.
+        usage: The tokens of the recorded model calls. Those of agents that it asked and waited for are included.
+        cost: US dollars for these tokens, or ``None`` if the price of any call is not known.
+        stop_reason: Why it ended. See :data:`AgentStopReason`.
     """
 
     model_config = ConfigDict(defer_build=True)
@@ -60,12 +63,12 @@ class AgentResult(BaseModel):
 
     @property
     def messages(self) -> list[Message]:
-        """The conversation of this run, without the history it began with.
+        """The messages of this run, without the history that it began with.
 
-        A record does not hold it a second time: it is put together from the run's steps when first asked for.
+        No record holds them a second time. They are put together from the run's steps when first asked for.
 
         Raises:
-            LookupError: If this result was part of another function's result.
+            LookupError: If this result was read from another function's record.
         """
         if callable(self._messages):
             self._messages = self._messages()
@@ -77,9 +80,10 @@ class AgentResult(BaseModel):
         return self._messages
 
     def with_messages(self, messages: list[Message] | Callable[[], list[Message]]) -> AgentResult:
-        """This result, with its conversation or what puts it together."""
+        """Set the conversation, or a function that puts it together, and return this result."""
         self._messages = messages
         return self
 
+    # pydantic would also compare the conversation, which may not be put together yet.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AgentResult) and self.model_dump() == other.model_dump()

@@ -1,4 +1,7 @@
-"""When the next attempt starts."""
+"""The delays between attempts.
+
+Owns: how long to wait. Does not own: whether to try again (``errors.is_retriable``), and waiting (the engine).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ __all__ = ["RetryPolicy"]
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """Exponential back-off with jitter: the "equal jitter" form of the AWS Architecture Blog (Brooker, 2015).
+    """Exponential back-off with jitter, in the "equal jitter" form of the AWS Architecture Blog (Brooker, 2015).
 
     Args:
         initial: Seconds before the second attempt.
-        factor: What each further delay is multiplied by.
+        factor: The factor by which each further delay grows.
         maximum: The longest delay, in seconds.
-        jitter: The share of a delay that is left to chance, 0 to 1. The chance is drawn from the step's
-            idempotency key, so that replays agree.
+        jitter: The share of a delay that is random, 0 to 1. It is drawn from the step's idempotency key, so that every
+            replay computes the same delay.
+
+    Raises:
+        DefinitionError: If a number is out of range.
     """
 
     initial: float = 1.0
@@ -32,14 +38,19 @@ class RetryPolicy:
             raise DefinitionError(f"{self} is not a retry policy: delays >= 0, factor >= 1, jitter from 0 to 1")
 
     def delay(self, failures: int, seed: str) -> float:
-        """Seconds to wait after this many failures (at least 1)."""
-        # The exponent is capped: 2.0 ** 1100 would overflow before `min` could help.
+        """Return the seconds to wait.
+
+        Args:
+            failures: How many attempts have failed, at least 1.
+            seed: A text that the jitter is drawn from.
+        """
+        # Without the cap on the exponent, 2.0 ** 1100 would overflow before `min` could help.
         full = min(self.maximum, self.initial * self.factor ** min(failures - 1, 64))
         draw = int.from_bytes(blake2b(f"{seed}\0{failures}".encode(), digest_size=4).digest()) / 2**32
         return full * (1 - self.jitter * draw)
 
     def next_delay(self, error: BaseException, failures: int, seed: str) -> float:
-        """Like :meth:`delay`, but an error that names its own delay (``RetryAfterError``) is obeyed."""
+        """Return the delay that the error names, as ``RetryAfterError`` does, or else that of :meth:`delay`."""
         if isinstance(error, RetryAfterError):
             return error.delay
         if isinstance(error, ModelError) and error.retry_after is not None:

@@ -1,4 +1,4 @@
-"""The logger that a run is given: silent while its steps are replayed, and without secrets."""
+"""The logger of a run, which is silent during replay and masks secrets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
     Args:
         function: The id of the function.
-        run_id: The run; every record has it as an attribute.
-        redactor: What masks secrets.
-        replaying: Whether the code is among its recorded steps now.
+        run_id: The run. Every log record has it as an attribute.
+        redactor: Masks secrets.
+        replaying: Returns whether the code is at a recorded step now.
     """
 
     def __init__(self, function: str, run_id: str, redactor: Redactor, replaying: Callable[[], bool]) -> None:
-        # A logger of this pass's own, so that its filter ends with it; the shared one would keep every backend's.
+        # Each pass has a logger of its own. A filter added to the shared one would stay there for ever.
         shared = logging.getLogger(f"durably.run.{function}")
         own = logging.Logger(shared.name)
         own.parent = shared

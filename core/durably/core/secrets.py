@@ -1,24 +1,32 @@
-"""Keeping credentials out of everything that is written."""
+"""Redaction: masks credentials in everything that is written.
+
+Owns: what is masked in a text. Does not own: which texts are written; each writer calls it (the backends, the loggers).
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TypeVar
 
 from pydantic import SecretStr
 
 __all__ = ["Redactor"]
 
+Data = TypeVar("Data")
+
 MASK = "[redacted]"
 
 
 class Redactor(logging.Filter):
-    """Replaces registered secrets in text. As a logging filter it does so for log records.
+    """Masks registered secrets in text. It is also a logging filter, which masks them in log records.
 
     Args:
-        secrets: The secret texts. Shorter ones than four characters are refused: they would mask ordinary text.
+        secrets: The secrets, at least four characters each. Shorter ones would mask ordinary text.
+
+    Raises:
+        ValueError: If a secret is shorter.
     """
 
     def __init__(self, secrets: Iterable[str | SecretStr] = ()) -> None:
@@ -36,31 +44,33 @@ class Redactor(logging.Filter):
         text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
         if len(text) < 4:
             raise ValueError("a secret shorter than 4 characters cannot be redacted: it would mask ordinary text")
+        # JSON escapes a secret. The longest form goes first: masking a part of it first would leave the rest readable.
         forms = {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
         self._forms = sorted({*self._forms, *forms}, key=len, reverse=True)
 
-    def add_from(self, resources: Mapping[str, Any]) -> None:
+    def add_from(self, resources: Mapping[str, object]) -> None:
         """Register every ``SecretStr`` among the resources."""
         for value in resources.values():
             if isinstance(value, SecretStr):
                 self.add(value)
 
     def text(self, text: str) -> str:
-        """The text without secrets, JSON or plain."""
+        """Return a text, JSON or plain, with its secrets masked."""
         for form in self._forms:
             if form in text:
                 text = text.replace(form, MASK)
         return text
 
-    def data(self, data: Any) -> Any:
-        """JSON data without secrets."""
+    def data(self, data: Data) -> Data:
+        """Return JSON data with its secrets masked."""
         return json.loads(self.text(json.dumps(data))) if self._forms else data
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Mask the secrets of a log record, which is logged in any case."""
         if self._forms:
             record.msg, record.args = self.text(record.getMessage()), None
             if record.exc_info:
-                # Rendered here, and the exception itself let go: a formatter would print it as it is.
+                # A formatter would print the exception as it is, so it is rendered and masked here, and then dropped.
                 record.exc_text, record.exc_info = self.text(_FORMATTER.formatException(record.exc_info)), None
         return True
 

@@ -105,6 +105,22 @@ class Codec:
                 step=step,
             ) from error
 
+    def round_trip(self, value: Any, *, step: str, limit: int | None, redact: Callable[[str], str]) -> tuple[str, Any]:
+        """A value as it is recorded, and what will be read back of that.
+
+        Args:
+            value: The value.
+            step: The step key, for errors.
+            limit: The most bytes it may have, or ``None``.
+            redact: Masks secrets in the JSON text.
+
+        Raises:
+            SerializationError: If it has no JSON form, or cannot be read back as this type.
+            PayloadTooLargeError: If it has more than ``limit`` bytes.
+        """
+        text = redact(self.encode(value, step=step, limit=limit))
+        return text, self.decode(text, step=step)
+
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of this type."""
         return self._adapter.json_schema()

@@ -2,24 +2,26 @@
 
 A key is the step id, numbered from its second use (``think``, ``think:1``). A branch of ``gather`` numbers its own
 steps behind its position (``gather[0]/search``, ``gather:1[2]/search``), so no key depends on which branch was faster.
+
+`KeyedSteps` is the ``StepAPI`` that users call. It has a `StepEngine`, which gets finished keys and does the work.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, TypeVar
 
-from durably.core.attempts import Body, seconds
-from durably.core.errors import ConcurrentStepError, DurablyError, NestedStepError
+from durably.core.attempts import FunctionSteps, StepCall, seconds
+from durably.core.errors import ConcurrentStepError, DurablyError, NestedStepError, NonDeterminismError
 from durably.core.events import Event
 from durably.core.ids import check_step_id
 from durably.core.reference import FunctionRef
-from durably.core.steps import Duration, StepAPI, _current
+from durably.core.steps import Duration, _current
 
-__all__ = ["Branch", "KeyedSteps", "Scope"]
+__all__ = ["Branch", "KeyedSteps", "Scope", "StepEngine"]
 
 T = TypeVar("T")
 Branch = Callable[[], Awaitable[Any]]
@@ -30,18 +32,24 @@ class Scope:
 
     Attributes:
         prefix: What the keys of this scope begin with, ``"gather[0]/"``; empty for the run.
+        parent: The scope that its gather stands in, or ``None`` for the run.
+        root: The scope of the run itself.
         busy: The key of the step that is running here now, or ``None``.
         position: How many recorded steps of this scope were replayed.
         window: How many records the run held, at least, when the next step of this scope became reachable.
+        refusal: Why the code of this run may not go on, or ``None``; only the root's counts.
     """
 
-    __slots__ = ("_counts", "busy", "position", "prefix", "window")
+    __slots__ = ("_counts", "busy", "parent", "position", "prefix", "refusal", "root", "window")
 
-    def __init__(self, prefix: str = "", window: int = 0) -> None:
+    def __init__(self, prefix: str = "", window: int = 0, parent: Scope | None = None) -> None:
         self.prefix = prefix
+        self.parent = parent
+        self.root: Scope = self if parent is None else parent.root
         self.busy: str | None = None
         self.position = 0
         self.window = window
+        self.refusal: DurablyError | None = None
         self._counts: dict[str, int] = {}
 
     def key(self, step_id: str) -> str:
@@ -56,33 +64,88 @@ class Scope:
 
     def branch(self, gather_key: str, index: int) -> Scope:
         """The scope of one branch."""
-        return Scope(f"{gather_key}[{index}]/", self.window)
+        return Scope(f"{gather_key}[{index}]/", self.window, self)
 
 
 _scope: ContextVar[Scope | None] = ContextVar("durably_scope", default=None)
 
 
-class KeyedSteps(StepAPI):
-    """The part of ``StepAPI`` that does not depend on the engine: keys, arguments, and what is refused.
+class StepEngine(ABC):
+    """What an engine does for each kind of step: the port that a backend implements.
 
-    An engine implements the methods with an underscore, which get finished keys.
+    Each method gets the scope and the finished key of the step. It answers from the run's records where it can, does
+    the work where it must, and raises what the caller is to get. ``KeyedSteps`` has refused before what no engine
+    allows, and never lets code go on after ``NonDeterminismError``.
     """
 
-    def __init__(self) -> None:
-        self._root = Scope()
-        self._broken: DurablyError | None = None
+    @abstractmethod
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        """Give the recorded value of a step, or run its body, record the value and give that."""
 
-    def _enter(self, step_id: str) -> Scope:
-        inside = _current.get()
-        if inside is not None:
-            raise NestedStepError(step=step_id, inside=inside.key)
-        if self._broken is not None:
-            raise self._broken  # caught by the user's code the first time; it must not go on
-        scope = _scope.get() or self._root
-        if scope.busy is not None:
-            self._broken = ConcurrentStepError(step=step_id)
-            raise self._broken
-        return scope
+    @abstractmethod
+    async def invoke(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
+    ) -> Any:
+        """Start a child run, once for each key, and give its result; ``timeout`` is in seconds."""
+
+    @abstractmethod
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        """Hand over events, once for each key; the ids they have."""
+
+    @abstractmethod
+    async def sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+        """Wait ``duration`` seconds from the first time on, or ``until`` a moment in seconds since 1970."""
+
+    @abstractmethod
+    async def wait_for_event(
+        self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
+    ) -> Event | None:
+        """Give the first matching event since the step began, or ``None`` after ``timeout`` seconds."""
+
+    @abstractmethod
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        """Run all branches to their end; the outcome of a failed one is its exception."""
+
+    @abstractmethod
+    def is_replaying(self, scope: Scope) -> bool:
+        """Whether the code of a scope was here before: what it logs now has been logged already."""
+
+    @abstractmethod
+    def check_end(self, scope: Scope) -> None:
+        """Refuse the end of a scope's code where recorded steps are left over.
+
+        Raises:
+            NonDeterminismError: If some are.
+        """
+
+    def before_step(self, scope: Scope) -> None:
+        """Called before each step, to unwind code that may not go on. Does nothing unless an engine needs it."""
+        return
+
+
+class KeyedSteps(FunctionSteps):
+    """The steps that a durable function calls: keys, arguments and refusals here, the work in the engine.
+
+    Args:
+        engine: What runs, records and replays each step.
+    """
+
+    def __init__(self, engine: StepEngine) -> None:
+        self._engine = engine
+        self.root = Scope()
+
+    @property
+    def refusal(self) -> DurablyError | None:
+        return self.root.refusal
+
+    @property
+    def replaying(self) -> bool:
+        return self._engine.is_replaying(_scope.get() or self.root)
+
+    def check_end(self) -> None:
+        if self.root.refusal is not None:
+            raise self.root.refusal
+        self._check_scope(self.root)
 
     async def run(  # type: ignore[override]  # the overloads' types are for callers
         self,
@@ -94,78 +157,56 @@ class KeyedSteps(StepAPI):
         timeout: Duration | None = None,
         at_most_once: bool = False,
     ) -> Any:
-        scope = self._enter(step_id)
-        scope.busy = key = scope.key(step_id)
-        try:
-            return await self._run(scope, Body.of(key, fn, args, output_type, retries, timeout, at_most_once))
-        finally:
-            scope.busy = None
+        def act(scope: Scope, key: str) -> Awaitable[Any]:
+            call = StepCall.of(key, fn, args, output_type, retries, timeout, at_most_once)
+            return self._engine.run(scope, call)
+
+        return await self._perform(step_id, act)
 
     async def invoke(
         self, step_id: str, function: FunctionRef[Any, Any], data: Any = None, *, timeout: Duration | None = None
     ) -> Any:
-        scope = self._enter(step_id)
-        scope.busy = key = scope.key(step_id)
-        try:
-            return await self._invoke(scope, key, function, data, seconds(timeout))
-        finally:
-            scope.busy = None
+        limit = seconds(timeout)
+        return await self._perform(step_id, lambda scope, key: self._engine.invoke(scope, key, function, data, limit))
 
     async def send_event(self, step_id: str, *events: Event) -> list[str]:
-        scope = self._enter(step_id)
-        scope.busy = key = scope.key(step_id)
-        try:
-            return await self._send_event(scope, key, events)
-        finally:
-            scope.busy = None
+        return await self._perform(step_id, lambda scope, key: self._engine.send_event(scope, key, events))
 
     async def sleep(self, step_id: str, duration: Duration) -> None:
-        scope = self._enter(step_id)
-        scope.busy = key = scope.key(step_id)
-        try:
-            await self._sleep(scope, key, seconds(duration), None)
-        finally:
-            scope.busy = None
+        delay = seconds(duration)
+        await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, delay, None))
 
     async def sleep_until(self, step_id: str, when: datetime | float) -> None:
         if isinstance(when, datetime):
             if when.tzinfo is None:
                 raise ValueError(f"step {step_id!r}: {when} has no time zone: use datetime.now(timezone.utc)")
             when = when.timestamp()
-        scope = self._enter(step_id)
-        scope.busy = key = scope.key(step_id)
-        try:
-            await self._sleep(scope, key, None, when)
-        finally:
-            scope.busy = None
+        until = when
+        await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, None, until))
 
     async def wait_for_event(
         self, step_id: str, name: str, *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
     ) -> Event | None:
-        scope = self._enter(step_id)
-        scope.busy = key = scope.key(step_id)
-        try:
-            return await self._wait_for_event(scope, key, name, dict(match or {}), seconds(timeout))
-        finally:
-            scope.busy = None
+        wanted, limit = dict(match or {}), seconds(timeout)
+        return await self._perform(
+            step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, wanted, limit)
+        )
 
     async def gather(self, *branches: Branch) -> tuple[Any, ...]:
-        scope = self._enter("gather")
         for branch in branches:
             if not callable(branch):
                 raise TypeError(
                     f"gather takes functions, not {branch!r}: write step.gather(lambda: step.run(...), ...), so that "
                     "each branch can be given its own keys"
                 )
-        scope.busy = key = scope.key("gather")
-        try:
-            scopes = [scope.branch(key, index) for index in range(len(branches))]
-            outcomes = await self._gather(
-                scope, key, [self._in_scope(*pair) for pair in zip(scopes, branches, strict=True)]
-            )
-            scope.window = max([scope.window, *(each.window for each in scopes)])
-        finally:
-            scope.busy = None
+        return await self._perform("gather", lambda scope, key: self._gather(scope, key, branches))
+
+    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> tuple[Any, ...]:
+        scopes = [scope.branch(key, index) for index in range(len(branches))]
+        outcomes = await self._engine.gather(
+            scope, key, [self._in_scope(*pair) for pair in zip(scopes, branches, strict=True)]
+        )
+        scope.window = max([scope.window, *(each.window for each in scopes)])
         failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         if failed:
             raise ExceptionGroup(f"{len(failed)} of {len(outcomes)} branches of {key!r} failed", failed)
@@ -176,36 +217,48 @@ class KeyedSteps(StepAPI):
             token = _scope.set(scope)
             try:
                 value = await branch()
-                self._branch_ended(scope)
+                self._check_scope(scope)
                 return value
             finally:
                 _scope.reset(token)
 
         return run
 
-    def _branch_ended(self, scope: Scope) -> None:
-        """Called when a branch has returned."""
-        return
+    async def _perform(self, step_id: str, act: Callable[[Scope, str], Awaitable[T]]) -> T:
+        """Give one step its key, and keep its scope busy while it lasts."""
+        scope = self.enter(step_id)
+        scope.busy = key = scope.key(step_id)
+        try:
+            return await act(scope, key)
+        except NonDeterminismError as error:
+            # Noted as well as raised: the user's code may catch it, and must not go on all the same.
+            self.root.refusal = error
+            raise
+        finally:
+            scope.busy = None
 
-    @abstractmethod
-    async def _run(self, scope: Scope, body: Body) -> Any: ...
+    def enter(self, step_id: str) -> Scope:
+        """The scope in which a step may begin now.
 
-    @abstractmethod
-    async def _invoke(
-        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
-    ) -> Any: ...
+        Raises:
+            NestedStepError: If the body of a step is running.
+            ConcurrentStepError: If another step of this branch is.
+        """
+        inside = _current.get()
+        if inside is not None:
+            raise NestedStepError(step=step_id, inside=inside.key)
+        if self.root.refusal is not None:
+            raise self.root.refusal
+        scope = _scope.get() or self.root
+        if scope.busy is not None:
+            self.root.refusal = ConcurrentStepError(step=step_id)
+            raise self.root.refusal
+        self._engine.before_step(scope)
+        return scope
 
-    @abstractmethod
-    async def _send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]: ...
-
-    @abstractmethod
-    async def _sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None: ...
-
-    @abstractmethod
-    async def _wait_for_event(
-        self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
-    ) -> Event | None: ...
-
-    @abstractmethod
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
-        """Run all branches to their end; the outcome of a failed one is its exception."""
+    def _check_scope(self, scope: Scope) -> None:
+        try:
+            self._engine.check_end(scope)
+        except NonDeterminismError as error:
+            self.root.refusal = error
+            raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple, overload
 
@@ -46,6 +47,7 @@ Probe = Callable[[Point], Awaitable[None] | None]
 """Called at each point when set on a backend. It may raise a ``Signal``, kill the process, or wait."""
 
 
+@dataclass(slots=True)
 class StepInfo:
     """What a body may know about the step it runs in. See :func:`current_step`.
 
@@ -56,16 +58,11 @@ class StepInfo:
         resources: What the backend was given by name as ``resources=``. Never recorded.
     """
 
-    __slots__ = ("_beat", "attempt", "key", "resources", "run_id")
-
-    def __init__(
-        self, run_id: str, key: str, attempt: int, resources: Mapping[str, Any], beat: Callable[[], None] | None
-    ) -> None:
-        self.run_id = run_id
-        self.key = key
-        self.attempt = attempt
-        self.resources = resources
-        self._beat = beat
+    run_id: str
+    key: str
+    attempt: int
+    resources: Mapping[str, Any]
+    _beat: Callable[[], None] | None = None
 
     @property
     def idempotency_key(self) -> str:

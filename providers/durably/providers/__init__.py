@@ -1,7 +1,7 @@
-"""Models behind real providers. Each provider is a module of its own, which needs the provider's extra.
+"""Models of real providers. Each provider is a module of its own, which needs the extra of the same name.
 
-``durably.providers.anthropic``, ``durably.providers.openai`` and ``durably.providers.litellm`` are imported by name,
-or found by strings such as ``"anthropic:claude-opus-4-6"``.
+Import ``durably.providers.anthropic``, ``durably.providers.openai`` or ``durably.providers.litellm``, or name a model
+by a string such as ``"anthropic:claude-opus-4-6"``.
 """
 
 from durably.core import FallbackModel

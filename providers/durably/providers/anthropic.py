@@ -1,4 +1,7 @@
-"""Claude, through Anthropic's own SDK."""
+"""Claude models, through Anthropic's SDK.
+
+Owns: sending, and what the SDK's exceptions mean. Does not own: the format (``anthropic_messages.py``).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from durably.core import Delta, ModelError, ModelRequest, ModelResponse
+from durably.core import ModelError
+from durably.core.model import Delta, ModelRequest, ModelResponse
 from durably.providers.anthropic_messages import answer, request_body
 from durably.providers.anthropic_stream import StreamedAnswer
 from durably.providers.failures import Failures, raise_alone
@@ -38,12 +42,12 @@ class AnthropicModel:
     also be ``"auto"``, ``"required"``, ``"none"`` or a tool's name.
 
     Args:
-        model: Such as ``"claude-opus-4-6"``.
-        key: Where the key is found when a call is made.
-        base_url: Another address that speaks the Messages API.
-        max_tokens: The longest answer, in tokens, where the options do not say.
-        timeout: Seconds to wait for a connection, and then for each next piece of the answer. How long the whole call
-            may take is said by ``Agent(model_timeout=)``.
+        model: The model, such as ``"claude-opus-4-6"``.
+        key: The place where each call looks the key up.
+        base_url: The address of another server that speaks the Messages API.
+        max_tokens: The longest answer, in tokens, unless the options set it.
+        timeout: Seconds to wait for a connection, and then for each next piece of the answer.
+            ``Agent(model_timeout=)`` limits the whole call.
     """
 
     model: str
@@ -55,7 +59,7 @@ class AnthropicModel:
 
     @property
     def name(self) -> str:
-        """Such as ``"anthropic:claude-opus-4-6"``."""
+        """The provider and the model, such as ``"anthropic:claude-opus-4-6"``."""
         return f"{PROVIDER}:{self.model}"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
@@ -72,7 +76,7 @@ class AnthropicModel:
             return self._finish(data, request, message._request_id)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
-        """The pieces of the answer, then the whole.
+        """Yield the pieces of the answer, and at the end the whole.
 
         Raises:
             ModelError: If the provider refused or failed, or the stream was cut.
@@ -106,7 +110,7 @@ class AnthropicModel:
         except LookupError as error:
             raise_alone(Failures(PROVIDER, self.model).unusable(str(error)))
         if not isinstance(found, SecretStr):
-            # The engine alone retries, so a client that was given is told to leave it.
+            # The engine alone retries. A client that retried as well would multiply the attempts.
             client = found.with_options(max_retries=0, timeout=self.timeout)
             yield client, Failures(PROVIDER, self.model, client.api_key)
             return
@@ -125,7 +129,7 @@ def _failing(failures: Failures) -> Iterator[None]:
         raise_alone(_answered(error, failures))
     except (anthropic.APIConnectionError, httpx2.TransportError) as error:
         raise_alone(failures.unanswered(error))
-    except (anthropic.APIResponseValidationError, ValueError) as error:  # a body that is no JSON, or no response
+    except (anthropic.APIResponseValidationError, ValueError) as error:  # the body is not JSON, or not a response
         raise_alone(failures.unanswered(error))
     except anthropic.AnthropicError as error:
         raise_alone(failures.unusable(str(error)))

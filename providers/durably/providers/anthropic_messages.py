@@ -1,4 +1,6 @@
-"""The Anthropic Messages format: requests out, answers in. Plain JSON, no SDK.
+"""The Anthropic Messages format, as plain JSON.
+
+Owns: requests and answers. Does not own: streams (``anthropic_stream.py``), and sending (``anthropic.py``).
 
 Written after https://docs.anthropic.com/en/api/messages.
 """
@@ -9,24 +11,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from durably.core import (
+from durably.core.messages import (
     AssistantMessage,
+    AssistantPart,
+    ContentPart,
     FilePart,
     Message,
-    ModelRequest,
-    ModelResponse,
     OpaquePart,
     RefusalPart,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolResultMessage,
-    ToolSpec,
-    Usage,
     UserMessage,
 )
-from durably.core.messages import AssistantPart, ContentPart
-from durably.core.model import StopReason
+from durably.core.model import ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
 from durably.providers.calls import distrust_last_call, name_calls
 from durably.providers.dialect import Dialect, unreadable
 from durably.providers.schemas import schema_prompt, strict_schema
@@ -49,7 +48,7 @@ _STOPS: dict[str, StopReason] = {
 
 def _file(part: FilePart) -> ContentPart:
     if part.media_type.startswith("image/") and (part.url or part.media_type in IMAGES) and (part.data or part.url):
-        # Sent by address, an image has no media type; sent by value, no name.
+        # The format has no media type for an image by address, and no name for one with its bytes.
         if part.data and part.media_type in IMAGES:
             return FilePart(media_type=part.media_type, data=part.data)
         return FilePart(media_type="image/*", url=part.url) if part.url else unreadable(part)
@@ -72,12 +71,12 @@ DIALECT = Dialect(
 
 
 def request_body(request: ModelRequest, *, model: str, max_tokens: int) -> dict[str, Any]:
-    """The body of a request, with the request's options laid over it.
+    """Return the body of a request. The request's options overwrite it.
 
     Args:
-        request: What to ask.
+        request: The request.
         model: The model.
-        max_tokens: The longest answer, which this provider always wants to be told.
+        max_tokens: The longest answer, in tokens. The provider requires it.
     """
     options = dict(request.options)
     body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": _messages(request.messages)}
@@ -161,7 +160,12 @@ def _block(part: AssistantPart) -> dict[str, Any]:
 
 
 def answer(data: Mapping[str, Any], *, turn: int) -> ModelResponse:
-    """A response's JSON as ours; cost and request id are not in it."""
+    """Return the response that the provider's JSON means, without cost and request id.
+
+    Args:
+        data: The JSON of a message.
+        turn: How many assistant messages came before.
+    """
     stop = str(data.get("stop_reason") or "end_turn")
     parts = [_part(block) for block in data.get("content") or ()]
     if _STOPS.get(stop) == "max_tokens":
@@ -201,7 +205,7 @@ def _usage(data: Mapping[str, Any]) -> Usage:
     written = data.get("cache_creation_input_tokens") or 0
     details = data.get("output_tokens_details") or {}
     return Usage(
-        input_tokens=(data.get("input_tokens") or 0) + read + written,  # the provider counts the three apart
+        input_tokens=(data.get("input_tokens") or 0) + read + written,  # the provider counts the three separately
         output_tokens=data.get("output_tokens") or 0,
         cached_tokens=read,
         cache_write_tokens=written,

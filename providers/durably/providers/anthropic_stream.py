@@ -1,4 +1,4 @@
-"""The events of a streamed Anthropic message, put together.
+"""The stream of an Anthropic message: puts its events together.
 
 Written after https://docs.anthropic.com/en/api/messages-streaming.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from durably.core import Delta
+from durably.core.model import Delta
 from durably.providers.calls import parse_arguments
 
 __all__ = ["StreamedAnswer"]
@@ -28,7 +28,7 @@ class StreamedAnswer:
         self._json: dict[int, list[str]] = {}
 
     def take(self, event: Mapping[str, Any]) -> Iterable[Delta]:
-        """Add one event; what a listener should see of it."""
+        """Add one event, and yield what a listener should see of it."""
         kind = event.get("type")
         if kind == "message_start":
             self.data = {**event["message"], "content": []}
@@ -65,5 +65,5 @@ class StreamedAnswer:
 
     def _close(self, index: int) -> None:
         text = "".join(self._json.pop(index, ()))
-        if text:  # a call without arguments streams none, or an empty text
+        if text:  # a call without arguments streams nothing or an empty text
             self.data["content"][index]["input"] = parse_arguments(text)

@@ -1,4 +1,4 @@
-"""Tool calls in a new answer: an id for each, and arguments that are what the model wrote or nothing."""
+"""Tool calls in a new answer: their ids, and their arguments as the model wrote them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from durably.core import ModelRequest, ToolCall
-from durably.core.messages import AssistantPart
+from durably.core.messages import AssistantPart, ToolCall
+from durably.core.model import ModelRequest
 
 __all__ = ["call_arguments", "distrust_last_call", "name_calls", "parse_arguments"]
 
 
 def name_calls(parts: Iterable[AssistantPart], turn: int) -> list[AssistantPart]:
-    """The parts of a new answer, each call with an id of its own.
+    """Return the parts of a new answer, with a unique id for each call.
 
     Args:
-        parts: As the provider gave them; an id may be missing or there twice.
-        turn: How many assistant messages came before, so that a made-up id is the same when the call is repeated.
+        parts: The parts as the provider gave them. An id may be missing or occur twice.
+        turn: How many assistant messages came before. A new id is made from it, so that it is the same if the model
+            call is repeated.
     """
     seen: set[str] = set()
     made: list[AssistantPart] = []
@@ -34,16 +35,19 @@ def name_calls(parts: Iterable[AssistantPart], turn: int) -> list[AssistantPart]
 
 
 def distrust_last_call(parts: list[AssistantPart]) -> None:
-    """Turn the arguments of a call that ends a cut answer into text: then they are reported, and never run."""
+    """Make the arguments of the last call into text, for an answer that was cut off.
+
+    They may lack what was cut. Arguments that are text are reported to the model and never run.
+    """
     if parts and isinstance(parts[-1], ToolCall) and not isinstance(parts[-1].arguments, str):
         parts[-1] = parts[-1].model_copy(update={"arguments": json.dumps(parts[-1].arguments)})
 
 
 def parse_arguments(text: str) -> dict[str, Any] | str:
-    """The JSON object that a model wrote as a call's arguments, or its text where it is none."""
+    """Return the JSON object that a model wrote as arguments, or the text if it is not a JSON object."""
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-        if "\\ud" in text.lower():
+        if "\\ud" in text.lower():  # half of a surrogate pair is valid JSON here, but cannot be written as UTF-8
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return text
@@ -62,7 +66,7 @@ def _finite(text: str) -> float:
 
 
 def call_arguments(text: str, name: str, request: ModelRequest) -> dict[str, Any] | str:
-    """A call's arguments. Empty text means none where the tool takes none; anywhere else it would be a guess."""
+    """Return a call's arguments. Empty text means no arguments if the tool takes none; otherwise it stays text."""
     if not text.strip() and any(spec.name == name and not spec.parameters.get("properties") for spec in request.tools):
         return {}
     return parse_arguments(text)

@@ -1,7 +1,9 @@
-"""The chat completions format, which OpenAI, most other servers and litellm speak. Plain JSON, no SDK.
+"""The chat completions format, as plain JSON. OpenAI, most other servers and litellm speak it.
 
-Written after https://platform.openai.com/docs/api-reference/chat; ``reasoning_content`` and ``thinking_blocks`` after
-https://docs.litellm.ai/docs/reasoning_content.
+Owns: requests and answers. Does not own: streams (``chat_stream.py``), and sending (``openai.py``, ``litellm.py``).
+
+Written after https://platform.openai.com/docs/api-reference/chat. The fields ``reasoning_content`` and
+``thinking_blocks`` are written after https://docs.litellm.ai/docs/reasoning_content.
 """
 
 from __future__ import annotations
@@ -10,23 +12,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from durably.core import (
+from durably.core.messages import (
     AssistantMessage,
+    AssistantPart,
+    ContentPart,
     FilePart,
     Message,
-    ModelRequest,
-    ModelResponse,
     OpaquePart,
     RefusalPart,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolResultMessage,
-    Usage,
     UserMessage,
 )
-from durably.core.messages import AssistantPart, ContentPart
-from durably.core.model import StopReason
+from durably.core.model import ModelRequest, ModelResponse, StopReason, Usage
 from durably.providers.calls import call_arguments, distrust_last_call, name_calls
 from durably.providers.dialect import Dialect, unreadable
 from durably.providers.schemas import schema_prompt, strict_schema
@@ -47,7 +47,7 @@ _STOPS: dict[str, StopReason] = {
 
 
 def image_or_pdf(part: FilePart) -> ContentPart:
-    """An image, or a PDF by value, in the form that OpenAI has for it."""
+    """Return an image, or a PDF with its bytes, in OpenAI's form. Of any other file, return a text instead."""
     if part.data and part.media_type in IMAGES:
         return FilePart(media_type=part.media_type, data=part.data)
     if part.url and part.media_type.startswith("image/"):
@@ -73,13 +73,13 @@ DIALECT = Dialect(
 
 
 def request_body(request: ModelRequest, *, model: str, dialect: Dialect, native_output: bool) -> dict[str, Any]:
-    """The body of a request, with the request's options laid over it.
+    """Return the body of a request. The request's options overwrite it.
 
     Args:
-        request: What to ask.
+        request: The request.
         model: The model.
-        dialect: What the server takes.
-        native_output: Whether it knows ``response_format``; otherwise the system prompt asks for the schema.
+        dialect: What the server accepts.
+        native_output: Whether the server knows ``response_format``. If not, the system prompt asks for the schema.
     """
     options = dict(request.options)
     body: dict[str, Any] = {"model": model}
@@ -158,15 +158,15 @@ def _content_part(part: ContentPart) -> dict[str, Any]:
 
 
 def answer(data: Mapping[str, Any], request: ModelRequest, *, origin: str) -> ModelResponse:
-    """A response's JSON as ours; cost and request id are not in it.
+    """Return the response that a server's JSON means, without cost and request id.
 
     Args:
         data: The JSON of a ``chat.completion``.
-        request: What was asked.
-        origin: Who is noted as the message's provider.
+        request: The request.
+        origin: The provider that the message is marked with.
 
     Raises:
-        ValueError: If it holds no answer at all.
+        ValueError: If it holds no answer.
     """
     choices = data.get("choices")
     if not choices:
@@ -176,7 +176,7 @@ def answer(data: Mapping[str, Any], request: ModelRequest, *, origin: str) -> Mo
     if any(isinstance(part, RefusalPart) for part in parts):
         stop = "refusal"
     elif stop == "end" and any(isinstance(part, ToolCall) for part in parts):
-        stop = "tool_calls"  # some servers say "stop" whatever the answer is
+        stop = "tool_calls"  # some servers say "stop" even then
     elif stop == "max_tokens":
         distrust_last_call(parts)
     return ModelResponse(

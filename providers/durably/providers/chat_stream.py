@@ -1,11 +1,11 @@
-"""The chunks of a streamed chat completion, put together."""
+"""The stream of a chat completion: puts its chunks together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from durably.core import Delta
+from durably.core.model import Delta
 
 __all__ = ["StreamedAnswer"]
 
@@ -15,22 +15,22 @@ class StreamedAnswer:
 
     Attributes:
         data: The response's JSON so far.
-        whole: Whether the stream said why it stopped.
     """
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
         self._choice: dict[str, Any] = {"message": self._message, "finish_reason": None}
-        self._places: dict[Any, int] = {}
-        self._block: Any = None
+        self._places: dict[object, int] = {}
+        self._block: object = None
         self.data: dict[str, Any] = {"choices": [self._choice]}
 
     @property
     def whole(self) -> bool:
+        """Whether the stream said why it stopped."""
         return self._choice["finish_reason"] is not None
 
     def take(self, chunk: Mapping[str, Any]) -> Iterable[Delta]:
-        """Add one chunk; what a listener should see of it."""
+        """Add one chunk, and yield what a listener should see of it."""
         for key in ("model", "usage"):
             if chunk.get(key):
                 self.data[key] = chunk[key]
@@ -59,11 +59,11 @@ class StreamedAnswer:
             if grown.text:
                 yield grown
 
-    def _place(self, what: Any) -> int:
+    def _place(self, what: object) -> int:
         return self._places.setdefault(what, len(self._places))
 
     def _think(self, block: Mapping[str, Any]) -> None:
-        # Pieces of one block come one after another, with the block's number where litellm knows it.
+        # The pieces of one block come one after another. They carry the block's number only if litellm knows it.
         blocks = self._message.setdefault("thinking_blocks", [])
         last = blocks[-1] if blocks else {}
         before, self._block = self._block, block.get("index")
@@ -78,7 +78,7 @@ class StreamedAnswer:
     def _call(self, piece: Mapping[str, Any]) -> Delta:
         calls = self._message.setdefault("tool_calls", [])
         place = piece.get("index")
-        if place is None:  # some servers count no calls: an id begins the next one
+        if place is None:  # some servers do not number calls; then an id begins the next one
             place = len(calls) if piece.get("id") or not calls else len(calls) - 1
         while len(calls) <= place:
             calls.append({"function": {"name": "", "arguments": ""}})

@@ -1,4 +1,7 @@
-"""What one wire format can say. Owns no format: each adapter describes its own."""
+"""The abilities of a wire format.
+
+Owns: how they are described. Does not own: the formats; each adapter describes its own.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,25 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from durably.core import FilePart, TextPart, ThinkingPart
-from durably.core.messages import ContentPart
+from durably.core.messages import ContentPart, FilePart, TextPart, ThinkingPart
 
 __all__ = ["Dialect", "unreadable"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """What one wire format can say.
+    """What one wire format can express.
 
     Args:
         origin: The ``AssistantMessage.provider`` whose thinking and opaque parts it takes back.
-        file: Brings a file to a form the format has, or says in text that it has none.
-        takes_thinking: Whether a thinking part of its own goes back.
-        call_ids: What the id of a call looks like.
-        own_call_ids: The same for calls that this origin named itself.
-        thinking_first: Thinking, then text, then calls; the order within a message cannot be said.
-        refusals: Whether an assistant's refusal has a place of its own; otherwise it becomes text.
-        error_flag: Whether a tool result can be marked as an error; otherwise its text says so.
-        files_in_results: Whether a tool result can hold files; otherwise a user message after it does.
+        file: Returns a file in a form that the format has, or a text that says it has none.
+        takes_thinking: Returns whether a thinking part of its own goes back.
+        call_ids: The form of a call's id.
+        own_call_ids: The form of the id of a call that this origin made.
+        thinking_first: Whether thinking, text and calls have a fixed order within a message.
+        refusals: Whether an assistant's refusal has a field of its own. If not, it becomes text.
+        error_flag: Whether a tool result can be marked as an error. If not, its text says so.
+        files_in_results: Whether a tool result can hold files. If not, they go into a user message after it.
         text_arguments: Whether arguments that are not JSON go out as they are.
         user_first: Whether the first message must be a user's.
         joins_answers: Whether two assistant messages in a row are one.
@@ -46,6 +48,6 @@ class Dialect:
 
 
 def unreadable(part: FilePart) -> TextPart:
-    """What stands in for a file that the provider cannot read."""
+    """Return the text that replaces a file which the provider cannot read."""
     name = f"{part.name}, " if part.name else ""
     return TextPart(text=f"[a file was left out here, since this model cannot read it: {name}{part.media_type}]")

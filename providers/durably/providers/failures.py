@@ -1,27 +1,31 @@
-"""What a provider's failure means: whether the engine may retry, when, and a text without the key."""
+"""Failures of providers: whether and when the engine may retry, and a text without the key.
+
+Owns: what statuses, codes and headers mean. Does not own: the SDKs' exceptions, which each provider reads by itself.
+"""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pydantic import SecretStr
 
-from durably.core import ContextWindowExceededError, ModelError
+from durably.core import ModelError
+from durably.core.errors import ContextWindowExceededError
 from durably.core.secrets import Redactor
 
 __all__ = ["Failures", "raise_alone", "retry_delay"]
 
 RETRIABLE = frozenset({408, 409, 425, 429})
 
-# Errors that the same request would meet again, as the providers call them in their ``type`` and ``code`` fields:
+# Codes of errors that the same request would get again, from the providers' ``type`` and ``code`` fields:
 # https://docs.anthropic.com/en/api/errors and https://platform.openai.com/docs/guides/error-codes
 USED_UP = frozenset({"billing_error", "insufficient_quota"})
-"""These come with status 429, like those that pass."""
+"""Final, although they come with status 429 as a passing rate limit does."""
 FINAL_IN_STREAM = USED_UP | {
     "authentication_error",
     "invalid_api_key",
@@ -34,10 +38,10 @@ FINAL_IN_STREAM = USED_UP | {
     "permission_error",
     "request_too_large",
 }
-"""Inside a stream, whose status is 200, there is no other sign."""
+"""Final inside a stream. The status there is 200, so the code is the only sign."""
 
-# A conversation that the model cannot read, by the code for it. Who has no code says a sentence with status 400; since
-# that is never retried, the sentence only chooses between two errors that both are final.
+# A conversation that is too long has a code, or else a sentence in an answer with status 400. That status is never
+# retried, so the sentence only chooses between two final errors: no retry depends on it.
 TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "model_context_window_exceeded"})
 TOO_LONG_SENTENCES = (
     re.compile(r"prompt is too long: \d+ tokens > \d+ maximum"),  # Anthropic
@@ -51,19 +55,19 @@ class Failures:
     """Makes the errors of one model call.
 
     Args:
-        provider: Such as ``"anthropic"``.
+        provider: The provider, such as ``"anthropic"``.
         model: The model that is asked.
-        keys: The keys in use, to be masked.
+        keys: The keys in use, which are masked in every text.
 
     Attributes:
-        headers: Of the answer, with lower-case names, once there is one.
+        headers: The headers of the answer, with lower-case names. Empty until there is an answer.
     """
 
     def __init__(self, provider: str, model: str, *keys: str | SecretStr | None) -> None:
         self.provider = provider
         self.model = model
         self.headers: Mapping[str, str] = {}
-        # A shorter one than four characters cannot be masked, and is no key.
+        # The redactor refuses secrets of less than four characters. Such a text is no real key.
         self._redactor = Redactor(key for key in keys if key is not None and len(key) >= 4)
 
     def answered(
@@ -74,20 +78,20 @@ class Failures:
         code: str | None = None,
         too_long: bool = False,
     ) -> ModelError:
-        """The provider answered, but not with a response.
+        """Return the error for an answer that is an error.
 
         Args:
-            status: The HTTP status; 200 for an error inside a stream.
-            message: What the provider said.
-            code: The provider's own name of the error.
-            too_long: Whether an SDK has found already that the conversation is longer than the model can read.
+            status: The HTTP status. It is 200 for an error inside a stream.
+            message: The provider's message.
+            code: The provider's code of the error.
+            too_long: Whether the SDK knows that the conversation is longer than the model can read.
         """
         if status == 400 and any(sentence.search(message) for sentence in TOO_LONG_SENTENCES):
             too_long = True
         if too_long or code in TOO_LONG:
             return self._error(message, status, retriable=False, cls=ContextWindowExceededError)
         retriable = status in RETRIABLE or status >= 500 or status < 400
-        # The providers' servers overrule their own status with this header; both SDKs obey it.
+        # The providers' servers overrule their status with this header, and both SDKs obey it.
         told = self.headers.get("x-should-retry")
         if told in ("true", "false"):
             retriable = told == "true"
@@ -95,16 +99,16 @@ class Failures:
         return self._error(message, status, retriable=retriable and code not in final)
 
     def unanswered(self, error: BaseException) -> ModelError:
-        """No answer, or not all of it: no connection, a timeout, a stream that was cut."""
+        """Return the error for a missing or partial answer: no connection, a timeout, a stream that was cut."""
         cause = error.__cause__ or error
         return self._error(f"{type(cause).__name__}: {cause}", None, retriable=True)
 
     def cut(self) -> ModelError:
-        """A stream that ended before its answer did."""
+        """Return the error for a stream that ended before its answer did."""
         return self._error("the stream was cut before the answer was whole", None, retriable=True)
 
     def unusable(self, message: str) -> ModelError:
-        """The call cannot even be made."""
+        """Return the error for a call that cannot be made."""
         return self._error(message, None, retriable=False)
 
     def _error(
@@ -128,7 +132,7 @@ class Failures:
 
 
 def raise_alone(error: ModelError) -> NoReturn:
-    """Raise an error that leads to none of an SDK's: those hold the request, and the words of the answer unmasked."""
+    """Raise an error without its context. The SDK's errors hold the request, with the key, and unmasked text."""
     try:
         raise error from None
     finally:
@@ -136,14 +140,14 @@ def raise_alone(error: ModelError) -> NoReturn:
 
 
 def retry_delay(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds the provider asked to wait, or ``None``.
+    """Return the seconds that the provider asked to wait, or ``None``.
 
-    In this order: ``retry-after-ms``, ``retry-after`` (seconds or a date), and the latest reset among the limits
-    that are used up (``anthropic-ratelimit-*-reset``, ``x-ratelimit-reset-*``).
+    The first of these headers counts: ``retry-after-ms``; ``retry-after`` (seconds or a date); the latest reset among
+    the limits that are used up (``anthropic-ratelimit-*-reset``, ``x-ratelimit-reset-*``).
 
     Args:
-        headers: With lower-case names.
-        now: Seconds since 1970; left out, the clock's.
+        headers: The headers, with lower-case names.
+        now: The time in seconds since 1970. Default: the clock's.
     """
     now = time.time() if now is None else now
     milliseconds = _number(headers.get("retry-after-ms"))
@@ -176,9 +180,9 @@ def _reset(name: str, value: str, headers: Mapping[str, str], now: float) -> flo
     return None
 
 
-def _until(text: str, now: float, parse: Any) -> float | None:
+def _until(text: str, now: float, parse: Callable[[str], datetime]) -> float | None:
     try:
-        moment: datetime = parse(text)
+        moment = parse(text)
     except ValueError:
         return None
     if moment.tzinfo is None:

@@ -1,4 +1,4 @@
-"""Where a provider's key comes from. A model holds no key, only the place; it is looked up in each call."""
+"""The place of a provider's key. A model holds only the place, and looks the key up in each call."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Key"]
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """The place of a key, on the worker. Give one of the two.
+    """The place of a key on the worker. Give one of the two.
 
     Args:
         env: The name of an environment variable.
-        resource: The name of a resource of the backend: the key as ``SecretStr`` (which the backend then masks
-            wherever it writes) or ``str``; or a client of the provider's own SDK, which is used as it is and stays
-            open.
+        resource: The name of a resource of the backend. The resource is the key, as ``SecretStr`` (which the backend
+            masks wherever it writes) or ``str``; or a client of the provider's own SDK, which is used as it is and is
+            not closed.
 
     Raises:
         DefinitionError: If neither or both are given.
@@ -35,10 +35,10 @@ class Key:
             raise DefinitionError(f"{self}: give either env= or resource=")
 
     def find(self) -> Any:
-        """The key as ``SecretStr``, or the client that a resource is.
+        """Return the key as ``SecretStr``, or the client.
 
         Raises:
-            LookupError: If there is none; it names the place.
+            LookupError: If there is neither. The error names the place.
         """
         if self.resource is not None:
             return self._from_resource(self.resource)

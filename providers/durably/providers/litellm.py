@@ -1,4 +1,7 @@
-"""Every other provider, through litellm."""
+"""The models of all other providers, through litellm.
+
+Owns: sending, and what litellm's exceptions mean. Does not own: the format (``chat.py``).
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,16 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from durably.core import Delta, ModelError, ModelRequest, ModelResponse, Usage
+from durably.core import ModelError
+from durably.core.model import Delta, ModelRequest, ModelResponse, Usage
 from durably.providers import chat
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.dialect import Dialect
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 
-# Without these, litellm fetches lists from the network while it is imported or first used. Its own copies are as new
-# as its release.
+# Without these, litellm fetches lists from the network when it is imported or first used. The copies in the package are
+# as new as its release.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
 
@@ -36,13 +40,13 @@ __all__ = ["LiteLLMModel"]
 
 PROVIDER = "litellm"
 
-# What litellm prints about its issue tracker at each error is no news to those who read the error.
+# Without this, litellm prints a hint to its issue tracker at each error.
 litellm.suppress_debug_info = True
 
 _KEY_NAME = re.compile(r".*_(API_KEY|TOKEN|SECRET|ACCESS_KEY)")
 
 _LOST = (httpx.TransportError, json.JSONDecodeError, StopAsyncIteration)
-"""What litellm's errors are made from where no answer came, or not all of it."""
+"""The causes of litellm's errors that mean a missing or partial answer."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,11 @@ class LiteLLMModel:
     Request options are litellm's own parameters. ``tool_choice`` may also be a tool's name.
 
     Args:
-        model: Such as ``"gemini/gemini-2.5-pro"``; see https://docs.litellm.ai/docs/providers.
-        key: Where the key is found when a call is made; left out, where litellm looks for it in the environment.
-        base_url: Another address.
-        timeout: Seconds to wait for a connection, and then for each next piece of the answer. How long the whole call
-            may take is said by ``Agent(model_timeout=)``.
+        model: The model, such as ``"gemini/gemini-2.5-pro"``. See https://docs.litellm.ai/docs/providers.
+        key: The place where each call looks the key up. Default: litellm looks for it in the environment.
+        base_url: The address of another server.
+        timeout: Seconds to wait for a connection, and then for each next piece of the answer.
+            ``Agent(model_timeout=)`` limits the whole call.
     """
 
     model: str
@@ -67,7 +71,7 @@ class LiteLLMModel:
 
     @property
     def name(self) -> str:
-        """Such as ``"litellm:gemini/gemini-2.5-pro"``."""
+        """The provider and the model, such as ``"litellm:gemini/gemini-2.5-pro"``."""
         return f"{PROVIDER}:{self.model}"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
@@ -86,7 +90,7 @@ class LiteLLMModel:
             )
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
-        """The pieces of the answer, then the whole.
+        """Yield the pieces of the answer, and at the end the whole.
 
         Raises:
             ModelError: If the provider refused or failed, or the stream was cut.
@@ -104,7 +108,8 @@ class LiteLLMModel:
             async for chunk in chunks:
                 for delta in whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)):
                     yield delta
-            # litellm ends every stream with a reason to finish, one it made up where the provider gave none.
+            # litellm ends every stream with a finish reason, and makes one up if the provider gave none. Only this
+            # attribute tells a stream that was cut.
             if chunks.received_finish_reason is None:
                 raise failures.cut()
             if not whole.data["choices"][0]["message"].get("refusal"):
@@ -118,7 +123,7 @@ class LiteLLMModel:
 
     def _key(self) -> tuple[str | None, Failures]:
         if self.key is None:
-            # litellm picks the key by itself, so whatever looks like one is masked.
+            # litellm picks the key by itself, so every variable that looks like one is masked.
             secrets = [value for name, value in os.environ.items() if _KEY_NAME.fullmatch(name)]
             return None, Failures(PROVIDER, self.model, *secrets)
         try:
@@ -136,7 +141,7 @@ class LiteLLMModel:
             dialect=dialect(self.model, origin),
             native_output=litellm.supports_response_schema(self.model),
         )
-        # The engine alone retries: of its two ways to do so, neither is left to litellm.
+        # The engine alone retries. litellm has two ways to do so, and both are off.
         quiet = {"num_retries": 0, "max_retries": 0}
         return {**body, **quiet, "timeout": self.timeout, "api_key": key, "base_url": self.base_url}
 
@@ -145,7 +150,7 @@ class LiteLLMModel:
         request_id = failures.headers.get("request-id") or failures.headers.get("x-request-id")
         known: dict[str, Any] = {"cost": self._price(response.usage), "request_id": request_id}
         own = (data["choices"][0].get("message") or {}).get("provider_specific_fields") or {}
-        if own.get("stop_reason") == "pause_turn":  # which litellm reads as "length"
+        if own.get("stop_reason") == "pause_turn":  # litellm calls it "length"
             if own.get("server_tool_calls"):
                 raise failures.unusable(
                     "the turn was paused in a tool of the provider's own, and litellm does not give back what it takes "
@@ -169,20 +174,20 @@ class LiteLLMModel:
 
 
 def dialect(model: str, origin: str) -> Dialect:
-    """What litellm can be told on the way to a model.
+    """Return what litellm can express on the way to a model.
 
     Args:
-        model: By litellm's name for it.
-        origin: Who is noted as the maker of its messages.
+        model: The model, by litellm's name.
+        origin: The provider that its messages are marked with.
     """
     return replace(
         chat.DIALECT,
         origin=origin,
-        # It lets go of sounds, without a word, on the way to a model that cannot hear.
+        # litellm silently drops sound on the way to a model that cannot hear.
         file=chat.DIALECT.file if litellm.supports_audio_input(model) else chat.image_or_pdf,
         takes_thinking=lambda part: part.signature is not None,
-        refusals=False,  # these it lets go of on the way to anybody but OpenAI
-        own_call_ids=re.compile(r"\S+"),  # what belongs to a call is kept in its id, for providers that want it back
+        refusals=False,  # litellm drops them on the way to any provider but OpenAI
+        own_call_ids=re.compile(r"\S+"),  # litellm puts data into the ids that some providers want back
         text_arguments=False,
         user_first=True,
     )
@@ -194,7 +199,7 @@ def _headers(made: Any) -> Mapping[str, str]:
 
 
 async def _overheard(chunks: openai.AsyncStream[Any], refused: list[str]) -> AsyncIterator[Any]:
-    """OpenAI's chunks on their way to litellm, which drops from a stream what the model refuses with."""
+    """Yield OpenAI's chunks to litellm, and collect refusals from them, which litellm drops."""
     async with chunks:
         async for chunk in chunks:
             refused += [choice.delta.refusal for choice in chunk.choices if choice.delta and choice.delta.refusal]
@@ -206,14 +211,14 @@ def _failing(failures: Failures) -> Iterator[None]:
     outer = sys.exception()
     try:
         yield
-    except openai.OpenAIError as error:  # litellm's errors are all made from these
+    except openai.OpenAIError as error:  # the base of all of litellm's errors
         raise_alone(_answered(error, list(_layers(error, outer)), failures))
-    except ValueError as error:  # no answer in the response
+    except ValueError as error:  # the response holds no answer
         raise_alone(failures.unanswered(error))
 
 
 def _layers(error: BaseException, outer: BaseException | None) -> Iterator[BaseException]:
-    """An error of litellm's, then what it was made from, and so on; not what was being handled before the call."""
+    """Yield an error of litellm's and its causes, up to the error that was being handled before the call."""
     at: BaseException | None = error
     while at is not None and at is not outer:
         yield at
@@ -221,7 +226,7 @@ def _layers(error: BaseException, outer: BaseException | None) -> Iterator[BaseE
 
 
 def _answered(error: openai.OpenAIError, layers: list[BaseException], failures: Failures) -> ModelError:
-    # litellm gives a status to everything, and to some answers another one than they had. The first cause knows.
+    # litellm gives every error a status, and some answers a wrong one. The first cause has the right one.
     status = getattr(error, "status_code", None)
     answered = next((layer.response for layer in layers if isinstance(layer, httpx.HTTPStatusError)), None)
     lost = next((layer for layer in layers if isinstance(layer, _LOST)), None)
@@ -236,6 +241,6 @@ def _answered(error: openai.OpenAIError, layers: list[BaseException], failures: 
     bodies = [body for layer in layers if isinstance(body := getattr(layer, "body", None), Mapping)]
     codes = [body.get(key) for body in bodies for key in ("code", "type")]
     code = next((each for each in codes if isinstance(each, str)), None)
-    # litellm finds it in the words of any failure, one of the server's own too; a request is at fault only with these.
+    # litellm finds this error by words, also in failures of the server. With other statuses it must stay retriable.
     too_long = isinstance(error, litellm.exceptions.ContextWindowExceededError) and status in (400, 413, 422)
     return failures.answered(status, str(error), code=code, too_long=too_long)

@@ -1,4 +1,7 @@
-"""OpenAI, and every server that speaks chat completions, through OpenAI's own SDK."""
+"""OpenAI's models, and those of every server that speaks chat completions, through OpenAI's SDK.
+
+Owns: sending, and what the SDK's exceptions mean. Does not own: the formats (``responses.py``, ``chat.py``).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from durably.core import Delta, ModelError, ModelRequest, ModelResponse
+from durably.core import ModelError
+from durably.core.model import Delta, ModelRequest, ModelResponse
 from durably.providers import chat, responses
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.failures import Failures, raise_alone
@@ -40,16 +44,16 @@ class OpenAIModel:
     be a tool's name.
 
     Args:
-        model: Such as ``"gpt-5"``.
-        key: Where the key is found when a call is made; ``None`` for a server that wants none.
-        base_url: Another address, such as ``"http://localhost:11434/v1"``.
-        api: The format; left out, Responses at OpenAI itself and chat completions at any other address.
-        reasons: Whether it is a reasoning model, whose reasoning is kept for the next turn (Responses only); left
-            out, judged by OpenAI's own names.
-        native_output: Whether the server knows ``response_format``; otherwise the prompt asks for the schema.
-        prices: Whose prices count, by the name in the package genai-prices; left out, told by the address.
-        timeout: Seconds to wait for a connection, and then for each next piece of the answer. How long the whole call
-            may take is said by ``Agent(model_timeout=)``.
+        model: The model, such as ``"gpt-5"``.
+        key: The place where each call looks the key up, or ``None`` for a server without keys.
+        base_url: The address of another server, such as ``"http://localhost:11434/v1"``.
+        api: The format. Default: Responses at OpenAI itself, chat completions at any other address.
+        reasons: Whether it is a reasoning model, whose reasoning is kept for the next turn (Responses only). Default:
+            decided by OpenAI's names of models.
+        native_output: Whether the server knows ``response_format``. If not, the system prompt asks for the schema.
+        prices: The provider whose prices count, by its name in the package genai-prices. Default: found by the address.
+        timeout: Seconds to wait for a connection, and then for each next piece of the answer.
+            ``Agent(model_timeout=)`` limits the whole call.
     """
 
     model: str
@@ -64,7 +68,7 @@ class OpenAIModel:
 
     @property
     def name(self) -> str:
-        """Such as ``"openai:gpt-5"``."""
+        """The provider and the model, such as ``"openai:gpt-5"``."""
         return f"{PROVIDER}:{self.model}"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
@@ -81,7 +85,7 @@ class OpenAIModel:
                 return self._finish(data, request, made._request_id, failures)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
-        """The pieces of the answer, then the whole.
+        """Yield the pieces of the answer, and at the end the whole.
 
         Raises:
             ModelError: If the provider refused or failed, or the stream was cut.
@@ -139,7 +143,7 @@ class OpenAIModel:
         except LookupError as error:
             raise_alone(Failures(PROVIDER, self.model).unusable(str(error)))
         if not isinstance(found, SecretStr):
-            # The engine alone retries, so a client that was given is told to leave it.
+            # The engine alone retries. A client that retried as well would multiply the attempts.
             client = found.with_options(max_retries=0, timeout=self.timeout)
             yield client, Failures(PROVIDER, self.model, client.api_key)
             return
@@ -155,7 +159,7 @@ def _is_reasoning(model: str) -> bool:
 
 
 class _StreamedResponse:
-    """The Responses API ends its stream with the whole response."""
+    """Takes the whole response from the event that ends a stream of the Responses API."""
 
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
@@ -182,7 +186,7 @@ def _failing(failures: Failures) -> Iterator[None]:
         raise_alone(failures.unanswered(error))
     except openai.APIError as error:  # an error event inside a stream
         raise_alone(failures.answered(200, error.message, code=error.code or error.type))
-    except ValueError as error:  # a body that is no JSON, or no response
+    except ValueError as error:  # the body is not JSON, or not a response
         raise_alone(failures.unanswered(error))
     except openai.OpenAIError as error:
         raise_alone(failures.unusable(str(error)))
@@ -192,5 +196,5 @@ def _answered(error: openai.APIStatusError, failures: Failures) -> ModelError:
     failures.headers = error.response.headers
     body = error.body if isinstance(error.body, Mapping) else {}
     message = str(body.get("message") or error.message)
-    code = error.code if isinstance(error.code, str) else error.type  # in others' errors it may be the status
+    code = error.code if isinstance(error.code, str) else error.type  # other servers put the status there
     return failures.answered(error.status_code, message, code=code)

@@ -1,4 +1,4 @@
-"""How a request's body is handed to an SDK that wants keyword arguments."""
+"""The keyword arguments of an SDK, made from the body of a request."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _OF_THE_SDK = ("extra_headers", "extra_query", "timeout")
 
 
 def sdk_arguments(body: Mapping[str, Any], *required: str) -> dict[str, Any]:
-    """The arguments of the SDK's ``create`` for a body.
+    """Return the arguments of the SDK's ``create`` for a body.
 
-    Everything but the required parameters goes in as ``extra_body``, so that an option which the installed SDK does
-    not know yet reaches the provider too.
+    All but the required parameters go into ``extra_body``, so that an option which the installed SDK does not know
+    reaches the provider as well.
 
     Args:
-        body: The request's JSON. In it ``extra_headers``, ``extra_query``, ``extra_body`` and ``timeout`` keep the
-            sense that the SDKs give them.
-        required: The parameters that ``create`` must be given by name.
+        body: The request's JSON. The keys ``extra_headers``, ``extra_query``, ``extra_body`` and ``timeout`` mean in it
+            what they mean to the SDKs.
+        required: The parameters that ``create`` requires by name.
     """
     named = {name: body[name] for name in (*required, *_OF_THE_SDK) if name in body}
     rest = {name: value for name, value in body.items() if name not in named and name != "extra_body"}

@@ -1,8 +1,8 @@
-"""The price of a call, from the list that the package ``genai-prices`` keeps. Offline; an unknown price is ``None``."""
+"""The price of a call, from the list in the package ``genai-prices``. It makes no request."""
 
 from __future__ import annotations
 
-from durably.core import Usage
+from durably.core.model import Usage
 
 try:
     import genai_prices
@@ -15,13 +15,13 @@ __all__ = ["price"]
 
 
 def price(usage: Usage, model: str, *, provider: str | None = None, url: str | None = None) -> float | None:
-    """US dollars for a call, or ``None`` where the list does not know the model.
+    """Return the US dollars for a call, or ``None`` if the list does not know the model.
 
     Args:
-        usage: The tokens.
-        model: As the provider names it.
-        provider: The provider in the list; or
-        url: its address.
+        usage: The tokens of the call.
+        model: The model, as the provider names it.
+        provider: The provider's name in the list. Give this or ``url``.
+        url: The provider's address.
     """
     tokens = genai_prices.Usage(
         input_tokens=usage.input_tokens,

@@ -1,32 +1,30 @@
-"""The OpenAI Responses format: requests out, answers in. Plain JSON, no SDK.
+"""The OpenAI Responses format, as plain JSON.
 
-Written after https://platform.openai.com/docs/api-reference/responses. The conversation is kept here, not at the
-provider: nothing is stored there, and reasoning comes back encrypted.
+Owns: requests, answers, and the events of a stream. Does not own: sending (``openai.py``).
+
+Written after https://platform.openai.com/docs/api-reference/responses. The provider stores nothing: each request holds
+the whole conversation, and reasoning comes back encrypted.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from durably.core import (
+from durably.core.messages import (
     AssistantMessage,
-    Delta,
+    AssistantPart,
+    ContentPart,
     FilePart,
-    ModelRequest,
-    ModelResponse,
     OpaquePart,
     RefusalPart,
     TextPart,
     ToolCall,
     ToolResultMessage,
-    ToolSpec,
-    Usage,
     UserMessage,
 )
-from durably.core.messages import AssistantPart, ContentPart
-from durably.core.model import StopReason
+from durably.core.model import Delta, ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
 from durably.providers.calls import call_arguments, name_calls
 from durably.providers.chat import image_or_pdf
 from durably.providers.dialect import Dialect
@@ -35,7 +33,7 @@ from durably.providers.transcript import repaired
 
 __all__ = ["DIALECT", "answer", "delta", "request_body"]
 
-_DELTAS: dict[str, Any] = {
+_DELTAS: dict[str, Literal["text", "thinking", "tool_call"]] = {
     "response.output_text.delta": "text",
     "response.refusal.delta": "text",
     "response.reasoning_summary_text.delta": "thinking",
@@ -54,12 +52,12 @@ DIALECT = Dialect(origin="openai", file=_file, takes_thinking=lambda part: False
 
 
 def request_body(request: ModelRequest, *, model: str, reasons: bool) -> dict[str, Any]:
-    """The body of a request, with the request's options laid over it.
+    """Return the body of a request. The request's options overwrite it.
 
     Args:
-        request: What to ask.
+        request: The request.
         model: The model.
-        reasons: Whether it is a reasoning model, whose reasoning is to come back encrypted.
+        reasons: Whether it is a reasoning model. Its reasoning then comes back encrypted.
     """
     options = dict(request.options)
     body: dict[str, Any] = {"model": model, "store": False}
@@ -153,10 +151,14 @@ def _content_part(part: ContentPart) -> dict[str, Any]:
 
 
 def answer(data: Mapping[str, Any], request: ModelRequest) -> ModelResponse:
-    """A response's JSON as ours; cost and request id are not in it.
+    """Return the response that the provider's JSON means, without cost and request id.
+
+    Args:
+        data: The JSON of a response.
+        request: The request.
 
     Raises:
-        ValueError: If it holds no answer at all.
+        ValueError: If it holds no answer.
     """
     if data.get("status") not in ("completed", "incomplete"):
         raise ValueError(f"the response has status {data.get('status')!r}")
@@ -217,6 +219,6 @@ def _usage(data: Mapping[str, Any]) -> Usage:
 
 
 def delta(event: Mapping[str, Any]) -> Delta | None:
-    """What a listener should see of an event of a stream."""
+    """Return what a listener should see of an event of a stream, or ``None``."""
     kind = _DELTAS.get(event.get("type", ""))
     return Delta(kind=kind, text=event["delta"], index=event.get("output_index", 0)) if kind else None

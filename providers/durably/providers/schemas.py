@@ -26,15 +26,15 @@ _IN_WORDS = frozenset(
         "uniqueItems",
     }
 )
-"""What one provider or another refuses in a schema. The model reads it in the description instead, and the answer is
-validated against the real type anyway."""
+"""Keywords that some provider refuses in a schema. They go into the description, for the model to read. The answer is
+validated against the real type in any case."""
 
 
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema with every object closed and every property required, or ``None`` if it has no such form.
+    """Return the schema with every object closed and every property required, or ``None`` if it has no such form.
 
-    Limits such as ``minimum`` move into the description. It has none if its root is no
-    object, or if an object has keys that are not known beforehand. The rules are those of
+    Limits such as ``minimum`` move into the description. A schema has no such form if its root is not an object, or if
+    an object has keys that are not known beforehand. The rules are those of
     https://platform.openai.com/docs/guides/structured-outputs#supported-schemas.
     """
     if schema.get("type") != "object":
@@ -52,7 +52,7 @@ def _strict(node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
     if "$ref" in node:
-        return {"$ref": node["$ref"]}  # a reference stands alone
+        return {"$ref": node["$ref"]}  # OpenAI refuses other keywords beside a reference
     made = {
         key: {name: _strict(each) for name, each in value.items()} if key in _NESTED else _strict(value)
         for key, value in node.items()
@@ -76,5 +76,5 @@ def _strict(node: Any) -> Any:
 
 
 def schema_prompt(system: str, schema: Mapping[str, Any]) -> str:
-    """The system prompt with the schema in words, for a provider that has no better means."""
+    """Return the system prompt with the schema in words, for a provider that cannot take a schema."""
     return f"{system}\n\nThe final answer must be JSON of this schema, and nothing else: {json.dumps(schema)}".lstrip()

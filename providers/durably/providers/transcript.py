@@ -1,7 +1,10 @@
-"""Makes any conversation one that a provider accepts. Knows no provider: a dialect says all.
+"""Repairs a conversation so that a provider accepts it.
 
-A conversation may have been made by another provider, cut by compaction, or broken off by a crash. What is repaired
-depends on the messages before it alone, so that a longer conversation keeps the same beginning.
+Owns: the repairs. Does not own: what a provider accepts, which a dialect describes.
+
+Another provider may have made the conversation, compaction may have cut it, a crash may have broken it off. A repair
+depends only on the messages before it, so that a longer conversation keeps the same beginning and the provider's prompt
+cache still fits.
 """
 
 from __future__ import annotations
@@ -9,8 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from durably.core import (
+from durably.core.messages import (
     AssistantMessage,
+    AssistantPart,
+    ContentPart,
     FilePart,
     Message,
     OpaquePart,
@@ -21,7 +26,6 @@ from durably.core import (
     ToolResultMessage,
     UserMessage,
 )
-from durably.core.messages import AssistantPart, ContentPart
 from durably.core.serialization import digest
 from durably.providers.calls import parse_arguments
 from durably.providers.dialect import Dialect
@@ -36,14 +40,13 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def repaired(messages: Sequence[Message], dialect: Dialect) -> list[Message]:
-    """The conversation as the dialect can say it: every call has one result, right after it and in its order.
+    """Return a valid conversation in the dialect: each call has one result, directly after it and in the calls' order.
+
+    A valid conversation is returned as it is.
 
     Args:
-        messages: The conversation, oldest first; not changed.
+        messages: The conversation, oldest first. It is not changed.
         dialect: The wire format.
-
-    Returns:
-        A valid conversation; a valid one in gives the same one out.
     """
     made: list[Message] = []
     names = _CallNames(dialect)
@@ -72,7 +75,7 @@ def repaired(messages: Sequence[Message], dialect: Dialect) -> list[Message]:
 def _exchange(
     message: AssistantMessage, after: Sequence[Message], dialect: Dialect, names: _CallNames
 ) -> Iterable[Message]:
-    """One assistant message with what follows it: the results of its calls first, then everything else."""
+    """Yield an assistant message, then the results of its calls, then whatever else came after it."""
     ids = names.take(message.tool_calls, own=message.provider == dialect.origin)
     results = [each for each in after if isinstance(each, ToolResultMessage)]
     answered: list[ToolResultMessage] = []
@@ -140,7 +143,7 @@ def _assistant(message: AssistantMessage, ids: Sequence[str], dialect: Dialect) 
     if dialect.thinking_first:
         parts = _ordered(parts)
     if not parts or _is_thought(parts[-1]):
-        parts.append(TextPart(text=EMPTY))  # nobody takes an answer that ends in a thought
+        parts.append(TextPart(text=EMPTY))  # every provider refuses an answer that is empty or ends in a thought
     return AssistantMessage(parts=parts, provider=message.provider)
 
 
@@ -151,7 +154,7 @@ def _is_thought(part: AssistantPart) -> bool:
 
 
 def _trimmed(message: AssistantMessage) -> AssistantMessage:
-    """An answer that is to go on may not end in white space, say those who want the first message from a user."""
+    """Remove white space at the end of an answer that is to go on. Providers with ``user_first`` refuse it."""
     last = message.parts[-1]
     if not isinstance(last, TextPart):
         return message
@@ -199,7 +202,7 @@ def _result(result: ToolResultMessage, dialect: Dialect, files: list[ContentPart
 
 
 def _orphan(result: ToolResultMessage, dialect: Dialect) -> UserMessage:
-    """A result whose call is gone: what it says stays, as a user's words."""
+    """Return a result whose call is gone as a user's message."""
     said = "error" if result.is_error else "result"
     head = TextPart(text=f"[{said} of an earlier call of {result.name}]")
     if isinstance(result.content, str):
@@ -228,7 +231,7 @@ def _joined(messages: Iterable[Message], origin: str) -> list[Message]:
     for message in messages:
         last = made[-1] if made else None
         if isinstance(message, AssistantMessage) and isinstance(last, AssistantMessage):
-            # What was foreign is gone by now, so the parts that only their origin understands are of this origin.
+            # Foreign parts are dropped by now. Of those that only their origin understands, this origin's are left.
             provider = origin if origin in (message.provider, last.provider) else message.provider
             made[-1] = AssistantMessage(parts=[*last.parts, *message.parts], provider=provider)
         else:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from durably.backends.memory import MemoryBackend
-from durably.core import DurablyError, Function, History, InvokeError, NonDeterminismError
+from durably.core import DurablyError, Function, InvokeError, NonDeterminismError
+from durably.core.history import History
 from durably.testing.replay import replay
 
 __all__ = ["DIRECTORY", "Golden", "GoldenMissingError", "RecordMode", "unused_goldens"]

@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from durably.core import Context, DefinitionError, DurablyError, Event, Function, History, NonDeterminismError
+from durably.core import Context, DefinitionError, Event, Function, NonDeterminismError
 from durably.core.errors import Signal, error_to_json
-from durably.core.history import Kind, StepRecord
-from durably.core.replay import RecordedSteps
+from durably.core.history import History, Kind, StepRecord
+from durably.core.replay import RecordedEngine
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec
-from durably.core.step_keys import Branch, Scope
+from durably.core.step_keys import Branch, KeyedSteps, Scope
 
 __all__ = ["replay"]
 
@@ -23,45 +23,26 @@ class _EndOfRecordsSignal(Signal):
     """The code asks for a step that a run which is still live has not recorded yet."""
 
 
-class _Replayed(RecordedSteps):
+class _OpenRecords(RecordedEngine):
     """Records that may end before the code does, if the run was still live."""
 
     def __init__(self, history: History, redactor: Redactor) -> None:
         super().__init__(history)
         self._redactor = redactor
-        self._last = {record.key: record for record in history}
         self._open = history.status in ("started", "cancelled")
 
-    def _take(self, scope: Scope, key: str, kind: Kind, input: str, codec: Codec) -> Any:
-        record = self._last.get(key)
-        if self._open and (self._recorded.exhausted(scope) or (record is not None and not record.final)):
+    def take(self, scope: Scope, key: str, kind: Kind, input: str, codec: Codec) -> Any:
+        record = self.recorded.last(key)
+        if self._open and (self.recorded.exhausted(scope) or (record is not None and not record.final)):
             raise _EndOfRecordsSignal
-        try:
-            return super()._take(scope, key, kind, self._redactor.text(input), codec)
-        except NonDeterminismError as error:
-            self._broken = error  # the code may swallow it
-            raise
+        return super().take(scope, key, kind, self._redactor.text(input), codec)
 
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
         ends: list[_EndOfRecordsSignal] = []
-        outcomes = await super()._gather(scope, key, [_to_its_end(branch, ends) for branch in branches])
+        outcomes = await super().gather(scope, key, [_to_its_end(branch, ends) for branch in branches])
         if ends:
             raise ends[0]
         return outcomes
-
-    def _branch_ended(self, scope: Scope) -> None:
-        self._recorded.check_end(scope)
-
-    @property
-    def broken(self) -> DurablyError | None:
-        """The refusal that the code was given, if any."""
-        return self._broken
-
-    def check_end(self) -> None:
-        """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
-        if self._broken is not None:
-            raise self._broken
-        self._recorded.check_end(self._root)
 
 
 def _to_its_end(branch: Branch, ends: list[_EndOfRecordsSignal]) -> Branch:
@@ -104,7 +85,7 @@ async def replay(
     """
     function = _function_of(history, functions)
     redactor = Redactor(secrets)
-    steps = _Replayed(history, redactor)
+    steps = KeyedSteps(_OpenRecords(history, redactor))
     last = history.records[-1]
     try:
         value = await function.handler(_context(history, function, steps, resources or {}))
@@ -115,8 +96,8 @@ async def replay(
     except NonDeterminismError:
         raise
     except Exception as error:
-        if steps.broken is not None:
-            raise steps.broken from error
+        if steps.refusal is not None:
+            raise steps.refusal from error
         _compare_failure(last, error)
         return None
     if history.status == "started" or last.status == "cancelled":
@@ -145,7 +126,7 @@ def _function_of(history: History, functions: Sequence[Function[Any, Any]]) -> F
 
 
 def _context(
-    history: History, function: Function[Any, Any], steps: _Replayed, resources: Mapping[str, Any]
+    history: History, function: Function[Any, Any], steps: KeyedSteps, resources: Mapping[str, Any]
 ) -> Context[Any]:
     event = Event.model_validate_json(history.records[0].output or "")
     silent = logging.getLogger("durably.replay")

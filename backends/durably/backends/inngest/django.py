@@ -22,5 +22,5 @@ def serve(backend: InngestBackend, **options: Any) -> django.urls.URLPattern:
         backend: What to serve. It need not be entered with ``async with``.
         options: Passed to the SDK's own ``serve`` as they are, such as ``serve_path``.
     """
-    backend.held.seconds = 0  # no event loop outlives a request here
+    backend.suspended.seconds = 0  # no event loop outlives a request here, so code cannot wait for the next one
     return inngest.django.serve(backend.client, backend.inngest_functions, **options)

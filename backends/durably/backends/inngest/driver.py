@@ -1,185 +1,218 @@
-"""Requests of Inngest: the function's attempts over the records so far, until something new is to be kept."""
+"""Driving runs: each request of Inngest goes through a run's code until something new is to be kept."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import inngest
 
-from durably.backends.inngest.events import Origin, from_wire
-from durably.backends.inngest.host import Host
-from durably.backends.inngest.outcome import RunFailed, error_data, text_of
-from durably.backends.inngest.records import read_memo, write_memo, write_result
+from durably.backends.inngest.events import Origin, trigger_event
+from durably.backends.inngest.host import InngestHost
+from durably.backends.inngest.outcome import RunFailed, traceback_text
+from durably.backends.inngest.recorded_steps import StepRecorder
+from durably.backends.inngest.records import encode_record, encode_result
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
 from durably.backends.inngest.steps import InngestSteps
-from durably.backends.inngest.suspended_code import HeldCode
-from durably.core import Context, DurablyError, Event, Function, NonDeterminismError, StepRecord
-from durably.core.attempts import pass_point
-from durably.core.errors import Signal, error_to_json, is_retriable
-from durably.core.functions import FailedRun
-from durably.core.ids import derive_id
-from durably.core.run_logger import RunLogger
-from durably.core.steps import Point
+from durably.backends.inngest.suspended_code import SuspendableCode
+from durably.core import DurablyError, Event, Function, NonDeterminismError
+from durably.core.attempts import function_retry_delay, run_function
+from durably.core.errors import Signal, SuspendSignal, error_to_json
+from durably.core.history import StepRecord
+from durably.core.step_keys import KeyedSteps
 
-__all__ = ["Delivery", "deliver"]
+__all__ = ["Driver", "RunPass"]
 
 logger = logging.getLogger("durably")
 
-FAILED_NAME = "inngest/function.failed"
+
+@dataclass(frozen=True, kw_only=True)
+class RunPass:
+    """One pass of a run's code over its records, begun by one request.
+
+    Attributes:
+        run_id: Our id of the run.
+        function: Its code.
+        event: What started it.
+        origin: What that says of the run.
+        fresh: Whether this attempt of the code has no step yet.
+        failures: How often the code itself has failed.
+        due: When the next attempt of the code begins, in seconds since 1970, or ``None`` for now.
+        error: Why the run has failed, as JSON data, if a request before found a planned step gone; else ``None``.
+        code: What answers the requests.
+        recorder: Has steps run and kept by Inngest.
+        steps: What the code calls.
+    """
+
+    run_id: str
+    function: Function[Any, Any]
+    event: Event
+    origin: Origin
+    fresh: bool
+    failures: int
+    due: float | None
+    error: dict[str, Any] | None
+    code: SuspendableCode
+    recorder: StepRecorder
+    steps: KeyedSteps
+
+    @property
+    def target(self) -> str | None:
+        """The hash of the one step that Inngest wants run now, or ``None``."""
+        return self.code.request.target
 
 
-async def deliver(host: Host, function: Function[Any, Any], ctx: inngest.Context) -> Any:
-    """Answer one request: the run's result, or an interrupt of the SDK that carries the next step."""
-    request = Request(ctx)
-    code = host.held.take(ctx.run_id, request)
-    if code is None:
-        code = Delivery(host, function, ctx, request)
-    host.met(code.run_id, ctx.run_id, request.stack)
-    try:
-        if not host.held.seconds or request.target is not None:
-            return await code.run()
-        return await code.serve(request)
-    except ResponseInterrupt:
-        if code.stands_still:
-            host.held.keep(ctx.run_id, code)
-        raise
-    except Signal as signal:
-        host.crash(signal)
-        raise
-
-
-class Delivery(HeldCode):
-    """One pass of a run's code, begun by one request.
+class Driver:
+    """Runs the functions of one worker, as Inngest asks.
 
     Args:
         host: The worker.
-        function: The code.
-        ctx: What the SDK made of the request.
-        request: The same, below the SDK.
     """
 
-    def __init__(self, host: Host, function: Function[Any, Any], ctx: inngest.Context, request: Request) -> None:
-        super().__init__()
-        self._host = host
-        self._function = function
-        self._request = request
-        self._event, self._origin = _event_of(function, ctx)
-        self.run_id = self._origin.run or ctx.run_id
-        self._line = tuple(dict.fromkeys((*self._origin.line, self.run_id, ctx.run_id)))
-        self._known, self._records = self._read()
+    def __init__(self, host: InngestHost) -> None:
+        self.host = host
 
-    def _read(self) -> tuple[int, list[StepRecord]]:
-        """How many records this worker has seen before, and all of them."""
-        request, known = self._request, self._host.known
-        stack, seen = known.get(self.run_id, ([], []))
-        if request.stack[: len(stack)] != stack:
-            stack, seen = [], []
-        records = list(seen)
-        for data in request.memos(len(stack)):
-            record = read_memo(data, self.run_id, len(records))
-            if record is not None:
-                records.append(record)
-        known[self.run_id] = (request.stack, records)
-        return len(seen) if seen else max(0, len(records) - 1), records
+    # -- requests
 
-    async def run(self) -> Any:
-        """The run's result as JSON data."""
-        own = [record for record in self._records if not record.key]
-        if own and own[-1].status == "failed":
-            raise RunFailed(own[-1].error or {}, "")
-        if not self._records or not self._records[-1].key:
-            await self._begin()
-        failures = len(own)
-        hold = self.hold if self._host.held.seconds else None
-        steps = InngestSteps(
-            self._host, self._function, self.run_id, self._request, self._records, self._line, self._known, hold
-        )
-        if own and own[-1].due is not None:
-            await steps._sleep_until(f"run~wait{failures}", own[-1].due)
+    async def answer(self, function: Function[Any, Any], ctx: inngest.Context) -> Any:
+        """Answer one request.
+
+        Args:
+            function: The code.
+            ctx: What the SDK made of the request.
+
+        Returns:
+            The run's result as JSON data.
+
+        Raises:
+            ResponseInterrupt: What tells the SDK of the next step.
+            RunFailed: If the run has failed for good.
+        """
+        suspended = self.host.suspended
+        request = Request(ctx)
+        code = suspended.take(ctx.run_id, request)
         try:
-            output = await self._attempt(steps, failures + 1)
-        except SkipInterrupt:
-            self._lost("another step")
-        except Exception as error:
-            await self._failed(steps, failures + 1, error)
-        if self._request.target is not None:
-            self._lost("the end")
-        await self._pass("before_result")
-        return write_result(output)
+            if code is not None:
+                return await code.resume(request)
+            run_pass = self._begin(function, ctx, request)
+            code = run_pass.code
+            # What has a target runs one step, and nothing comes after it for the same code.
+            if not suspended.seconds or request.target is not None:
+                return await self._drive(run_pass)
+            return await code.start(self._drive(run_pass))
+        except ResponseInterrupt:
+            if code is not None:
+                suspended.keep(ctx.run_id, code)
+            raise
+        except Signal as signal:
+            self.host.crash(signal)
+            raise
 
-    async def _begin(self) -> None:
-        origin = self._origin
-        if origin.parent is not None and self._host.probe is not None and not self._records:
-            point = Point("child_started", self._function.id, origin.parent, origin.key)
-            await pass_point(self._host.probe, point)
-        await self._pass("before_first")
-
-    async def _attempt(self, steps: InngestSteps, attempt: int) -> str:
-        function, host = self._function, self._host
-        context = Context(
-            step=steps,
-            event=self._event,
-            input=function.input.validate(self._event.data, what=f"the input of {function.id!r}"),
-            run_id=self.run_id,
-            attempt=attempt,
-            logger=RunLogger(function.id, self.run_id, host.redactor, lambda: steps.replaying),
-            resources=host.resources,
+    def _begin(self, function: Function[Any, Any], ctx: inngest.Context, request: Request) -> RunPass:
+        event, origin = trigger_event(function, ctx)
+        run_id = origin.run or ctx.run_id
+        cached = self.host.cache.run(run_id, ctx.run_id)
+        known = cached.read(run_id, request)
+        records = cached.records
+        code = SuspendableCode(request, cached)
+        recorder = StepRecorder(self.host, run_id, code, records)
+        ancestry = tuple(dict.fromkeys((*origin.ancestry, run_id, ctx.run_id)))
+        engine = InngestSteps(
+            self.host, function, run_id=run_id, ancestry=ancestry, known=known, code=code, recorder=recorder
         )
-        value = await function.handler(context)
-        steps.check_end()
-        output = host.redactor.text(function.output.encode(value, step="", limit=host.max_payload_bytes))
-        function.output.decode(output, step="")
-        return output
+        last = next((record for record in reversed(records) if not record.key), None)
+        return RunPass(
+            run_id=run_id,
+            function=function,
+            event=event,
+            origin=origin,
+            fresh=not records or not records[-1].key,
+            failures=sum(record.status == "retrying" for record in records if not record.key),
+            due=None if last is None else last.due,
+            error=None if last is None or last.status != "failed" else last.error,
+            code=code,
+            recorder=recorder,
+            steps=KeyedSteps(engine),
+        )
 
-    async def _failed(self, steps: InngestSteps, failures: int, error: Exception) -> NoReturn:
-        host, function = self._host, self._function
-        error = steps.refusal or error
-        data = host.redactor.data(error_to_json(error))
-        if self._request.target is not None:
-            self._give_up(data)
-        if failures <= function.retries and is_retriable(error):
-            delay = function.retry_policy.next_delay(error, failures, derive_id("run", self.run_id, ""))
-            await steps.retry_run(failures, data, host.now() + delay)
+    # -- one run
+
+    async def _drive(self, run_pass: RunPass) -> Any:
+        """Run a function's code over its records, to its end or to an answer."""
+        try:
+            return await self.attempt(run_pass)
+        except SuspendSignal:
+            interrupt = run_pass.code.interrupts[run_pass.steps.root.prefix]
+            if isinstance(interrupt, SkipInterrupt):
+                self._target_lost(run_pass, "another step")
+            raise interrupt from None
+
+    async def attempt(self, run_pass: RunPass) -> Any:
+        """One attempt of a run's code: the run's result as JSON data."""
+        root, failures = run_pass.steps.root, run_pass.failures
+        if run_pass.error is not None:
+            raise RunFailed(run_pass.error, "")
+        if run_pass.fresh:
+            await self._pass_first_points(run_pass)
+        if run_pass.due is not None:
+            await run_pass.recorder.sleep_until(root, f"run~wait{failures}", run_pass.due)
+        try:
+            output = await run_function(
+                run_pass.function,
+                run_pass.steps,
+                run_pass.event,
+                self.host.environment,
+                run_id=run_pass.run_id,
+                attempt=failures + 1,
+            )
+        except Exception as error:
+            if root.prefix in run_pass.code.interrupts:
+                raise SuspendSignal from error  # raised while it was unwound: the request has its answer, a step
+            await self.attempt_failed(run_pass, failures + 1, error)
+        if run_pass.target is not None:
+            self._target_lost(run_pass, "the end")
+        await self._pass_point("before_result", run_pass)
+        return encode_result(output)
+
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> NoReturn:
+        """Record a failed attempt of a run's code: to be tried again later, or the run's end."""
+        function, redactor = run_pass.function, self.host.environment.redactor
+        data = redactor.data(error_to_json(error))
+        if run_pass.target is not None:
+            self._give_up(run_pass, data)
+        delay = function_retry_delay(function, run_pass.run_id, failures, error)
+        if delay is not None:
+            due = self.host.now() + delay
+            record = run_pass.recorder.record(
+                "", "run", "retrying", name=function.id, attempt=failures, error=data, due=due
+            )
+            await run_pass.recorder.retry_run(run_pass.steps.root, record)
         if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
-            logger.error("run %s of %r failed: %s", self.run_id, function.id, host.redactor.text(str(error)))
-        await self._pass("before_result")
-        raise RunFailed(data, host.redactor.text(text_of(error)))
+            logger.error("run %s of %r failed: %s", run_pass.run_id, function.id, redactor.text(str(error)))
+        await self._pass_point("before_result", run_pass)
+        raise RunFailed(data, redactor.text(traceback_text(error)))
 
-    def _lost(self, asked: str) -> NoReturn:
+    def _target_lost(self, run_pass: RunPass, asked: str) -> NoReturn:
         """The step that Inngest planned and now wants run is not in the code: the run must not go on without it."""
-        error = NonDeterminismError(step=self._request.target or "", recorded="a planned step", asked=asked)
-        self._give_up(error_to_json(error))
+        error = NonDeterminismError(step=run_pass.target or "", recorded="a planned step", asked=asked)
+        self._give_up(run_pass, error_to_json(error))
 
-    def _give_up(self, data: dict[str, Any]) -> NoReturn:
-        if self._request.attempt == 0:
+    def _give_up(self, run_pass: RunPass, data: dict[str, Any]) -> NoReturn:
+        request = run_pass.code.request
+        if request.attempt == 0:
             # It may have been an older state of the run: asked again, Inngest sends the newest.
             raise inngest.RetryAfterError(str(data.get("message") or data["type"]), 1000, quiet=True)
-        record = StepRecord(self.run_id, 0, "", "run", "failed", error=data, at=round(self._host.now(), 3))
-        self._request.settle_target("failed", write_memo(record))
+        # Kept as the step's output, so that the step ends like any other: the next request reads it and fails the run.
+        record = StepRecord(run_pass.run_id, 0, "", "run", "failed", error=data, at=round(self.host.now(), 3))
+        request.settle_target("failed", encode_record(record))
 
-    async def _pass(self, name: str) -> None:
-        if self._host.probe is not None:
-            await pass_point(self._host.probe, Point(name, self._function.id, self.run_id, ""))
+    async def _pass_first_points(self, run_pass: RunPass) -> None:
+        origin = run_pass.origin
+        if origin.parent is not None and not run_pass.failures:
+            function = run_pass.function.id
+            await self.host.environment.pass_point("child_started", function, origin.parent, origin.key)
+        await self._pass_point("before_first", run_pass)
 
-
-def _event_of(function: Function[Any, Any], ctx: inngest.Context) -> tuple[Event, Origin]:
-    event, origin = from_wire(ctx.event.model_dump())
-    if function.input.type is FailedRun and event.name == FAILED_NAME:
-        return _failed_event(event, function.id.removesuffix("-failure")), Origin()
-    if function.batch is not None:
-        event = event.model_copy(update={"data": [from_wire(each.model_dump())[0].data for each in ctx.events]})
-    return event, origin
-
-
-def _failed_event(event: Event, function: str) -> Event:
-    """What a failure handler is told, from Inngest's own event."""
-    data = event.data
-    cause, origin = from_wire(data["event"])
-    failed = FailedRun(
-        run_id=origin.run or data["run_id"],
-        function=function,
-        event=cause,
-        error=error_data(data.get("error")),
-    )
-    return Event("durably/function.failed", failed.model_dump(mode="json"), id=event.id)
+    async def _pass_point(self, name: str, run_pass: RunPass) -> None:
+        await self.host.environment.pass_point(name, run_pass.function.id, run_pass.run_id)

@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+import inngest
+
+from durably.backends.inngest.outcome import error_data
 from durably.backends.inngest.records import is_fragile
-from durably.core import Event
+from durably.backends.inngest.sdk import ServerClient
+from durably.core import Event, Function
+from durably.core.attempts import Environment
+from durably.core.errors import PayloadTooLargeError
+from durably.core.functions import FailedRun
+from durably.core.ids import derive_id, new_id
 
 __all__ = [
-    "OURS",
-    "START",
+    "CALL_ABANDONED",
+    "FUNCTION_CANCELLED",
+    "FUNCTION_FAILED",
+    "EventSender",
     "Origin",
-    "expression",
-    "from_wire",
-    "path_of",
-    "seed",
-    "start_name",
-    "start_ulid",
-    "to_wire",
+    "event_data",
+    "event_expression",
+    "path_expression",
+    "read_event",
+    "start_event_id",
+    "trigger_event",
 ]
 
-OURS = "_durably"
-THEIRS = "_inngest"
-START = "durably/start."
+OWN_FIELD = "_durably"
+INNGEST_FIELD = "_inngest"
+
+FUNCTION_FAILED = "inngest/function.failed"
+FUNCTION_CANCELLED = "inngest/function.cancelled"
+
+CALL_ABANDONED = "durably/call.abandoned"
+"""Sent when a step no longer waits for a child."""
 
 OWN_EVENTS = 20
 """How many of the events that a run sent last cannot end its waits: as many as may still be on their way."""
@@ -41,80 +56,162 @@ class Origin:
 
     Attributes:
         run: The run's id, or ``None`` where Inngest's own is used.
-        line: The ids, ours and Inngest's, of all runs that wait for it, and its own.
+        ancestry: The ids, ours and Inngest's, of all runs that wait for it, and its own.
         parent: The run that invoked it, or ``None``.
         key: The key of the step that did.
     """
 
     run: str | None = None
-    line: tuple[str, ...] = ()
+    ancestry: tuple[str, ...] = ()
     parent: str | None = None
     key: str = ""
 
     def to_data(self) -> dict[str, Any]:
         """As part of an event's data."""
         called = {"parent": self.parent, "key": self.key} if self.parent else {}
-        return {"run": self.run, "line": list(self.line), **called}
+        # Inngest evaluates `line` in the expressions of `cancelOn`: functions.py has them.
+        return {"run": self.run, "line": list(self.ancestry), **called}
 
 
-def start_name(app_id: str, function_id: str) -> str:
-    """The name of the event that starts a function of an app, and nothing else: all apps see all events."""
-    return f"{START}{app_id}-{function_id}"
+class EventSender:
+    """Hands over events to Inngest.
+
+    Args:
+        client: The way to the server.
+        environment: Masks secrets in events, and says how large one may be.
+    """
+
+    def __init__(self, client: ServerClient, environment: Environment) -> None:
+        self._client = client
+        self._environment = environment
+
+    async def send(self, events: Sequence[Event]) -> list[str]:
+        """Send events; their ids, which are new ones where they have none."""
+        named = [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
+        await self._client.send([self._encode(event) for event in named])
+        return [event.id or "" for event in named]
+
+    def _encode(self, event: Event) -> inngest.Event:
+        text = self._checked(event.model_dump_json())
+        return inngest.Event(
+            name=event.name,
+            data=event_data(json.loads(text)["data"]),
+            id=event.id or "",
+            ts=math.ceil((event.ts or 0) * 1000),  # whole milliseconds, and not before its time
+        )
+
+    async def start(self, name: str, run_id: str, data: str) -> str:
+        """Start a run; the server's id of its event, which is the same each time.
+
+        Args:
+            name: The name of the event that starts the function.
+            run_id: Our id of the run.
+            data: The input as JSON text.
+        """
+        origin = Origin(run_id, (run_id,))
+        wired = event_data(json.loads(self._checked(data)), origin)
+        event = inngest.Event(name=name, data=wired, id=derive_id("start", run_id, ""))
+        (event_id,) = await self._client.send([event], _seed(run_id))
+        return event_id
+
+    async def abandon(self, child: str) -> None:
+        """End a run that nobody waits for any more."""
+        event = inngest.Event(name=CALL_ABANDONED, data={"run": child}, id=derive_id("abandon", child, ""))
+        await self._client.send([event])
+
+    def _checked(self, text: str) -> str:
+        text = self._environment.redactor.text(text)
+        limit = self._environment.max_payload_bytes
+        if len(text) > limit:
+            raise PayloadTooLargeError(step="", size=len(text), limit=limit)
+        return text
 
 
-def to_wire(data: Any, origin: Origin | None = None) -> dict[str, Any]:
+# -- data
+
+
+def event_data(data: Any, origin: Origin | None = None) -> dict[str, Any]:
     """An event's data as an object."""
-    ours = {} if origin is None else origin.to_data()
+    own = {} if origin is None else origin.to_data()
     text = json.dumps(data)
     if is_fragile(text):
-        ours["text"] = text  # beside the data, which others may listen for
+        own["text"] = text  # beside the data, which others may listen for
     if not isinstance(data, dict):
-        ours["value"] = data
+        own["value"] = data
         data = {}
-    return {**data, OURS: ours} if ours else data
+    return {**data, OWN_FIELD: own} if own else data
 
 
-def from_wire(event: Mapping[str, Any]) -> tuple[Event, Origin]:
+def read_event(event: Mapping[str, Any]) -> tuple[Event, Origin]:
     """An event as it came, and what it says of its run. What Inngest and we have added is taken out."""
     data = dict(event.get("data") or {})
-    ours = data.pop(OURS, None) or {}
-    data.pop(THEIRS, None)
-    value = json.loads(ours["text"]) if "text" in ours else ours.get("value", data)
-    if event["name"].startswith("inngest/") and not data and not ours.keys() & {"value", "text"}:
+    own = data.pop(OWN_FIELD, None) or {}
+    data.pop(INNGEST_FIELD, None)
+    value = json.loads(own["text"]) if "text" in own else own.get("value", data)
+    if event["name"].startswith("inngest/") and not data and not own.keys() & {"value", "text"}:
         value = None
     ts = event.get("ts")
-    seen = Event(event["name"], value, id=event.get("id") or None, ts=ts / 1000 if ts else None)
-    return seen, Origin(ours.get("run"), tuple(ours.get("line", ())), ours.get("parent"), ours.get("key", ""))
+    read = Event(event["name"], value, id=event.get("id") or None, ts=ts / 1000 if ts else None)
+    return read, Origin(own.get("run"), tuple(own.get("line", ())), own.get("parent"), own.get("key", ""))
 
 
-def path_of(root: str, path: str) -> str:
-    """A dotted path in an event's data as an expression."""
+def trigger_event(function: Function[Any, Any], ctx: inngest.Context) -> tuple[Event, Origin]:
+    """What started a run of a function, and what that says of the run."""
+    event, origin = read_event(ctx.event.model_dump())
+    if function.input.type is FailedRun and event.name == FUNCTION_FAILED:
+        return _failed_event(event, function.id.removesuffix("-failure")), Origin()
+    if function.batch is not None:
+        event = event.model_copy(update={"data": [read_event(each.model_dump())[0].data for each in ctx.events]})
+    return event, origin
+
+
+def _failed_event(event: Event, function: str) -> Event:
+    """What a failure handler is told, from Inngest's own event."""
+    data = event.data
+    cause, origin = read_event(data["event"])
+    failed = FailedRun(
+        run_id=origin.run or data["run_id"],
+        function=function,
+        event=cause,
+        error=error_data(data.get("error")),
+    )
+    return Event("durably/function.failed", failed.model_dump(mode="json"), id=event.id)
+
+
+# -- expressions, which Inngest evaluates
+
+
+def path_expression(root: str, path: str) -> str:
+    """A dotted path in an event's data."""
     parts = path.removeprefix("data.").split(".")
     steps = (f".{part}" if part.isidentifier() else f"[{json.dumps(part)}]" for part in parts)
     return f"{root}.data{''.join(steps)}"
 
 
-def expression(match: Mapping[str, Any], sent: Sequence[str] = ()) -> str | None:
+def event_expression(match: Mapping[str, Any], sent: Sequence[str] = ()) -> str | None:
     """The condition on an event that a step waits for.
 
     Args:
         match: What must stand at which path.
         sent: The ids of events that the run has sent before: the server may take them in only after the wait began.
     """
-    tests = [f"{path_of('async', path)} == {json.dumps(value)}" for path, value in match.items()]
+    tests = [f"{path_expression('async', path)} == {json.dumps(value)}" for path, value in match.items()]
     tests += [f"async.id != {json.dumps(each)}" for each in sent[-OWN_EVENTS:]]
     return " && ".join(tests) or None
 
 
-def seed(run_id: str) -> str:
+# -- the id of the event that starts a run
+
+
+def _seed(run_id: str) -> str:
     """The header that makes the server give the event which starts a run always the same id."""
     digest = blake2b(f"start\0{run_id}".encode(), digest_size=16).digest()
     return f"{_EPOCH + int.from_bytes(digest[10:13])},{base64.b64encode(digest[:10]).decode()}"
 
 
-def start_ulid(run_id: str) -> str:
-    """The id that the server makes of :func:`seed`: a ULID whose last bytes are counted up by one."""
-    millis, _, text = seed(run_id).partition(",")
+def start_event_id(run_id: str) -> str:
+    """The id that the server makes of the seed: a ULID whose last bytes are counted up by one."""
+    millis, _, text = _seed(run_id).partition(",")
     entropy = base64.b64decode(text)
     tail = (int.from_bytes(entropy[6:]) + 1) % 2**32
     value = (int(millis) << 80) | (int.from_bytes(entropy[:6]) << 32) | tail

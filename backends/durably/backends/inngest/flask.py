@@ -23,5 +23,5 @@ def serve(app: flask.Flask, backend: InngestBackend, **options: Any) -> None:
         backend: What to serve. It need not be entered with ``async with``.
         options: Passed to the SDK's own ``serve`` as they are, such as ``serve_path``.
     """
-    backend.held.seconds = 0  # no event loop outlives a request here
+    backend.suspended.seconds = 0  # no event loop outlives a request here, so code cannot wait for the next one
     inngest.flask.serve(app, backend.client, backend.inngest_functions, **options)

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import inngest
 
-from durably.backends.inngest.driver import FAILED_NAME, deliver
-from durably.backends.inngest.events import path_of, start_name
-from durably.backends.inngest.host import Host
-from durably.core import Function, UnsupportedFeatureError
+from durably.backends.inngest.apps import start_event
+from durably.backends.inngest.driver import Driver
+from durably.backends.inngest.events import CALL_ABANDONED, FUNCTION_CANCELLED, FUNCTION_FAILED, path_expression
+from durably.core import Function
+from durably.core.errors import UnsupportedFeatureError
 from durably.core.functions import FailedRun
 
-__all__ = ["ABANDONED", "DELIVERIES", "make_function"]
+__all__ = ["REQUEST_RETRIES", "make_function"]
 
-DELIVERIES = 20
-"""How often Inngest calls again when no answer comes. Our own retries are counted in the records instead."""
-
-ABANDONED = "durably/call.abandoned"
-"""Sent when a step no longer waits for a child."""
+REQUEST_RETRIES = 20
+"""How often Inngest asks again when no answer comes. Our own retries are counted in the records instead."""
 
 
-def make_function(client: inngest.Inngest, function: Function[Any, Any], host: Host) -> inngest.Function[Any]:
-    """Make the SDK's function of one of ours."""
+def make_function(client: inngest.Inngest, function: Function[Any, Any], driver: Driver) -> inngest.Function[Any]:
+    """Make the SDK's function of one of ours.
 
-    async def handle(ctx: inngest.Context) -> Any:
-        return await deliver(host, function, ctx)
-
+    Raises:
+        UnsupportedFeatureError: If the SDK does not take one of the function's options.
+    """
     made: inngest.Function[Any] = client.create_function(
         fn_id=function.id,
         name=function.id,
         trigger=_triggers(client, function),
-        retries=DELIVERIES,
+        retries=REQUEST_RETRIES,
         singleton=_singleton(function),
         cancel=_cancel(),
         **_flow(function),
-    )(handle)
+    )(partial(driver.answer, function))
     return made
 
 
@@ -45,15 +44,16 @@ def _triggers(client: inngest.Inngest, function: Function[Any, Any]) -> list[Any
         triggers.append(inngest.TriggerCron(cron=function.cron))
     if function.input.type is FailedRun and function.id.endswith("-failure"):
         failed = f"event.data.function_id == '{client.app_id}-{function.id.removesuffix('-failure')}'"
-        triggers.append(inngest.TriggerEvent(event=FAILED_NAME, expression=failed))
-    return [inngest.TriggerEvent(event=start_name(client.app_id, function.id)), *triggers]
+        triggers.append(inngest.TriggerEvent(event=FUNCTION_FAILED, expression=failed))
+    return [inngest.TriggerEvent(event=start_event(client.app_id, function.id)), *triggers]
 
 
 def _cancel() -> list[inngest.Cancel]:
     """When Inngest ends a run by itself: a run that waits for it was cancelled, or gave up waiting."""
+    # Inngest names a cancelled run by its own id, and we an abandoned child by ours, so `line` holds both of each run.
     return [
-        inngest.Cancel(event="inngest/function.cancelled", if_exp="async.data.run_id in event.data._durably.line"),
-        inngest.Cancel(event=ABANDONED, if_exp="async.data.run in event.data._durably.line"),
+        inngest.Cancel(event=FUNCTION_CANCELLED, if_exp="async.data.run_id in event.data._durably.line"),
+        inngest.Cancel(event=CALL_ABANDONED, if_exp="async.data.run in event.data._durably.line"),
     ]
 
 
@@ -63,7 +63,7 @@ def _singleton(function: Function[Any, Any]) -> inngest.Singleton | None:
 
 
 def _key(path: str) -> str | None:
-    return path_of("event", path) if path else None
+    return path_expression("event", path) if path else None
 
 
 def _flow(function: Function[Any, Any]) -> dict[str, Any]:

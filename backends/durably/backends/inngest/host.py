@@ -1,32 +1,37 @@
-"""What the code of a run needs of the worker it runs in."""
+"""What the runs of one worker share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from durably.backends.inngest.suspended_code import Held
-from durably.core import Event, StepRecord
-from durably.core.secrets import Redactor
-from durably.core.steps import Probe
+from durably.backends.inngest.apps import Apps
+from durably.backends.inngest.events import EventSender
+from durably.backends.inngest.run_cache import RunCache
+from durably.backends.inngest.suspended_code import SuspendedRuns
+from durably.core.attempts import Environment
 
-__all__ = ["Host"]
+__all__ = ["InngestHost"]
 
 
-class Host(Protocol):
-    """A worker."""
+@dataclass(frozen=True, kw_only=True)
+class InngestHost:
+    """One worker, as the code of its runs sees it.
 
-    probe: Probe | None
-    resources: Mapping[str, Any]
-    redactor: Redactor
-    max_payload_bytes: int
-    held: Held
-    known: dict[str, tuple[list[str], list[StepRecord]]]
-    """What this worker has read of a run: the hashes of the steps, and the records in them."""
+    Attributes:
+        environment: What bodies and functions are run with.
+        now: Seconds since 1970, by the worker's clock.
+        apps: Which app serves which function.
+        events: Sends events to Inngest.
+        cache: What the worker remembers of runs.
+        suspended: The runs whose code is suspended.
+        crash: Lets the worker die as a process does. For the harness.
+    """
 
-    def now(self) -> float: ...
-    def crash(self, signal: BaseException) -> None: ...
-    def met(self, run_id: str, theirs: str, stack: Sequence[str] = ()) -> None: ...
-    def app_of(self, function_id: str) -> str: ...
-    async def send(self, *events: Event) -> list[str]: ...
-    async def abandon(self, child: str) -> None: ...
+    environment: Environment
+    now: Callable[[], float]
+    apps: Apps
+    events: EventSender
+    cache: RunCache
+    suspended: SuspendedRuns
+    crash: Callable[[BaseException], None]

@@ -1,4 +1,4 @@
-"""How a run failed, as Inngest carries it: a name, a message, and our own data in the stack."""
+"""How a run stands or ended: what it tells Inngest of its failure, and how that is read back."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Any
 
 import inngest
 
-from durably.core import DurablyError, InvokeError, RunCancelledError
-from durably.core.errors import error_from_json
+from durably.core.backend import RunStatus, RunView
 
-__all__ = ["RunFailed", "error_data", "how_it_failed"]
+__all__ = ["RunFailed", "child_view", "error_data", "traceback_text"]
 
 MARK = "durably: "
+"""What the last line of a stack begins with that holds an error of ours: Inngest carries no other field of it."""
 
 
 class RunFailed(inngest.NonRetriableError):  # a message to Inngest, not an error of ours
     """Tells Inngest that the run has failed for good.
 
     Args:
-        error: What the function raised.
-        data: The same as JSON data.
+        data: What the function raised, as JSON data without secrets.
         text: Its traceback, without secrets.
     """
 
@@ -41,7 +40,7 @@ class RunFailed(inngest.NonRetriableError):  # a message to Inngest, not an erro
         return f"{self._text}\n{MARK}{json.dumps(self._data)}"
 
 
-def text_of(error: BaseException) -> str:
+def traceback_text(error: BaseException) -> str:
     """The traceback of an error."""
     return "".join(traceback.format_exception(error)).rstrip()
 
@@ -56,10 +55,20 @@ def error_data(error: dict[str, Any] | None) -> dict[str, Any]:
     return {"type": error.get("name") or "Error", "message": error.get("message") or error.get("error") or ""}
 
 
-def how_it_failed(name: str, message: str, stack: str | None, step: str, function: str, run_id: str) -> InvokeError:
-    """The error for a run that waited for one which did not complete."""
-    data = error_data({"name": name, "message": message, "stack": stack})
-    text = str(error_from_json(data)) if data["type"] in DurablyError._classes else data["message"]
-    cancelled = name == "Error" and "cancelled" in message and not (stack or "")
-    cls = RunCancelledError if cancelled else InvokeError
-    return cls(step=step, error_type=data["type"], message=text, function=function, run_id=run_id)
+def child_view(failure: inngest.StepError, function: str, run_id: str) -> RunView:
+    """How a run stands that was invoked and did not complete, from the error its parent gets.
+
+    Args:
+        failure: What the SDK raised for the invoke.
+        function: The id of the child's function.
+        run_id: The child.
+    """
+    # Inngest has no word for it: a cancelled child is an error without a stack that says so.
+    cancelled = failure.name == "Error" and "cancelled" in failure.message and not failure.stack
+    data = error_data({"name": failure.name, "message": failure.message, "stack": failure.stack})
+    return RunView(
+        id=run_id,
+        function=function,
+        status=RunStatus.CANCELLED if cancelled else RunStatus.FAILED,
+        error=None if cancelled else data,
+    )

@@ -1,231 +1,229 @@
-"""Steps whose every outcome Inngest keeps as a record of ours, and what is known from those records."""
+"""Steps that Inngest runs and keeps: planned there with a body that gives a record, which is read back.
+
+Owns the ids of steps on Inngest, and what is counted from a run's records. Does not own what a step does.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
-from durably.backends.inngest.host import Host
-from durably.backends.inngest.records import read_memo, write_memo
-from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
-from durably.core import (
-    DurablyError,
-    Function,
-    NonDeterminismError,
-    PayloadTooLargeError,
-    StepRecord,
-)
-from durably.core.attempts import pass_point
-from durably.core.errors import error_to_json
-from durably.core.history import Kind
+from durably.backends.inngest.host import InngestHost
+from durably.backends.inngest.records import decode_record, encode_record
+from durably.backends.inngest.sdk import Request, ResponseInterrupt, race
+from durably.backends.inngest.suspended_code import SuspendableCode
+from durably.core import NonDeterminismError
+from durably.core.errors import SuspendSignal, error_to_json
+from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import Recorded
-from durably.core.serialization import encode_input
-from durably.core.step_keys import KeyedSteps, Scope, _scope
-from durably.core.steps import Point
+from durably.core.step_keys import Branch, Scope
 
-__all__ = ["KeptSteps", "give"]
+__all__ = ["StepRecorder", "given"]
 
 T = TypeVar("T")
-Hold = Callable[[Request, ResponseInterrupt], Awaitable[Request]]
-
-STATE_LIMIT = 31 * 2**20
-"""Bytes of all steps of a run, a little below where Inngest ends it."""
 
 
-class KeptSteps(KeyedSteps):
-    """One request's pass of a run's code over its records.
+class StepRecorder:
+    """Has steps run and kept by Inngest, during one pass of a run's code.
 
     Args:
         host: The worker.
-        function: The code.
         run_id: The run.
-        request: What Inngest asks.
+        code: Puts steps to Inngest.
         records: What the run recorded so far.
-        line: The runs that wait for this one, itself last.
-        known: How many of the records this worker has seen before.
-        hold: Ends a request with an answer and waits for the next, or ``None`` where that is not done.
+
+    Attributes:
+        recorded: What the code is compared with.
+        sent: The ids of the events that the run has sent.
     """
 
-    def __init__(
-        self,
-        host: Host,
-        function: Function[Any, Any],
-        run_id: str,
-        request: Request,
-        records: Sequence[StepRecord],
-        line: tuple[str, ...],
-        known: int,
-        hold: Hold | None,
-    ) -> None:
-        super().__init__()
+    def __init__(self, host: InngestHost, run_id: str, code: SuspendableCode, records: Sequence[StepRecord]) -> None:
+        self.recorded = Recorded(records)
+        self.sent: list[str] = []
         self._host = host
-        self._function = function
         self._run_id = run_id
-        self._request = request
-        self._recorded = Recorded(records)
-        self._line = line
-        self._known = known
-        self._hold = hold
+        self._code = code
+        self._count = 0
         self._numbers: dict[str, int] = {}
         self._executions: dict[str, int] = {}
-        self._sent: list[str] = []
-        self._apart: set[str] = set()
+        # The gathers whose branches go on alone, and whether the code is behind one of them with nothing ended since.
+        self._racing: set[str] = set()
+        self._behind_race = False
         for record in records:
-            self._count(record)
-        self._fanned_out = False
-        self._answers: dict[str, BaseException] = {}
+            self._add(record)
 
-    def _count(self, record: StepRecord) -> None:
-        self._numbers[record.key] = self._numbers.get(record.key, 0) + 1
+    def _add(self, record: StepRecord) -> None:
+        key = record.key
+        self._count += 1
+        self._numbers[key] = self._numbers.get(key, 0) + 1
         if record.kind == "step":
-            self._executions[record.key] = record.attempt
+            self._executions[key] = record.attempt
         elif record.kind == "send_event":
-            self._sent += record.value or ()
-        elif record.kind in ("sleep", "invoke", "wait_for_event"):
-            self._goes_alone(record.key)
+            self.sent += record.value or ()
+        elif record.kind != "run":
+            self.race_gathers_of(key)
 
-    @property
-    def replaying(self) -> bool:
-        """Whether the code that asks was here before: among its records, or on the way to the one step to run."""
-        return self._request.target is not None or not self._recorded.exhausted(_scope.get() or self._root)
+    def number(self, key: str) -> int:
+        """How many records a step has."""
+        return self._numbers.get(key, 0)
 
-    @property
-    def refusal(self) -> DurablyError | None:
-        """Why the code may not go on: it does not match the records, or ran two steps of one branch at once."""
-        return self._broken
+    def executions(self, key: str) -> int:
+        """The number of the last execution of a body that was recorded, or 0."""
+        return self._executions.get(key, 0)
 
-    def check_end(self) -> None:
-        """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
-        if self._broken is not None:
-            raise self._broken
-        self._recorded.check_end(self._root)
+    # -- records
 
-    async def retry_run(self, failures: int, error: dict[str, Any], due: float) -> None:
-        """Keep that the code itself failed and runs again at a moment."""
-        record = self._record("", "run", "retrying", name=self._function.id, attempt=failures, error=error, due=due)
-        self._hold = None  # the code has ended: it begins anew with the next request
-        await self._keep("run~retry", record, number=failures)
+    def record(
+        self, key: str, kind: Kind, status: RecordStatus, *, started: float | None = None, **fields: Any
+    ) -> StepRecord:
+        """A record that is not kept yet.
 
-    def _enter(self, step_id: str) -> Scope:
-        scope = super()._enter(step_id)
-        if scope.prefix in self._answers:
-            raise self._answers[scope.prefix]  # it is being unwound; what its `finally` does comes with another request
-        return scope
-
-    async def ask(self, question: Callable[[Request], Awaitable[T]]) -> T:
-        """Put something to Inngest. What is new there ends the request, and the code with it if it cannot be held."""
-        while True:
-            try:
-                return await question(self._request)
-            except (ResponseInterrupt, SkipInterrupt) as answer:
-                await self._go_on(_scope.get() or self._root, answer)
-
-    async def _go_on(self, scope: Scope, answer: ResponseInterrupt | SkipInterrupt) -> None:
-        # Branches are discovered by running them to their next step and unwinding them: only the root can be held.
-        alone = scope is self._root and not self._fanned_out and self._request.target is None
-        try:
-            if self._hold is None or not alone or isinstance(answer, SkipInterrupt):
-                raise answer
-            self._request = await self._hold(self._request, answer)
-        except BaseException:
-            self._answers[scope.prefix] = answer
-            raise
-
-    def _goes_alone(self, key: str) -> None:
-        """A branch that waits would hold up the others: let each branch of its gathers go on by itself."""
-        self._apart.update(key[:place] for place, letter in enumerate(key) if letter == "[")
-
-    async def _step(self, key: str, make: Callable[[], Awaitable[StepRecord]], number: int | None = None) -> StepRecord:
-        """Let Inngest run and keep something: the record of it, with the request that brings it."""
-        number = self._numbers.get(key, 0) if number is None else number
-        step_id = f"{key}~{number}" if number else key
-
-        async def run() -> dict[str, Any]:
-            record = await make()
-            return write_memo(record)
-
-        await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused
-        if self._broken is not None:
-            raise self._broken
-        memo = await self._planned(step_id, run)
-        kept = read_memo(memo, self._run_id, sum(self._numbers.values()))
-        if kept is None:
-            raise NonDeterminismError(step=key, recorded="something that is not a record", asked=f"step {key!r}")
-        self._count(kept)
-        if kept.status == "retrying":
-            self._recorded.add_failure(key)
-        await self._pass("after_commit", key)
-        return kept
-
-    async def _planned(self, step_id: str, run: Callable[[], Awaitable[dict[str, Any]]]) -> Any:
-        if not self._fanned_out:
-            return await self.ask(lambda request: request.step.run(step_id, run))
-
-        # Two answers may have come to this place at the same time; a planned step is run once all the same.
-        async def planned(request: Request) -> Any:
-            (memo,) = await request.group.parallel((lambda: request.step.run(step_id, run),))
-            return memo
-
-        return await self.ask(planned)
-
-    async def _keep(self, key: str, record: StepRecord, number: int | None = None) -> StepRecord:
-        return await self._step(key, give(record), number)
-
-    def _record(self, key: str, kind: Kind, status: Any, *, started: float | None = None, **fields: Any) -> StepRecord:
+        Args:
+            key: The step key.
+            kind: What is recorded.
+            status: See :class:`~durably.core.history.StepRecord`.
+            started: When the step, or this attempt, began; seconds since 1970.
+            fields: Further fields of the record.
+        """
         now = self._host.now()
         took = 0.0 if started is None else round(max(0.0, now - started), 3)
         return StepRecord(self._run_id, 0, key, kind, status, at=round(now, 3), took=took, **fields)
 
-    def _failure(
-        self, key: str, asked: str, error: Exception, started: float, *, kind: Kind = "step", **fields: Any
+    def failed(self, key: str, kind: Kind, error: Exception, **fields: Any) -> StepRecord:
+        """A record of a final error that is not kept yet; for the fields see :meth:`record`."""
+        data = self._host.environment.redactor.data(error_to_json(error))
+        return self.record(key, kind, "failed", error=data, **fields)
+
+    async def retry_run(self, scope: Scope, record: StepRecord) -> None:
+        """Have Inngest keep that the code itself failed and runs again. Ends the pass."""
+        # Not suspended: the code has ended, and begins anew with the next request.
+        await self.commit(scope, "run~retry", given(record), number=record.attempt, suspends=False)
+
+    # -- steps on Inngest
+
+    async def commit(
+        self,
+        scope: Scope,
+        key: str,
+        body: Callable[[], Awaitable[StepRecord]],
+        *,
+        number: int | None = None,
+        suspends: bool = True,
     ) -> StepRecord:
-        data = self._host.redactor.data(error_to_json(error))
-        return self._record(key, kind, "failed", input=asked, error=data, started=started, **fields)
+        """Have Inngest run something and keep the record it gives.
 
-    def _check_state(self, key: str, output: str) -> None:
-        if self._request.large and (size := self._request.size() + len(output)) > STATE_LIMIT:
-            raise PayloadTooLargeError(step=key, size=size, limit=STATE_LIMIT)
+        Args:
+            scope: Where the code stands.
+            key: The step key.
+            body: Gives the record. It runs in the request that is for this step, once.
+            number: Tells steps of one key apart on Inngest; left out, how many records the key has.
+            suspends: Whether the code may be suspended until the next request.
 
-    def _asked(self, args: Sequence[Any], key: str) -> str:
-        text: str = self._host.redactor.text(encode_input(args, step=key))
-        return text
+        Returns:
+            The record, as the next request brings it.
 
-    async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
-        record: StepRecord | None = self._guard(lambda: self._recorded.take(scope, key, kind, asked))
-        if record is not None:
-            self._fanned_out = False
-            if self._host.probe is not None:
-                await self._pass("after_commit" if record.seq >= self._known else "replay", key)
-        return record
+        Raises:
+            SuspendSignal: If the code is to be unwound, since the request has its answer.
+        """
+        number = self.number(key) if number is None else number
+        step_id = f"{key}~{number}" if number else key
 
-    def _branch_ended(self, scope: Scope) -> None:
-        self._guard(lambda: self._recorded.check_end(scope))
+        async def run() -> dict[str, Any]:
+            return encode_record(await body())
 
-    def _guard(self, look: Callable[[], Any]) -> Any:
+        await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused
+        if scope.root.refusal is not None:
+            raise scope.root.refusal
+        kept = decode_record(await self._plan(scope, step_id, run, suspends), self._run_id, self._count)
+        if kept is None:
+            raise NonDeterminismError(step=key, recorded="something that is not a record", asked=f"step {key!r}")
+        self._add(kept)
+        if kept.status == "retrying":
+            self.recorded.add_failure(key)
+        return kept
+
+    async def _plan(
+        self, scope: Scope, step_id: str, run: Callable[[], Awaitable[dict[str, Any]]], suspends: bool
+    ) -> Any:
+        if not self._behind_race:
+            return await self.ask(scope, lambda request: request.step.run(step_id, run), suspends=suspends)
+
+        # Each branch that raced may have brought a request to this place. Inngest runs a step once if several requests
+        # plan it; run in the requests themselves, as a step that stands alone is, it would run as often as they came.
+        async def planned(request: Request) -> Any:
+            (output,) = await request.group.parallel((lambda: request.step.run(step_id, run),))
+            return output
+
+        return await self.ask(scope, planned)
+
+    async def ask(self, scope: Scope, question: Callable[[Request], Awaitable[T]], *, suspends: bool = True) -> T:
+        """Put something to Inngest. See :meth:`SuspendableCode.ask`."""
+        # Behind a race two requests of one run may be under way at once, and only one code of a run can be suspended.
+        return await self._code.ask(scope, question, suspends=suspends and not self._behind_race)
+
+    async def sleep_until(self, scope: Scope, step_id: str, due: float) -> None:
+        """Sleep on Inngest until a moment, in seconds since 1970."""
+        number = 0
+        self.race_gathers_of(step_id)
+        # Inngest rounds what is left to whole seconds, and so may end a sleep half a second early.
+        while self._host.now() < due:
+            await self._sleep_once(scope, f"{step_id}{number}", due)
+            number += 1
+
+    async def _sleep_once(self, scope: Scope, step_id: str, due: float) -> None:
+        moment = datetime.fromtimestamp(due, UTC)
+        await self.ask(scope, lambda request: request.step.sleep_until(step_id, moment))
+
+    # -- branches
+
+    def race_gathers_of(self, key: str) -> None:
+        """Let each branch of the gathers around a step go on by itself, since this one waits and would hold them up."""
+        self._racing.update(key[:place] for place, letter in enumerate(key) if letter == "[")
+
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        """Have Inngest run the next steps of all branches; what they came to, once none has a step left.
+
+        The SDK goes through the branches one after another, each up to its next step. A branch that is not among the
+        outcomes had a step that Inngest did not ask for.
+        """
+
+        async def question(request: Request) -> tuple[Any, ...]:
+            try:
+                return await request.group.parallel(
+                    tuple(partial(self._outcome, f"{key}[{index}]/", branch) for index, branch in enumerate(branches))
+                )
+            except ResponseInterrupt as interrupt:
+                if key in self._racing:
+                    race(interrupt)
+                raise
+
+        outcomes = await self._code.ask(scope, question, suspends=False)
+        # Once a step behind the gather has ended, whatever raced to that place is past it.
+        self._behind_race = key in self._racing and self.recorded.exhausted(scope)
+        return list(outcomes)
+
+    async def _outcome(self, prefix: str, branch: Branch) -> Any:
+        outcome: Any = None
         try:
-            return look()
-        except NonDeterminismError as error:
-            self._broken = error
-            raise
-
-    async def _pass(self, name: str, key: str) -> None:
-        if self._host.probe is not None:
-            await pass_point(self._host.probe, Point(name, self._function.id, self._run_id, key))
-
-    async def _begins(self, key: str) -> None:
-        # In a branch a step is met in many requests, and begins in the one that is for it.
-        if _scope.get() is None or self._request.is_target(key):
-            await self._pass("before_start", key)
-
-    def _beat(self, key: str) -> Callable[[], None] | None:
-        return None
+            outcome = await branch()
+        except Exception as error:
+            outcome = error
+        except SuspendSignal:
+            if prefix not in self._code.interrupts:
+                raise
+        interrupt = self._code.interrupts.get(prefix)
+        if interrupt is not None:
+            raise interrupt  # the SDK collects these: each is a step that a branch has come to
+        return outcome
 
 
-def give(record: StepRecord) -> Callable[[], Awaitable[StepRecord]]:
-    """A body of an Inngest step that gives a record which is there already."""
+def given(record: StepRecord) -> Callable[[], Awaitable[StepRecord]]:
+    """A body that gives a record which is there already."""
 
-    async def made() -> StepRecord:
+    async def body() -> StepRecord:
         return record
 
-    return made
+    return body

@@ -1,8 +1,8 @@
 """Step records as Inngest keeps them: each is the output of a step there.
 
-Inngest carries the whole state of a run with every call, so a record is as small as can be. A step that completed is
+Inngest carries the whole state of a run with every request, so a record is as small as can be. A step that completed is
 one field: its key and a digest of its input name the value, ``{"think:1/d41d8c": {...}}``. What else there is to say
-stands beside it, under ``durably:``.
+stands beside it, under ``durably:``. The shape is part of what runs under way have stored: do not change it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 import re
 from typing import Any
 
-from durably.core import StepRecord
+from durably.core.history import StepRecord
 from durably.core.serialization import SHORT, short_digest
 
-__all__ = ["is_fragile", "read_memo", "read_result", "write_memo", "write_result"]
+__all__ = ["decode_record", "decode_result", "encode_record", "encode_result", "is_fragile"]
 
-OURS = "durably:"
-"""Where the rest of a record stands; not a step key followed by a slash."""
+OWN_FIELD = "durably:"
+"""Where the rest of a record stands. No step key, a slash and a digest can look like it: it has no slash."""
 
 _text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -30,30 +30,32 @@ def is_fragile(text: str) -> bool:
     return _FRAGILE.search(text) is not None
 
 
-def write_result(text: str) -> Any:
+def encode_result(text: str) -> Any:
     """What a function returns to Inngest, from its result as JSON text."""
-    return {OURS: text} if is_fragile(text) else json.loads(text)
+    return {OWN_FIELD: text} if is_fragile(text) else json.loads(text)
 
 
-def read_result(data: Any) -> str:
-    """The JSON text of a function's result."""
-    if isinstance(data, dict) and data.keys() == {OURS} and isinstance(data[OURS], str):
-        text: str = data[OURS]
+def decode_result(data: Any) -> str:
+    """The JSON text of a function's result, from what Inngest gives of it."""
+    if isinstance(data, dict) and data.keys() == {OWN_FIELD} and isinstance(data[OWN_FIELD], str):
+        text: str = data[OWN_FIELD]
         return text
     return _text(data)
 
 
-_NAMES = {"kind": "kind", "status": "s", "attempt": "a", "name": "n", "error": "e"}
-_NAMES |= {"due": "due", "at": "t", "took": "d", "v": "v"}
+_SHORT_NAMES = {"kind": "kind", "status": "s", "attempt": "a", "name": "n", "error": "e"}
+_SHORT_NAMES |= {"due": "due", "at": "t", "took": "d", "v": "v"}
 _USUAL = {"kind": "step", "status": "completed", "attempt": 1, "name": "", "took": 0.0, "v": 1}
 
 
-def write_memo(record: StepRecord) -> dict[str, Any]:
-    """What a step returns to Inngest."""
-    fields = {name: getattr(record, name) for name in _NAMES}
+def encode_record(record: StepRecord) -> dict[str, Any]:
+    """What a step returns to Inngest, from its record."""
+    fields = {name: getattr(record, name) for name in _SHORT_NAMES}
     if record.kind == "step" and record.status == "completed":
         del fields["at"], fields["took"]  # Inngest's trace knows them
-    rest = {_NAMES[name]: value for name, value in fields.items() if value is not None and value != _USUAL.get(name)}
+    rest = {
+        _SHORT_NAMES[name]: value for name, value in fields.items() if value is not None and value != _USUAL.get(name)
+    }
     value: Any = None
     if record.output is None:
         rest["o"] = 0
@@ -63,21 +65,27 @@ def write_memo(record: StepRecord) -> dict[str, Any]:
     else:
         value = json.loads(record.output)
     digest = short_digest(record.input).removeprefix(SHORT) if record.input else ""
-    memo = {f"{record.key}/{digest}": value}
-    return {**memo, OURS: rest} if rest else memo
+    data = {f"{record.key}/{digest}": value}
+    return {**data, OWN_FIELD: rest} if rest else data
 
 
-def read_memo(data: Any, run_id: str, seq: int) -> StepRecord | None:
-    """The record in a step's output, or ``None`` if it is not one of ours."""
+def decode_record(data: Any, run_id: str, seq: int) -> StepRecord | None:
+    """The record in a step's output, or ``None`` if it is not one of ours.
+
+    Args:
+        data: The output.
+        run_id: The run.
+        seq: The record's place among those of the run.
+    """
     if not isinstance(data, dict):
         return None
-    named = [name for name in data if name != OURS]
-    rest = data.get(OURS, {})
+    named = [name for name in data if name != OWN_FIELD]
+    rest = data.get(OWN_FIELD, {})
     if len(named) != 1 or "/" not in named[0] or not isinstance(rest, dict):
         return None
     key, _, digest = named[0].rpartition("/")
     fields: dict[str, Any] = {"kind": "step", "status": "completed"}
-    fields |= {name: rest[short] for name, short in _NAMES.items() if short in rest}
+    fields |= {name: rest[short] for name, short in _SHORT_NAMES.items() if short in rest}
     value, how = data[named[0]], rest.get("o")
     output = None if how == 0 else value if how == 1 else _text(value)
     return StepRecord(run_id=run_id, seq=seq, key=key, input=digest and SHORT + digest, output=output, **fields)

@@ -1,8 +1,8 @@
 """What this backend needs of the SDK beyond its public functions, in one place.
 
-Three things: the memos by hash and the order they were made in, so that changed code is noticed; step ids of ours, so
-that no two steps share one, under the names that Inngest's pages show; and an answer about a step that the code no
-longer asks for.
+Four things: the outputs of steps by hash and the order they ended in, so that changed code is noticed; step ids of
+ours, so that no two steps share one, under the names that Inngest's pages show; an answer about a step that the code no
+longer asks for; and requests to the server under the client's keys.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from typing import Any, NoReturn
 import inngest
 from inngest._internal import net, server_lib, step_lib, transforms
 
-__all__ = ["FAN_OUT", "NamedStep", "Request", "ResponseInterrupt", "SkipInterrupt", "Wire", "shown_name"]
+__all__ = ["RawIdStep", "Request", "ResponseInterrupt", "ServerClient", "SkipInterrupt", "race", "shown_name"]
 
 ResponseInterrupt = step_lib.ResponseInterrupt
 SkipInterrupt = step_lib.SkipInterrupt
-
-FAN_OUT = server_lib.ParallelMode.RACE
-"""Branches go on alone, each as soon as its step has ended."""
 
 
 def shown_name(step_id: str) -> str:
@@ -28,15 +25,17 @@ def shown_name(step_id: str) -> str:
     return step_id.rpartition("/")[2].partition("~")[0].partition(":")[0]
 
 
-class NamedStep(inngest.Step):
+class RawIdStep(inngest.Step):
     """Steps whose ids are used as they are, never numbered by the SDK, and shown by their plain names."""
 
     @classmethod
-    def of(cls, step: inngest.Step) -> NamedStep:
+    def of(cls, step: inngest.Step) -> RawIdStep:
         """The same steps with our ids."""
         return cls(step._client, step._execution, step._middleware, step._step_id_counter, step._target_hashed_id)
 
     def _parse_step_id(self, step_id: str) -> step_lib.base.ParsedStepID:
+        # The SDK numbers a repeated id in the order in which it is discovered, across branches: that swaps the
+        # outputs of two branches which use one id (seen on a server). Our keys are unique already.
         return step_lib.base.ParsedStepID(
             hashed=transforms.hash_step_id(step_id), user_facing=shown_name(step_id), index=None
         )
@@ -51,40 +50,43 @@ class Request:
     Attributes:
         target: The hash of the one step to run, or ``None``.
         step: The steps, with ids of ours.
-        stack: The hashes of the settled steps.
+        group: Runs steps in parallel.
+        attempt: How often Inngest made this request before.
+        settled: The hashes of the steps that have ended, in the order of their ends.
+        large: Whether the outputs did not fit into the request and were fetched.
     """
 
     def __init__(self, ctx: inngest.Context) -> None:
         execution: Any = ctx.step._execution
         self.target: str | None = ctx.step._target_hashed_id
-        self.step = NamedStep.of(ctx.step)
+        self.step = RawIdStep.of(ctx.step)
         self.group = ctx.group
         self.attempt = ctx.attempt
-        # Taken now: the SDK drops each memo when it is asked for.
-        self._memos: dict[str, Any] = dict(execution._memos._memos)
-        settled = [step for step in execution._request.ctx.stack.stack or () if step in self._memos]
-        # In the order they were settled; one that the stack does not name comes last.
-        self.stack: list[str] = [*settled, *(self._memos.keys() - set(settled))]
+        # Taken now: the SDK drops each output when it is asked for.
+        self._outputs: dict[str, Any] = dict(execution._memos._memos)
+        named = [step for step in execution._request.ctx.stack.stack or () if step in self._outputs]
+        # A step that the stack does not name comes last.
+        self.settled: list[str] = [*named, *(self._outputs.keys() - set(named))]
         self.large: bool = bool(execution._request.use_api)
 
-    def memos(self, start: int) -> Iterator[Any]:
-        """The data of the settled steps, in the order of the stack, from a place on."""
-        return (self._memos[step].data for step in self.stack[start:])
+    def outputs(self, start: int) -> Iterator[Any]:
+        """The outputs of the settled steps, in their order, from a place on."""
+        return (self._outputs[step].data for step in self.settled[start:])
 
-    def has(self, step_id: str) -> bool:
-        """Whether a step of this id is settled."""
-        return transforms.hash_step_id(step_id) in self._memos
+    def has_settled(self, step_id: str) -> bool:
+        """Whether a step of this id has ended."""
+        return transforms.hash_step_id(step_id) in self._outputs
 
     def is_target(self, step_id: str) -> bool:
         """Whether this step is the one to run."""
         return self.target == transforms.hash_step_id(step_id)
 
     def size(self) -> int:
-        """About how many bytes the settled steps take."""
-        return sum(len(json.dumps(memo.data)) for memo in self._memos.values())
+        """About how many bytes the outputs of the settled steps take."""
+        return sum(len(json.dumps(output.data)) for output in self._outputs.values())
 
-    def settle_target(self, name: str, data: Any) -> NoReturn:
-        """Answer that the step to run gave this, without running anything."""
+    def settle_target(self, name: str, output: Any) -> NoReturn:
+        """Answer that the step to run gave this output, without running anything."""
         info = step_lib.StepInfo(
             display_name=name,
             id=self.target or "",
@@ -92,10 +94,16 @@ class Request:
             op=server_lib.Opcode.STEP_RUN,
             userland=step_lib.base.StepUserlandInfo(id=name, index=None),
         )
-        raise ResponseInterrupt(step_lib.StepResponse(output=data, step=info))
+        raise ResponseInterrupt(step_lib.StepResponse(output=output, step=info))
 
 
-class Wire:
+def race(interrupt: ResponseInterrupt) -> None:
+    """Let the planned branches go on alone, each as soon as its step has ended."""
+    for response in interrupt.responses:
+        response.step.set_parallel_mode(server_lib.ParallelMode.RACE)
+
+
+class ServerClient:
     """Requests to the Inngest server, by the SDK's own HTTP client and under its keys.
 
     Args:
@@ -112,7 +120,15 @@ class Wire:
         return self._client.is_production
 
     async def send(self, events: list[inngest.Event], seed: str | None = None) -> list[str]:
-        """Hand over events; the server's ids of them. With a seed, those are always the same."""
+        """Hand over events.
+
+        Args:
+            events: The events.
+            seed: The header that fixes the ids which the server gives them, or ``None`` for random ones.
+
+        Returns:
+            The server's ids of them.
+        """
         if seed is None:
             return await self._client.send(events)
         request = self._client._build_send_request(events)
@@ -124,8 +140,18 @@ class Wire:
         ids: list[str] = answer.json()["ids"]
         return ids
 
-    async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """A question to the server's API: what it answers as JSON data. Raises LookupError for what is not there."""
+    async def request(self, method: str, path: str, body: Any = None) -> Any:
+        """What the server's API answers, as JSON data.
+
+        Args:
+            method: The HTTP method.
+            path: Below the server's address.
+            body: JSON data to send along.
+
+        Raises:
+            LookupError: If the server does not have it.
+            httpx.HTTPStatusError: If it refuses.
+        """
         request = self._http.build_httpx_request(method, self._client.api_origin.rstrip("/") + path, json=body)
         answer: Any = await net.fetch_with_auth_fallback(
             self._http._http_client,

@@ -13,7 +13,7 @@ import inngest
 import inngest.fast_api
 import uvicorn
 
-__all__ = ["App", "Guard", "fastapi_app", "serve_on_loopback"]
+__all__ = ["App", "StoppableApp", "fastapi_app", "serve_on_loopback"]
 
 App = Callable[..., Awaitable[None]]
 
@@ -25,11 +25,11 @@ def fastapi_app(client: inngest.Inngest, functions: list[inngest.Function[Any]])
     return app
 
 
-class Guard:
+class StoppableApp:
     """An app that can be told to take no more requests, and to die.
 
     Args:
-        app: What it guards.
+        app: The app.
     """
 
     def __init__(self, app: App) -> None:
@@ -62,8 +62,12 @@ class Guard:
             if task is not current:
                 task.cancel()
 
-    async def drain(self, grace: float) -> None:
-        """Take no more requests, and let those under way end."""
+    async def stop(self, grace: float) -> None:
+        """Take no more requests, and let those under way end.
+
+        Args:
+            grace: Seconds they are given; then they are cut off.
+        """
         self.closed = True
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=grace)

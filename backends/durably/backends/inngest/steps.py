@@ -1,238 +1,299 @@
-"""The seven durable steps as Inngest's operations: each ends in one step there, which keeps our record of it."""
+"""The steps of one run as Inngest's operations: each ends in one step there, which keeps our record of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import inngest
 
-from durably.backends.inngest.events import Origin, expression, from_wire, to_wire
-from durably.backends.inngest.outcome import how_it_failed
-from durably.backends.inngest.recorded_steps import KeptSteps, give
-from durably.backends.inngest.records import read_result
-from durably.backends.inngest.sdk import FAN_OUT, ResponseInterrupt
-from durably.core import (
-    Event,
-    FunctionRef,
-    NonDeterminismError,
-    StepRecord,
-    StepTimeoutError,
-)
-from durably.core.attempts import Body, run_body
-from durably.core.backend import encode_data
-from durably.core.errors import error_to_json, is_retriable
-from durably.core.ids import derive_id
+from durably.backends.inngest.events import Origin, event_data, event_expression, read_event
+from durably.backends.inngest.host import InngestHost
+from durably.backends.inngest.outcome import child_view
+from durably.backends.inngest.recorded_steps import StepRecorder, given
+from durably.backends.inngest.records import decode_result
+from durably.backends.inngest.suspended_code import SuspendableCode
+from durably.core import Event, Function, FunctionRef, NonDeterminismError
+from durably.core.attempts import StepCall, run_step, step_retry_delay
+from durably.core.backend import encode_data, invoke_error
+from durably.core.errors import PayloadTooLargeError, StepTimeoutError, SuspendSignal, error_to_json
+from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
-from durably.core.serialization import codec_for
+from durably.core.run_events import child_id, named_events
+from durably.core.serialization import codec_for, encode_input
 from durably.core.step_errors import final_error, interrupted, invoke_timeout
-from durably.core.step_keys import Branch, Scope
-from durably.core.steps import StepInfo
+from durably.core.step_keys import Branch, Scope, StepEngine
 
-__all__ = ["FOREVER", "InngestSteps"]
+__all__ = ["FOREVER", "InngestSteps", "whole_seconds"]
 
 FOREVER = timedelta(days=365)
 """Inngest wants a timeout for every wait; this one stands for none."""
 
+STATE_LIMIT = 31 * 2**20
+"""Bytes of all steps of a run, a little below where Inngest ends it, without its code having a say."""
 
-class InngestSteps(KeptSteps):
-    """One request's pass of a run's code over its records. See :class:`KeptSteps` for the arguments."""
+_JSON = codec_for(Any)
 
-    async def _run(self, scope: Scope, body: Body) -> Any:
-        key = body.key
-        asked = self._asked(body.args, key)
-        record = await self._take(scope, key, "step", asked)
+
+class InngestSteps(StepEngine):
+    """What each kind of step does, during one pass of a run's code over its records.
+
+    Args:
+        host: The worker.
+        function: The code.
+        run_id: The run.
+        ancestry: The runs that wait for this one, itself last.
+        known: How many of its records this worker has seen before.
+        code: What answers the requests.
+        recorder: Has steps run and kept by Inngest.
+    """
+
+    def __init__(
+        self,
+        host: InngestHost,
+        function: Function[Any, Any],
+        *,
+        run_id: str,
+        ancestry: tuple[str, ...],
+        known: int,
+        code: SuspendableCode,
+        recorder: StepRecorder,
+    ) -> None:
+        self.host = host
+        self.function = function
+        self.run_id = run_id
+        self.code = code
+        self.recorder = recorder
+        self._ancestry = ancestry
+        self._known = known
+
+    # -- run
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        key = call.key
+        asked = self.asked(call.args, key)
+        record = await self.take(scope, key, "step", asked)
         if record is None:
-            await self._begins(key)
-            if body.at_most_once:
-                record = await self._keep(key, self._record(key, "step", "started", input=asked))
+            await self._begin(scope, key)
+            if call.at_most_once:
+                started = self.recorder.record(key, "step", "started", input=asked)
+                record = await self.commit(scope, key, given(started))
         while record is None or not record.final:
             if record is not None and record.due is not None:
-                await self._sleep_until(f"{key}~wait{self._numbers[key]}", record.due)
-            record = await self._step(key, lambda: self._attempt(body, asked))
-        return settle(record, body.codec)
+                await self.recorder.sleep_until(scope, f"{key}~wait{self.recorder.number(key)}", record.due)
+            record = await self.commit(scope, key, lambda: self.attempt(call, asked))
+        return settle(record, call.codec)
 
-    async def _attempt(self, body: Body, asked: str) -> StepRecord:
+    async def attempt(self, call: StepCall, asked: str) -> StepRecord:
         """One execution of a body, as a record: a failure is one too, so that nothing the user catches is lost."""
-        host, key = self._host, body.key
-        started = host.now()
-        attempt = self._executions.get(key, 0) * (not body.at_most_once) + 1 + self._request.attempt
-        if body.at_most_once and self._request.attempt:
-            return self._failure(key, asked, interrupted(key), started)
-        info = StepInfo(self._run_id, key, attempt, host.resources, self._beat(key))
+        key, started = call.key, self.host.now()
+        lost = self.code.request.attempt  # requests for this execution that were not answered; a body may have run
+        if call.at_most_once and lost:
+            return self.recorder.failed(key, "step", interrupted(key), input=asked, started=started)
+        earlier = 0 if call.at_most_once else self.recorder.executions(key)
+        attempt = earlier + 1 + lost
         try:
-            value = await run_body(body, info, probe=host.probe, function=self._function.id, threads=True)
-            output = host.redactor.text(body.codec.encode(value, step=key, limit=host.max_payload_bytes))
-            body.codec.decode(output, step=key)
-            self._check_state(key, output)
+            output = await run_step(
+                call, self.host.environment, function=self.function.id, run_id=self.run_id, attempt=attempt
+            )
+            self._check_state(key, output.text)
         except Exception as error:
-            return self._failed(body, attempt, asked, started, error)
-        return self._record(key, "step", "completed", attempt=attempt, input=asked, output=output, started=started)
+            return self.attempt_failed(call, attempt, asked, started, error)
+        return self.recorder.record(
+            key, "step", "completed", attempt=attempt, input=asked, output=output.text, started=started
+        )
 
-    def _failed(self, body: Body, attempt: int, asked: str, started: float, error: Exception) -> StepRecord:
-        key = body.key
-        failures = self._recorded.failures(key) + 1
-        retries = self._function.retries if body.retries is None else body.retries
-        timed_out = isinstance(error, StepTimeoutError) and error.step == key
-        if failures > retries or body.at_most_once or not (timed_out or is_retriable(error)):
-            return self._failure(key, asked, final_error(key, failures, error), started, attempt=attempt)
-        delay = self._function.retry_policy.next_delay(error, failures, derive_id("effect", self._run_id, key))
-        data = self._host.redactor.data(error_to_json(error))
-        due = self._host.now() + delay
-        return self._record(key, "step", "retrying", attempt=attempt, input=asked, error=data, due=due, started=started)
+    def attempt_failed(self, call: StepCall, attempt: int, asked: str, started: float, error: Exception) -> StepRecord:
+        """The record of a failed attempt: the step's error if it was the last, else when the next one begins."""
+        key = call.key
+        failures = self.recorder.recorded.failures(key) + 1
+        delay = step_retry_delay(call, self.function, self.run_id, failures, error)
+        if delay is None:
+            final = final_error(key, failures, error)
+            return self.recorder.failed(key, "step", final, attempt=attempt, input=asked, started=started)
+        data = self.host.environment.redactor.data(error_to_json(error))
+        due = self.host.now() + delay
+        return self.recorder.record(
+            key, "step", "retrying", attempt=attempt, input=asked, error=data, due=due, started=started
+        )
 
-    async def _invoke(
+    def _check_state(self, key: str, output: str) -> None:
+        request = self.code.request
+        if request.large and (size := request.size() + len(output)) > STATE_LIMIT:
+            raise PayloadTooLargeError(step=key, size=size, limit=STATE_LIMIT)
+
+    # -- invoke
+
+    async def invoke(
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
     ) -> Any:
-        asked = self._host.redactor.text(invoke_input(key, function, data))
-        record = await self._take(scope, key, "invoke", asked)
-        if record is not None:
-            return settle(record, function.output)
-        self._goes_alone(key)
-        call = f"{key}~call"
-        child = derive_id("child", self._run_id, key)
-        if not self._request.has(call):
-            await self._pass("before_start", key)
-        started = self._host.now()
-        plain = codec_for(Any).decode(self._host.redactor.text(encode_data(function, data)), step=key)
-        error: Exception | None = None
-        output = "null"
-        try:
-            value = await self.ask(
-                lambda request: request.step.invoke_by_id(
-                    call,
-                    app_id=self._host.app_of(function.id),
-                    function_id=function.id,
-                    data=to_wire(plain, Origin(child, (*self._line, child), self._run_id, key)),
-                    timeout=whole(timeout),
-                )
-            )
-            given = codec_for(Any).decode(read_result(value), step=key)
-            output = function.output.encode(function.output.validate(given, what="the child's result"), step=key)
-        except inngest.StepError as failure:
-            error = self._child_failed(failure, key, function.id, child, timeout)
-        await self._pass("child_done", key)
+        asked = self.host.environment.redactor.text(invoke_input(key, function, data))
+        record = await self.take(scope, key, "invoke", asked)
+        if record is None:
+            child = child_id(self.run_id, key)
+            await self._begin_wait(key, f"{key}~call")
+            started = self.host.now()
+            result = await self._call(scope, key, function, child, data, timeout)
+            await self.pass_point("child_done", key)
 
-        async def finish() -> StepRecord:
-            if isinstance(error, StepTimeoutError):
-                await self._host.abandon(child)
-            if error is not None:
-                return self._failure(key, asked, error, started, kind="invoke", name=function.id)
-            return self._record(key, "invoke", "completed", input=asked, name=function.id, output=output)
+            async def ended() -> StepRecord:
+                fields: dict[str, Any] = {"input": asked, "name": function.id}
+                if isinstance(result, str):
+                    return self.recorder.record(key, "invoke", "completed", output=result, **fields)
+                if isinstance(result, StepTimeoutError):
+                    await self.host.events.abandon(child)  # Inngest stops waiting for it, and lets it run on
+                return self.recorder.failed(key, "invoke", result, started=started, **fields)
 
-        record = await self._step(key, finish)
+            record = await self.commit(scope, key, ended)
         return settle(record, function.output)
 
-    def _child_failed(
-        self, failure: inngest.StepError, key: str, function: str, child: str, timeout: float | None
-    ) -> Exception:
-        if failure.name == "InngestInvokeTimeoutError":
-            return invoke_timeout(key, function, timeout or 0.0)
-        return how_it_failed(failure.name, failure.message, failure.stack, key, function, child)
+    async def _call(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], child: str, data: Any, timeout: float | None
+    ) -> str | Exception:
+        """Call a function and wait for it: its result as JSON text, or the step's error."""
+        text = self.host.environment.redactor.text(encode_data(function, data))
+        origin = Origin(child, (*self._ancestry, child), self.run_id, key)
+        wired = event_data(_JSON.decode(text, step=key), origin)
+        try:
+            value = await self.recorder.ask(
+                scope,
+                lambda request: request.step.invoke_by_id(
+                    f"{key}~call",
+                    app_id=self.host.apps.of(function.id),
+                    function_id=function.id,
+                    data=wired,
+                    timeout=whole_seconds(timeout),
+                ),
+            )
+        except inngest.StepError as failure:
+            if failure.name == "InngestInvokeTimeoutError":
+                return invoke_timeout(key, function.id, timeout or 0.0)
+            return invoke_error(child_view(failure, function.id, child), step=key)
+        result = _JSON.decode(decode_result(value), step=key)
+        return function.output.encode(function.output.validate(result, what="the child's result"), step=key)
 
-    async def _send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
-        asked = self._asked(events, key)
-        record = await self._take(scope, key, "send_event", asked)
+    # -- events and time
+
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        asked = self.asked(events, key)
+        record = await self.take(scope, key, "send_event", asked)
         if record is None:
-            await self._begins(key)
-            named = [
-                event if event.id else event.model_copy(update={"id": derive_id("event", self._run_id, f"{key}#{n}")})
-                for n, event in enumerate(events)
-            ]
+            await self._begin(scope, key)
+            named = named_events(self.run_id, key, events)
 
             async def send() -> StepRecord:
                 if named:
-                    await self._host.send(*named)
-                await self._pass("after_send", key)
+                    await self.host.events.send(named)
+                await self.pass_point("after_send", key)
                 output = EVENT_IDS.encode([event.id for event in named], step=key)
-                return self._record(key, "send_event", "completed", input=asked, output=output)
+                return self.recorder.record(key, "send_event", "completed", input=asked, output=output)
 
-            record = await self._step(key, send)
+            record = await self.commit(scope, key, send)
         ids: list[str] = settle(record, EVENT_IDS)
         return ids
 
-    async def _sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
-        asked = self._asked((duration, until), key)
-        record = await self._take(scope, key, "sleep", asked)
-        if record is not None and record.final:
-            return
+    async def sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+        asked = self.asked((duration, until), key)
+        record = await self.take(scope, key, "sleep", asked)
         if record is None:
-            await self._begins(key)
-            due = until if duration is None else self._host.now() + duration
-            final = due is None or due <= self._host.now()
-            status: Any = "completed" if final else "started"
-            record = await self._keep(key, self._record(key, "sleep", status, input=asked, output="null", due=due))
-            if final:
-                return
-        await self._sleep_until(f"{key}~until", record.due or 0.0)
-        ended = self._record(key, "sleep", "completed", input=asked, output="null", started=record.at)
-        await self._step(key, give(ended))
+            await self._begin(scope, key)
+            due = until if duration is None else self.host.now() + duration
+            status: Any = "completed" if due is None or due <= self.host.now() else "started"
+            begun = self.recorder.record(key, "sleep", status, input=asked, output="null", due=due)
+            record = await self.commit(scope, key, given(begun))
+        if record.final:
+            return
+        await self.recorder.sleep_until(scope, f"{key}~until", record.due or 0.0)
+        ended = self.recorder.record(key, "sleep", "completed", input=asked, output="null", started=record.at)
+        await self.commit(scope, key, given(ended))
 
-    async def _sleep_until(self, step_id: str, due: float) -> None:
-        """Sleep, and again if Inngest ends it early: it rounds to whole seconds."""
-        number = 0
-        self._goes_alone(step_id)
-        while self._host.now() < due:
-            await self._nap(f"{step_id}{number}", due)
-            number += 1
-
-    async def _nap(self, step_id: str, due: float) -> None:
-        await self.ask(lambda request: request.step.sleep_until(step_id, datetime.fromtimestamp(due, UTC)))
-
-    async def _wait_for_event(
+    async def wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
     ) -> Event | None:
-        asked = self._asked((name, match, timeout), key)
-        record = await self._take(scope, key, "wait_for_event", asked)
+        asked = self.asked((name, match, timeout), key)
+        record = await self.take(scope, key, "wait_for_event", asked)
         if record is None:
-            self._goes_alone(key)
             wait = f"{key}~event"
-            if not self._request.has(wait):
-                await self._pass("before_start", key)
-            found = await self.ask(
+            await self._begin_wait(key, wait)
+            found = await self.recorder.ask(
+                scope,
                 lambda request: request.step.wait_for_event(
-                    wait, event=name, if_exp=expression(match, self._sent), timeout=whole(timeout) or FOREVER
-                )
+                    wait,
+                    event=name,
+                    if_exp=event_expression(match, self.recorder.sent),
+                    timeout=whole_seconds(timeout) or FOREVER,
+                ),
             )
-            event = None if found is None else from_wire(found.model_dump())[0]
-            output = self._host.redactor.text(MAYBE_EVENT.encode(event, step=key))
-            ended = self._record(key, "wait_for_event", "completed", input=asked, name=name, output=output)
-            record = await self._step(key, give(ended))
-        seen: Event | None = settle(record, MAYBE_EVENT)
-        return seen
+            event = None if found is None else read_event(found.model_dump())[0]
+            output = self.host.environment.redactor.text(MAYBE_EVENT.encode(event, step=key))
+            ended = self.recorder.record(key, "wait_for_event", "completed", input=asked, name=name, output=output)
+            record = await self.commit(scope, key, given(ended))
+        result: Event | None = settle(record, MAYBE_EVENT)
+        return result
 
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
-        self._guard(lambda: self._recorded.take_gather(scope, key, len(branches)))
+    # -- gather
 
-        async def drive(branch: Branch) -> Any:
-            try:
-                return await branch()
-            except Exception as error:
-                return error
-
-        try:
-            outcomes = await self._request.group.parallel(tuple(_bind(drive, branch) for branch in branches))
-        except ResponseInterrupt as answer:
-            if key in self._apart:
-                for each in answer.responses:
-                    each.step.set_parallel_mode(FAN_OUT)
-            self._answers[scope.prefix] = answer
-            raise
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        self.recorder.recorded.take_gather(scope, key, len(branches))
+        outcomes = await self.recorder.gather(scope, key, branches)
         if len(outcomes) < len(branches):
-            self._broken = NonDeterminismError(
+            # The SDK drops a branch whose planned step is not there any more; the run would complete without it.
+            raise NonDeterminismError(
                 step=key, recorded="a planned step that is not there any more", asked=f"gather {key!r} without it"
             )
-            raise self._broken
-        self._fanned_out = key in self._apart
-        return list(outcomes)
+        return outcomes
+
+    # -- what all steps share
+
+    def before_step(self, scope: Scope) -> None:
+        # What the `finally` of code that is unwound asks for comes with another request, if the code gets there.
+        if scope.prefix in self.code.interrupts:
+            raise SuspendSignal
+
+    def is_replaying(self, scope: Scope) -> bool:
+        # A request for one step goes only through code that another request went through before.
+        return self.code.request.target is not None or self.recorder.recorded.replaying(scope)
+
+    def check_end(self, scope: Scope) -> None:
+        self.before_step(scope)  # code may swallow even a signal, and end while it is unwound
+        self.recorder.recorded.check_end(scope)
+
+    def asked(self, args: Sequence[Any], key: str) -> str:
+        """What a record keeps of a step's arguments, and a replay compares."""
+        return self.host.environment.redactor.text(encode_input(args, step=key))
+
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        """The last record of the step the code asks for now, or ``None`` if it is new."""
+        record = self.recorder.recorded.take(scope, key, kind, asked)
+        if record is not None:
+            await self.pass_point("after_commit" if record.seq >= self._known else "replay", key)
+        return record
+
+    async def commit(self, scope: Scope, key: str, body: Callable[[], Awaitable[StepRecord]]) -> StepRecord:
+        """Have Inngest run a body that gives a record, and keep that; the record as the next request brings it."""
+        record = await self.recorder.commit(scope, key, body)
+        await self.pass_point("after_commit", key)
+        return record
+
+    async def _begin(self, scope: Scope, key: str) -> None:
+        """Report that a step begins. In a branch it is met in many requests, and begins in the one that is for it."""
+        if scope.parent is None or self.code.request.is_target(key):
+            await self.pass_point("before_start", key)
+
+    async def _begin_wait(self, key: str, step_id: str) -> None:
+        """Report that a step begins which waits for something, unless what it waits for is there."""
+        self.recorder.race_gathers_of(key)
+        if not self.code.request.has_settled(step_id):
+            await self.pass_point("before_start", key)
+
+    async def pass_point(self, name: str, key: str) -> None:
+        """Report a point to the harness."""
+        if self.host.environment.probe is not None:
+            await self.host.environment.pass_point(name, self.function.id, self.run_id, key)
 
 
-def whole(seconds: float | None) -> timedelta | None:
+def whole_seconds(seconds: float | None) -> timedelta | None:
     """A timeout as Inngest takes it: whole seconds, at least one, rounded up."""
     return None if seconds is None else timedelta(seconds=max(1, math.ceil(seconds)))
-
-
-def _bind(drive: Callable[[Branch], Awaitable[Any]], branch: Branch) -> Callable[[], Awaitable[Any]]:
-    return lambda: drive(branch)

@@ -1,121 +1,193 @@
-"""Code of runs that stands still between two requests, so that it need not be replayed for each step."""
+"""Code of runs that stays suspended between two requests, so that it need not be replayed for each step."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
-from durably.backends.inngest.sdk import Request, ResponseInterrupt
+from durably.backends.inngest.run_cache import CachedRun
+from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
+from durably.core.errors import SuspendSignal
+from durably.core.step_keys import Scope
 
-__all__ = ["HELD_RUNS", "Held", "HeldCode"]
+__all__ = ["SUSPENDED_RUNS", "SuspendableCode", "SuspendedRuns"]
 
-HELD_RUNS = 1000
-"""How many runs one worker holds at most; the one that has waited longest gives way."""
+T = TypeVar("T")
+
+SUSPENDED_RUNS = 1000
+"""How many runs one worker keeps suspended at most; the one that has waited longest gives way."""
 
 
-class HeldCode:
+class SuspendableCode:
     """One pass of a run's code, over one request or several.
 
-    It runs in a task of its own. A step that is new ends the request, but not the code, if it can be held: it goes on
+    A step that is new ends the request. If the code runs in a task of its own, it stays suspended there: it goes on
     when the next request brings just that step, and is unwound when none does in time.
 
+    Args:
+        request: The request that begins the pass.
+        run: What this worker knows of the run; told which steps have ended.
+
     Attributes:
-        run_id: Our id of the run.
+        request: The request that the code is to answer now.
+        interrupts: What ended a request, by the prefix of the scope whose code is being unwound for it.
     """
 
-    run_id: str
-
-    def __init__(self) -> None:
+    def __init__(self, request: Request, run: CachedRun) -> None:
+        self.request = request
+        self.interrupts: dict[str, BaseException] = {}
+        self._run = run
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[Any] | None = None
         self._answer: asyncio.Future[ResponseInterrupt] = self._loop.create_future()
         self._next: asyncio.Future[Request] | None = None
-        self._stack: list[str] = []
+        self._expected: list[str] = []
 
-    async def run(self) -> Any:
-        """The code, to its end."""
-        raise NotImplementedError
+    # -- for the driver
 
-    async def serve(self, request: Request) -> Any:
-        """Answer a request: what the code came to, or an interrupt of the SDK that carries the next step."""
-        self._answer = self._loop.create_future()
-        if self._next is None:
-            self._task = asyncio.ensure_future(self.run())
-        else:
-            self._next.set_result(request)
+    async def start(self, code: Coroutine[Any, Any, Any]) -> Any:
+        """Answer the first request, in a task of the code's own.
+
+        Returns:
+            What the code came to.
+
+        Raises:
+            ResponseInterrupt: If the answer is a step; the code may be suspended behind it.
+        """
+        self._task = self._loop.create_task(code)
+        return await self._answered(self._task)
+
+    async def resume(self, request: Request) -> Any:
+        """Answer the next request; like :meth:`start`."""
         assert self._task is not None
+        assert self._next is not None
+        self._run.settled = request.settled
+        self._answer = self._loop.create_future()
+        self._next.set_result(request)
+        return await self._answered(self._task)
+
+    async def _answered(self, task: asyncio.Task[Any]) -> Any:
         try:
-            await asyncio.wait({self._task, self._answer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, self._answer}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._task.cancel()
+            task.cancel()
             raise
-        if self._task.done():
-            return self._task.result()
+        if task.done():
+            return task.result()
         raise self._answer.result()
 
-    async def hold(self, request: Request, answer: ResponseInterrupt) -> Request:
-        """End the request under way with an answer, and stand still until the next."""
+    # -- for the code's steps
+
+    async def ask(self, scope: Scope, question: Callable[[Request], Awaitable[T]], *, suspends: bool = True) -> T:
+        """Put something to Inngest. What is new there ends the request, and the code with it if it cannot be suspended.
+
+        Args:
+            scope: Where the code stands.
+            question: Asks the SDK; asked again of each further request.
+            suspends: Whether the code may be suspended here.
+
+        Raises:
+            SuspendSignal: If the code is to be unwound.
+        """
+        while True:
+            try:
+                return await question(self.request)
+            except (ResponseInterrupt, SkipInterrupt) as interrupt:
+                await self._end_request(scope, interrupt, suspends)
+
+    async def _end_request(self, scope: Scope, interrupt: ResponseInterrupt | SkipInterrupt, suspends: bool) -> None:
+        # The SDK discovers branches by running each to its next step and unwinding it, so only the run's own scope can
+        # be suspended; a request with a target runs one step, and the next request is not for the same code.
+        alone = scope.parent is None and self.request.target is None
+        try:
+            if self._task is None or not suspends or not alone or isinstance(interrupt, SkipInterrupt):
+                raise SuspendSignal
+            self.request = await self._suspend(interrupt)
+        except BaseException:
+            # Noted, for the driver and the gather around a branch, and so that no step in a `finally` is begun.
+            self.interrupts[scope.prefix] = interrupt
+            raise
+
+    async def _suspend(self, interrupt: ResponseInterrupt) -> Request:
+        """End the request with an answer, and wait for the next one."""
         self._next = self._loop.create_future()
-        self._stack = [*request.stack, *(each.step.id for each in answer.responses)]
-        self._answer.set_result(answer)
+        self._expected = [*self.request.settled, *(each.step.id for each in interrupt.responses)]
+        self._answer.set_result(interrupt)
         return await self._next
 
+    # -- for the registry
+
     @property
-    def stands_still(self) -> bool:
+    def suspended(self) -> bool:
         """Whether the last request was answered without the code having ended."""
         return self._task is not None and not self._task.done()
 
     def waits_for(self, request: Request) -> bool:
         """Whether a request brings the step that was answered, and nothing else."""
-        return self.stands_still and self._loop is asyncio.get_running_loop() and request.stack == self._stack
+        # Another event loop may serve it: a future of this one cannot be resolved from there.
+        same_loop = self._loop is asyncio.get_running_loop()
+        return self.suspended and same_loop and request.settled == self._expected
 
-    def let_go(self) -> None:
-        """Unwind the code."""
+    def unwind(self) -> None:
+        """Let the code end where it is suspended."""
         if self._task is None or self._next is None or self._task.done() or self._loop.is_closed():
             return
-        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody else looks at it
-        self._next.set_exception(self._answer.result())
+        # Nobody else looks at how it ends: asyncio would complain about an error that was never retrieved.
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._next.set_exception(SuspendSignal())
 
 
-class Held:
-    """The runs whose code stands still here, by Inngest's id.
+class SuspendedRuns:
+    """The runs whose code is suspended on this worker, by Inngest's id.
 
     Args:
-        seconds: How long each is held at most; 0: not at all.
+        seconds: How long each is kept at most; 0: not at all.
+
+    Attributes:
+        seconds: The same.
+        limit: How many there are at most.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.limit = HELD_RUNS
-        self._held: dict[str, tuple[HeldCode, asyncio.TimerHandle]] = {}
+        self.limit = SUSPENDED_RUNS
+        self._runs: dict[str, tuple[SuspendableCode, asyncio.TimerHandle]] = {}
 
-    def keep(self, run_id: str, code: HeldCode) -> None:
-        """Hold on to a run's code."""
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def keep(self, run_id: str, code: SuspendableCode) -> None:
+        """Keep a run's code, if it is suspended."""
+        if not code.suspended:
+            return
         self.drop(run_id)
-        if len(self._held) >= self.limit:
-            self.drop(next(iter(self._held)))
+        if len(self._runs) >= self.limit:
+            self.drop(next(iter(self._runs)))
         timer = asyncio.get_running_loop().call_later(self.seconds, self.drop, run_id)
-        self._held[run_id] = code, timer
+        self._runs[run_id] = code, timer
 
-    def take(self, run_id: str, request: Request) -> HeldCode | None:
+    def take(self, run_id: str, request: Request) -> SuspendableCode | None:
         """The code that goes on with a request, or ``None`` if it has to be replayed."""
-        code, _ = self._held.get(run_id, (None, None))
-        if code is None or request.target is not None:
+        code, timer = self._runs.get(run_id, (None, None))
+        # A request with a target is for one branch; the code may be waiting for the one that follows all of them.
+        if code is None or timer is None or request.target is not None:
             return None
         if not code.waits_for(request):
             self.drop(run_id)
             return None
-        self._held.pop(run_id)[1].cancel()
+        del self._runs[run_id]
+        timer.cancel()
         return code
 
     def drop(self, run_id: str) -> None:
-        """Unwind a run's code, if it is held."""
-        code, timer = self._held.pop(run_id, (None, None))
+        """Unwind a run's code, if it is kept."""
+        code, timer = self._runs.pop(run_id, (None, None))
         if code is not None and timer is not None:
             timer.cancel()
-            code.let_go()
+            code.unwind()
 
     def clear(self) -> None:
         """Unwind all."""
-        for run_id in list(self._held):
+        for run_id in list(self._runs):
             self.drop(run_id)

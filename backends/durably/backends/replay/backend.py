@@ -1,37 +1,34 @@
-"""The replay engine: a worker that claims runs, looks after its lease, and acts on what changed.
-
-Three layers, each in its file: who waits for what (`waits.py`), how one run is driven (`driver.py`), and this worker.
-"""
+"""The replay engine as a backend: a worker that claims runs, looks after its lease, and answers programs."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import SecretStr
 
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.driver import Driver
-from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow, Subscription
-from durably.core import (
-    DurablyError,
-    Event,
-    Function,
-    FunctionRef,
-    History,
-    JournalError,
-    Run,
-    RunNotFoundError,
-)
-from durably.core.backend import RunStatus, RunView
-from durably.core.errors import CancelSignal, SuspendSignal
-from durably.core.ids import derive_id, new_id
+from durably.backends.replay.events import EventWaiters
+from durably.backends.replay.host import ReplayHost
+from durably.backends.replay.journal import Changes, Journal, Subscription
+from durably.backends.replay.outcome import find_run, view_of
+from durably.backends.replay.records import Log, RunRecords
+from durably.backends.replay.scheduler import Scheduler
+from durably.backends.replay.steps import ReplaySteps
+from durably.core import Backend, Event, Function, FunctionRef, Run, RunNotFoundError
+from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.errors import CancelSignal, JournalError
+from durably.core.history import History
+from durably.core.ids import new_id
+from durably.core.run_events import started_event
+from durably.core.step_keys import KeyedSteps
 
-__all__ = ["ReplayBackend"]
+__all__ = ["Parts", "ReplayBackend"]
 
 logger = logging.getLogger("durably")
 
@@ -39,7 +36,30 @@ LEASE_SECONDS = 15.0
 GRACE_SECONDS = 30.0
 
 
-class ReplayBackend(Driver):
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The classes the engine is built from. The harness puts a broken one in the place of one of them.
+
+    Attributes:
+        log: How a worker writes to the journal.
+        events: Who waits for which event.
+        host: What the runs of a worker share.
+        driver: How runs are driven.
+        records: How the records of a run are kept.
+        steps: What each kind of step does.
+        keys: What the code of runs calls: it numbers steps, and refuses what no engine allows.
+    """
+
+    log: type[Log] = Log
+    events: type[EventWaiters] = EventWaiters
+    host: type[ReplayHost] = ReplayHost
+    driver: type[Driver] = Driver
+    records: type[RunRecords] = RunRecords
+    steps: type[ReplaySteps] = ReplaySteps
+    keys: type[KeyedSteps] = KeyedSteps
+
+
+class ReplayBackend(Backend):
     """What the memory and the SQLite backends share: everything but the storage.
 
     Args:
@@ -54,7 +74,14 @@ class ReplayBackend(Driver):
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
+
+    Attributes:
+        journal: Where runs are kept.
+        clock: Where time comes from.
+        worker: The id of this worker.
     """
+
+    parts: ClassVar[Parts] = Parts()
 
     def __init__(
         self,
@@ -74,39 +101,59 @@ class ReplayBackend(Driver):
         if evict not in ("never", "always"):
             raise ValueError(f"evict={evict!r}: use 'never' or 'always'")
         super().__init__(
-            functions,
-            journal=journal,
-            clock=clock,
-            threads=threads,
-            seed=seed,
-            evict=evict == "always",
-            max_payload_bytes=max_payload_bytes,
-            resources=resources,
-            secrets=secrets,
+            functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes, threads=threads
         )
+        self.journal = journal
+        self.clock = clock
+        self.worker = new_id()
         self.grace = grace
         self._poll = poll
-        self._up = False
-        self._delivery: Timer | None = None
-        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._poller: asyncio.Task[None] | None = None
+        self._up = False
+        self._leased_at = 0.0
+        self._delivery: Timer | None = None
+        self._scheduler = Scheduler(clock)
+        self._log = self.parts.log(journal, self.worker, self.functions, self.environment)
+        self._host = self.parts.host(
+            environment=self.environment,
+            functions=self.functions,
+            log=self._log,
+            scheduler=self._scheduler,
+            events=self.parts.events(journal, self._scheduler),
+            evict=evict == "always",
+            seed=seed,
+            crash=self.crash,
+        )
+        self._driver = self.parts.driver(
+            self._host, records=self.parts.records, steps=self.parts.steps, keys=self.parts.keys
+        )
+        self._log.subscribe(self._arm_for)
 
     # -- the worker
+
+    @property
+    def running(self) -> bool:
+        """Whether its worker is up."""
+        return self._up and self._log.crash is None
+
+    @property
+    def live_runs(self) -> list[str]:
+        """The ids of the runs that are in this worker's memory."""
+        return self._driver.live
 
     async def __aenter__(self) -> Self:
         """Open the journal and go on with unfinished runs."""
         if self._up:
             raise RuntimeError(f"this {self.name} backend is already running; use one 'async with' for each backend")
-        if self._crash is not None:
+        if self._log.crash is not None:
             raise RuntimeError("this backend has crashed; open a new one on the same journal")
         self.journal.open()
         self._up = True
-        # Runs get a context of their own: one that is started inside a body must not seem to be inside it.
-        self._context = contextvars.Context()
+        self._driver.open()
         self.journal.register([Subscription.of(function) for function in self.functions.values()])
         self._lease()
         self._deliver()
-        self._claim()
+        self.claim_runs()
         if self._poll is not None:
             self._poller = asyncio.create_task(self._watch(self._poll))
         return self
@@ -116,46 +163,22 @@ class ReplayBackend(Driver):
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        self._stopping = True
-        for execution in list(self._live.values()):
-            execution.interrupt(SuspendSignal)
-        late = await self._wait_for_tasks()
-        self._arm_delivery(None)
-        self._up = self._stopping = False
+        late = await self._driver.stop(self.grace)
+        self._disarm()
+        self._up = False
         try:
-            if self._crash is None and not late:
-                self.journal.release(self.worker)
-            elif self._crash is None:
-                self.journal.bury(self.worker)
+            if self._log.crash is None:
+                # A body that was cut off may have had its effect: its run counts as crashed, not as given back.
+                (self.journal.bury if late else self.journal.release)(self.worker)
         finally:
             self.journal.close()
-
-    async def _wait_for_tasks(self) -> bool:
-        """Let bodies that are running end; ``True`` if some did not in time and were cut off."""
-        tasks = set(self._tasks.values())
-        _, late = await asyncio.wait(tasks, timeout=self.grace) if tasks else (tasks, set())
-        for task in late:
-            logger.warning("a body did not end within %g seconds of the stop; it will run again", self.grace)
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        return bool(late)
 
     def crash(self, signal: BaseException) -> None:
         """Die as a process does: nothing more is written, every task ends where it stands.
 
         For the harness. Whoever waits for a result gets the signal.
         """
-        if self._crash is not None:
-            return
-        self._crash = signal
-        self.journal.bury(self.worker)
-        current = asyncio.current_task()
-        for task in self._tasks.values():
-            if task is not current:
-                task.cancel()
-        for future in [*(each for ends in self._ends.values() for each in ends), *self._idle]:
-            if not future.done():
-                future.set_exception(signal)
+        self._driver.crash(signal)
 
     async def _watch(self, poll: float) -> None:
         """Look after the lease, and at what other processes did."""
@@ -164,7 +187,7 @@ class ReplayBackend(Driver):
             try:
                 if time.time() > self._leased_at + LEASE_SECONDS / 3:
                     self._lease()
-                self._claim()
+                self.claim_runs()
                 if self.journal.changed():
                     self._look_around()
             except JournalError as error:
@@ -174,148 +197,106 @@ class ReplayBackend(Driver):
         self._leased_at = time.time()
         self.journal.lease(self.worker, self._leased_at + LEASE_SECONDS)
 
-    def _claim(self) -> None:
+    def claim_runs(self) -> None:
+        """Take up the live runs that no worker has."""
         for row in self.journal.claim(self.worker, list(self.functions), time.time()):
-            self._spawn(row)
+            self._driver.spawn(row)
 
     def _look_around(self) -> None:
-        """Another process wrote to the journal: find what concerns the runs that wait here."""
-        for run_id in list(self._ends):
+        """Find what concerns the runs that wait here, after another process wrote to the journal."""
+        for run_id in self._scheduler.awaited_runs:
             row = self.journal.get(run_id)
             if row is not None and row.status.final:
-                self._ended(run_id)
-        for waiting in list(self._waiting):
-            event = self.find_event(waiting)
-            if event is not None:
-                self.wake(waiting.future, event)
-        for run_id, execution in list(self._live.items()):
+                self._scheduler.run_ended(run_id)
+        self._host.events.look()
+        for run_id in self._driver.live:
             row = self.journal.get(run_id)
             if row is not None and row.status is RunStatus.CANCELLED:
-                execution.interrupt(CancelSignal)
-        self._arm_delivery(self.journal.next_due())
+                self._driver.interrupt(run_id, CancelSignal)
+        self._arm(self.journal.next_due())
 
-    def _spawn(self, row: RunRow) -> None:
-        if not self._up or self._stopping or row.id in self._tasks:
-            return
-        self.active += 1
-        task = asyncio.get_running_loop().create_task(self._drive(row), context=self._context.copy())
-        self._tasks[row.id] = task
-        task.add_done_callback(lambda task: self._forget(row.id, task))
+    # -- scheduled events
 
-    def _forget(self, run_id: str, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(run_id, None)
-        self._live.pop(run_id, None)
-        self.active -= 1
-        if not task.cancelled() and (error := task.exception()) is not None and self._crash is None:
-            logger.error("run %s: the engine failed; the run stays where it was", run_id, exc_info=error)
-            self.crash(error)
-        self.rest()
-
-    # -- what changed
-
-    def _apply(self, changes: Changes) -> None:
-        for run_id in changes.cancelled:
-            execution = self._live.get(run_id)
-            if execution is not None:
-                execution.interrupt(CancelSignal)
-            self._ended(run_id)
-        for received in changes.received:
-            for waiting in list(self._waiting):
-                if waiting.wants(received.event, received.seq, received.at):
-                    self.wake(waiting.future, received.event)
-        for row in changes.created:
-            self._spawn(row)
+    def _arm_for(self, changes: Changes) -> None:
         if changes.scheduled is not None:
-            self._arm_delivery(changes.scheduled)
+            self._arm(changes.scheduled)
 
-    def _arm_delivery(self, due: float | None) -> None:
-        """Have one timer, for the next scheduled event."""
-        if self._delivery is not None and not self._delivery.cancelled:
-            if due is not None and self._delivery.when <= due and not self._stopping:
-                return
-            self._delivery.cancel()
-        if due is not None and self._up and not self._stopping:
+    def _arm(self, due: float | None) -> None:
+        """Have one timer, for the next scheduled event, or none."""
+        timer = self._delivery
+        if timer is not None and not timer.cancelled and due is not None and timer.when <= due:
+            return
+        self._disarm()
+        if due is not None and self._up:
             self._delivery = self.clock.call_at(due, self._deliver)
 
+    def _disarm(self) -> None:
+        if self._delivery is not None:
+            self._delivery.cancel()
+            self._delivery = None
+
     def _deliver(self) -> None:
-        if self._crash is not None:
+        if self._log.crash is not None:
             return
         try:
-            self._apply(self.journal.deliver(worker=self.worker, served=self.functions, now=self.clock.now()))
-            self._arm_delivery(self.journal.next_due())
+            self._log.deliver(self.clock.now())
+            self._arm(self.journal.next_due())
         except JournalError as error:
             logger.warning("cannot deliver scheduled events now, will try again: %s", error)
-            self._arm_delivery(self.clock.now() + 1)
+            self._arm(self.clock.now() + 1)
 
     # -- the port
 
     async def drain(self) -> None:
         """Wait until nothing is running, sleeping or scheduled any more: what is left waits for an event."""
-        self._running("drain")
-        await self._outside(self._idle.add, self._idle.discard)
+        self._check_up("drain")
+        await self._scheduler.watch_quiet()
 
     async def send(self, *events: Event) -> list[str]:
-        self._running("send")
+        self._check_up("send")
         named = [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
-        self._apply(
-            self.journal.publish(
-                [self._redacted(event) for event in named],
-                worker=self.worker,
-                served=self.functions,
-                now=self.clock.now(),
-            )
-        )
+        self._log.publish(named, self.clock.now())
         return [event.id or "" for event in named]
 
     async def runs(
         self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
     ) -> list[Run[Any]]:
-        self._running("runs")
+        self._check_up("runs")
         name = function.id if isinstance(function, FunctionRef) else function
-        return [
-            Run(self, self._find(row.function), self._view_of(row)) for row in self.journal.rows(name, status, limit)
-        ]
+        rows = self.journal.rows(name, status, limit)
+        return [Run(self, self.find_function(row.function), view_of(self.journal, row)) for row in rows]
 
-    async def _start(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
-        self._running("start")
+    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+        self._check_up("start")
         run_id = run_id or new_id()
-        event = f'{{"name":"durably/function.started","data":{data},"id":"{derive_id("start", run_id, "")}"}}'
-        new = NewRun(
-            id=run_id, function=function.id, event=self.redactor.text(event), singleton=self.singleton_of(function.id)
-        )
-        served = function.id in self.functions
-        row, changes = self.journal.create(new, worker=self.worker if served else None, now=self.clock.now())
-        if row.function != function.id:
-            raise DurablyError(f"run {run_id!r} belongs to function {row.function!r}, not {function.id!r}")
-        self._apply(changes)
-        return self._view_of(row)
+        new = self._host.new_run(run_id, function.id, started_event(run_id, data))
+        row = self._log.create(new, self.clock.now())
+        check_function(run_id, row.function, function.id)
+        return view_of(self.journal, row)
 
-    async def _view(self, run_id: str) -> RunView:
-        self._running("run")
-        row = self.journal.get(run_id)
-        if row is None:
+    async def view(self, run_id: str) -> RunView:
+        self._check_up("run")
+        view = find_run(self.journal, run_id)
+        if view is None:
             raise RunNotFoundError(run_id)
-        return self._view_of(row)
-
-    async def _wait(self, run_id: str) -> RunView:
-        view = await self._view(run_id)
-        while not view.status.final:
-            ends = self._ends.setdefault(run_id, set())
-            await self._outside(ends.add, ends.discard)
-            view = await self._view(run_id)
         return view
 
-    async def _cancel(self, run_id: str) -> None:
-        self._running("cancel")
-        self._apply(self.journal.cancel(run_id, self.clock.now()))
+    async def wait(self, run_id: str) -> RunView:
+        view = await self.view(run_id)
+        while not view.status.final:
+            await self._scheduler.watch_end(run_id)
+            view = await self.view(run_id)
+        return view
 
-    async def _history(self, run_id: str) -> History:
-        self._running("history")
-        if self.journal.get(run_id) is None:
-            raise RunNotFoundError(run_id)
+    async def cancel(self, run_id: str) -> None:
+        self._check_up("cancel")
+        self._log.cancel(run_id, self.clock.now())
+
+    async def history(self, run_id: str) -> History:
+        await self.view(run_id)
         return History(self.journal.records(run_id))
 
-    def _running(self, what: str) -> None:
+    def _check_up(self, what: str) -> None:
         if not self._up:
             raise RuntimeError(f"{what}() needs a running backend: use it inside 'async with backend:'")
-        self._alive()
+        self._log.check_alive()

@@ -1,257 +1,273 @@
-"""Driving one run: its code over its records, again and again, until it ends."""
+"""Driving runs: the code of each over its records, pass after pass, until it ends."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-import random
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
-from durably.backends.replay.journal import Changes, NewRun, RunRow
-from durably.backends.replay.scheduler import Waits
-from durably.backends.replay.steps import Execution
-from durably.core import (
-    Context,
-    DurablyError,
-    Event,
-    Function,
-    JournalCorruptError,
-    JournalError,
-    NonDeterminismError,
-    NonRetriableError,
-    Singleton,
-    StepRecord,
-)
-from durably.core.attempts import pass_point
+from durably.backends.replay.host import ReplayHost
+from durably.backends.replay.journal import Changes, RunRow
+from durably.backends.replay.records import RunRecords
+from durably.backends.replay.scheduler import RunScheduler
+from durably.backends.replay.steps import ReplaySteps
+from durably.core import DurablyError, Event, Function, NonDeterminismError
+from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
-from durably.core.errors import CancelSignal, Signal, SuspendSignal, error_to_json, is_retriable
-from durably.core.functions import FailedRun
-from durably.core.ids import derive_id, new_id
-from durably.core.run_logger import RunLogger
-from durably.core.steps import Point
+from durably.core.errors import CancelSignal, JournalCorruptError, JournalError, Signal, SuspendSignal, error_to_json
+from durably.core.history import StepRecord
+from durably.core.run_events import failed_event
+from durably.core.step_keys import KeyedSteps
 
-__all__ = ["Driver"]
+__all__ = ["Driver", "RunPass"]
 
 logger = logging.getLogger("durably")
 
 TROUBLE_SECONDS = 1.0
+"""How long a run waits whose records cannot be read just now."""
 
 
-class Driver(Waits):
-    """The part of the replay engine that runs functions.
+@dataclass(frozen=True, kw_only=True)
+class RunPass:
+    """One pass of a run's code over its records.
 
-    Args:
-        functions: See :class:`~durably.backends.replay.backend.ReplayBackend`, as for the others.
-        threads: Whether sync bodies run in threads.
-        seed: Fixes the order of concurrent branches, or ``None``.
-        evict: Whether a run is replayed from the start after each step.
-        max_payload_bytes: The largest value a step may return, or ``None``.
-        options: See :class:`~durably.backends.replay.scheduler.Waits`.
+    Attributes:
+        row: The run.
+        function: Its code.
+        first: Its first record, which has what started it.
+        failures: How often the code itself has failed.
+        due: When the next attempt of the code begins, in seconds since 1970, or ``None`` for now.
+        records: What it recorded, and records now.
+        scheduler: How it waits.
+        steps: What the code calls.
     """
 
-    execution: ClassVar[type[Execution]] = Execution
-    """What drives a run's code over its records."""
+    row: RunRow
+    function: Function[Any, Any]
+    first: StepRecord
+    failures: int
+    due: float | None
+    records: RunRecords
+    scheduler: RunScheduler
+    steps: KeyedSteps
+
+
+class Driver:
+    """Runs the functions of one worker.
+
+    Args:
+        host: The worker.
+        records: How a run's records are kept.
+        steps: What each kind of step does.
+        keys: What the code calls.
+    """
 
     def __init__(
-        self,
-        functions: Sequence[Function[Any, Any]],
-        *,
-        threads: bool,
-        seed: int | None,
-        evict: bool,
-        max_payload_bytes: int | None,
-        **options: Any,
+        self, host: ReplayHost, *, records: type[RunRecords], steps: type[ReplaySteps], keys: type[KeyedSteps]
     ) -> None:
-        super().__init__(functions, **options)
-        self.threads = threads
-        self.evict = evict
-        self.max_payload_bytes = max_payload_bytes or self.capabilities.max_payload_bytes
-        self.worker = new_id()
-        self._seed = seed
+        self.host = host
+        self._records = records
+        self._steps = steps
+        self._keys = keys
+        self._open = False
         self._stopping = False
-        self._live: dict[str, Execution] = {}
+        self._passes: dict[str, RunPass] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._context = contextvars.Context()
+        host.log.subscribe(self.apply)
 
-    @abstractmethod
-    def crash(self, signal: BaseException) -> None:
-        """Die as a process does."""
+    # -- the runs of this worker
 
-    @abstractmethod
-    def _apply(self, changes: Changes) -> None:
+    @property
+    def live(self) -> list[str]:
+        """The ids of the runs that are in memory here."""
+        return list(self._tasks)
+
+    def open(self) -> None:
+        """Take runs from now on."""
+        self._open, self._stopping = True, False
+        # Runs get a context of their own: one that is started inside a body must not seem to be inside it.
+        self._context = contextvars.Context()
+
+    def spawn(self, row: RunRow) -> None:
+        """Drive a run that this worker has claimed."""
+        if not self._open or self._stopping or row.id in self._tasks:
+            return
+        self.host.scheduler.began()
+        task = asyncio.get_running_loop().create_task(self._drive(row), context=self._context.copy())
+        self._tasks[row.id] = task
+        task.add_done_callback(lambda task: self._forget(row.id, task))
+
+    def _forget(self, run_id: str, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(run_id, None)
+        self._passes.pop(run_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None and self.host.log.crash is None:
+            logger.error("run %s: the engine failed; the run stays where it was", run_id, exc_info=error)
+            self.crash(error)
+        self.host.scheduler.ended()
+
+    def interrupt(self, run_id: str, signal: type[Signal]) -> None:
+        """Unwind a run at its next step boundary, if it is in memory here."""
+        run_pass = self._passes.get(run_id)
+        if run_pass is not None:
+            run_pass.scheduler.interrupt(signal)
+
+    def apply(self, changes: Changes) -> None:
         """Act on what a transaction changed."""
+        scheduler = self.host.scheduler
+        for run_id in changes.ended:
+            scheduler.run_ended(run_id)
+        for run_id in changes.cancelled:
+            self.interrupt(run_id, CancelSignal)
+            scheduler.run_ended(run_id)
+        self.host.events.deliver(changes.received)
+        for row in changes.created:
+            self.spawn(row)
+
+    async def stop(self, grace: float) -> bool:
+        """Suspend all runs at their next step boundary.
+
+        Args:
+            grace: Seconds that running bodies are given.
+
+        Returns:
+            Whether some did not end in time and were cut off.
+        """
+        self._stopping = True
+        for run_id in list(self._passes):
+            self.interrupt(run_id, SuspendSignal)
+        tasks = set(self._tasks.values())
+        _, late = await asyncio.wait(tasks, timeout=grace) if tasks else (tasks, set())
+        for task in late:
+            logger.warning("a body did not end within %g seconds of the stop; it will run again", grace)
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        self._open = False
+        return bool(late)
+
+    def crash(self, signal: BaseException) -> None:
+        """Die as a process does: nothing more is written, every task ends where it stands.
+
+        For the harness. Whoever waits for a result gets the signal.
+        """
+        log = self.host.log
+        if log.crash is not None:
+            return
+        log.crash = signal
+        log.journal.bury(log.worker)
+        current = asyncio.current_task()
+        for task in self._tasks.values():
+            if task is not current:
+                task.cancel()
+        self.host.scheduler.stop(signal)
+
+    # -- one run
 
     async def _drive(self, row: RunRow) -> None:
         """Run a function's code over its records until it ends, as often as that takes."""
-        again: RunRow | None = row
+        again = True
         try:
-            while again is not None:
-                again = await self._pass_over(again)
+            while again:
+                again = await self._pass_over(row)
         except CancelSignal:
-            self._ended(row.id)
+            self.host.scheduler.run_ended(row.id)
         except SuspendSignal:
             pass
         except Signal as signal:
             self.crash(signal)
 
-    async def _pass_over(self, row: RunRow) -> RunRow | None:
-        """One pass; the run for another one, or ``None`` once it has ended."""
-        function = self.functions[row.function]
+    async def _pass_over(self, row: RunRow) -> bool:
+        """One pass; whether another one is to follow."""
+        scheduler = RunScheduler(self.host.scheduler)
         try:
-            records = self.journal.records(row.id)
+            records = self.host.log.journal.records(row.id)
         except JournalCorruptError as error:
             self._damaged(row, error)
-            return None
+            return False
         except JournalError as error:
             logger.warning("run %s waits: %s", row.id, error)
-            await self._pause(TROUBLE_SECONDS)
-            return row
-        execution = self._live[row.id] = self.execution(self, function, row, records)
-        attempts = sum(1 for record in records if not record.key and record.status == "retrying")
-        due = next((record.due for record in reversed(records) if not record.key and record.due is not None), None)
+            await scheduler.pause(TROUBLE_SECONDS)
+            if self._stopping:
+                raise SuspendSignal from None
+            return True
+        run_pass = self._passes[row.id] = self._begin(row, records, scheduler)
         try:
-            if due is not None:
-                await execution._sleep_until(due)
-            await self._pass("before_first", row)
-            ended = await self._execute(execution, function, row, records, attempts)
+            if run_pass.due is not None:
+                await scheduler.sleep_until(run_pass.due)
+            await self._pass_point("before_first", row)
+            return not await self.attempt(run_pass)
         except SuspendSignal:
-            if self._stopping or execution.stale or not self.evict:
+            if self._stopping or run_pass.records.stale or not self.host.evict:
                 raise
-            return row
-        return None if ended else row
+            return True
 
-    async def _pause(self, seconds: float) -> None:
-        await self.wait(asyncio.get_running_loop().create_future(), self.clock.now() + seconds)
-        if self._stopping:
-            raise SuspendSignal
+    def _begin(self, row: RunRow, records: Sequence[StepRecord], scheduler: RunScheduler) -> RunPass:
+        function = self.host.functions[row.function]
+        kept = self._records(self.host.log, self.host.environment, row, records, scheduler)
+        engine = self._steps(self.host, function, kept, scheduler)
+        own = [record for record in records if not record.key]
+        return RunPass(
+            row=row,
+            function=function,
+            first=records[0],
+            failures=sum(record.status == "retrying" for record in own),
+            due=next((record.due for record in reversed(own) if record.due is not None), None),
+            records=kept,
+            scheduler=scheduler,
+            steps=self._keys(engine),
+        )
 
     def _damaged(self, row: RunRow, error: JournalCorruptError) -> None:
         logger.error("run %s of %r fails: %s", row.id, row.function, error)
-        seq, now = self.journal.count(row.id), self.clock.now()
+        seq, now = self.host.log.journal.count(row.id), self.host.scheduler.clock.now()
         last = StepRecord(row.id, seq, "", "run", "failed", name=row.function, error=error_to_json(error), at=now)
-        self.commit(last, row.fence, status=RunStatus.FAILED)
+        self.host.log.append(last, row.fence, status=RunStatus.FAILED)
 
-    async def _execute(
-        self,
-        execution: Execution,
-        function: Function[Any, Any],
-        row: RunRow,
-        records: Sequence[StepRecord],
-        failures: int,
-    ) -> bool:
-        started = records[0].at
+    async def attempt(self, run_pass: RunPass) -> bool:
+        """One attempt of a run's code; whether the run has ended."""
+        row, first = run_pass.row, run_pass.first
         try:
-            event = Event.model_validate_json(records[0].output or "")
-            context = Context(
-                step=execution,
-                event=event,
-                input=function.input.validate(event.data, what=f"the input of {function.id!r}"),
+            event = Event.model_validate_json(first.output or "")
+            output = await run_function(
+                run_pass.function,
+                run_pass.steps,
+                event,
+                self.host.environment,
                 run_id=row.id,
-                attempt=failures + 1,
-                logger=RunLogger(function.id, row.id, self.redactor, lambda: execution.replaying),
-                resources=self.resources,
+                attempt=run_pass.failures + 1,
             )
-            value = await function.handler(context)
-            execution.check_end()
-            output = self.redactor.text(function.output.encode(value, step="", limit=self.max_payload_bytes))
-            function.output.decode(output, step="")
-        except (Signal, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise
-            # The code may have wrapped a refusal, as a gather does, or swallowed it.
-            failure = execution.refusal or _as_exception(error)
-            return await self._function_failed(execution, function, row, records[0], failures + 1, failure)
-        await self._pass("before_result", row)
-        await execution.finish("completed", started, output=output)
-        await self._pass("after_result", row)
+        except Exception as error:
+            return await self.attempt_failed(run_pass, run_pass.failures + 1, error)
+        await self._pass_point("before_result", row)
+        await run_pass.records.finish(run_pass.steps.root, "completed", first.at, output=output)
+        await self._pass_point("after_result", row)
         return True
 
-    async def _function_failed(
-        self,
-        execution: Execution,
-        function: Function[Any, Any],
-        row: RunRow,
-        first: StepRecord,
-        failures: int,
-        error: Exception,
-    ) -> bool:
-        data = self.redactor.data(error_to_json(error))
-        if failures <= function.retries and is_retriable(error):
-            delay = function.retry_policy.next_delay(error, failures, derive_id("run", row.id, ""))
-            await execution.retry_run(failures, data, self.clock.now() + delay)
-            await self._pass("backing_off", row)
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
+        """Record a failed attempt of a run's code: to be tried again later, or the run's end."""
+        row, function, records = run_pass.row, run_pass.function, run_pass.records
+        redactor = self.host.environment.redactor
+        data = redactor.data(error_to_json(error))
+        delay = function_retry_delay(function, row.id, failures, error)
+        if delay is not None:
+            due = self.host.scheduler.clock.now() + delay
+            await records.retry_run(run_pass.steps.root, failures, data, due)
+            await self._pass_point("backing_off", row)
             return False
         if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
-            logger.error("run %s of %r failed: %s", row.id, function.id, self.redactor.text(str(error)))
-        await self._pass("before_result", row)
+            logger.error("run %s of %r failed: %s", row.id, function.id, redactor.text(str(error)))
+        await self._pass_point("before_result", row)
         runs = []
         if function.on_failure is not None:
-            event = Event.model_validate_json(first.output or "")
-            failed = FailedRun(run_id=row.id, function=function.id, event=event, error=data)
-            told = Event("durably/function.failed", failed.model_dump(mode="json"), id=derive_id("failure", row.id, ""))
-            runs = [NewRun(id=told.id or "", function=function.on_failure.id, event=told.model_dump_json())]
-        await execution.finish("failed", first.at, error=data, runs=runs)
-        await self._pass("after_result", row)
+            cause = Event.model_validate_json(run_pass.first.output or "")
+            told = failed_event(function, row.id, cause, data)
+            runs = [self.host.new_run(told.id or "", function.on_failure.id, told.model_dump_json())]
+        await records.finish(run_pass.steps.root, "failed", run_pass.first.at, error=data, runs=runs)
+        await self._pass_point("after_result", row)
         return True
 
-    async def _pass(self, name: str, row: RunRow) -> None:
-        if self.probe is not None:
-            await pass_point(self.probe, Point(name, row.function, row.id, ""))
-
-    def commit(
-        self,
-        record: StepRecord,
-        fence: int,
-        *,
-        status: RunStatus | None = None,
-        runs: Sequence[NewRun] = (),
-        events: Sequence[Event] = (),
-        cancel: str | None = None,
-    ) -> None:
-        """Append a record and act on what that changed."""
-        self._alive()
-        if not (status or runs or events or cancel):
-            self.journal.append(record, fence)
-            return
-        changes = self.journal.commit(
-            record,
-            fence,
-            worker=self.worker,
-            served=self.functions,
-            status=status,
-            runs=runs,
-            events=[self._redacted(event) for event in events],
-            cancel=cancel,
-        )
-        if status is not None:
-            self._ended(record.run_id)
-        self._apply(changes)
-
-    def singleton_of(self, function: str) -> Singleton | None:
-        """The singleton rule of a function this worker serves."""
-        known = self.functions.get(function)
-        return None if known is None else known.singleton
-
-    def turns(self, key: str) -> int:
-        """How often a step of a branch lets the others go first, as the seed says."""
-        return 0 if self._seed is None else random.Random(f"{self._seed}/{key}").randrange(4)
-
-    def _redacted(self, event: Event) -> Event:
-        return Event.model_validate_json(self.redactor.text(event.model_dump_json()))
-
-    def _alive(self) -> None:
-        if self._crash is not None:
-            raise self._crash
-
-
-def _is_cancelled() -> bool:
-    """Whether it is this task that is being cancelled, not something that the user's code awaited."""
-    task = asyncio.current_task()
-    return task is not None and bool(task.cancelling())
-
-
-def _as_exception(error: BaseException) -> Exception:
-    """An error that may end a run but must not end the worker."""
-    return error if isinstance(error, Exception) else NonRetriableError(f"{type(error).__name__}: {error}")
+    async def _pass_point(self, name: str, row: RunRow) -> None:
+        await self.host.environment.pass_point(name, row.function, row.id)

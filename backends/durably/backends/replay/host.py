@@ -1,83 +1,60 @@
-"""What one run asks of the engine that holds it."""
+"""What the runs of one worker share."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from durably.backends.replay.clock import Clock
-from durably.backends.replay.journal import Journal, NewRun
-from durably.core import Event, Function, Singleton, StepRecord
-from durably.core.backend import RunStatus, RunView
-from durably.core.secrets import Redactor
-from durably.core.steps import Probe
+from durably.backends.replay.events import EventWaiters
+from durably.backends.replay.journal import NewRun
+from durably.backends.replay.records import Log
+from durably.backends.replay.scheduler import Scheduler
+from durably.core import Function
+from durably.core.attempts import Environment
 
-__all__ = ["Host", "Waiting"]
-
-T = TypeVar("T")
+__all__ = ["ReplayHost"]
 
 
-class Waiting:
-    """A run that waits for an event.
+@dataclass(kw_only=True)
+class ReplayHost:
+    """One worker, as the code of its runs sees it.
 
     Attributes:
-        name: The event's name.
-        match: Dotted paths and the values that must be there.
-        cursor: Only events after this place in the log count.
-        due: Only events received by then count, or ``None``.
-        future: Gets the event.
+        environment: What bodies and functions are run with.
+        functions: What it serves, by id.
+        log: Where records are written, and read.
+        scheduler: Wakes what waits, and knows the time.
+        events: Who waits for which event.
+        evict: Whether a run is replayed from the start after each step.
+        seed: Fixes the order of concurrent branches, or ``None`` to leave it to the event loop.
+        crash: Lets the worker die as a process does. For the harness.
     """
 
-    def __init__(self, name: str, match: dict[str, Any], cursor: int, due: float | None) -> None:
-        self.name = name
-        self.match = match
-        self.cursor = cursor
-        self.due = due
-        self.future: asyncio.Future[Event | None] = asyncio.get_running_loop().create_future()
-
-    def wants(self, event: Event, seq: int, at: float) -> bool:
-        """Whether this is the event it waits for."""
-        return (
-            event.name == self.name
-            and seq > self.cursor
-            and (self.due is None or at <= self.due)
-            and all(event.at(path) == value for path, value in self.match.items())
-        )
-
-
-class Host(Protocol):
-    """What an execution needs of the engine that holds it."""
-
-    clock: Clock
-    journal: Journal
-    probe: Probe | None
-    threads: bool
+    environment: Environment
+    functions: Mapping[str, Function[Any, Any]]
+    log: Log
+    scheduler: Scheduler
+    events: EventWaiters
     evict: bool
-    max_payload_bytes: int
-    functions: dict[str, Function[Any, Any]]
-    resources: Mapping[str, Any]
-    redactor: Redactor
-    active: int
+    seed: int | None
+    crash: Callable[[BaseException], None]
 
-    def crash(self, signal: BaseException) -> None: ...
-    def commit(
-        self,
-        record: StepRecord,
-        fence: int,
-        *,
-        status: RunStatus | None = None,
-        runs: Sequence[NewRun] = (),
-        events: Sequence[Event] = (),
-        cancel: str | None = None,
-    ) -> None: ...
-    def wake(self, future: asyncio.Future[Any], value: Any) -> None: ...
-    async def wait(self, future: asyncio.Future[T], due: float | None) -> T | None: ...
-    def rest(self) -> None: ...
-    def find_event(self, waiting: Waiting) -> Event | None: ...
-    def wait_for_event(self, waiting: Waiting) -> None: ...
-    def stop_waiting(self, waiting: Waiting) -> None: ...
-    def find_run(self, run_id: str) -> RunView | None: ...
-    def wait_for_run(self, run_id: str) -> asyncio.Future[Any]: ...
-    def singleton_of(self, function: str) -> Singleton | None: ...
-    def turns(self, key: str) -> int: ...
+    def new_run(self, run_id: str, function: str, event: str, parent: str | None = None) -> NewRun:
+        """A run to be created, under the rules of its function if this worker knows it.
+
+        Args:
+            run_id: Its id.
+            function: The id of its function.
+            event: What starts it, as JSON text; secrets in it are masked here.
+            parent: The run that waits for it, or ``None``.
+        """
+        known = self.functions.get(function)
+        singleton = None if known is None else known.singleton
+        text = self.environment.redactor.text(event)
+        return NewRun(id=run_id, function=function, event=text, parent=parent, singleton=singleton)
+
+    def turns(self, key: str) -> int:
+        """How often a step of a branch lets the others go first, as the seed says."""
+        return 0 if self.seed is None else random.Random(f"{self.seed}/{key}").randrange(4)

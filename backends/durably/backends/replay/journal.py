@@ -1,7 +1,9 @@
 """The port to storage for the replay engine, and the rules that every storage shares.
 
-A journal is a set of runs, the records of each, and a log of events. Each public method of `Journal` is one
-transaction: it happens whole or not at all, and it has reached the disk (where there is one) when it returns.
+A journal is a set of runs, the records of each, and a log of events. What the engine calls is one transaction: it
+happens whole or not at all, and it has reached the disk (where there is one) when it returns.
+
+A storage of your own is a subclass of `Journal` that provides the abstract methods; docs/conformance.md shows one.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from durably.core import Event, Function, Singleton, StepRecord
+from durably.core import Event, Function, Singleton
 from durably.core.backend import RunStatus
+from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 
 __all__ = ["Changes", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
@@ -103,31 +106,33 @@ class Changes:
     Attributes:
         created: New runs that belong to this worker.
         cancelled: Ids of runs that were cancelled.
+        ended: Ids of runs that completed or failed.
         received: Events that were delivered.
         scheduled: When the next scheduled event among those sent is due, or ``None``.
     """
 
     created: list[RunRow] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     scheduled: float | None = None
 
 
 class Journal(ABC):
-    """Storage for runs. See the module's docstring; the methods with an underscore are what a storage implements."""
+    """Storage for runs. See the module's docstring.
+
+    The concrete methods are the rules; a storage does not override them. The abstract ones are what it provides: the
+    first group is called by the engine, the last group by the rules, within a transaction.
+    """
 
     # -- runs
 
     def create(self, new: NewRun, *, worker: str | None, now: float) -> tuple[RunRow, Changes]:
         """Create a run for a worker, or for any worker. A known id gives the run that has it."""
         changes = Changes()
-        with self._transaction():
-            row = self._create(new, worker, now, changes)
+        with self.transaction():
+            row = self.add_run(new, worker, now, changes)
         return row, changes
-
-    def append(self, record: StepRecord, fence: int) -> None:
-        """Append a record that changes nothing else: what :meth:`commit` does for most steps."""
-        self._append(record, fence)
 
     def commit(
         self,
@@ -157,37 +162,39 @@ class Journal(ABC):
             StaleRunError: If the run has another owner or has ended. Nothing was written.
         """
         changes = Changes()
-        with self._transaction():
-            self._append(record, fence)
+        with self.transaction():
+            self.append(record, fence)
             for new in runs:
-                self._create(new, worker if new.function in served else None, record.at, changes)
-            self._publish(events, worker, served, record.at, changes)
+                self.add_run(new, worker if new.function in served else None, record.at, changes)
+            self.receive_all(events, worker, served, record.at, changes)
             if cancel is not None:
-                self._cancel(cancel, record.at, changes)
+                self.end_cancelled(cancel, record.at, changes)
             if status is not None:
-                self._set_status(record.run_id, status)
-                self._cancel_children(record.run_id, record.at, changes)
+                self.set_status(record.run_id, status)
+                changes.ended.append(record.run_id)
+                self.cancel_children(record.run_id, record.at, changes)
         return changes
 
     def cancel(self, run_id: str, now: float) -> Changes:
         """End a live run, and the live runs it waits for, as cancelled; its owner's next write is refused."""
         changes = Changes()
-        with self._transaction():
-            self._cancel(run_id, now, changes)
+        with self.transaction():
+            self.end_cancelled(run_id, now, changes)
         return changes
 
-    def _create(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
+    def add_run(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
+        """Create a run within a transaction, under the singleton rule of its function."""
         known = self.get(new.id)
         if known is not None:
             return known
         key = new.singleton_key
         skipped = False
         if new.singleton is not None and key is not None:
-            for other in self._live(new.function, key):
+            for other in self.live_singletons(new.function, key):
                 if new.singleton.mode == "skip":
                     skipped = True
                 else:
-                    self._cancel(other, now, changes)
+                    self.end_cancelled(other, now, changes)
         row = RunRow(
             id=new.id,
             function=new.function,
@@ -199,80 +206,84 @@ class Journal(ABC):
             crashes=(),
             created_at=now,
         )
-        self._insert(row)
+        self.insert(row)
         first = StepRecord(new.id, 0, "", "run", "started", name=new.function, output=new.event, at=now)
-        self._append(first, row.fence)
+        self.append(first, row.fence)
         if row.owner is not None:
             changes.created.append(row)
         return row
 
-    def _cancel(self, run_id: str, now: float, changes: Changes) -> None:
+    def end_cancelled(self, run_id: str, now: float, changes: Changes) -> None:
+        """End a live run as cancelled within a transaction, and the live runs it waits for."""
         row = self.get(run_id)
         if row is None or row.status.final:
             return
         seq = self.count(run_id)
-        self._append(StepRecord(run_id, seq, "", "run", "cancelled", name=row.function, at=now), row.fence)
-        self._set_status(run_id, RunStatus.CANCELLED)
+        self.append(StepRecord(run_id, seq, "", "run", "cancelled", name=row.function, at=now), row.fence)
+        self.set_status(run_id, RunStatus.CANCELLED)
         changes.cancelled.append(run_id)
-        self._cancel_children(run_id, now, changes)
+        self.cancel_children(run_id, now, changes)
 
-    def _cancel_children(self, run_id: str, now: float, changes: Changes) -> None:
-        for child in self._live_children(run_id):
-            self._cancel(child, now, changes)
+    def cancel_children(self, run_id: str, now: float, changes: Changes) -> None:
+        """End the live runs that a run waits for, within a transaction."""
+        for child in self.live_children(run_id):
+            self.end_cancelled(child, now, changes)
 
     # -- events
 
     def publish(self, events: Sequence[Event], *, worker: str | None, served: Iterable[str], now: float) -> Changes:
         """Receive events from outside. An id that was seen before is dropped."""
         changes = Changes()
-        with self._transaction():
-            self._publish(events, worker, served, now, changes)
+        with self.transaction():
+            self.receive_all(events, worker, served, now, changes)
         return changes
 
     def deliver(self, *, worker: str | None, served: Iterable[str], now: float) -> Changes:
         """Deliver the scheduled events that are due."""
         changes = Changes()
-        with self._transaction():
-            for event in self._take_due(now):
-                self._receive(event, worker, served, now, changes)
+        with self.transaction():
+            for event in self.take_due(now):
+                self.receive(event, worker, served, now, changes)
         return changes
 
-    def _publish(
+    def receive_all(
         self, events: Sequence[Event], worker: str | None, served: Iterable[str], now: float, changes: Changes
     ) -> None:
+        """Receive events within a transaction; those of a later time are kept until then."""
         for event in events:
             if event.ts is not None and event.ts > now:
-                if self._schedule(event):
+                if self.schedule(event):
                     changes.scheduled = min(event.ts, changes.scheduled or event.ts)
             else:
-                self._receive(event, worker, served, now, changes)
+                self.receive(event, worker, served, now, changes)
 
-    def _receive(self, event: Event, worker: str | None, served: Iterable[str], now: float, changes: Changes) -> None:
-        received = self._log(event, now)
+    def receive(self, event: Event, worker: str | None, served: Iterable[str], now: float, changes: Changes) -> None:
+        """Log an event within a transaction, and start the functions that it triggers."""
+        received = self.log(event, now)
         if received is None:
             return
         changes.received.append(received)
-        for subscription in self._subscribers(event.name):
+        for subscription in self.subscribers(event.name):
             new = NewRun(
                 id=derive_id("run", event.id or "", subscription.function),
                 function=subscription.function,
                 event=event.model_dump_json(),
                 singleton=subscription.singleton,
             )
-            self._create(new, worker if new.function in served else None, now, changes)
+            self.add_run(new, worker if new.function in served else None, now, changes)
 
     # -- ownership
 
     def claim(self, worker: str, served: Sequence[str], now: float) -> list[RunRow]:
         """Take the live runs of served functions that have no owner, or whose owner's lease is over."""
         claimed: list[RunRow] = []
-        if not self._claimable(worker, served, now):
+        if not self.claimable(worker, served, now):
             return claimed
-        with self._transaction():
-            for row in self._claimable(worker, served, now):
+        with self.transaction():
+            for row in self.claimable(worker, served, now):
                 crashes = row.crashes if row.owner is None else (*row.crashes, self.count(row.id))
                 claimed.append(replace(row, owner=worker, fence=row.fence + 1, crashes=crashes))
-                self._take(claimed[-1])
+                self.take(claimed[-1])
         return claimed
 
     @abstractmethod
@@ -304,25 +315,32 @@ class Journal(ABC):
         """Whether another process wrote something since this was last asked."""
 
     @abstractmethod
-    def get(self, run_id: str) -> RunRow | None: ...
+    def get(self, run_id: str) -> RunRow | None:
+        """A run as it is stored, or ``None``."""
 
     @abstractmethod
-    def records(self, run_id: str) -> list[StepRecord]: ...
+    def records(self, run_id: str) -> list[StepRecord]:
+        """All records of a run, in order.
+
+        Raises:
+            JournalCorruptError: If one is not what was written.
+        """
 
     @abstractmethod
     def count(self, run_id: str) -> int:
         """How many records a run has, without reading them."""
 
     @abstractmethod
-    def last_record(self, run_id: str) -> StepRecord: ...
+    def last_record(self, run_id: str) -> StepRecord:
+        """The newest record of a run."""
 
     @abstractmethod
     def rows(self, function: str | None, status: RunStatus | None, limit: int) -> list[RunRow]:
-        """The newest runs, newest first."""
+        """The newest runs, newest first; ``None`` for any function, or any status."""
 
     @abstractmethod
     def cursor(self) -> int:
-        """The place of the newest event in the log."""
+        """The place of the newest event in the log, 0 for none."""
 
     @abstractmethod
     def events_since(self, cursor: int, name: str) -> list[Received]:
@@ -330,46 +348,58 @@ class Journal(ABC):
 
     @abstractmethod
     def next_due(self) -> float | None:
-        """When the next scheduled event is due."""
-
-    # -- what a storage implements; called within a transaction
+        """When the next scheduled event is due, in seconds since 1970; ``None`` for none."""
 
     @abstractmethod
-    def _transaction(self) -> AbstractContextManager[None]: ...
+    def append(self, record: StepRecord, fence: int) -> None:
+        """Append a record to a run, in a transaction of its own unless one is open.
+
+        Raises:
+            StaleRunError: Unless the run is live, or has no record yet, and has this fence and this many records.
+        """
+
+    # -- called by the rules above, within a transaction
 
     @abstractmethod
-    def _insert(self, row: RunRow) -> None: ...
+    def transaction(self) -> AbstractContextManager[None]:
+        """A block that is committed as a whole at its end, or not at all if it raises."""
 
     @abstractmethod
-    def _append(self, record: StepRecord, fence: int) -> None:
-        """Raises StaleRunError unless the run is live (or new) and has this fence and this many records."""
+    def insert(self, row: RunRow) -> None:
+        """Add a run, without records."""
 
     @abstractmethod
-    def _set_status(self, run_id: str, status: RunStatus) -> None: ...
+    def set_status(self, run_id: str, status: RunStatus) -> None:
+        """Give a run another status, and take its owner away."""
 
     @abstractmethod
-    def _take(self, row: RunRow) -> None: ...
+    def take(self, row: RunRow) -> None:
+        """Store the owner, the fence and the crashes of a run that a worker has claimed."""
 
     @abstractmethod
-    def _claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]: ...
+    def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
+        """The live runs of these functions that have no owner, or one whose lease is over; oldest first."""
 
     @abstractmethod
-    def _live(self, function: str, singleton: str) -> Sequence[str]: ...
+    def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
+        """The ids of the live runs of a function that have this singleton key; oldest first."""
 
     @abstractmethod
-    def _live_children(self, run_id: str) -> Sequence[str]: ...
+    def live_children(self, run_id: str) -> Sequence[str]:
+        """The ids of the live runs that a run waits for."""
 
     @abstractmethod
-    def _subscribers(self, event: str) -> Sequence[Subscription]: ...
+    def subscribers(self, event: str) -> Sequence[Subscription]:
+        """The functions that an event of this name starts."""
 
     @abstractmethod
-    def _log(self, event: Event, now: float) -> Received | None:
+    def log(self, event: Event, now: float) -> Received | None:
         """Append to the event log; ``None`` for an id that was seen before."""
 
     @abstractmethod
-    def _schedule(self, event: Event) -> bool:
+    def schedule(self, event: Event) -> bool:
         """Keep an event until its ``ts``; ``False`` for an id that was seen before."""
 
     @abstractmethod
-    def _take_due(self, now: float) -> Sequence[Event]:
+    def take_due(self, now: float) -> Sequence[Event]:
         """Remove and return the scheduled events that are due, in the order of their times."""

@@ -1,127 +1,123 @@
-"""Who waits for what, and when time may pass. Owns no run: it only knows who is to be woken."""
+"""When the code of runs goes on: what waits for which future, and when time may pass. Owns no run and no record."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from durably.backends.replay.clock import Clock
-from durably.backends.replay.host import Waiting
-from durably.backends.replay.journal import Journal, RunRow
-from durably.core import (
-    Backend,
-    Event,
-    Function,
-)
-from durably.core.backend import RunStatus, RunView
+from durably.core.errors import Signal
 
-__all__ = ["Waits"]
+__all__ = ["RunScheduler", "Scheduler"]
 
 T = TypeVar("T")
+Future = asyncio.Future[Any]
 
 
-class Waits(Backend):
-    """The part of the replay engine that wakes: at an event, at the end of a run, or when nothing else can happen.
+class Scheduler:
+    """Wakes what waits: at a moment, at the end of a run, or when nothing else can happen.
 
     Args:
-        functions: See :class:`~durably.backends.replay.backend.ReplayBackend`, as for the others.
-        journal: Where runs are kept.
         clock: Where time comes from.
-        options: See :class:`~durably.core.Backend`.
 
     Attributes:
         active: How many runs and branches are doing something; while it is not 0 a virtual clock stands still.
     """
 
-    def __init__(
-        self, functions: Sequence[Function[Any, Any]], *, journal: Journal, clock: Clock, **options: Any
-    ) -> None:
-        super().__init__(functions, **options)
-        self.journal = journal
+    def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.active = 0
         self._watchers = 0
-        self._crash: BaseException | None = None
-        self._waiting: set[Waiting] = set()
-        self._ends: dict[str, set[asyncio.Future[Any]]] = {}
-        self._idle: set[asyncio.Future[Any]] = set()
+        self._stopped = False
+        self._ends: dict[str, set[Future]] = {}
+        self._idle: set[Future] = set()
 
-    def wake(self, future: asyncio.Future[Any], value: Any) -> None:
-        """Let whoever waits for a future go on; it counts as active from now, not from when it runs."""
+    # -- inside: the code of runs
+
+    def wake(self, future: Future, value: Any = None) -> None:
+        """Let whoever waits for a future go on."""
         if not future.done():
+            # Counted from now, not from when it runs: in between, a virtual clock must not jump.
             self.active += 1
             future.set_result(value)
 
     async def wait(self, future: asyncio.Future[T], due: float | None) -> T | None:
         """Wait for a future or a moment, whichever comes first, without counting as active: time may pass."""
-        timer = None if due is None else self.clock.call_at(due, lambda: self.wake(future, None))
-        self.active -= 1
-        self.rest()
+        timer = None if due is None else self.clock.call_at(due, lambda: self.wake(future))
+        self.ended()
         try:
             return await future
         finally:
             if timer is not None:
                 timer.cancel()
-            if future.cancelled():
+            if future.cancelled():  # nobody woke it, so nobody counted it as active again
                 self.active += 1
 
+    def began(self, count: int = 1) -> None:
+        """Count more runs or branches as active."""
+        self.active += count
+
+    def ended(self) -> None:
+        """Count one run or branch less as active."""
+        self.active -= 1
+        self.rest()
+
     def rest(self) -> None:
-        """Called when something stopped being active: time may pass."""
+        """Note that something stopped being active: time may pass."""
         if self.active == 0 and (self._watchers or self._idle):
             asyncio.get_running_loop().call_soon(self._advance)
 
-    def find_event(self, waiting: Waiting) -> Event | None:
-        """The first event in the log that a run waits for."""
-        for received in self.journal.events_since(waiting.cursor, waiting.name):
-            if waiting.wants(received.event, received.seq, received.at):
-                return received.event
-        return None
+    def _advance(self) -> None:
+        """Jump to the next timer, where the clock can jump; with none left, tell those who wait for quiet."""
+        while self.active == 0 and (self._watchers or self._idle) and not self._stopped:
+            if not self.clock.advance():
+                if self.clock.armed == 0:
+                    for future in self._idle:
+                        self.wake(future)
+                return
 
-    def wait_for_event(self, waiting: Waiting) -> None:
-        """Wake it when its event arrives."""
-        self._waiting.add(waiting)
+    # -- the ends of runs
 
-    def stop_waiting(self, waiting: Waiting) -> None:
-        """Forget it."""
-        self._waiting.discard(waiting)
-
-    def find_run(self, run_id: str) -> RunView | None:
-        """How a run stands, or ``None``."""
-        row = self.journal.get(run_id)
-        return None if row is None else self._view_of(row)
-
-    def wait_for_run(self, run_id: str) -> asyncio.Future[Any]:
-        """A future that is woken when the run ends."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        ends = self._ends.setdefault(run_id, set())
-        ends.add(future)
+    def end_of(self, run_id: str) -> Future:
+        """A future that is woken when a run ends."""
+        future: Future = asyncio.get_running_loop().create_future()
+        self._ends.setdefault(run_id, set()).add(future)
         future.add_done_callback(lambda _: self._unlist(run_id, future))
         return future
 
-    def _unlist(self, run_id: str, future: asyncio.Future[Any]) -> None:
+    def _unlist(self, run_id: str, future: Future) -> None:
         ends = self._ends.get(run_id)
         if ends is not None:
             ends.discard(future)
             if not ends:
                 del self._ends[run_id]
 
-    def _ended(self, run_id: str) -> None:
+    @property
+    def awaited_runs(self) -> list[str]:
+        """The runs whose end somebody waits for."""
+        return list(self._ends)
+
+    def run_ended(self, run_id: str) -> None:
+        """Wake those who wait for the end of a run."""
         for future in self._ends.pop(run_id, ()):
-            self.wake(future, None)
+            self.wake(future)
 
-    def _advance(self) -> None:
-        """Nothing is active: jump to the next timer, where the clock can jump."""
-        while self.active == 0 and (self._watchers or self._idle) and self._crash is None:
-            if not self.clock.advance():
-                if self.clock.armed == 0:
-                    for future in self._idle:
-                        self.wake(future, None)
-                return
+    # -- outside: programs that wait for a result
 
-    async def _outside(self, add: Any, remove: Any) -> None:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        add(future)
+    async def watch_end(self, run_id: str) -> None:
+        """Wait for the end of a run from outside: meanwhile a virtual clock may jump."""
+        await self._watch(self.end_of(run_id))
+
+    async def watch_quiet(self) -> None:
+        """Wait from outside until nothing runs, sleeps or is scheduled any more."""
+        future: Future = asyncio.get_running_loop().create_future()
+        self._idle.add(future)
+        try:
+            await self._watch(future)
+        finally:
+            self._idle.discard(future)
+
+    async def _watch(self, future: Future) -> None:
         self._watchers += 1
         self.rest()
         try:
@@ -129,17 +125,59 @@ class Waits(Backend):
             self.active -= 1  # the waker counted it; this waiter is no part of the engine
         finally:
             self._watchers -= 1
-            remove(future)
 
-    def _view_of(self, row: RunRow) -> RunView:
-        last = self.journal.last_record(row.id) if row.status.final else None
-        return RunView(
-            id=row.id,
-            function=row.function,
-            status=row.status,
-            output=last.output if last is not None and row.status is RunStatus.COMPLETED else None,
-            error=last.error if last is not None else None,
-            created_at=row.created_at,
-            ended_at=last.at if last is not None else 0.0,
-            parent=row.parent,
-        )
+    def stop(self, signal: BaseException) -> None:
+        """Let no time pass any more, and hand a signal to everybody who waits from outside or for a run."""
+        self._stopped = True
+        for future in [*(each for ends in self._ends.values() for each in ends), *self._idle]:
+            if not future.done():
+                future.set_exception(signal)
+
+
+class RunScheduler:
+    """The scheduler as one pass of a run uses it: all its waits end when the pass is interrupted.
+
+    Args:
+        scheduler: The worker's.
+
+    Attributes:
+        signal: What the pass is to unwind with at its next step boundary, or ``None``.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.signal: type[Signal] | None = None
+        self._parked: set[Future] = set()
+
+    def interrupt(self, signal: type[Signal]) -> None:
+        """Unwind the code at its next step boundary; what waits now is woken for that."""
+        self.signal = signal
+        for future in list(self._parked):
+            self.scheduler.wake(future)
+
+    def future(self) -> Future:
+        """A future to park on."""
+        return asyncio.get_running_loop().create_future()
+
+    async def park(self, future: asyncio.Future[T], due: float | None) -> T | None:
+        """Wait for a future or a moment, whichever comes first; a signal for the pass ends it."""
+        value = await self._wait(future, due)
+        if self.signal is not None:
+            raise self.signal
+        return value
+
+    async def sleep_until(self, due: float) -> None:
+        """Wait for a moment, in seconds since 1970; a signal for the pass ends it."""
+        while self.scheduler.clock.now() < due:
+            await self.park(self.future(), due)
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass; an interruption shortens it, and is not raised here."""
+        await self._wait(self.future(), self.scheduler.clock.now() + seconds)
+
+    async def _wait(self, future: asyncio.Future[T], due: float | None) -> T | None:
+        self._parked.add(future)
+        try:
+            return await self.scheduler.wait(future, due)
+        finally:
+            self._parked.discard(future)

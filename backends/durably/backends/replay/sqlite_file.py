@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from durably.core import JournalError
+from durably.core.errors import JournalError
 
 __all__ = ["SQLiteFile"]
 
@@ -61,7 +61,17 @@ class SQLiteFile:
         self.path = Path(path)
         self._db: sqlite3.Connection | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open here."""
+        return self._db is not None
+
     def open(self) -> None:
+        """Open the file, and make it and its tables if they are not there.
+
+        Raises:
+            JournalError: If it cannot be opened, or is not one of ours.
+        """
         if not self.path.parent.is_dir():
             raise JournalError(f"cannot open {self.path}: there is no directory {self.path.parent}; make it")
         # The file is made here, not by SQLite, so that nobody else can read it even for a moment.
@@ -81,7 +91,7 @@ class SQLiteFile:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        with self._transaction():
+        with self.transaction():
             if self._is_new(db):
                 for statement in SCHEMA.split(";"):
                     db.execute(statement)
@@ -120,11 +130,17 @@ class SQLiteFile:
         return not tables
 
     def close(self) -> None:
+        """Let go of the file."""
         if self._db is not None:
             self._db.close()
             self._db = None
 
-    def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+    def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Run one statement.
+
+        Raises:
+            JournalError: If the database refuses, for another reason than a constraint.
+        """
         if self._db is None:
             raise JournalError(f"{self.path} is not open")
         try:
@@ -135,11 +151,12 @@ class SQLiteFile:
             raise JournalError(f"{self.path}: {error}") from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._run("BEGIN IMMEDIATE")
+    def transaction(self) -> Iterator[None]:
+        """A block that is committed as a whole at its end, or not at all if it raises."""
+        self.run("BEGIN IMMEDIATE")
         try:
             yield
-            self._run("COMMIT")
+            self.run("COMMIT")
         except BaseException:
             if self._db is not None and self._db.in_transaction:
                 self._db.rollback()

@@ -8,20 +8,16 @@ import platform
 import sqlite3
 import zlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.backends.replay.sqlite_file import SQLiteFile
-from durably.core import (
-    Event,
-    JournalCorruptError,
-    JournalError,
-    Singleton,
-    StaleRunError,
-    StepRecord,
-)
+from durably.core import Event, Singleton
 from durably.core.backend import RunStatus
+from durably.core.errors import JournalCorruptError, JournalError, StaleRunError
+from durably.core.history import StepRecord
 
 __all__ = ["SQLiteJournal"]
 
@@ -29,7 +25,7 @@ RUN_SHIFT = 24
 """Bits for the number of a record within its run: 16 million records a run."""
 
 
-class SQLiteJournal(SQLiteFile, Journal):
+class SQLiteJournal(Journal):
     """A journal in a SQLite file, in WAL mode with ``synchronous=FULL``: a commit that returned survives power loss.
 
     Statements run in the event loop's thread: a hop to another thread and back costs about as much as the commit.
@@ -39,43 +35,57 @@ class SQLiteJournal(SQLiteFile, Journal):
     """
 
     def __init__(self, path: str | Path) -> None:
-        super().__init__(path)
+        self.file = SQLiteFile(path)
         self._numbers: dict[str, int] = {}
         self._version = 0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.file.path
+
+    def open(self) -> None:
+        self.file.open()
+
+    def close(self) -> None:
+        self.file.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return self.file.transaction()
 
     # -- workers and functions
 
     def register(self, subscriptions: Sequence[Subscription]) -> None:
-        with self._transaction():
+        with self.transaction():
             for each in subscriptions:
                 rule = json.dumps([each.singleton.key, each.singleton.mode]) if each.singleton else None
-                self._run("REPLACE INTO functions VALUES (?, ?, ?)", each.function, json.dumps(each.triggers), rule)
+                self.file.run("REPLACE INTO functions VALUES (?, ?, ?)", each.function, json.dumps(each.triggers), rule)
 
     def lease(self, worker: str, until: float) -> None:
-        self._run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, _this_host(), os.getpid(), until)
+        self.file.run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, _this_host(), os.getpid(), until)
 
     def release(self, worker: str) -> None:
-        with self._transaction():
-            self._run("UPDATE runs SET owner = NULL WHERE owner = ?", worker)
-            self._run("DELETE FROM workers WHERE id = ?", worker)
+        with self.transaction():
+            self.file.run("UPDATE runs SET owner = NULL WHERE owner = ?", worker)
+            self.file.run("DELETE FROM workers WHERE id = ?", worker)
 
     def bury(self, worker: str) -> None:
-        self._run("UPDATE workers SET expires = 0 WHERE id = ?", worker)
+        self.file.run("UPDATE workers SET expires = 0 WHERE id = ?", worker)
 
     def changed(self) -> bool:
-        (version,) = self._run("PRAGMA data_version").fetchone()
+        (version,) = self.file.run("PRAGMA data_version").fetchone()
         before, self._version = self._version, version
         return bool(version != before)
 
-    def _claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        owners = self._run("SELECT id, host, pid, expires FROM workers").fetchall()
+    def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
+        owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
         alive = {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
-        rows = self._run(f"{_RUN} WHERE status = 'running' AND owner IS NOT ? ORDER BY n", worker).fetchall()
+        rows = self.file.run(f"{_RUN} WHERE status = 'running' AND owner IS NOT ? ORDER BY n", worker).fetchall()
         found = [self._row(*row) for row in rows]
         return [row for row in found if row.function in served and row.owner not in alive]
 
-    def _take(self, row: RunRow) -> None:
-        self._run(
+    def take(self, row: RunRow) -> None:
+        self.file.run(
             "UPDATE runs SET owner = ?, fence = ?, crashes = ? WHERE id = ?",
             row.owner,
             row.fence,
@@ -86,11 +96,11 @@ class SQLiteJournal(SQLiteFile, Journal):
     # -- runs and records
 
     def get(self, run_id: str) -> RunRow | None:
-        row = self._run(f"{_RUN} WHERE id = ?", run_id).fetchone()
+        row = self.file.run(f"{_RUN} WHERE id = ?", run_id).fetchone()
         return None if row is None else self._row(*row)
 
     def rows(self, function: str | None, status: RunStatus | None, limit: int) -> list[RunRow]:
-        rows = self._run(
+        rows = self.file.run(
             f"{_RUN} WHERE (?1 IS NULL OR function = ?1) AND (?2 IS NULL OR status = ?2) ORDER BY n DESC LIMIT ?3",
             function,
             status,
@@ -113,8 +123,8 @@ class SQLiteJournal(SQLiteFile, Journal):
             created_at=created_at,
         )
 
-    def _insert(self, row: RunRow) -> None:
-        cursor = self._run(
+    def insert(self, row: RunRow) -> None:
+        cursor = self.file.run(
             "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             row.id,
             row.function,
@@ -128,11 +138,11 @@ class SQLiteJournal(SQLiteFile, Journal):
         )
         self._numbers[row.id] = cursor.lastrowid or 0
 
-    def _append(self, record: StepRecord, fence: int) -> None:
+    def append(self, record: StepRecord, fence: int) -> None:
         n = self._numbers.get(record.run_id, 0)
         fields = _fields(record)
         try:
-            done = self._run(
+            done = self.file.run(
                 _APPEND, (n << RUN_SHIFT) + record.seq, *fields, _checksum(record.seq, fields), n, fence
             ).rowcount
         except sqlite3.IntegrityError:
@@ -144,7 +154,7 @@ class SQLiteJournal(SQLiteFile, Journal):
         first = self._numbers[run_id] << RUN_SHIFT
         sql = "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id"
         try:
-            rows = self._run(sql, first, first + (1 << RUN_SHIFT)).fetchall()
+            rows = self.file.run(sql, first, first + (1 << RUN_SHIFT)).fetchall()
         except (JournalError, sqlite3.DatabaseError) as error:
             if _is_damage(error):
                 raise JournalCorruptError(run_id=run_id, seq=0) from error
@@ -155,66 +165,66 @@ class SQLiteJournal(SQLiteFile, Journal):
 
     def count(self, run_id: str) -> int:
         first = self._numbers[run_id] << RUN_SHIFT
-        (last,) = self._run(
+        (last,) = self.file.run(
             "SELECT max(id) FROM records WHERE id >= ? AND id < ?", first, first + (1 << RUN_SHIFT)
         ).fetchone()
         return int(last) - first + 1
 
     def last_record(self, run_id: str) -> StepRecord:
         first = self._numbers[run_id] << RUN_SHIFT
-        row = self._run(
+        row = self.file.run(
             "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT 1", first, first + (1 << RUN_SHIFT)
         ).fetchone()
         return _record(run_id, row[0] - first, first, row)
 
-    def _set_status(self, run_id: str, status: RunStatus) -> None:
-        self._run("UPDATE runs SET status = ?, owner = NULL WHERE id = ?", status.value, run_id)
+    def set_status(self, run_id: str, status: RunStatus) -> None:
+        self.file.run("UPDATE runs SET status = ?, owner = NULL WHERE id = ?", status.value, run_id)
 
-    def _live(self, function: str, singleton: str) -> Sequence[str]:
+    def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         return self._ids("function = ? AND singleton = ?", function, singleton)
 
-    def _live_children(self, run_id: str) -> Sequence[str]:
+    def live_children(self, run_id: str) -> Sequence[str]:
         return self._ids("parent = ?", run_id)
 
     def _ids(self, condition: str, *values: Any) -> Sequence[str]:
-        rows = self._run(f"SELECT id FROM runs WHERE status = 'running' AND {condition} ORDER BY n", *values)
+        rows = self.file.run(f"SELECT id FROM runs WHERE status = 'running' AND {condition} ORDER BY n", *values)
         return [id for (id,) in rows.fetchall()]
 
     # -- events
 
     def cursor(self) -> int:
-        (seq,) = self._run("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+        (seq,) = self.file.run("SELECT coalesce(max(seq), 0) FROM events").fetchone()
         return int(seq)
 
     def events_since(self, cursor: int, name: str) -> list[Received]:
-        rows = self._run("SELECT seq, event, at FROM events WHERE seq > ? AND name = ? ORDER BY seq", cursor, name)
+        rows = self.file.run("SELECT seq, event, at FROM events WHERE seq > ? AND name = ? ORDER BY seq", cursor, name)
         return [Received(seq, Event.model_validate_json(event), at) for seq, event, at in rows.fetchall()]
 
     def next_due(self) -> float | None:
-        (due,) = self._run("SELECT min(due) FROM scheduled").fetchone()
+        (due,) = self.file.run("SELECT min(due) FROM scheduled").fetchone()
         return None if due is None else float(due)
 
-    def _subscribers(self, event: str) -> Sequence[Subscription]:
+    def subscribers(self, event: str) -> Sequence[Subscription]:
         found = [
             Subscription(id, tuple(json.loads(triggers)), Singleton(*json.loads(rule)) if rule else None)
-            for id, triggers, rule in self._run("SELECT * FROM functions ORDER BY id").fetchall()
+            for id, triggers, rule in self.file.run("SELECT * FROM functions ORDER BY id").fetchall()
         ]
         return [each for each in found if event in each.triggers]
 
-    def _log(self, event: Event, now: float) -> Received | None:
-        cursor = self._run(
+    def log(self, event: Event, now: float) -> Received | None:
+        cursor = self.file.run(
             "INSERT OR IGNORE INTO events VALUES (NULL, ?, ?, ?, ?)", event.id, event.name, event.model_dump_json(), now
         )
         return Received(cursor.lastrowid or 0, event, now) if cursor.rowcount else None
 
-    def _schedule(self, event: Event) -> bool:
-        (known,) = self._run("SELECT count(*) FROM events WHERE id = ?", event.id).fetchone()
+    def schedule(self, event: Event) -> bool:
+        (known,) = self.file.run("SELECT count(*) FROM events WHERE id = ?", event.id).fetchone()
         sql = "INSERT OR IGNORE INTO scheduled VALUES (?, ?, ?)"
-        return not known and bool(self._run(sql, event.id, event.model_dump_json(), event.ts).rowcount)
+        return not known and bool(self.file.run(sql, event.id, event.model_dump_json(), event.ts).rowcount)
 
-    def _take_due(self, now: float) -> Sequence[Event]:
-        rows = self._run("SELECT event FROM scheduled WHERE due <= ? ORDER BY due, id", now).fetchall()
-        self._run("DELETE FROM scheduled WHERE due <= ?", now)
+    def take_due(self, now: float) -> Sequence[Event]:
+        rows = self.file.run("SELECT event FROM scheduled WHERE due <= ? ORDER BY due, id", now).fetchall()
+        self.file.run("DELETE FROM scheduled WHERE due <= ?", now)
         return [Event.model_validate_json(event) for (event,) in rows]
 
 

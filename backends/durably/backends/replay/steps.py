@@ -1,215 +1,250 @@
-"""One run in memory: its steps, answered from the records where they can be and run where they must be."""
+"""The steps of one run, answered from its records where they can be and run where they must be."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from durably.backends.replay.host import Waiting
-from durably.backends.replay.journal import NewRun
-from durably.backends.replay.records import Recorder
-from durably.core import (
-    DefinitionError,
-    Event,
-    Function,
-    FunctionRef,
-    StepTimeoutError,
-)
-from durably.core.attempts import Body, run_body
+from durably.backends.replay.events import EventWaiter
+from durably.backends.replay.host import ReplayHost
+from durably.backends.replay.outcome import find_run
+from durably.backends.replay.records import RunRecords
+from durably.backends.replay.scheduler import RunScheduler
+from durably.core import DefinitionError, Event, Function, FunctionRef
+from durably.core.attempts import StepCall, StepOutput, run_step, step_retry_delay
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
-from durably.core.errors import CancelSignal, Signal, SuspendSignal, is_retriable
-from durably.core.ids import derive_id
-from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
-from durably.core.serialization import Codec
+from durably.core.errors import CancelSignal, Signal, SuspendSignal
+from durably.core.history import Kind, StepRecord
+from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, invoke_input, settle
+from durably.core.run_events import child_id, invoked_event, named_events
+from durably.core.serialization import encode_input
 from durably.core.step_errors import final_error, interrupted, invoke_timeout
-from durably.core.step_keys import Branch, Scope
-from durably.core.steps import Point, StepInfo
+from durably.core.step_keys import Branch, Scope, StepEngine
+from durably.core.steps import Point
 
-__all__ = ["Execution"]
-
-T = TypeVar("T")
+__all__ = ["ReplaySteps"]
 
 
-class Execution(Recorder):
-    """One pass of a run's code over its records. See :class:`~durably.backends.replay.records.Recorder`."""
+class ReplaySteps(StepEngine):
+    """What each kind of step does, during one pass of a run's code over its records.
 
-    async def _run(self, scope: Scope, body: Body) -> Any:
-        key = body.key
-        asked = self._asked(body.args, key)
-        record = await self._take(scope, key, "step", asked)
+    Args:
+        host: The worker.
+        function: The code.
+        records: The run's records.
+        scheduler: How this pass waits, and how it is interrupted.
+    """
+
+    def __init__(
+        self, host: ReplayHost, function: Function[Any, Any], records: RunRecords, scheduler: RunScheduler
+    ) -> None:
+        self.host = host
+        self.function = function
+        self.records = records
+        self.scheduler = scheduler
+        self.clock = host.scheduler.clock
+        self.run_id = records.row.id
+        self._registering = 0
+        self._behind: list[asyncio.Future[Any]] = []
+
+    # -- run
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        key = call.key
+        asked = self.asked(call.args, key)
+        record = await self.take(scope, key, "step", asked)
         if record is not None:
             if record.final:
-                return settle(record, body.codec)
+                return settle(record, call.codec)
             if record.status == "started":
-                await self._fail(scope, record, interrupted(key))
+                await self.fail(scope, record, interrupted(key))
             elif record.due is not None:
-                await self._sleep_until(record.due)
-        if self._host.probe is not None:
-            await self._pass("before_start", key)
+                await self.scheduler.sleep_until(record.due)
+        await self.pass_point("before_start", key)
         attempt = 0
         while True:
-            attempt = max(attempt + 1, self._attempt(scope, key))
-            outcome = await self._attempt_body(scope, body, attempt, asked)
-            if outcome is not _RETRY:
-                return outcome
+            attempt = max(attempt + 1, self.records.attempt(scope, key))
+            output = await self.attempt(scope, call, attempt, asked)
+            if output is not None:
+                return output.value
 
-    async def _attempt_body(self, scope: Scope, body: Body, attempt: int, asked: str) -> Any:
-        """One attempt: its value, its final error raised, or `_RETRY` once the delay is over."""
-        host, key = self._host, body.key
-        if body.at_most_once:
-            await self._commit(scope, key, "step", "started", attempt=attempt, input=asked)
-        started = host.clock.now()
-        info = StepInfo(self.row.id, key, attempt, host.resources, self._beat(key))
+    async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
+        """One attempt: what it gave, its final error raised, or ``None`` once the delay before the next is over."""
+        key = call.key
+        if call.at_most_once:
+            await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
+        started = self.clock.now()
         try:
-            value = await run_body(body, info, probe=host.probe, function=self.function.id, threads=host.threads)
-            output = host.redactor.text(body.codec.encode(value, step=key, limit=host.max_payload_bytes))
-            result = body.codec.decode(output, step=key)
+            output = await run_step(
+                call,
+                self.host.environment,
+                function=self.function.id,
+                run_id=self.run_id,
+                attempt=attempt,
+                beat=self._beat(key),
+            )
         except Exception as error:
-            return await self._failed(scope, body, attempt, asked, started, error)
-        await self._settled(scope, key, "step", asked, output, attempt=attempt, started=started)
-        return result
+            await self.attempt_failed(scope, call, attempt, asked, started, error)
+            return None
+        await self.settled(scope, key, "step", asked, output.text, attempt=attempt, started=started)
+        return output
 
-    async def _failed(
-        self, scope: Scope, body: Body, attempt: int, asked: str, started: float, error: Exception
-    ) -> object:
-        key = body.key
-        failures = self._recorded.failures(key) + 1
-        retries = self.function.retries if body.retries is None else body.retries
-        timed_out = isinstance(error, StepTimeoutError) and error.step == key
-        if failures > retries or body.at_most_once or not (timed_out or is_retriable(error)):
-            final = final_error(key, failures, error)
-            record = self._record(key, "step", "failed", attempt=attempt, input=asked, started=started)
-            await self._fail(scope, record, final)
-        delay = self.function.retry_policy.next_delay(error, failures, derive_id("effect", self.row.id, key))
-        due = self._host.clock.now() + delay
-        await self._commit(
-            scope, key, "step", "retrying", attempt=attempt, input=asked, error=error, due=due, started=started
+    async def attempt_failed(
+        self, scope: Scope, call: StepCall, attempt: int, asked: str, started: float, error: Exception
+    ) -> None:
+        """Record a failed attempt: raise the step's error if it was the last, else wait for the next one."""
+        key = call.key
+        failures = self.records.recorded.failures(key) + 1
+        delay = step_retry_delay(call, self.function, self.run_id, failures, error)
+        if delay is None:
+            record = self.records.record(key, "step", "failed", started=started, attempt=attempt, input=asked)
+            await self.fail(scope, record, final_error(key, failures, error))
+            return
+        due = self.clock.now() + delay
+        await self.records.commit(
+            scope, key, "step", "retrying", started=started, error=error, attempt=attempt, input=asked, due=due
         )
-        await self._pass("backing_off", key)
-        if self._host.evict:
+        await self.pass_point("backing_off", key)
+        if self.host.evict:
             raise SuspendSignal
-        await self._sleep_until(due)
-        return _RETRY
+        await self.scheduler.sleep_until(due)
 
-    async def _invoke(
+    def _beat(self, key: str) -> Callable[[], None] | None:
+        probe = self.host.environment.probe
+        if probe is None:
+            return None
+        return lambda: _discard(probe(Point("in_body", self.function.id, self.run_id, key)))
+
+    # -- invoke
+
+    async def invoke(
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
     ) -> Any:
-        if isinstance(function, Function) and self._host.functions.get(function.id) is not function:
+        if isinstance(function, Function) and self.host.functions.get(function.id) is not function:
             raise DefinitionError(
                 f"step {key!r} invokes {function.id!r}, which no one serves: add it to functions=[...]"
             )
-        asked = self._host.redactor.text(invoke_input(key, function, data))
-        child = derive_id("child", self.row.id, key)
-        given = _plain(encode_data(function, data))  # before anything is recorded: a wrong input leaves no trace
-        record = await self._take(scope, key, "invoke", asked)
+        asked = self.host.environment.redactor.text(invoke_input(key, function, data))
+        child = child_id(self.run_id, key)
+        given = encode_data(function, data)  # before anything is recorded: a wrong input leaves no trace
+        record = await self.take(scope, key, "invoke", asked)
         if record is not None and record.final:
             return settle(record, function.output)
         if record is None:
-            await self._pass("before_start", key)
-            event = Event("durably/function.invoked", given, id=child)
-            new = NewRun(
-                id=child,
-                function=function.id,
-                event=self._host.redactor.text(event.model_dump_json()),
-                parent=self.row.id,
-                singleton=self._host.singleton_of(function.id),
-            )
-            due = None if timeout is None else self._host.clock.now() + timeout
-            record = await self._commit(
-                scope, key, "invoke", "started", input=asked, name=function.id, output=f'"{child}"', due=due, runs=[new]
-            )
-            await self._pass("child_started", key)
+            record = await self._start_child(scope, key, function.id, child, given, asked, timeout)
         view = await self._await_child(child, record.due)
-        await self._pass("child_done", key)
+        await self.pass_point("child_done", key)
         if view is None:
-            return await self._fail(scope, record, invoke_timeout(key, function.id, timeout), cancel=child)
+            return await self.fail(scope, record, invoke_timeout(key, function.id, timeout), cancel=child)
         if view.status is not RunStatus.COMPLETED:
-            return await self._fail(scope, record, invoke_error(view, step=key))
+            return await self.fail(scope, record, invoke_error(view, step=key))
         output = view.output or "null"
-        await self._settled(scope, key, "invoke", asked, output, name=function.id, started=record.at)
+        await self.settled(scope, key, "invoke", asked, output, name=function.id, started=record.at)
         return function.output.decode(output, step=key)
+
+    async def _start_child(
+        self, scope: Scope, key: str, function: str, child: str, given: str, asked: str, timeout: float | None
+    ) -> StepRecord:
+        await self.pass_point("before_start", key)
+        new = self.host.new_run(child, function, invoked_event(child, given), parent=self.run_id)
+        due = None if timeout is None else self.clock.now() + timeout
+        record = await self.records.commit(
+            scope, key, "invoke", "started", input=asked, name=function, output=f'"{child}"', due=due, runs=[new]
+        )
+        await self.pass_point("child_started", key)
+        return record
 
     async def _await_child(self, child: str, due: float | None) -> RunView | None:
         """The child once it has ended, or ``None`` when the time is up first."""
         while True:
-            view = self._host.find_run(child)
+            view = find_run(self.host.log.journal, child)
             if view is not None and view.status.final:
                 return None if due is not None and view.ended_at > due else view
-            if due is not None and self._host.clock.now() >= due:
+            if due is not None and self.clock.now() >= due:
                 return None
-            await self._park(self._host.wait_for_run(child), due)
+            await self.scheduler.park(self.scheduler.scheduler.end_of(child), due)
 
-    async def _send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
-        asked = self._asked(events, key)
-        record = await self._take(scope, key, "send_event", asked)
+    # -- events and time
+
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        asked = self.asked(events, key)
+        record = await self.take(scope, key, "send_event", asked)
         if record is not None:
-            ids: list[str] = settle(record, EVENT_IDS)
-            return ids
-        await self._pass("before_start", key)
-        named = [
-            event if event.id else event.model_copy(update={"id": derive_id("event", self.row.id, f"{key}#{index}")})
-            for index, event in enumerate(events)
-        ]
+            recorded: list[str] = settle(record, EVENT_IDS)
+            return recorded
+        await self.pass_point("before_start", key)
+        named = named_events(self.run_id, key, events)
         ids = [event.id or "" for event in named]
-        output = EVENT_IDS.encode(ids, step=key)
-        await self._settled(scope, key, "send_event", asked, output, events=named)
+        await self.settled(scope, key, "send_event", asked, EVENT_IDS.encode(ids, step=key), events=named)
         return ids
 
-    async def _sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
-        asked = self._asked((duration, until), key)
-        record = await self._take(scope, key, "sleep", asked)
+    async def sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+        asked = self.asked((duration, until), key)
+        record = await self.take(scope, key, "sleep", asked)
         if record is not None and record.final:
             return
         if record is None:
-            await self._pass("before_start", key)
-            due = until if duration is None else self._host.clock.now() + duration
-            record = await self._commit(scope, key, "sleep", "started", input=asked, due=due)
-            await self._pass("registered", key)
+            await self.pass_point("before_start", key)
+            due = until if duration is None else self.clock.now() + duration
+            record = await self.records.commit(scope, key, "sleep", "started", input=asked, due=due)
+            await self.pass_point("registered", key)
         if record.due is not None:
-            await self._sleep_until(record.due)
-        await self._settled(scope, key, "sleep", asked, "null", started=record.at)
+            await self.scheduler.sleep_until(record.due)
+        await self.settled(scope, key, "sleep", asked, "null", started=record.at)
 
-    async def _wait_for_event(
+    async def wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
     ) -> Event | None:
-        asked = self._asked((name, match, timeout), key)
+        asked = self.asked((name, match, timeout), key)
         with self._registration():
-            record = await self._take(scope, key, "wait_for_event", asked)
+            record = await self.take(scope, key, "wait_for_event", asked)
             if record is not None and record.final:
-                seen: Event | None = settle(record, MAYBE_EVENT)
-                return seen
+                recorded: Event | None = settle(record, MAYBE_EVENT)
+                return recorded
             new = record is None
             if record is None:
-                await self._pass("before_start", key)
-                due = None if timeout is None else self._host.clock.now() + timeout
-                cursor = str(self._host.journal.cursor())
-                record = await self._commit(
-                    scope, key, "wait_for_event", "started", input=asked, name=name, output=cursor, due=due
-                )
+                record = await self._register(scope, key, name, asked, timeout)
         if new:
-            await self._pass("registered", key)
-        waiting = Waiting(name, match, int(record.output or 0), record.due)
-        event = self._host.find_event(waiting)
-        if event is None:
-            self._host.wait_for_event(waiting)
-            try:
-                event = await self._park(waiting.future, record.due)
-            finally:
-                self._host.stop_waiting(waiting)
-            event = event or self._host.find_event(waiting)
-        output = self._host.redactor.text(MAYBE_EVENT.encode(event, step=key))
-        await self._settled(scope, key, "wait_for_event", asked, output, name=name, started=record.at)
+            await self.pass_point("registered", key)
+        event = await self._await_event(EventWaiter(name, match, int(record.output or 0), record.due))
+        output = self.host.environment.redactor.text(MAYBE_EVENT.encode(event, step=key))
+        await self.settled(scope, key, "wait_for_event", asked, output, name=name, started=record.at)
         result: Event | None = MAYBE_EVENT.decode(output, step=key)
         return result
 
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
-        self._guard(lambda: self._recorded.take_gather(scope, key, len(branches)))
+    async def _register(self, scope: Scope, key: str, name: str, asked: str, timeout: float | None) -> StepRecord:
+        """Record that the wait has begun, and behind which place of the event log."""
+        await self.pass_point("before_start", key)
+        due = None if timeout is None else self.clock.now() + timeout
+        cursor = str(self.host.log.journal.cursor())
+        return await self.records.commit(
+            scope, key, "wait_for_event", "started", input=asked, name=name, output=cursor, due=due
+        )
+
+    async def _await_event(self, waiter: EventWaiter) -> Event | None:
+        events = self.host.events
+        event = events.find(waiter)
+        if event is not None:
+            return event
+        events.waiting.add(waiter)
+        try:
+            event = await self.scheduler.park(waiter.future, waiter.due)
+        finally:
+            events.waiting.discard(waiter)
+        # At the due time the event may be in the log although nobody was woken: another process received it.
+        return event or events.find(waiter)
+
+    # -- gather
+
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        self.records.recorded.take_gather(scope, key, len(branches))
         if not branches:
             return []
-        host = self._host
+        scheduler = self.host.scheduler
         running = len(branches)
-        host.active += running - 1
+        scheduler.began(running - 1)  # this gather stands still: its place goes to the first branch
 
         async def drive(branch: Branch) -> Any:
             nonlocal running
@@ -219,13 +254,12 @@ class Execution(Recorder):
                 return error
             except Signal as signal:
                 if not isinstance(signal, SuspendSignal | CancelSignal):
-                    host.crash(signal)  # at once: in a process that is gone, the other branches do not go on
+                    self.host.crash(signal)  # at once: in a process that is gone, the other branches do not go on
                 raise
             finally:
                 running -= 1
                 if running:  # the last one leaves its place to this gather
-                    host.active -= 1
-                    host.rest()
+                    scheduler.ended()
 
         tasks = [asyncio.get_running_loop().create_task(drive(branch)) for branch in branches]
         try:
@@ -239,23 +273,97 @@ class Execution(Recorder):
             raise next((each for each in signals if not isinstance(each, SuspendSignal | CancelSignal)), signals[0])
         return [task.result() for task in tasks]
 
-    def _beat(self, key: str) -> Callable[[], None] | None:
-        probe = self._host.probe
-        if probe is None:
-            return None
-        return lambda: _discard(probe(Point("in_body", self.function.id, self.row.id, key)))
+    async def _give_way(self, kind: Kind, key: str) -> None:
+        """In a branch, let the others go first as often as the seed says.
 
+        All let a wait go first: what stands beside it may ask for its event, which must not come before the wait.
+        """
+        if kind == "wait_for_event":
+            return
+        for _ in range(1 + self.host.turns(key)):
+            await asyncio.sleep(0)
+        while self._registering:
+            self._behind.append(self.scheduler.future())
+            await self.scheduler.park(self._behind[-1], None)
 
-_RETRY = object()
+    @contextmanager
+    def _registration(self) -> Iterator[None]:
+        """While a wait is being registered, the steps of other branches stay behind."""
+        self._registering += 1
+        try:
+            yield
+        finally:
+            self._registering -= 1
+            while self._behind and not self._registering:
+                self.host.scheduler.wake(self._behind.pop())
+
+    # -- what all steps share
+
+    def is_replaying(self, scope: Scope) -> bool:
+        return self.records.recorded.replaying(scope)
+
+    def check_end(self, scope: Scope) -> None:
+        self.records.recorded.check_end(scope)
+
+    def asked(self, args: Sequence[Any], key: str) -> str:
+        """What a record keeps of a step's arguments, and a replay compares."""
+        return self.host.environment.redactor.text(encode_input(args, step=key))
+
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        """The last record of the step the code asks for now, or ``None`` if it is new."""
+        record = self.records.recorded.take(scope, key, kind, asked)
+        if record is not None:
+            await self.pass_point("replay", key)
+        if record is None or not record.final:
+            self._check()
+            if scope.prefix:
+                await self._give_way(kind, key)
+        return record
+
+    async def settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
+        """Record what a step came to."""
+        await self.records.commit(scope, key, kind, "completed", input=asked, output=output, **fields)
+        if self.host.environment.probe is not None:
+            if kind == "send_event":
+                await self.pass_point("after_send", key)
+            await self.pass_point("after_commit", key)
+        self._after_commit()
+
+    async def fail(self, scope: Scope, record: StepRecord, error: Exception, cancel: str | None = None) -> Any:
+        """Record a step's final error and raise it, as every replay will."""
+        failed = await self.records.commit(
+            scope,
+            record.key,
+            record.kind,
+            "failed",
+            started=record.at - record.took,
+            error=error,
+            cancel=cancel,
+            attempt=record.attempt,
+            input=record.input,
+            name=record.name,
+        )
+        await self.pass_point("after_commit", record.key)
+        self._after_commit()
+        return settle(failed, NOTHING)
+
+    def _after_commit(self) -> None:
+        if self.host.evict:
+            self.scheduler.interrupt(SuspendSignal)
+        self._check()
+
+    def _check(self) -> None:
+        if self.scheduler.signal is not None:
+            raise self.scheduler.signal
+
+    async def pass_point(self, name: str, key: str) -> None:
+        """Report a point to the harness; an interruption that it brings about ends the pass here."""
+        environment = self.host.environment
+        if environment.probe is not None:
+            await environment.pass_point(name, self.function.id, self.run_id, key)
+            self._check()
 
 
 def _discard(pause: Any) -> None:
     if pause is not None:
         pause.close()  # a body that only reports its progress cannot be made to wait
-
-
-def _plain(text: str) -> Any:
-    return _ANY.decode(text, step="")
-
-
-_ANY = Codec(Any)

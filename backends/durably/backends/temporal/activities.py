@@ -8,148 +8,209 @@ in the heartbeat details, which Temporal keeps from attempt to attempt.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from temporalio import activity
+from temporalio.client import WorkflowQueryFailedError
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from durably.backends.temporal.host import Host
-from durably.backends.temporal.payloads import ATTEMPT, INPUT, REFERENCE, Call, failure, note, raw, text_of
-from durably.backends.temporal.registry import BodyNotFoundError, decode_argument, parameter_types
-from durably.backends.temporal.system import SystemBodies
-from durably.core import DurablyError, Function, StepTimeoutError, Transcript
-from durably.core.attempts import Body, run_body
-from durably.core.errors import Signal, is_retriable
-from durably.core.ids import derive_id
+from durably.backends.temporal.host import TemporalHost
+from durably.backends.temporal.payloads import (
+    ARGUMENT,
+    ATTEMPT,
+    INPUT,
+    REFERENCE,
+    ActivityRequest,
+    failure,
+    metadata_of,
+    payload,
+    text_of,
+)
+from durably.backends.temporal.registry import StepFunctionNotFoundError, decode_argument, parameter_types
+from durably.core import DurablyError, Function, SerializationError
+from durably.core.attempts import StepCall, run_step, step_retry_delay
+from durably.core.errors import Signal
+from durably.core.messages import Transcript
 from durably.core.step_errors import final_error
-from durably.core.steps import Point, Probe, StepInfo
+from durably.core.steps import Point, Probe
 
 __all__ = ["StepActivities"]
 
-SOON = 0.001
-"""The shortest delay between attempts: Temporal takes 0 for "not given"."""
+SHORTEST = 0.001
+"""The shortest delay between attempts, in seconds: Temporal takes 0 for "not given"."""
 
 
 class StepActivities:
     """The activities of one worker.
 
     Args:
-        host: What the worker serves.
-        system: What the library itself does in activities.
+        host: The worker.
     """
 
-    def __init__(self, host: Host, system: SystemBodies) -> None:
+    def __init__(self, host: TemporalHost) -> None:
         self._host = host
-        self._system = system
+        self._running: set[asyncio.Task[Any]] = set()
 
     @activity.defn(dynamic=True)
     async def step(self, args: Sequence[RawValue]) -> RawValue:
         """One attempt of a step."""
-        self._host.crash.enter()
-        call = Call.from_raw(args[0])
-        info = activity.info()
-        failures = _failures(info, call)
-        beats = _Heartbeat(info, failures)
+        attempt = _StepAttempt(self._host, ActivityRequest.from_payload(args[0]), activity.info())
+        self._enter()
         try:
-            return await self._attempt(await self._body(call, args[1:], info), call, info, failures)
+            return await attempt.run(args[1:])
         except asyncio.CancelledError:
-            self._host.crash.check()
+            attempt.check_alive()
             if activity.is_worker_shutdown():
+                # A failure with a delay of its own: another worker takes the step over at once.
                 raise ApplicationError(
-                    "the worker stopped before the body ended", type="WorkerShutdown", next_retry_delay=_soon(0)
+                    "the worker stopped before the body ended", type="WorkerShutdown", next_retry_delay=_at_least(0)
                 ) from None
             raise
         except Signal as signal:
             self._host.crash(signal)
-            self._host.crash.check()
+            attempt.check_alive()
             raise ApplicationError(repr(signal), type=type(signal).__name__) from signal
-        finally:
-            beats.stop()
 
-    async def _attempt(self, body: Body, call: Call, info: activity.Info, failures: int) -> RawValue:
-        host = self._host
-        probe = host.probe()
-        beat = None if probe is None else partial(_in_body, probe, info)
-        attempt = info.attempt + call.failures + call.lost
-        step = StepInfo(_run_id(info), body.key, attempt, host.resources, beat)
+    def _enter(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._running.add(task)
+            # Not before the task is done: it still has to report, and a process that is gone reports nothing.
+            task.add_done_callback(self._running.discard)
+
+    def cut_off(self) -> None:
+        """End the bodies that are running, as the end of the process would."""
+        for task in list(self._running):
+            task.cancel()
+
+
+class _StepAttempt:
+    """One attempt of one step.
+
+    Args:
+        host: The worker.
+        request: What the workflow asked for.
+        info: The activity, which is the current one.
+    """
+
+    def __init__(self, host: TemporalHost, request: ActivityRequest, info: activity.Info) -> None:
+        self._host = host
+        self._request = request
+        self._info = info
+        self._run_id = info.workflow_id or ""
+        self._failures = int(info.heartbeat_details[0]) if info.heartbeat_details else request.failures
+
+    async def run(self, args: Sequence[RawValue]) -> RawValue:
+        """Find the body and run it; its value as a payload."""
+        heartbeat = _Heartbeat(self._info, self._failures)
         try:
-            value = await run_body(body, step, probe=probe, function=info.workflow_type or "", threads=True)
-            output = host.redactor.text(body.codec.encode(value, step=body.key, limit=host.max_payload_bytes))
-            body.codec.decode(output, step=body.key)
+            return await self._run(await self._call(args))
+        finally:
+            heartbeat.stop()
+
+    async def _run(self, call: StepCall) -> RawValue:
+        host, info, request = self._host, self._info, self._request
+        number = info.attempt + request.failures + request.lost
+        try:
+            output = await run_step(
+                call,
+                host.environment,
+                function=info.workflow_type or "",
+                run_id=self._run_id,
+                attempt=number,
+                beat=self._beat(),
+            )
         except Exception as error:
             # From nothing: Temporal would keep the cause, and what is secret in it.
-            raise self._failed(body, call, info, failures + 1, error) from None
-        host.crash.check()
-        counted = {ATTEMPT: str(attempt)} if info.is_local and attempt > 1 else {}
-        return raw(output, **{INPUT: call.input, **counted})
+            raise self._failed(call, error) from None
+        self.check_alive()
+        counted = {ATTEMPT: str(number)} if info.is_local and number > 1 else {}
+        return payload(output.text, **{INPUT: request.input, **counted})
 
-    def _failed(self, body: Body, call: Call, info: activity.Info, failures: int, error: Exception) -> ApplicationError:
-        function = self._host.functions.get(info.workflow_type or "") or _UNKNOWN
-        retries = function.retries if call.retries is None else call.retries
-        timed_out = isinstance(error, StepTimeoutError) and error.step == body.key
-        self._host.crash.check()
-        if failures > retries or call.once or not (timed_out or is_retriable(error)):
-            return failure(final_error(body.key, failures, error), self._host.redactor, call.input)
-        delay = function.retry_policy.next_delay(error, failures, derive_id("effect", _run_id(info), body.key))
-        if not info.is_local:
-            activity.heartbeat(failures)
-        return failure(error, self._host.redactor, delay, call.input, retriable=True, delay=_soon(delay))
+    def _failed(self, call: StepCall, error: Exception) -> ApplicationError:
+        """The failure that says whether, and when, another attempt follows."""
+        redactor, failures = self._host.environment.redactor, self._failures + 1
+        function = self._host.functions.get(self._info.workflow_type or "") or _UNKNOWN
+        delay = step_retry_delay(call, function, self._run_id, failures, error)
+        self.check_alive()
+        if delay is None:
+            return failure(final_error(call.key, failures, error), redactor, self._request.input)
+        if not self._info.is_local:
+            activity.heartbeat(failures)  # how the next attempt, on whatever worker, knows of this one
+        return failure(error, redactor, delay, self._request.input, retriable=True, delay=_at_least(delay))
 
-    async def _body(self, call: Call, args: Sequence[RawValue], info: activity.Info) -> Body:
+    # -- the body and its arguments
+
+    async def _call(self, args: Sequence[RawValue]) -> StepCall:
         """The body and its arguments, wherever they are."""
+        info, request = self._info, self._request
         key = info.activity_id
-        kept = self._host.shelf.get((info.workflow_run_id or "", key))
+        pending = self._host.pending.get((info.workflow_run_id or "", key))
         if info.is_local:
-            if kept is None:
-                raise BodyNotFoundError(f"the closure of step {key!r} is gone: its workflow has left this worker")
-            return kept
+            if pending is None:
+                raise StepFunctionNotFoundError(
+                    f"the closure of step {key!r} is gone: its workflow has left this worker"
+                )
+            return pending
         try:
-            fn = self._system.find(call.body) or self._host.names.find(call.body)
+            fn = self._host.registry.find(request.body)
             types = parameter_types(fn, len(args))
             values = [
-                await self._argument(index, value, tp, kept, info)
+                await self._argument(index, value, tp, pending)
                 for index, (value, tp) in enumerate(zip(args, types, strict=True))
             ]
-            return Body.of(key, fn, tuple(values), None, call.retries, call.timeout, call.once)
+            return StepCall.of(key, fn, tuple(values), None, request.retries, request.timeout, request.once)
         except (DurablyError, TypeError, ValueError, NameError) as error:  # another attempt would find the same
-            raise failure(error, self._host.redactor, call.input) from None
+            raise failure(error, self._host.environment.redactor, request.input) from None
 
-    async def _argument(self, index: int, value: RawValue, tp: Any, kept: Body | None, info: activity.Info) -> Any:
+    async def _argument(self, index: int, value: RawValue, tp: Any, pending: StepCall | None) -> Any:
         """An argument: as it came, or, if it is large, from this process's memory or from the workflow."""
-        reference = note(value, REFERENCE)
+        reference = metadata_of(value, REFERENCE)
         if reference is None:
-            return decode_argument(text_of(value), tp, step=info.activity_id)
-        if kept is not None and isinstance(here := kept.args[index], Transcript) and here.__digest__() == reference:
-            return here
-        text = await self._host.ask(info, index)
-        return decode_argument(text, tp, step=info.activity_id)
+            return decode_argument(text_of(value), tp, step=self._info.activity_id)
+        if pending is not None:
+            here = pending.args[index]
+            if isinstance(here, Transcript) and here.__digest__() == reference:
+                return here
+        return decode_argument(await self._large_argument(index), tp, step=self._info.activity_id)
 
+    async def _large_argument(self, index: int) -> str:
+        """The JSON text of a large argument, from the workflow, piece by piece.
 
-def _in_body(probe: Probe, info: activity.Info) -> None:
-    pause = probe(Point("in_body", info.workflow_type or "", _run_id(info), info.activity_id))
-    if asyncio.iscoroutine(pause):
-        pause.close()  # a body that only reports its progress cannot be made to wait
+        Raises:
+            SerializationError: If the workflow cannot give it.
+            RPCError: If no worker answers for the workflow; the attempt is repeated.
+        """
+        info = self._info
+        handle = self._host.client.get_workflow_handle(info.workflow_id or "", run_id=info.workflow_run_id)
+        pieces: list[str] = []
+        more = True
+        while more:
+            try:
+                piece, more = await handle.query(
+                    ARGUMENT, args=[info.activity_id, index, len(pieces)], result_type=list
+                )
+            except WorkflowQueryFailedError as error:
+                raise SerializationError(f"its argument cannot be had: {error}", step=info.activity_id) from None
+            pieces.append(piece)
+        return "".join(pieces)
 
+    # -- for the harness
 
-_UNKNOWN: Function[Any, Any] = Function("unknown", run_body)  # type: ignore[arg-type]
-"""In the place of a function this worker does not serve: its retries and delays are the defaults."""
+    def _beat(self) -> Callable[[], None] | None:
+        probe = self._host.environment.probe
+        return None if probe is None else partial(_pass_in_body, probe, self._info)
 
-
-def _failures(info: activity.Info, call: Call) -> int:
-    details = info.heartbeat_details
-    return int(details[0]) if details else call.failures
-
-
-def _run_id(info: activity.Info) -> str:
-    return info.workflow_id or ""
-
-
-def _soon(delay: float) -> timedelta:
-    return timedelta(seconds=max(SOON, delay))
+    def check_alive(self) -> None:
+        """End an activity of a dead worker without a word to the server."""
+        if self._host.crash.signal is not None:
+            if self._info.is_local:  # the workflow hears of it, but cannot tell
+                raise ApplicationError("this worker has crashed", non_retryable=True)
+            activity.raise_complete_async()
 
 
 class _Heartbeat:
@@ -171,6 +232,7 @@ class _Heartbeat:
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._beat)
 
     def _beat(self) -> None:
+        # Each heartbeat replaces the details of the one before: without the count, failures would be forgotten.
         activity.heartbeat(self._failures)
         self._wait()
 
@@ -178,3 +240,21 @@ class _Heartbeat:
         """The attempt is over."""
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _pass_in_body(probe: Probe, info: activity.Info) -> None:
+    pause = probe(Point("in_body", info.workflow_type or "", info.workflow_id or "", info.activity_id))
+    if asyncio.iscoroutine(pause):
+        pause.close()  # a body that only reports its progress cannot be made to wait
+
+
+async def _unserved(context: Any) -> None:
+    """In the place of code that this worker does not have."""
+
+
+_UNKNOWN: Function[Any, Any] = Function("unknown", _unserved)
+"""In the place of a function this worker does not serve: its retries and delays are the defaults."""
+
+
+def _at_least(delay: float) -> timedelta:
+    return timedelta(seconds=max(SHORTEST, delay))

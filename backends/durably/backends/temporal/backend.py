@@ -3,46 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import signal
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from pydantic import SecretStr
-from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.worker import Worker
 
-from durably.backends.temporal.events import Post
-from durably.backends.temporal.host import Host
-from durably.backends.temporal.outcome import STATUSES, ended_with, how_it_failed
-from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, STATUS, check_size, raw, text_of
-from durably.backends.temporal.records import read_records
-from durably.backends.temporal.registry import Names
-from durably.backends.temporal.singleton import Slots, slot_of
-from durably.backends.temporal.worker import Role, make_worker, versioning_of
-from durably.core import (
-    Backend,
-    Capabilities,
-    DurablyError,
-    Event,
-    Function,
-    FunctionRef,
-    History,
-    Run,
-    RunNotFoundError,
-)
-from durably.core.backend import RunStatus, RunView
-from durably.core.ids import derive_id, new_id
+from durably.backends.temporal.events import EventHubClient
+from durably.backends.temporal.history.reader import read_records
+from durably.backends.temporal.host import TemporalHost
+from durably.backends.temporal.outcome import completed_status, failed_status, view_of
+from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, check_size, payload, text_of
+from durably.backends.temporal.registry import StepRegistry
+from durably.backends.temporal.singleton import SingletonClient, lock_id
+from durably.backends.temporal.system import SystemActivities
+from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, stop_signals, versioning_of
+from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Run, RunNotFoundError
+from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.history import History
+from durably.core.ids import new_id
+from durably.core.run_events import started_event
 
 __all__ = ["TemporalBackend"]
-
-T = TypeVar("T")
 
 CANCEL = 15.0
 """How many seconds ``cancel()`` waits for the run to stop. A closure that runs holds it up for up to 8."""
@@ -104,96 +92,66 @@ class TemporalBackend(Backend):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
     ) -> None:
-        super().__init__(functions, resources=resources, secrets=secrets)
+        super().__init__(functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes)
         self.client = client
         self.task_queue = task_queue
-        self._role: Role = role
-        self._drain = drain
-        self._on_code_change = on_code_change
-        self._worker_options = dict(worker_options or {})
-        self._running: asyncio.Task[None] | None = None
-        self._worker: Worker | None = None
-        self._host = Host(
+        given = dict(worker_options or {})
+        hub_queue = hub_queue or task_queue
+        # Temporal's own is 10 seconds; a worker that is thought dead sooner is to lose its workflows sooner too.
+        task_timeout = min(timedelta(seconds=10), max(timedelta(seconds=3), heartbeat))
+        self._hubs = EventHubClient(client, hub_queue, task_timeout)
+        self._locks = SingletonClient(client, hub_queue, task_timeout)
+        system = SystemActivities(self._hubs, self._locks, client)
+        self._host = TemporalHost(
+            environment=self.environment,
+            functions=self.functions,
             client=client,
             task_queue=task_queue,
-            hub_queue=hub_queue or task_queue,
-            functions=self.functions,
+            hub_queue=hub_queue,
             queues=dict(queues or {}),
-            names=Names(self.functions, self.resources),
-            resources=self.resources,
-            redactor=self.redactor,
-            max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
+            registry=StepRegistry(self.functions, self.resources, system.by_name()),
             heartbeat=heartbeat,
             continue_after=continue_after,
-            versioning=versioning_of(self._worker_options),
-            probe=lambda: self.probe,
+            versioning=versioning_of(given),
+            task_timeout=task_timeout,
         )
-        self._post = Post(client, self._host.hub_queue, self._host.task_timeout)
-        self._slots = Slots(client, self._host.hub_queue, self._host.task_timeout)
+        options = WorkerOptions(role=role, drain=drain, fail_on_code_change=on_code_change == "fail", options=given)
+        self._worker = TemporalWorker(self._host, self._hubs, self._locks, options)
 
     # -- the worker
 
     async def __aenter__(self) -> Self:
         """Start a worker; unfinished runs go on by themselves."""
-        if self._running is not None:
+        if self._worker.started:
             raise RuntimeError("this temporal backend is already running; use one 'async with' for each backend")
         if self.functions:
-            self._host.crash.arm()
-            self._host.recordings.arm()
-            self._worker = make_worker(
-                self._host,
-                self._post,
-                self._slots,
-                role=self._role,
-                drain=self._drain,
-                fail_on_code_change=self._on_code_change == "fail",
-                options=self._worker_options,
-            )
-            # A context of its own: a worker that is started inside a body must not seem to be inside it.
-            self._running = asyncio.get_running_loop().create_task(self._worker.run(), context=contextvars.Context())
+            self._worker.start()
             await self._subscribe()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop the worker. Its runs go on where another one is up, or when this one is again."""
-        if self._running is None or self._worker is None:
-            return
-        if not self._running.done():
-            await self._worker.shutdown()
-        running, self._running, self._worker = self._running, None, None
-        await running
+        await self._worker.stop()
 
     async def run_worker(self) -> None:
         """Work until the process is told to stop, by SIGTERM or SIGINT, then drain."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for each in signals:
-            loop.add_signal_handler(each, stop.set)
-        try:
+        with stop_signals() as stop:
             async with self:
-                if self._running is None:
-                    raise ValueError("a worker needs functions=[...]")
-                stopped = asyncio.ensure_future(stop.wait())
-                await asyncio.wait({stopped, self._running}, return_when=asyncio.FIRST_COMPLETED)
-                stopped.cancel()
-        finally:
-            for each in signals:
-                loop.remove_signal_handler(each)
+                await self._worker.wait_until(stop)
 
     async def _subscribe(self) -> None:
         for function in self.functions.values():
             for name in function.triggers:
-                await self._post.tell(name, "subscribe", {function.id: self.task_queue})
+                await self._hubs.signal(name, "subscribe", {function.id: self.task_queue})
 
     # -- the port
 
     async def send(self, *events: Event) -> list[str]:
         named = [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
-        masked = [Event.model_validate_json(self.redactor.text(event.model_dump_json())) for event in named]
-        for event in masked:
-            check_size([event.model_dump_json()], step="", limit=self._host.max_payload_bytes)
-        return await self._post.send(masked)
+        texts = [self.redactor.text(event.model_dump_json()) for event in named]
+        for text in texts:
+            check_size(text, step="", limit=self.environment.max_payload_bytes)
+        return await self._hubs.send([Event.model_validate_json(text) for text in texts])
 
     async def runs(
         self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
@@ -206,23 +164,22 @@ class TemporalBackend(Backend):
         async for execution in self.client.list_workflows(query):
             if execution.workflow_type.startswith("durably."):
                 continue
-            view = _view_of(execution, await execution.memo())
+            view = view_of(execution, await execution.memo())
             if status in (None, view.status):
-                found.append(Run(self, self._find(view.function), view))
+                found.append(Run(self, self.find_function(view.function), view))
             if len(found) == limit:
                 break
         return found
 
-    async def _start(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
-        self._alive()
+    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+        self._worker.check_alive()
         run_id = run_id or new_id()
-        text = f'{{"name":"durably/function.started","data":{data},"id":"{derive_id("start", run_id, "")}"}}'
-        event = self.redactor.text(text)
-        check_size([event], step="", limit=self._host.max_payload_bytes)
+        event = self.redactor.text(started_event(run_id, data))
+        check_size(event, step="", limit=self.environment.max_payload_bytes)
         try:
             await self.client.start_workflow(
                 function.id,
-                raw(event),
+                payload(event),
                 id=run_id,
                 task_queue=self._host.queues.get(function.id, self.task_queue),
                 task_timeout=self._host.task_timeout,
@@ -230,38 +187,35 @@ class TemporalBackend(Backend):
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             )
         except WorkflowAlreadyStartedError:
-            view = await self._view(run_id)
-            if view.function != function.id:
-                raise DurablyError(
-                    f"run {run_id!r} belongs to function {view.function!r}, not {function.id!r}"
-                ) from None
+            view = await self.view(run_id)
+            check_function(run_id, view.function, function.id)
             return view
         return await self._claim(function, event, RunView(id=run_id, function=function.id, status=RunStatus.RUNNING))
 
     async def _claim(self, function: FunctionRef[Any, Any], event: str, view: RunView) -> RunView:
-        """Ask for a new run's singleton place in the order of the starts; the run asks too, in case we die here."""
+        """Ask for a new run's singleton lock in the order of the starts; the run asks too, in case we die here."""
         if isinstance(function, Function) and function.singleton is not None:
-            slot = slot_of(self._host.hub_queue, function, Event.model_validate_json(event))
+            lock = lock_id(self._host.hub_queue, function, Event.model_validate_json(event))
             view = await self._describe(view.id)
-            await self._slots.claim(slot or "", view.id, function.singleton.mode, view.created_at)
+            await self._locks.claim(lock or "", view.id, function.singleton.mode, view.created_at)
         return view
 
-    async def _view(self, run_id: str) -> RunView:
+    async def view(self, run_id: str) -> RunView:
         view = await self._describe(run_id)
         if view.status.final:
             status, output, error = await self._outcome(run_id)
             view = replace(view, status=status, output=output, error=error)
         return view
 
-    async def _wait(self, run_id: str) -> RunView:
-        status, output, error = await self._with_worker(self._outcome(run_id))
+    async def wait(self, run_id: str) -> RunView:
+        status, output, error = await self._worker.serve(self._outcome(run_id))
         return replace(await self._describe(run_id), status=status, output=output, error=error)
 
     async def _describe(self, run_id: str) -> RunView:
-        self._alive()
+        self._worker.check_alive()
         with _not_found(run_id):
             found = await self.client.get_workflow_handle(run_id).describe()
-        return _view_of(found, await found.memo())
+        return view_of(found, await found.memo())
 
     async def _outcome(self, run_id: str) -> tuple[RunStatus, str | None, dict[str, Any] | None]:
         """Wait for the end of a run: how it ended, and its value or its error."""
@@ -269,32 +223,24 @@ class TemporalBackend(Backend):
             with _not_found(run_id):
                 value = await self.client.get_workflow_handle(run_id, result_type=RawValue).result()
         except WorkflowFailureError as error:
-            status, data = how_it_failed(error.cause)
+            status, data = failed_status(error.cause)
             if data is not None and data["type"] == "NonDeterminismError" and not data["step"]:
                 data = (await read_records(self.client, run_id))[-1].error
             return status, None, data
-        status = ended_with(value)
+        status = completed_status(value)
         return status, text_of(value) if status is RunStatus.COMPLETED else None, None
 
-    async def _with_worker(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Wait for something that needs the worker, unless the worker dies."""
-        if self._running is None:
-            return await waiting
-        task = asyncio.ensure_future(waiting)
-        crashed = asyncio.ensure_future(self._host.crash.happened.wait())
-        try:
-            await asyncio.wait({task, self._running, crashed}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done() and not (self._running.done() and self._running.exception() is None):
-                self._alive()
-                raise self._running.exception() or RuntimeError("the worker has ended")
-            return await task
-        finally:
-            task.cancel()
-            crashed.cancel()
+    async def cancel(self, run_id: str) -> None:
+        with _not_found(run_id):
+            await self.client.get_workflow_handle(run_id).cancel()
+        if self._worker.started:
+            # Temporal only takes note of the wish; a worker makes it true, here as a rule this one.
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._worker.serve(self._outcome(run_id)), CANCEL)
 
-    def _alive(self) -> None:
-        if self._host.crash.signal is not None:
-            raise self._host.crash.signal
+    async def history(self, run_id: str) -> History:
+        self._worker.check_alive()
+        return History(await read_records(self.client, run_id))
 
     def crash(self, signal: BaseException) -> None:
         """Die as a process does: nothing more is written.
@@ -302,18 +248,6 @@ class TemporalBackend(Backend):
         For the harness. Whoever waits for a result gets the signal.
         """
         self._host.crash(signal)
-
-    async def _cancel(self, run_id: str) -> None:
-        with _not_found(run_id):
-            await self.client.get_workflow_handle(run_id).cancel()
-        if self._running is not None:
-            # Temporal only takes note of the wish; a worker makes it true, here as a rule this one.
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._with_worker(self._outcome(run_id)), CANCEL)
-
-    async def _history(self, run_id: str) -> History:
-        self._alive()
-        return History(await read_records(self.client, run_id))
 
 
 @contextmanager
@@ -324,16 +258,3 @@ def _not_found(run_id: str) -> Iterator[None]:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise RunNotFoundError(run_id) from None
         raise
-
-
-def _view_of(found: WorkflowExecution, memo: Mapping[str, Any]) -> RunView:
-    status = STATUSES[found.status or WorkflowExecutionStatus.RUNNING]
-    parent = found.parent_id
-    return RunView(
-        id=found.id,
-        function=found.workflow_type,
-        status=RunStatus(memo.get(STATUS, status)),
-        created_at=found.start_time.timestamp(),
-        ended_at=found.close_time.timestamp() if found.close_time else 0.0,
-        parent=None if parent is None or parent.startswith("durably.") else parent,
-    )

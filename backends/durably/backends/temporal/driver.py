@@ -1,10 +1,10 @@
-"""The workflow that runs a function: its attempts, its end, and its going on in a fresh history."""
+"""Driving one run: the workflow that runs a function's code to its end, or on into a fresh history."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from temporalio import workflow
@@ -12,187 +12,167 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import DynamicWorkflowConfig, ParentClosePolicy
 
-from durably.backends.temporal.code_change.failure_commands import failed_event
+from durably.backends.temporal.commands import Commands, ContinueAsNewSignal, check_cancelled
 from durably.backends.temporal.events import DELIVER, HUB
-from durably.backends.temporal.host import ARGUMENT, HOST, Host
-from durably.backends.temporal.payloads import CLAIM, RECALL, RETRY, STATUS, SUMMARY, failure, raw, text_of, unpack
-from durably.backends.temporal.singleton import GRANT, slot_of
+from durably.backends.temporal.host import HOST, TemporalHost
+from durably.backends.temporal.payloads import (
+    ARGUMENT,
+    RECALL,
+    RETRY,
+    STATUS,
+    SUMMARY,
+    failure,
+    payload,
+    text_of,
+    unpack,
+)
+from durably.backends.temporal.records import RunRecords
+from durably.backends.temporal.singleton import GRANT, SingletonClaim
 from durably.backends.temporal.steps import TemporalSteps
-from durably.core import Context, Event, Function, StepRecord
+from durably.core import Event, Function
+from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
-from durably.core.errors import CancelSignal, Signal, is_retriable
-from durably.core.ids import derive_id
-from durably.core.run_logger import RunLogger
+from durably.core.errors import CancelSignal, Signal
+from durably.core.history import StepRecord
+from durably.core.run_events import failed_event
+from durably.core.step_keys import KeyedSteps
 
-__all__ = ["Attempts", "FunctionWorkflow"]
+__all__ = ["FunctionWorkflow", "RunDriver"]
 
 
-class Attempts:
-    """A run: one attempt of a function's code in each history, until one succeeds or none is left.
+class RunDriver:
+    """One run in one of its histories, which holds one attempt of the function's code.
 
     Args:
         host: The worker.
+        function: The code.
+        args: What the workflow was started with: the event, and from where the run comes.
+        commands: How activities are run.
         inbox: Events that came for waiting steps, by step key.
-        grants: The answer to the run's claim of a singleton place, once it came.
+        answers: What the lock of the function's singleton key has answered.
     """
 
-    def __init__(self, host: Host, inbox: dict[str, dict[str, Any]], grants: list[bool]) -> None:
-        info = workflow.info()
-        function = host.functions.get(info.workflow_type)
-        if function is None:
-            raise RuntimeError(
-                f"this worker does not serve function {info.workflow_type!r}; the run waits for one that does"
-            )
+    def __init__(
+        self,
+        host: TemporalHost,
+        function: Function[Any, Any],
+        args: Sequence[RawValue],
+        commands: Commands,
+        inbox: Mapping[str, dict[str, Any]],
+        answers: Sequence[bool],
+    ) -> None:
         self._host = host
-        self._function: Function[Any, Any] = function
-        self._run_id = info.workflow_id
-        self._inbox = inbox
-        self._grants = grants
-        self._records: list[StepRecord] = []
-        self._failures = 0
-        self.steps = self._new_steps()
-
-    async def run(self, args: Sequence[RawValue]) -> RawValue:
-        """Run it to its end, whatever that is."""
+        self._function = function
+        self._run_id = workflow.info().workflow_id
         self._input = args[0]
         self._event = Event.model_validate_json(text_of(args[0]))
-        origin = json.loads(text_of(args[1])) if len(args) > 1 else {}
-        self._failures = origin.get("failures", 0)
+        self._origin: dict[str, Any] = json.loads(text_of(args[1])) if len(args) > 1 else {}
+        self._failures: int = self._origin.get("failures", 0)
+        self._commands = commands
+        self._inbox = inbox
+        self._claim = SingletonClaim(function, self._run_id, self._event, host.hub_queue, commands, answers)
+
+    async def run(self) -> RawValue:
+        """Run the function to its end, whatever that is."""
         try:
-            if not await self._may_run(origin):
+            if not await self._may_run():
                 workflow.upsert_memo({STATUS: RunStatus.SKIPPED.value})
-                return raw("null", **{STATUS: RunStatus.SKIPPED.value})
-            output = await self._once()
+                return payload("null", **{STATUS: RunStatus.SKIPPED.value})
+            output = await self._attempt(await self._recall())
+        except ContinueAsNewSignal:
+            self._continue_as_new()
         except (CancelSignal, asyncio.CancelledError):
-            await self._release()
+            await self._claim.release()
             raise asyncio.CancelledError from None
         except Signal as signal:
             raise RuntimeError("this worker has crashed") from signal
         except ApplicationError:
-            await self._release()
+            await self._claim.release()
             raise
-        await self._release()
+        await self._claim.release()
         return output
 
-    async def _may_run(self, origin: dict[str, Any]) -> bool:
-        if "continued" in origin:
-            await self._recall(origin["continued"])
-            if "due" in origin:
-                await self._back_off(origin["due"], origin["why"])
+    async def _may_run(self) -> bool:
+        """Whether there is anything to do; waits for the lock of the function's singleton key."""
+        if "continued" in self._origin:
             return True
         parent = workflow.info().parent
         triggered = parent is not None and parent.workflow_id.startswith(f"{HUB}/")
         if triggered and self._event.name not in self._function.triggers:
             return False  # the hub remembers a trigger that the function has no more
-        return await self._claim(origin.get("at", _started()))
+        started = workflow.info().workflow_start_time.timestamp()
+        return await self._claim.acquire(self._origin.get("at", started))
 
-    async def _once(self) -> RawValue:
+    async def _attempt(self, earlier: Sequence[StepRecord]) -> RawValue:
         """The attempt of this history. The next one begins a fresh one, so that no code of this one runs again."""
+        host, run_id = self._host, self._run_id
+        records = RunRecords(run_id, host.environment, earlier, host.histories.get(workflow.info().run_id))
+        engine = TemporalSteps(host, self._function, run_id, records, self._commands, self._inbox)
+        steps = KeyedSteps(engine)
+        engine.pass_point("before_first", "")
         try:
-            return await self._attempt()
+            output = await run_function(
+                self._function, steps, self._event, host.environment, run_id=run_id, attempt=self._failures + 1
+            )
+            check_cancelled()  # the code may have caught what cancelled it
         except Exception as error:
-            if workflow.cancellation_reason() is not None:
-                raise CancelSignal from error
-            self.steps.check_failure(error)
+            check_cancelled()
+            if steps.refusal is None:
+                records.check_failure(error)
             self._failures += 1
-            if self._failures > self._function.retries or not is_retriable(error):
-                # From nothing: Temporal would keep the cause, and what is secret in it.
-                raise await self._failed(error) from None
-            self._retry(error)
+            delay = function_retry_delay(self._function, run_id, self._failures, error)
+            if delay is not None:
+                engine.pass_point("backing_off", "")
+                self._retry(error, delay)
+            engine.pass_point("before_result", "")
+            # From nothing: Temporal would keep the cause, and what is secret in it.
+            raise await self._fail(error) from None
+        engine.pass_point("before_result", "")
+        return payload(output)
 
-    def _retry(self, error: Exception) -> NoReturn:
-        self.steps.pass_point("backing_off", "")
-        delay = self._function.retry_policy.next_delay(error, self._failures, derive_id("run", self._run_id, ""))
-        why = self._host.redactor.text(f"{RETRY}{self._failures} {type(error).__name__}: {error}")
-        self._leave(due=workflow.time() + delay, why=why[:SUMMARY])
+    def _retry(self, error: Exception, delay: float) -> NoReturn:
+        why = self._host.environment.redactor.text(f"{RETRY}{self._failures} {type(error).__name__}: {error}")
+        self._continue_as_new(due=workflow.time() + delay, why=why[:SUMMARY])
 
-    async def _back_off(self, due: float, why: str) -> None:
-        """Wait until the next attempt. The timer's summary says why, in Temporal's pages and in our own history."""
-        await workflow.sleep(max(0.001, due - workflow.time()), summary=why)
-
-    async def _attempt(self) -> RawValue:
-        function, host = self._function, self._host
-        self.steps = self._new_steps()
-        context = Context(
-            step=self.steps,
-            event=self._event,
-            input=function.input.validate(self._event.data, what=f"the input of {function.id!r}"),
-            run_id=self._run_id,
-            attempt=self._failures + 1,
-            logger=RunLogger(function.id, self._run_id, host.redactor, lambda: self.steps.replaying),
-            resources=host.resources,
-        )
-        self.steps.pass_point("before_first", "")
-        value = await function.handler(context)
-        if workflow.cancellation_reason() is not None:
-            raise CancelSignal
-        self.steps.check_end()
-        output = host.redactor.text(function.output.encode(value, step="", limit=host.max_payload_bytes))
-        function.output.decode(output, step="")
-        self.steps.pass_point("before_result", "")
-        return raw(output)
-
-    async def _failed(self, error: Exception) -> ApplicationError:
+    async def _fail(self, error: Exception) -> ApplicationError:
         """The end after the last attempt; the failure handler is started once, by its id."""
-        self.steps.pass_point("before_result", "")
-        failed = failure(error, self._host.redactor)
+        failed = failure(error, self._host.environment.redactor)
         handler = self._function.on_failure
         if handler is not None:
             event = failed_event(self._function, self._run_id, self._event, failed.details[0])
             await workflow.start_child_workflow(
                 handler.id,
-                raw(event.model_dump_json()),
+                payload(event.model_dump_json()),
                 id=event.id or "",
                 task_timeout=self._host.task_timeout,
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         return failed
 
-    def _new_steps(self) -> TemporalSteps:
-        return TemporalSteps(self._host, self._function, self._run_id, self._records, self._inbox, self._leave)
-
-    # -- one live run a key
-
-    @property
-    def _slot(self) -> str | None:
-        return slot_of(self._host.hub_queue, self._function, self._event)
-
-    async def _claim(self, at: float) -> bool:
-        slot, rule = self._slot, self._function.singleton
-        if slot is None or rule is None:
-            return True
-        await self.steps.system("durably:claim", CLAIM, slot, self._run_id, rule.mode, at)
-        await workflow.wait_condition(lambda: bool(self._grants))
-        return self._grants[-1]
-
-    async def _release(self) -> None:
-        slot = self._slot
-        if slot is not None and self._grants and self._grants[-1]:
-            try:
-                await workflow.get_external_workflow_handle(slot).signal("release", self._run_id)
-            except ApplicationError:
-                workflow.logger.debug("the place of run %s is gone", self._run_id)
-
     # -- a fresh history
 
-    def _leave(self, **why: Any) -> NoReturn:
+    def _continue_as_new(self, **why: Any) -> NoReturn:
         origin = {"continued": workflow.info().run_id, "failures": self._failures, **why}
-        workflow.continue_as_new(args=[self._input, raw(json.dumps(origin))])
+        workflow.continue_as_new(args=[self._input, payload(json.dumps(origin))])
 
-    async def _recall(self, history: str) -> None:
-        """Take over what the run came to in its earlier histories, in pieces that fit."""
+    async def _recall(self) -> list[StepRecord]:
+        """What the run came to in earlier histories, in pieces that fit; then the delay before this attempt."""
+        records: list[StepRecord] = []
+        if "continued" not in self._origin:
+            return records
         more = True
         while more:
-            place = len(self._records)
-            found = await self.steps.system(f"durably:recall:{place}", RECALL, self._run_id, history, place)
+            place = len(records)
+            key = f"durably:recall:{place}"
+            found = await self._commands.system(key, RECALL, self._run_id, self._origin["continued"], place)
             packed, more = json.loads(text_of(found))
-            self._records.extend(unpack(packed))
-        if self._slot is not None:
-            self._grants.append(True)
-
-
-def _started() -> float:
-    return workflow.info().workflow_start_time.timestamp()
+            records.extend(unpack(packed))
+        self._claim.take_over()
+        if "due" in self._origin:
+            # The summary says why there is a delay, in Temporal's pages and in the run's own records.
+            delay = max(0.001, self._origin["due"] - workflow.time())
+            await workflow.sleep(delay, summary=self._origin["why"])
+        return records
 
 
 @workflow.defn(dynamic=True)
@@ -201,35 +181,39 @@ class FunctionWorkflow:
 
     def __init__(self) -> None:
         self._inbox: dict[str, dict[str, Any]] = {}
-        self._grants: list[bool] = []
-        self._attempts: Attempts | None = None
+        self._answers: list[bool] = []
+        self._commands: Commands | None = None
 
     @workflow.run
     async def run(self, args: Sequence[RawValue]) -> RawValue:
         """Run the function to its end."""
-        host: Host = workflow.extern_functions()[HOST]()
-        self._attempts = Attempts(host, self._inbox, self._grants)
-        return await self._attempts.run(args)
+        host: TemporalHost = workflow.extern_functions()[HOST]()
+        name = workflow.info().workflow_type
+        function = host.functions.get(name)
+        if function is None:
+            raise RuntimeError(f"this worker does not serve function {name!r}; the run waits for one that does")
+        self._commands = Commands(host)
+        return await RunDriver(host, function, args, self._commands, self._inbox, self._answers).run()
 
     @workflow.dynamic_config
     def config(self) -> DynamicWorkflowConfig:
         """What the worker's versions mean to a run."""
-        host: Host = workflow.extern_functions()[HOST]()
+        host: TemporalHost = workflow.extern_functions()[HOST]()
         return DynamicWorkflowConfig(versioning_behavior=host.versioning)
 
     @workflow.signal(name=DELIVER)
     def deliver(self, key: str, event: dict[str, Any]) -> None:
-        """An event came for a step that waits."""
+        """An event came for a step that waits; the first one counts."""
         self._inbox.setdefault(key, event)
 
     @workflow.signal(name=GRANT)
     def grant(self, granted: bool) -> None:
-        """Whether this run has the place of its singleton key."""
-        self._grants.append(granted)
+        """Whether this run has the lock of its singleton key."""
+        self._answers.append(granted)
 
     @workflow.query(name=ARGUMENT)
     def argument(self, key: str, index: int, piece: int) -> list[Any]:
         """A piece of a large argument of a step that is under way."""
-        if self._attempts is None:
+        if self._commands is None:
             raise LookupError("the run has not begun")
-        return self._attempts.steps.argument(key, index, piece)
+        return self._commands.argument(key, index, piece)

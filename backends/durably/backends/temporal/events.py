@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -19,11 +20,11 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
-from durably.backends.temporal.payloads import raw
+from durably.backends.temporal.payloads import payload
 from durably.core import Event
 from durably.core.ids import derive_id
 
-__all__ = ["DELIVER", "EventHub", "Post", "ScheduledEvent", "hub_id"]
+__all__ = ["DELIVER", "HUB", "EventHub", "EventHubClient", "ScheduledEvent", "hub_id"]
 
 HUB = "durably.events"
 DELIVER = "durably-event"
@@ -66,6 +67,7 @@ class EventHub:
             kind, message = self._inbox.pop(0)
             getattr(self, f"_{kind}")(message)
             handled += 1
+        # What is still on its way would be lost with this history.
         await workflow.wait_condition(lambda: not self._tasks)
         workflow.continue_as_new(
             {
@@ -121,7 +123,8 @@ class EventHub:
     def _subscribe(self, triggered: dict[str, str]) -> None:
         self._triggered.update(triggered)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        # Not awaited here: a run that cannot be reached must not hold up the events behind this one.
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -134,7 +137,7 @@ class EventHub:
         with suppress(WorkflowAlreadyStartedError):
             await workflow.start_child_workflow(
                 function,
-                args=[raw(event.model_dump_json()), raw(json.dumps({"at": at}))],
+                args=[payload(event.model_dump_json()), payload(json.dumps({"at": at}))],
                 id=derive_id("run", event.id or "", function),
                 task_queue=queue,
                 task_timeout=workflow.info().task_timeout,
@@ -153,7 +156,7 @@ class ScheduledEvent:
         await workflow.execute_activity("durably.publish", event, start_to_close_timeout=timedelta(seconds=30))
 
 
-class Post:
+class EventHubClient:
     """The way to the hubs, for clients and activities.
 
     Args:
@@ -173,15 +176,15 @@ class Post:
             if event.ts is not None and event.ts > time.time():
                 await self._schedule(event)
             else:
-                await self.tell(event.name, "publish", event.model_dump(mode="json"))
+                await self.signal(event.name, "publish", event.model_dump(mode="json"))
         return [event.id or "" for event in events]
 
     @activity.defn(name="durably.publish")
     async def publish(self, event: dict[str, Any]) -> None:
         """Hand an event whose time has come to its hub."""
-        await self.tell(event["name"], "publish", event)
+        await self.signal(event["name"], "publish", event)
 
-    async def tell(self, name: str, signal: str, message: dict[str, Any]) -> None:
+    async def signal(self, name: str, signal: str, message: dict[str, Any]) -> None:
         """Signal the hub of an event name, which is started if it is not there."""
         await self._client.start_workflow(
             HUB,

@@ -1,12 +1,13 @@
-"""How a run ended, read from what Temporal says of it."""
+"""How a run stands or ended, read from what Temporal says of it."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import RawValue
 from temporalio.exceptions import (
     ApplicationError,
@@ -18,12 +19,12 @@ from temporalio.exceptions import (
     TimeoutError as TemporalTimeoutError,
 )
 
-from durably.backends.temporal.payloads import STATUS, note
+from durably.backends.temporal.payloads import STATUS, metadata_of
 from durably.core import NonDeterminismError
-from durably.core.backend import RunStatus
+from durably.core.backend import RunStatus, RunView
 from durably.core.errors import error_to_json
 
-__all__ = ["STATUSES", "application_error", "ended_with", "how_it_failed"]
+__all__ = ["application_error", "completed_status", "failed_status", "view_of"]
 
 STATUSES = {
     WorkflowExecutionStatus.RUNNING: RunStatus.RUNNING,
@@ -36,12 +37,32 @@ STATUSES = {
 }
 
 
-def ended_with(value: RawValue) -> RunStatus:
+def view_of(found: WorkflowExecution, memo: Mapping[str, Any]) -> RunView:
+    """A run as Temporal describes it; its output and its error stand elsewhere.
+
+    Args:
+        found: The workflow execution.
+        memo: Its memo, which knows of a run that was skipped: to Temporal that is one that completed.
+    """
+    status = STATUSES[found.status or WorkflowExecutionStatus.RUNNING]
+    parent = found.parent_id
+    return RunView(
+        id=found.id,
+        function=found.workflow_type,
+        status=RunStatus(memo.get(STATUS, status)),
+        created_at=found.start_time.timestamp(),
+        ended_at=found.close_time.timestamp() if found.close_time else 0.0,
+        # A run that an event started is to Temporal the child of the event's hub.
+        parent=None if parent is None or parent.startswith("durably.") else parent,
+    )
+
+
+def completed_status(value: RawValue) -> RunStatus:
     """How a run ended that returned a value."""
-    return RunStatus(note(value, STATUS) or RunStatus.COMPLETED)
+    return RunStatus(metadata_of(value, STATUS) or RunStatus.COMPLETED)
 
 
-def how_it_failed(cause: BaseException | None) -> tuple[RunStatus, dict[str, Any] | None]:
+def failed_status(cause: BaseException | None) -> tuple[RunStatus, dict[str, Any] | None]:
     """How a run ended that returned no value, and its error as JSON data."""
     if isinstance(cause, CancelledError | TerminatedError | asyncio.CancelledError):
         return RunStatus.CANCELLED, None

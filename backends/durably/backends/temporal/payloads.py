@@ -1,7 +1,9 @@
-"""What travels to the server and back: JSON text as it is, with a few words of ours beside it.
+"""Payloads: the JSON text that travels to the server and back, and the metadata beside it.
 
 Values are written by the library's own codecs and handed over as finished JSON, so they look the same under every
 data converter a client may bring; its payload codec (encryption, compression) still sees every byte.
+
+Every name in this file stands in histories: a run that began under an older version of the library is read with it.
 """
 
 from __future__ import annotations
@@ -18,26 +20,31 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from durably.core import PayloadTooLargeError, StepRecord
-from durably.core.errors import error_to_json
+from durably.core.errors import PayloadTooLargeError, error_to_json
+from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
 
 __all__ = [
+    "ARGUMENT",
     "ATTEMPT",
+    "CLAIM",
     "INPUT",
+    "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
     "PAUSE",
     "RECALL",
     "REFERENCE",
+    "RETRY",
     "SEND",
     "STATUS",
+    "SUMMARY",
     "WAIT",
-    "Call",
+    "ActivityRequest",
     "check_size",
     "failure",
-    "note",
+    "metadata_of",
     "pack",
-    "raw",
+    "payload",
     "text_of",
     "unpack",
 ]
@@ -49,19 +56,25 @@ PACKED = 1_500_000
 """Records are packed together up to this many characters."""
 
 INPUT = "durably-input"
-"""Beside a step's value: the input it was made from, so that a replay can compare."""
+"""Metadata of a step's value: the input it was made from, so that a replay can compare."""
 
 REFERENCE = "durably-reference"
-"""Beside an argument: it stands for a large value, which the activity asks the workflow for."""
+"""Metadata of an argument: the digest of a large value, which the activity asks the workflow for."""
 
 ATTEMPT = "durably-attempt"
-"""Beside a closure's value: the attempt it is from, if not the first."""
+"""Metadata of a closure's value: the attempt it is from, if not the first."""
 
 STATUS = "durably-status"
-"""Beside a function's value: how the run ended, where that is not by completing."""
+"""Metadata of a function's value: how the run ended, where that is not by completing."""
+
+ARGUMENT = "durably-argument"
+"""The query by which an activity asks its workflow for a large argument."""
 
 RETRY = "retry: "
 """How the summary of a timer begins that delays the next attempt of a function. No step key begins like that."""
+
+LOCAL_ACTIVITY = "core_local_activity"
+"""The name of the marker that Temporal's workers write for a local activity."""
 
 SUMMARY = 200
 """Summaries are cut to this many characters; Temporal allows 400 bytes."""
@@ -71,13 +84,13 @@ WAIT = "durably.wait"
 CLAIM = "durably.claim"
 RECALL = "durably.recall"
 PAUSE = "durably.pause"
-"""What the library itself does in activities, in the place of a body's name."""
+"""The library's own activities, in the place of a body's name."""
 
 
-def raw(text: str, **notes: str) -> RawValue:
-    """JSON text as a payload, with notes in its metadata."""
-    metadata = {name: value.encode() for name, value in notes.items()}
-    return RawValue(Payload(metadata={"encoding": b"json/plain", **metadata}, data=text.encode()))
+def payload(text: str, **metadata: str) -> RawValue:
+    """JSON text as a payload."""
+    named = {name: value.encode() for name, value in metadata.items()}
+    return RawValue(Payload(metadata={"encoding": b"json/plain", **named}, data=text.encode()))
 
 
 def text_of(value: RawValue) -> str:
@@ -85,18 +98,18 @@ def text_of(value: RawValue) -> str:
     return value.payload.data.decode()
 
 
-def note(value: RawValue, name: str) -> str | None:
-    """A note beside a payload, or ``None``."""
+def metadata_of(value: RawValue, name: str) -> str | None:
+    """A field of a payload's metadata, or ``None``."""
     found = value.payload.metadata.get(name)
     return None if found is None else found.decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What an activity is told besides the body's arguments: its first payload.
+class ActivityRequest:
+    """The first argument of every activity: what it runs, and by which rules. The body's own arguments follow.
 
     Attributes:
-        body: The body's name, or the name of something the library itself does.
+        body: The body's name, or the name of one of the library's own activities; empty for a closure.
         input: What a record keeps of the arguments.
         retries: Further attempts, or ``None`` for the function's.
         timeout: Seconds one attempt may take, or ``None``.
@@ -113,24 +126,32 @@ class Call:
     failures: int = 0
     lost: int = 0
 
-    def to_raw(self) -> RawValue:
-        """The payload; fields that hold their default are left out."""
+    def to_payload(self) -> RawValue:
+        """The request as a payload; fields that hold their default are left out."""
         data = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}
-        return raw(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+        return payload(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
     @classmethod
-    def from_raw(cls, value: RawValue) -> Call:
-        """Read the payload."""
+    def from_payload(cls, value: RawValue) -> ActivityRequest:
+        """Read what :meth:`to_payload` wrote."""
         return cls(**json.loads(text_of(value)))
 
 
-_DEFAULTS = [(field.name, field.default) for field in fields(Call)]
+_DEFAULTS = [(field.name, field.default) for field in fields(ActivityRequest)]
 
 
 def failure(
     error: BaseException, redactor: Redactor, *details: Any, retriable: bool = False, delay: timedelta | None = None
 ) -> ApplicationError:
-    """An error as Temporal keeps it: its class name as the type, its JSON form as the first detail."""
+    """An error as Temporal keeps it: its class name as the type, its JSON form as the first detail.
+
+    Args:
+        error: The error.
+        redactor: Masks secrets in it.
+        details: Further details: the input of a step, and before it the delay of a closure that is to be retried.
+        retriable: Whether Temporal makes another attempt.
+        delay: When Temporal makes it.
+    """
     data = redactor.data(error_to_json(error))
     return ApplicationError(
         redactor.text(str(error)),
@@ -142,19 +163,19 @@ def failure(
     )
 
 
-def check_size(texts: Sequence[str], *, step: str, limit: int) -> None:
+def check_size(text: str, *, step: str, limit: int) -> None:
     """Refuse what Temporal would refuse, naming the step.
 
     Raises:
-        PayloadTooLargeError: If the texts together have more than ``limit`` bytes.
+        PayloadTooLargeError: If the text has more than ``limit`` bytes.
     """
-    size = sum(len(text.encode()) for text in texts)
+    size = len(text.encode())
     if size > limit:
         raise PayloadTooLargeError(step=step, size=size, limit=limit)
 
 
 def pack(records: Sequence[StepRecord]) -> tuple[str, int]:
-    """As many records as one payload takes, at least one, compressed, and how many they are.
+    """As many records as one payload takes, at least one, compressed; and how many they are.
 
     Compressed, they leave a fresh history most of its room, and text in quotes does not grow with every level of JSON.
     """

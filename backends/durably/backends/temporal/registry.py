@@ -1,8 +1,8 @@
-"""Names for bodies, so that any worker can find them again, and their arguments as JSON.
+"""The registry of step functions: names by which any worker finds the body of a step, and its arguments as JSON.
 
 A body has a name when it is a function of a module, a method of a served agent, tool or resource, or a method of a
 global of the module in which the function is written. Anything else (a lambda, a nested function) is a closure: it can
-only run where its workflow runs.
+only run where its workflow runs. The library's own activities are registered here too, under names of their own.
 """
 
 from __future__ import annotations
@@ -16,26 +16,33 @@ from importlib import import_module
 from typing import Any, get_type_hints
 from weakref import WeakKeyDictionary
 
-from durably.core import Function, Message, SerializationError, Transcript
-from durably.core.agent import Agent
+from durably.core import Agent, Function, SerializationError
+from durably.core.messages import Message, Transcript
 from durably.core.serialization import codec_for
 
-__all__ = ["BodyNotFoundError", "Names", "decode_argument", "encode_argument", "parameter_types"]
+__all__ = ["StepFunctionNotFoundError", "StepRegistry", "decode_argument", "encode_argument", "parameter_types"]
 
 
-class BodyNotFoundError(LookupError):
+class StepFunctionNotFoundError(LookupError):
     """This worker has no body of that name; another one may have it."""
 
 
-class Names:
+class StepRegistry:
     """Finds names for bodies, and bodies by name.
 
     Args:
         functions: What the worker serves.
         resources: What it was given by name.
+        system: The library's own activities, by name.
     """
 
-    def __init__(self, functions: Mapping[str, Function[Any, Any]], resources: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        functions: Mapping[str, Function[Any, Any]],
+        resources: Mapping[str, Any],
+        system: Mapping[str, Callable[..., Any]],
+    ) -> None:
+        self._system = system
         self._owners: dict[str, Any] = {f"${name}": resource for name, resource in resources.items()}
         for function in functions.values():
             self._owners[f"@{function.id}"] = function
@@ -43,7 +50,7 @@ class Names:
                 self._owners.update({f"@{function.id}/{name}": tool for name, tool in function.tools.items()})
         self._names = {id(owner): name for name, owner in self._owners.items()}
 
-    def of(self, fn: Callable[..., Any], function: Function[Any, Any]) -> str | None:
+    def name_of(self, fn: Callable[..., Any], function: Function[Any, Any]) -> str | None:
         """The name of a body of a function, or ``None`` for a closure."""
         owner = getattr(fn, "__self__", None)
         if owner is not None and not inspect.isclass(owner) and not inspect.ismodule(owner):
@@ -61,17 +68,20 @@ class Names:
         """The body of a name.
 
         Raises:
-            BodyNotFoundError: If this worker does not have it.
+            StepFunctionNotFoundError: If this worker does not have it.
         """
-        owner, _, method = name.rpartition(".")
-        found = getattr(self._owners.get(owner), method, None) if name[0] in "@$" else _import(name)
+        found = self._system.get(name) or self._find(name)
         if not callable(found):
-            raise BodyNotFoundError(
+            raise StepFunctionNotFoundError(
                 f"this worker has no body {name!r}: it runs other code than the worker that scheduled it, or was "
                 "given other functions= or resources="
             )
         body: Callable[..., Any] = found
         return body
+
+    def _find(self, name: str) -> Any:
+        owner, _, method = name.rpartition(".")
+        return getattr(self._owners.get(owner), method, None) if name[0] in "@$" else _import(name)
 
 
 def _global_name(owner: Any, function: Function[Any, Any]) -> str | None:
@@ -87,7 +97,8 @@ def _walk(names: Mapping[str, Any], path: str) -> Any:
 
 def _import(name: str) -> Any:
     module, _, path = name.partition(":")
-    if _standard(module):  # what a history names is called: nothing of the system may be among it
+    # Whoever can write to the namespace chooses this name: without the check, os:system could be called.
+    if _standard(module):
         return None
     try:
         loaded = sys.modules.get(module) or import_module(module)

@@ -1,8 +1,9 @@
-"""One live run a key: a small workflow for each key, which gives the place to one run at a time."""
+"""One live run a key: a lock for each key, kept by a small workflow that gives it to one run at a time."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -11,30 +12,33 @@ from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
+from durably.backends.temporal.commands import Commands
+from durably.backends.temporal.payloads import CLAIM
 from durably.core import Event, Function
 from durably.core.serialization import digest
 
-__all__ = ["GRANT", "Slot", "Slots", "slot_of"]
+__all__ = ["GRANT", "SingletonClaim", "SingletonClient", "SingletonLock", "lock_id"]
 
-SLOT = "durably.singleton"
+LOCK = "durably.singleton"
 GRANT = "durably-grant"
-"""The signal that tells a run whether it has the place."""
+"""The signal that tells a run whether it has the lock."""
 
 HANDLED = 1_000
+"""After this many signals a lock goes on in a fresh history."""
 
 
-def slot_of(queue: str, function: Function[Any, Any], event: Event) -> str | None:
-    """The workflow id of the place that a run needs, or ``None`` if its function has no such rule."""
+def lock_id(queue: str, function: Function[Any, Any], event: Event) -> str | None:
+    """The workflow id of the lock that a run needs, or ``None`` if its function has no such rule."""
     rule = function.singleton
     if rule is None:
         return None
     key = json.dumps(event.at(rule.key), sort_keys=True) if rule.key else ""
-    return f"{SLOT}/{queue}/{function.id}/{digest(key)}"
+    return f"{LOCK}/{queue}/{function.id}/{digest(key)}"
 
 
-@workflow.defn(name=SLOT)
-class Slot:
-    """Knows which run holds the place, and answers those that want it in the order in which they ask."""
+@workflow.defn(name=LOCK)
+class SingletonLock:
+    """Knows which run holds the lock, and answers those that want it in the order in which they ask."""
 
     def __init__(self) -> None:
         self._inbox: list[list[Any]] = []
@@ -42,7 +46,7 @@ class Slot:
 
     @workflow.run
     async def run(self, holder: dict[str, Any] | None) -> None:
-        """Answer until nobody holds the place."""
+        """Answer until nobody holds the lock."""
         self._holder = holder
         handled = 0
         while self._inbox or self._holder or not handled:
@@ -58,7 +62,7 @@ class Slot:
 
     @workflow.signal(name="claim")
     def claim(self, claim: dict[str, Any]) -> None:
-        """A ``run``, started ``at`` a moment, wants the place; ``mode`` says what happens if another one has it."""
+        """A ``run``, started ``at`` a moment, wants the lock; ``mode`` says what happens if another one has it."""
         self._inbox.append(["claim", claim])
 
     @workflow.signal(name="release")
@@ -72,7 +76,7 @@ class Slot:
             granted = True
         elif claim["mode"] == "cancel":
             granted = claim["at"] >= holder["at"]  # claims may overtake each other; which run is older is certain
-            await self._tell(holder["run"] if granted else claim["run"], None)
+            await self._answer(holder["run"] if granted else claim["run"], None)
         else:
             granted = not await workflow.execute_activity(
                 "durably.is-live", holder["run"], start_to_close_timeout=timedelta(seconds=30), result_type=bool
@@ -80,10 +84,10 @@ class Slot:
         if granted:
             self._holder = claim
         if granted or claim["mode"] == "skip":
-            await self._tell(claim["run"], granted)
+            await self._answer(claim["run"], granted)
 
-    async def _tell(self, run_id: str, granted: bool | None) -> None:
-        """Tell a run whether it has the place; ``None`` cancels it."""
+    async def _answer(self, run_id: str, granted: bool | None) -> None:
+        """Tell a run whether it has the lock; ``None`` cancels it."""
         run = workflow.get_external_workflow_handle(run_id)
         with suppress(ApplicationError):  # it has ended meanwhile
             if granted is None:
@@ -96,12 +100,66 @@ class Slot:
             self._holder = None
 
 
-class Slots:
-    """The way to the places, for activities.
+class SingletonClaim:
+    """A run's claim of the lock of its key, if its function has such a rule.
+
+    Args:
+        function: The function.
+        run_id: The run.
+        event: What started it.
+        queue: The task queue of the locks.
+        commands: How it asks.
+        answers: What the lock has answered, by signal: whether the run has it.
+    """
+
+    def __init__(
+        self,
+        function: Function[Any, Any],
+        run_id: str,
+        event: Event,
+        queue: str,
+        commands: Commands,
+        answers: Sequence[bool],
+    ) -> None:
+        self._rule = function.singleton
+        self._lock = lock_id(queue, function, event)
+        self._run_id = run_id
+        self._commands = commands
+        self._answers = answers
+        self._taken_over = False
+
+    async def acquire(self, at: float) -> bool:
+        """Ask for the lock and wait for the answer: whether the run may go on.
+
+        Args:
+            at: When the run was started, in seconds since 1970: of two runs the younger one counts.
+        """
+        if self._lock is None or self._rule is None:
+            return True
+        await self._commands.system("durably:claim", CLAIM, self._lock, self._run_id, self._rule.mode, at)
+        await workflow.wait_condition(lambda: bool(self._answers))
+        return self._answers[-1]
+
+    def take_over(self) -> None:
+        """The run got the lock in an earlier history, and has it still."""
+        self._taken_over = True
+
+    async def release(self) -> None:
+        """Give the lock back, if the run has it."""
+        held = self._answers[-1] if self._answers else self._taken_over
+        if self._lock is not None and held:
+            try:
+                await workflow.get_external_workflow_handle(self._lock).signal("release", self._run_id)
+            except ApplicationError:
+                workflow.logger.debug("the lock of run %s is gone", self._run_id)
+
+
+class SingletonClient:
+    """The way to the locks, for activities.
 
     Args:
         client: The way to the server.
-        queue: The task queue of the places.
+        queue: The task queue of the locks.
         task_timeout: After how long a task of theirs is given to another worker.
     """
 
@@ -110,12 +168,12 @@ class Slots:
         self._queue = queue
         self._task_timeout = task_timeout
 
-    async def claim(self, slot: str, run_id: str, mode: str, at: float) -> None:
-        """Ask for a place, for a run that was started at a moment. The answer comes by signal."""
+    async def claim(self, lock: str, run_id: str, mode: str, at: float) -> None:
+        """Ask for a lock, for a run that was started at a moment. The answer comes by signal."""
         await self._client.start_workflow(
-            SLOT,
+            LOCK,
             None,
-            id=slot,
+            id=lock,
             task_queue=self._queue,
             task_timeout=self._task_timeout,
             start_signal="claim",
@@ -124,5 +182,5 @@ class Slots:
 
     @activity.defn(name="durably.is-live")
     async def is_live(self, run_id: str) -> bool:
-        """Whether a run has not ended: one that was terminated could not give its place back."""
+        """Whether a run has not ended: one that was terminated could not give its lock back."""
         return (await self._client.get_workflow_handle(run_id).describe()).close_time is None

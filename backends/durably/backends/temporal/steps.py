@@ -1,186 +1,219 @@
-"""The seven durable steps as commands of Temporal: activity, child workflow, timer, signal."""
+"""The steps of one run as commands of Temporal: activity, child workflow, timer, signal.
+
+Everything here is deterministic: it decides by the history alone. Temporal replays a history by running this code again
+from the start, so an ``await`` more or less, or a command in another place, makes old runs fail.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RawValue, WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, ChildWorkflowError
-from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
-from durably.backends.temporal.commands import CommandSteps
-from durably.backends.temporal.events import hub_id
-from durably.backends.temporal.outcome import ended_with, how_it_failed
-from durably.backends.temporal.payloads import SEND, WAIT, Call, check_size, raw, text_of
-from durably.core import Event, FunctionRef, StepRecord
-from durably.core.attempts import Body
-from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
-from durably.core.ids import derive_id
+from durably.backends.temporal.children import ChildRun
+from durably.backends.temporal.commands import Commands, HistoryRoom, check_cancelled
+from durably.backends.temporal.event_waits import EventWaits
+from durably.backends.temporal.host import TemporalHost
+from durably.backends.temporal.payloads import SEND, ActivityRequest, check_size
+from durably.backends.temporal.records import RunRecords, cause_of
+from durably.core import Event, Function, FunctionRef
+from durably.core.attempts import StepCall
+from durably.core.backend import RunStatus, encode_data, invoke_error
+from durably.core.errors import PayloadTooLargeError, Signal, UnsupportedFeatureError
+from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
+from durably.core.run_events import child_id, invoked_event, named_events
+from durably.core.serialization import encode_input
 from durably.core.step_errors import invoke_timeout
-from durably.core.step_keys import Branch, Scope
+from durably.core.step_keys import Branch, Scope, StepEngine
+from durably.core.steps import Point
 
 __all__ = ["TemporalSteps"]
 
+PAUSE_EVERY = 200
+"""So many records are replayed at once: Temporal takes a workflow that computes for 2 seconds for stuck."""
 
-class TemporalSteps(CommandSteps):
-    """One attempt of a function's code. See :class:`~durably.backends.temporal.commands.CommandSteps`."""
+SHORTEST = 0.001
+"""The shortest timer, in seconds: one of 0 is none, and the run would not wait at all."""
 
-    async def _run(self, scope: Scope, body: Body) -> Any:
-        asked = self._asked(body.args, body.key)
-        name = self._host.names.of(body.fn, self._function)
-        args = self._refuse_once(body) if name is None else self._arguments(body)
-        record = await self._take(scope, body.key, "step", asked)
+
+class TemporalSteps(StepEngine):
+    """What each kind of step does, during one pass of a run's code.
+
+    Args:
+        host: The worker.
+        function: The code.
+        run_id: The run, which is the workflow's id.
+        records: What the run has come to.
+        commands: How activities are run.
+        inbox: Events that came for waiting steps, by step key.
+    """
+
+    def __init__(
+        self,
+        host: TemporalHost,
+        function: Function[Any, Any],
+        run_id: str,
+        records: RunRecords,
+        commands: Commands,
+        inbox: Mapping[str, dict[str, Any]],
+    ) -> None:
+        self.host = host
+        self.function = function
+        self.run_id = run_id
+        self.records = records
+        self.commands = commands
+        self.waits = EventWaits(run_id, host.hub_queue, commands, inbox)
+        self._room = HistoryRoom(host.continue_after)
+
+    # -- run
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        asked = self.asked(call.args, call.key)
+        name = self.host.registry.name_of(call.fn, self.function)
+        args = self.commands.arguments(call) if name is not None else _refuse_at_most_once(call)
+        record = await self.take(scope, call.key, "step", asked)
         if record is None and name is None:
-            record = await self._local(body, asked)
+            record = await self._closure(call, asked)
         elif record is None:
-            call = Call(
-                body=name or "", input=asked, retries=body.retries, timeout=body.timeout, once=body.at_most_once
-            )
-            record = await self._activity(body, call, args)
-        return settle(record, body.codec)
+            record = await self._activity(call, name or "", asked, args)
+        return settle(record, call.codec)
 
-    async def _invoke(
+    async def _activity(self, call: StepCall, name: str, asked: str, args: Sequence[RawValue]) -> StepRecord:
+        """A body that any worker can find. Temporal repeats its attempts."""
+        started = workflow.time()
+        self.pass_point("before_start", call.key)
+        request = ActivityRequest(
+            body=name, input=asked, retries=call.retries, timeout=call.timeout, once=call.at_most_once
+        )
+        try:
+            value = await self.commands.activity(call, request, args)
+        except ActivityError as error:
+            return self.failed("step", call.key, asked, error, started)
+        return self.settled("step", call.key, asked, value, started)
+
+    async def _closure(self, call: StepCall, asked: str) -> StepRecord:
+        """A body that only this process has: one attempt a local activity, and a timer before the next one."""
+        started = workflow.time()
+        task = workflow.info().get_current_history_length()
+        failures = 0
+        while True:
+            history = self.records.history
+            # Temporal writes down nothing of an attempt that a crash cut off, but of the task in which it ran.
+            lost = 0 if history is None else history.lost_tasks.since(task)
+            request = ActivityRequest(body="", input=asked, retries=call.retries, failures=failures, lost=lost)
+            self.pass_point("before_start", call.key)
+            try:
+                value = await self.commands.local_activity(call, request)
+            except (ActivityError, ApplicationError) as error:
+                delay = _delay(error)
+                if delay is None:
+                    await self.commands.complete_task()
+                    return self.failed("step", call.key, asked, error, started)
+                self.pass_point("backing_off", call.key)
+                failures += 1
+                await workflow.sleep(max(SHORTEST, delay))
+            else:
+                # A local activity is written down when its task completes. Without this, a crash after the next
+                # effect would run this body again too.
+                await self.commands.complete_task()
+                return self.settled("step", call.key, asked, value, started)
+
+    # -- invoke
+
+    async def invoke(
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
     ) -> Any:
-        asked = self._redact(invoke_input(key, function, data))
-        child = derive_id("child", self._run_id, key)
-        event = self._redact(
-            f'{{"name":"durably/function.invoked","data":{encode_data(function, data)},"id":"{child}"}}'
-        )
-        check_size([event], step=key, limit=self._host.max_payload_bytes)
-        record = await self._take(scope, key, "invoke", asked)
+        redactor = self.host.environment.redactor
+        asked = redactor.text(invoke_input(key, function, data))
+        child = child_id(self.run_id, key)
+        event = redactor.text(invoked_event(child, encode_data(function, data)))
+        check_size(event, step=key, limit=self.host.environment.max_payload_bytes)
+        record = await self.take(scope, key, "invoke", asked)
         if record is None:
             self.pass_point("before_start", key)
-            origin = {"key": key, "input": asked, "timeout": timeout}
-            record = await self._child(function, child, [raw(event), raw(json.dumps(origin))], origin)
+            started = workflow.time()
+            run = ChildRun(id=child, function=function.id, event=event, key=key, asked=asked, timeout=timeout)
+            record = await self._child(run, started)
         return settle(record, function.output)
 
-    async def _child(
-        self, function: FunctionRef[Any, Any], child: str, args: list[RawValue], origin: dict[str, Any]
-    ) -> StepRecord:
-        key, asked, timeout = origin["key"], origin["input"], origin["timeout"]
-        started = workflow.time()
-        handle = await workflow.start_child_workflow(
-            function.id,
-            args=args,
-            id=child,
-            task_queue=self._host.queues.get(function.id, self._host.task_queue),
-            result_type=RawValue,
-            task_timeout=self._host.task_timeout,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-            cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
-        )
+    async def _child(self, child: ChildRun, started: float) -> StepRecord:
+        key, asked = child.key, child.asked
+        handle = await child.start(self.host)
         self.pass_point("child_started", key)
-        await workflow.wait([handle], timeout=timeout)
-        if not handle.done():
-            handle.cancel()
-            await workflow.wait([handle])
-            handle.exception()
-            return self._record("invoke", key, asked, started, error=invoke_timeout(key, function.id, timeout))
+        if not await child.wait(handle):
+            error: Exception = invoke_timeout(key, child.function, child.timeout)
+            return self.records.add("invoke", key, asked, started, error=error)
         self.pass_point("child_done", key)
         self.pass_point("after_commit", key)
-        view = self._seen(handle, child, function.id)
+        view = child.view(handle)
         if view.status is not RunStatus.COMPLETED:
-            return self._record("invoke", key, asked, started, error=invoke_error(view, step=key))
-        return self._record("invoke", key, asked, started, output=view.output)
+            return self.records.add("invoke", key, asked, started, error=invoke_error(view, step=key))
+        return self.records.add("invoke", key, asked, started, output=view.output)
 
-    def _seen(self, handle: asyncio.Task[RawValue], child: str, function: str) -> RunView:
-        """How a child ended."""
-        try:
-            value = handle.result()
-        except ChildWorkflowError as error:
-            self._check()
-            status, data = how_it_failed(error.cause)
-            return RunView(id=child, function=function, status=status, error=data)
-        return RunView(id=child, function=function, status=ended_with(value), output=text_of(value))
+    # -- events and time
 
-    async def _send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
-        asked = self._asked(events, key)
-        named = [self._named(event, key, index) for index, event in enumerate(events)]
-        record = await self._take(scope, key, "send_event", asked)
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        asked = self.asked(events, key)
+        named = [self._masked(event, key) for event in named_events(self.run_id, key, events)]
+        record = await self.take(scope, key, "send_event", asked)
         if record is None:
             started = workflow.time()
             self.pass_point("before_start", key)
-            value = await self.system(key, SEND, named, asked=asked)
-            record = self._settled("send_event", key, asked, value, started)
+            value = await self.commands.system(key, SEND, named, asked=asked)
+            record = self.settled("send_event", key, asked, value, started)
             self.pass_point("after_send", key)
         ids: list[str] = settle(record, EVENT_IDS)
         return ids
 
-    def _named(self, event: Event, key: str, index: int) -> dict[str, Any]:
-        """An event as it travels: with an id of its own, and without secrets."""
-        if event.id is None:
-            event = event.model_copy(update={"id": derive_id("event", self._run_id, f"{key}#{index}")})
-        text = self._redact(event.model_dump_json())
-        check_size([text], step=key, limit=self._host.max_payload_bytes)
-        named: dict[str, Any] = json.loads(text)
-        return named
+    def _masked(self, event: Event, key: str) -> dict[str, Any]:
+        """An event as it travels, without secrets."""
+        text = self.host.environment.redactor.text(event.model_dump_json())
+        check_size(text, step=key, limit=self.host.environment.max_payload_bytes)
+        data: dict[str, Any] = json.loads(text)
+        return data
 
-    async def _sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
-        asked = self._asked((duration, until), key)
-        if await self._take(scope, key, "sleep", asked) is None:
+    async def sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+        asked = self.asked((duration, until), key)
+        if await self.take(scope, key, "sleep", asked) is None:
             started = workflow.time()
             self.pass_point("before_start", key)
             due = until if duration is None else started + duration
-            delay = timedelta(seconds=max(0.001, (due or 0.0) - started))
+            delay = timedelta(seconds=max(SHORTEST, (due or 0.0) - started))
+            # The summary is all that the history has of the step's key.
             await workflow.sleep(delay, summary=f"{key} {asked}")
             self.pass_point("after_commit", key)
-            self._record("sleep", key, asked, started, output="null")
+            self.records.add("sleep", key, asked, started, output="null")
 
-    async def _wait_for_event(
+    async def wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
     ) -> Event | None:
-        asked = self._asked((name, match, timeout), key)
-        self._registering += 1
+        asked = self.asked((name, match, timeout), key)
         started = workflow.time()
-        try:
-            record = await self._take(scope, key, "wait_for_event", asked, registers=True)
+        with self.waits.registration():
+            record = await self.take(scope, key, "wait_for_event", asked)
             if record is None:
                 self.pass_point("before_start", key)
-                await self.system(key, WAIT, name, self._run_id, key, match, asked=asked)
-        finally:
-            self._registering -= 1
+                await self.waits.register(key, name, match, asked)
         if record is None:
             self.pass_point("registered", key)
-            event = await self._event(key, name, None if timeout is None else started + timeout)
+            event = await self.waits.receive(key, name, None if timeout is None else started + timeout)
             self.pass_point("after_commit", key)
-            output = self._redact(MAYBE_EVENT.encode(event, step=key))
-            record = self._record("wait_for_event", key, asked, started, output=output)
+            output = self.host.environment.redactor.text(MAYBE_EVENT.encode(event, step=key))
+            record = self.records.add("wait_for_event", key, asked, started, output=output)
         seen: Event | None = settle(record, MAYBE_EVENT)
         return seen
 
-    async def _event(self, key: str, name: str, due: float | None) -> Event | None:
-        """The event once it came, or ``None`` when the time is up first."""
-        try:
-            await workflow.wait_condition(
-                lambda: key in self._inbox, timeout=None if due is None else max(0.001, due - workflow.time())
-            )
-        except TimeoutError:
-            if key not in self._inbox:  # what comes from now on comes too late
-                await self._forget(key, name, timed_out=True)
-                return None
-        except asyncio.CancelledError:
-            await self._forget(key, name, timed_out=False)
-            raise
-        return Event.model_validate(self._inbox[key])
+    # -- gather
 
-    async def _forget(self, key: str, name: str, *, timed_out: bool) -> None:
-        hub = workflow.get_external_workflow_handle(hub_id(self._host.hub_queue, name))
-        try:
-            await hub.signal("forget", {"run": self._run_id, "key": key, "timed_out": timed_out})
-        except ApplicationError:
-            workflow.logger.debug("the hub of event %r is gone", name)
-
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
-        self._guard(lambda: self._recorded.take_gather(scope, key, len(branches)))
-        self._expect(lambda recording: recording.take_gather(scope.prefix, key, len(branches)))
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        self.records.take_gather(scope, key, len(branches))
         if not branches:
             return []
 
@@ -192,9 +225,91 @@ class TemporalSteps(CommandSteps):
 
         tasks = [asyncio.create_task(drive(branch)) for branch in branches]
         try:
+            # Not asyncio's wait: it goes through a set, whose order is another one at each replay.
             await workflow.wait(tasks)
         except BaseException:
             for task in tasks:
                 task.cancel()
             raise
         return [task.result() for task in tasks]
+
+    # -- what all steps share
+
+    def is_replaying(self, scope: Scope) -> bool:
+        return workflow.unsafe.is_replaying() or self.records.recorded.replaying(scope)
+
+    def check_end(self, scope: Scope) -> None:
+        self.records.check_end(scope)
+
+    def asked(self, args: Sequence[Any], key: str) -> str:
+        """What a record keeps of a step's arguments, and a replay compares."""
+        return self.host.environment.redactor.text(encode_input(args, step=key))
+
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        """The record of the step the code asks for now, or ``None`` if no earlier history has come to its end."""
+        record = self.records.take(scope, key, kind, asked)
+        if record is not None:
+            self.pass_point("replay", key)
+            if self.records.replayed % PAUSE_EVERY == 0:
+                await self.commands.complete_task()
+            return record
+        check_cancelled()
+        if scope.prefix and kind != "wait_for_event":
+            await self.waits.let_others_register()
+        try:
+            # Not left from a branch: the others may be at bodies, which would be cut off and run again.
+            self._room.check(key, replayed=self.records.replayed, may_leave=not scope.prefix)
+        except PayloadTooLargeError as error:
+            scope.root.refusal = error  # caught or not: the code would fill what is left with further steps
+            raise
+        return None
+
+    def settled(self, kind: Kind, key: str, asked: str, value: RawValue, started: float) -> StepRecord:
+        """The record of a step whose activity gave a value."""
+        record = self.records.settled(kind, key, asked, value, started)
+        self.pass_point("after_commit", key)
+        return record
+
+    def failed(self, kind: Kind, key: str, asked: str, error: FailureError, started: float) -> StepRecord:
+        """The record of a step whose activity failed for good."""
+        check_cancelled()  # a run that is cancelled cancels its activities: that is no failure of theirs
+        record = self.records.failed(kind, key, asked, error, started)
+        self.pass_point("after_commit", key)
+        return record
+
+    def pass_point(self, name: str, key: str) -> None:
+        """Report a point to the harness. A workflow cannot wait, so a pause is not kept here."""
+        probe = self.host.environment.probe
+        if probe is None or workflow.unsafe.is_replaying():
+            return
+        try:
+            pause = probe(Point(name, self.function.id, self.run_id, key))
+        except Signal as signal:
+            self.host.crash(signal)
+            raise
+        if asyncio.iscoroutine(pause):
+            pause.close()
+
+
+def _refuse_at_most_once(call: StepCall) -> list[RawValue]:
+    """The arguments of a closure, which do not travel.
+
+    Raises:
+        UnsupportedFeatureError: If it may run only once.
+    """
+    if call.at_most_once:
+        raise UnsupportedFeatureError(
+            backend="Temporal",
+            feature=f"at_most_once for the closure of step {call.key!r}",
+            reason="Temporal writes down that a closure ran only after it ran. Use a function of a module, or a "
+            "method of a tool, an agent or a resource",
+        )
+    return []
+
+
+def _delay(error: FailureError) -> float | None:
+    """How long to wait before the next attempt of a closure, or ``None`` after the last one."""
+    cause = cause_of(error)
+    if isinstance(cause, ApplicationError) and not cause.non_retryable and len(cause.details) > 1:
+        return float(cause.details[1])
+    return None

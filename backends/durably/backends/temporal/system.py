@@ -1,51 +1,48 @@
-"""What the library itself does in activities, by name."""
+"""The library's own activities, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from temporalio.client import Client
 
-from durably.backends.temporal.events import Post
+from durably.backends.temporal.events import EventHubClient
+from durably.backends.temporal.history.reader import read_records
 from durably.backends.temporal.payloads import CLAIM, PAUSE, RECALL, SEND, WAIT, pack
-from durably.backends.temporal.records import read_records
-from durably.backends.temporal.singleton import Slots
-from durably.core import Event, StepRecord
+from durably.backends.temporal.singleton import SingletonClient
+from durably.core.history import StepRecord
 
-__all__ = ["SystemBodies"]
+__all__ = ["SystemActivities"]
 
 
-class SystemBodies:
-    """The bodies behind ``send_event``, ``wait_for_event``, ``singleton`` and a run's second history.
+class SystemActivities:
+    """The activities behind ``send_event``, ``wait_for_event``, ``singleton`` and a run's second history.
 
     Args:
-        post: The way to event hubs.
-        slots: The way to singleton places.
+        hubs: The way to event hubs.
+        locks: The way to singleton locks.
         client: The way to histories.
     """
 
-    def __init__(self, post: Post, slots: Slots, client: Client) -> None:
-        self._post = post
+    def __init__(self, hubs: EventHubClient, locks: SingletonClient, client: Client) -> None:
+        self._hubs = hubs
+        self._locks = locks
         self._client = client
         self._recalled: tuple[str, list[StepRecord]] = ("", [])
-        self._bodies: dict[str, Callable[..., Any]] = {
-            SEND: self._send,
+
+    def by_name(self) -> Mapping[str, Callable[..., Any]]:
+        """The activities, under the names that requests have for them."""
+        return {
+            SEND: self._hubs.send,
             WAIT: self._wait,
-            CLAIM: slots.claim,
+            CLAIM: self._locks.claim,
             RECALL: self._recall,
             PAUSE: _nothing,
         }
 
-    def find(self, name: str) -> Callable[..., Any] | None:
-        """The body of a name, or ``None`` if it is not one of these."""
-        return self._bodies.get(name)
-
-    async def _send(self, events: list[Event]) -> list[str]:
-        return await self._post.send(events)
-
     async def _wait(self, name: str, run_id: str, key: str, match: dict[str, Any]) -> None:
-        await self._post.tell(name, "wait", {"run": run_id, "key": key, "match": match})
+        await self._hubs.signal(name, "wait", {"run": run_id, "key": key, "match": match})
 
     async def _recall(self, run_id: str, history: str, place: int) -> tuple[str, bool]:
         """A piece of what a run came to in an earlier history, from one place on, and whether there are more."""
@@ -54,6 +51,7 @@ class SystemBodies:
             records = await read_records(self._client, run_id, history)
         packed, count = pack(records[place:])
         more = place + count < len(records)
+        # Kept between the pieces: to read a long history again for each would take as long as the run took.
         self._recalled = (history, records) if more else ("", [])
         return packed, more
 

@@ -1,11 +1,15 @@
-"""The Temporal worker of a backend: what is registered with it, and in which sandbox workflows run."""
+"""The worker of a backend: what is registered with Temporal's, how workflows are run, when it starts and stops."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import asyncio
+import contextvars
+import signal
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from temporalio.common import VersioningBehavior
 from temporalio.converter import DataConverter, WorkflowSerializationContext
@@ -19,79 +23,170 @@ from temporalio.worker import (
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from durably.backends.temporal.activities import StepActivities
-from durably.backends.temporal.code_change.workflow_runner import RecordingRunner
-from durably.backends.temporal.crash import MortalRunner
 from durably.backends.temporal.driver import FunctionWorkflow
-from durably.backends.temporal.events import EventHub, Post, ScheduledEvent
-from durably.backends.temporal.host import HOST, Host
-from durably.backends.temporal.singleton import Slot, Slots
-from durably.backends.temporal.system import SystemBodies
+from durably.backends.temporal.events import EventHub, EventHubClient, ScheduledEvent
+from durably.backends.temporal.host import HOST, TemporalHost
+from durably.backends.temporal.singleton import SingletonClient, SingletonLock
+from durably.backends.temporal.workflow_runner import CheckedRunner
 
-__all__ = ["Role", "make_worker", "versioning_of"]
+__all__ = ["Role", "TemporalWorker", "WorkerOptions", "stop_signals", "versioning_of"]
+
+T = TypeVar("T")
 
 Role = Literal["all", "workflows", "activities"]
 
 
-class _Introduction(Interceptor):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How a worker works. See :class:`~durably.backends.temporal.TemporalBackend`.
+
+    Attributes:
+        role: Whether it runs functions, bodies of steps, or both.
+        drain: How long bodies may go on when it is told to stop.
+        fail_on_code_change: Whether a run whose code no longer fits its history is failed.
+        options: For ``temporalio.worker.Worker``, as they are.
+    """
+
+    role: Role = "all"
+    drain: timedelta
+    fail_on_code_change: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TemporalWorker:
+    """A worker on a task queue, while it runs.
+
+    Args:
+        host: What its workflows and activities share.
+        hubs: The way to event hubs.
+        locks: The way to singleton locks.
+        options: How it works.
+    """
+
+    def __init__(
+        self, host: TemporalHost, hubs: EventHubClient, locks: SingletonClient, options: WorkerOptions
+    ) -> None:
+        self._host = host
+        self._hubs = hubs
+        self._locks = locks
+        self._options = options
+        self._worker: Worker | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._running is not None
+
+    def start(self) -> None:
+        """Start it in the current event loop."""
+        steps = StepActivities(self._host)
+        self._host.crash.arm(steps.cut_off)
+        self._host.histories.arm()
+        self._worker = self._make(steps)
+        # A context of its own: a worker that is started inside a body must not seem to be inside it.
+        self._running = asyncio.get_running_loop().create_task(self._worker.run(), context=contextvars.Context())
+
+    async def stop(self) -> None:
+        """Stop it, once its bodies have ended or the time to drain is over; raises what it died of."""
+        if self._running is None or self._worker is None:
+            return
+        if not self._running.done():
+            await self._worker.shutdown()
+        running, self._running, self._worker = self._running, None, None
+        await running
+
+    async def wait_until(self, stop: asyncio.Event) -> None:
+        """Wait until an event is set, or the worker ends by itself.
+
+        Raises:
+            ValueError: If it was not started.
+        """
+        if self._running is None:
+            raise ValueError("a worker needs functions=[...]")
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({stopped, self._running}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+
+    async def serve(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Wait for something that needs a worker, unless this one dies."""
+        if self._running is None:
+            return await waiting
+        task = asyncio.ensure_future(waiting)
+        crashed = asyncio.ensure_future(self._host.crash.happened.wait())
+        try:
+            await asyncio.wait({task, self._running, crashed}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done() and not (self._running.done() and self._running.exception() is None):
+                self.check_alive()
+                raise self._running.exception() or RuntimeError("the worker has ended")
+            return await task
+        finally:
+            task.cancel()
+            crashed.cancel()
+
+    def check_alive(self) -> None:
+        """Raise what the harness killed it with, if it did."""
+        if self._host.crash.signal is not None:
+            raise self._host.crash.signal
+
+    def _make(self, steps: StepActivities) -> Worker:
+        host, role, options = self._host, self._options.role, self._options.options
+        workflows = [FunctionWorkflow, EventHub, ScheduledEvent, SingletonLock]
+        activities: list[Callable[..., Any]] = [steps.step, self._hubs.publish, self._locks.is_live]
+        beat = host.heartbeat / 4
+        runner = CheckedRunner(
+            _with_shared_modules(options.get("workflow_runner", SandboxedWorkflowRunner())),
+            host,
+            fail=self._options.fail_on_code_change,
+            contexts=_wants_contexts(host.client.data_converter),
+        )
+        given: dict[str, Any] = {
+            "graceful_shutdown_timeout": self._options.drain,
+            "max_heartbeat_throttle_interval": beat,
+            "default_heartbeat_throttle_interval": beat,
+            "no_remote_activities": role == "workflows",
+            **_limits(options),
+            **options,
+            "workflow_runner": runner,
+            "interceptors": [*options.get("interceptors", ()), _HostInterceptor(host)],
+        }
+        if host.versioning is not VersioningBehavior.UNSPECIFIED:
+            # What hands on events outlives every version: the newest takes it over.
+            given["deployment_config"] = replace(
+                options["deployment_config"], default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE
+            )
+        return Worker(
+            host.client,
+            task_queue=host.task_queue,
+            workflows=[] if role == "activities" else workflows,
+            activities=activities,
+            **given,
+        )
+
+
+class _HostInterceptor(Interceptor):
     """Lets workflows find the host of the worker that runs them."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: TemporalHost) -> None:
         self._host = host
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> None:
         input.unsafe_extern_functions[HOST] = lambda: self._host
 
 
-def make_worker(
-    host: Host,
-    post: Post,
-    slots: Slots,
-    *,
-    role: Role,
-    drain: timedelta,
-    fail_on_code_change: bool,
-    options: Mapping[str, Any],
-) -> Worker:
-    """A worker for a host, not yet running."""
-    system = SystemBodies(post, slots, host.client)
-    workflows = [FunctionWorkflow, EventHub, ScheduledEvent, Slot]
-    activities: list[Callable[..., Any]] = [StepActivities(host, system).step, post.publish, slots.is_live]
-    beat = host.heartbeat / 4
-    sandbox = _sharing(options.get("workflow_runner", SandboxedWorkflowRunner()))
-    runner = RecordingRunner(sandbox, host, fail=fail_on_code_change)
-    given: dict[str, Any] = {
-        "graceful_shutdown_timeout": drain,
-        "max_heartbeat_throttle_interval": beat,
-        "default_heartbeat_throttle_interval": beat,
-        "no_remote_activities": role == "workflows",
-        **_limits(options),
-        **options,
-        "workflow_runner": MortalRunner(runner, host.crash, contexts=_minds_contexts(host.client.data_converter)),
-        "interceptors": [*options.get("interceptors", ()), _Introduction(host)],
-    }
-    if host.versioning is not VersioningBehavior.UNSPECIFIED:
-        # What hands on events outlives every version: the newest takes it over.
-        given["deployment_config"] = replace(
-            options["deployment_config"], default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE
-        )
-    return Worker(
-        host.client,
-        task_queue=host.task_queue,
-        workflows=[] if role == "activities" else workflows,
-        activities=activities,
-        **given,
-    )
-
-
-def _sharing(runner: WorkflowRunner) -> WorkflowRunner:
-    """A sandbox that shares modules with the process.
-
-    An agent brings its tools, its models and their clients along, and to load them anew for each run would cost
-    seconds. What a function may not do (open a file, sleep, import something that would) is still refused.
-    """
-    if isinstance(runner, SandboxedWorkflowRunner):
-        return replace(runner, restrictions=runner.restrictions.with_passthrough_all_modules())
-    return runner
+@contextmanager
+def stop_signals() -> Iterator[asyncio.Event]:
+    """Set an event when the process is told to stop, by SIGTERM or SIGINT, instead of dying at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for each in signals:
+        loop.add_signal_handler(each, stop.set)
+    try:
+        yield stop
+    finally:
+        for each in signals:
+            loop.remove_signal_handler(each)
 
 
 def versioning_of(options: Mapping[str, Any]) -> VersioningBehavior:
@@ -102,7 +197,18 @@ def versioning_of(options: Mapping[str, Any]) -> VersioningBehavior:
     return config.default_versioning_behavior or VersioningBehavior.PINNED
 
 
-def _minds_contexts(converter: DataConverter) -> bool:
+def _with_shared_modules(runner: WorkflowRunner) -> WorkflowRunner:
+    """A sandbox that shares modules with the process.
+
+    An agent brings its tools, its models and their clients along, and to load them anew for each run would cost
+    seconds. What a function may not do (open a file, sleep, import something that would) is still refused.
+    """
+    if isinstance(runner, SandboxedWorkflowRunner):
+        return replace(runner, restrictions=runner.restrictions.with_passthrough_all_modules())
+    return runner
+
+
+def _wants_contexts(converter: DataConverter) -> bool:
     """Whether a converter does something else for one step's payloads than for another's."""
     anything = WorkflowSerializationContext(namespace="", workflow_id="")
     return converter.with_context(anything) is not converter or converter.external_storage is not None

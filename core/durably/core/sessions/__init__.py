@@ -1,4 +1,4 @@
-"""Conversations that outlive a run: the port, and stores in memory, in SQLite and in JSON Lines."""
+"""Sessions, which are conversations that outlive a run: the port, and stores in memory, in SQLite and in JSON Lines."""
 
 from durably.core.sessions.jsonl import JSONLSessions
 from durably.core.sessions.sqlite import SQLiteSessions

@@ -1,6 +1,7 @@
-"""Sessions in JSON Lines: a directory, one file a session, one line an append.
+"""Sessions in JSON Lines: one directory, with one file for each session and one line for each append.
 
-A line that was cut off by a crash was never acknowledged. It is not read, and the next append takes it away.
+A crash may cut off the last line of a file. That append was never acknowledged, so the line is not read, and the next
+append removes it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from durably.core.messages import Message
 from durably.core.sessions.store import SessionError, damaged, messages_from_json, messages_to_json
@@ -33,14 +34,14 @@ READ_BYTES = 1 << 20
 
 
 class JSONLSessions:
-    """Sessions as files that people can read; several processes may share them, and writers wait for each other.
+    """Keeps sessions in files that people can read. Several processes may share them: writers wait for each other.
 
-    An append reads the session's file once, to see whether its key is there; for very long sessions
-    ``SQLiteSessions`` is faster. What was appended survives power loss. Not for Windows, nor for network drives
-    without file locks.
+    An append reads the session's file to see whether its key is there, so ``SQLiteSessions`` is faster for very long
+    sessions. An append that returned survives a power cut. It needs file locks, which Windows and some network drives
+    do not have.
 
     Args:
-        directory: Where the files are; made, readable by its owner alone, if it is not there.
+        directory: The directory of the files. The first append makes it, readable by its owner alone.
 
     Raises:
         SessionError: If this system has no file locks.
@@ -52,7 +53,7 @@ class JSONLSessions:
         self.directory = Path(directory)
 
     def path(self, session_key: str) -> Path:
-        """The file of a session: what can be read of its key, and a digest that tells it from all others."""
+        """Return the file of a session. Its name holds the readable part of the key and a digest of the whole key."""
         readable = re.sub(r"[^A-Za-z0-9]+", "-", session_key)[:40].strip("-") or "session"
         return self.directory / f"{readable}-{blake2b(session_key.encode(), digest_size=16).hexdigest()}.jsonl"
 
@@ -92,11 +93,11 @@ class JSONLSessions:
             if all(entry["key"] != key for entry in entries):
                 joint = b"\n" if end and data[end - 1 : end] != b"\n" else b""
                 _write(file, joint + line, end)
-            # Also for a key that is there: whoever wrote it may have been killed before it reached the disk.
+            # Also if the key is there: whoever wrote the line may have been killed before it reached the disk.
             os.fsync(file)
             _sync_directory(self.directory)
 
-    def _entries(self, session_key: str) -> list[dict[str, Any]]:
+    def _entries(self, session_key: str) -> list[_Entry]:
         path = self.path(session_key)
         try:
             with _locked(path, os.O_RDONLY) as file:
@@ -105,16 +106,21 @@ class JSONLSessions:
             return []
 
 
+class _Entry(TypedDict):
+    key: str
+    messages: list[object]
+
+
 @contextmanager
 def _locked(path: Path, flags: int) -> Iterator[int]:
-    """An open file that nobody else writes to; one opened for writing, that nobody else reads."""
-    assert fcntl is not None  # the store cannot be made without
+    """Open a file and lock it: shared for reading, exclusive for writing."""
+    assert fcntl is not None  # JSONLSessions refuses to be made without it
     file = os.open(path, flags, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX if flags & os.O_RDWR else fcntl.LOCK_SH)
         yield file
     finally:
-        os.close(file)  # also lets the lock go, as the death of the process does
+        os.close(file)  # this also releases the lock, as does the death of the process
 
 
 def _read(file: int) -> bytes:
@@ -130,7 +136,7 @@ def _write(file: int, data: bytes, end: int) -> None:
         while rest:
             rest = rest[os.write(file, rest) :]
     except OSError:
-        os.ftruncate(file, end)  # a full disk leaves no half line behind
+        os.ftruncate(file, end)  # or a full disk would leave half a line behind
         raise
 
 
@@ -142,11 +148,11 @@ def _sync_directory(directory: Path) -> None:
         os.close(file)
 
 
-def _parse(data: bytes, session_key: str, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The entries of a file, and where the last whole one ends."""
+def _parse(data: bytes, session_key: str, path: Path) -> tuple[list[_Entry], int]:
+    """Return the entries of a file, and the position where the last whole one ends."""
     *lines, tail = data.split(b"\n")
     entries = [_entry(line, session_key, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-    if _is_json(tail):  # whole but for its line break: the crash fell there, or an editor left it out
+    if _is_json(tail):  # a crash or an editor left out its line break, but the entry is whole
         entries.append(_entry(tail, session_key, f"{path}, line {len(lines) + 1}"))
         return entries, len(data)
     return entries, len(data) - len(tail)
@@ -160,7 +166,7 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def _entry(line: bytes, session_key: str, where: str) -> dict[str, Any]:
+def _entry(line: bytes, session_key: str, where: str) -> _Entry:
     try:
         entry = json.loads(line)
         version, session = entry["v"], entry["session"]
@@ -173,4 +179,4 @@ def _entry(line: bytes, session_key: str, where: str) -> dict[str, Any]:
             raise ValueError(f"not an entry of session {session_key!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(where, f"{type(error).__name__}: {error}") from error
-    return dict(entry)
+    return _Entry(key=entry["key"], messages=entry["messages"])

@@ -1,4 +1,4 @@
-"""Sessions in one SQLite file. An append is one row, so it happens whole or not at all."""
+"""Sessions in one SQLite file. An append is one row, so it is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ CREATE TABLE appends (
 
 
 class SQLiteSessions:
-    """Sessions in one file that several processes may share; writers wait for each other.
+    """Keeps sessions in one file. Several processes may share it: writers wait for each other.
 
-    The file is opened for each call and closed after it, so nothing needs to be closed at the end. What was appended
-    survives power loss.
+    Each call opens the file and closes it again, so there is nothing to close at the end. An append that returned
+    survives a power cut.
 
     Args:
-        path: The file; made, readable by its owner alone, at the first append. Not the file of a ``SQLiteBackend``.
+        path: The file. The first append makes it, readable by its owner alone. It must not be the file of a
+            ``SQLiteBackend``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -66,9 +67,10 @@ class SQLiteSessions:
     def _append(self, session_key: str, key: str, text: str) -> None:
         if not self.path.parent.is_dir():
             raise SessionError(f"cannot open {self.path}: there is no directory {self.path.parent}; make it")
-        # The file is made here, not by SQLite, so that nobody else can read it even for a moment.
+        # SQLite would make the file with the default permissions, and others could read it for a moment.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         with self._open() as db:
+            # FULL does not sync the directory after the rollback journal is deleted: a power cut could undo the append.
             db.execute("PRAGMA synchronous = EXTRA")
             db.execute("BEGIN IMMEDIATE")
             if self._is_new(db):
@@ -95,14 +97,18 @@ class SQLiteSessions:
         try:
             yield db
         except sqlite3.OperationalError:
-            raise  # a lock that is not let go, a full disk: another attempt may succeed
+            raise  # a held lock or a full disk: the step is retried, which a SessionError would not be
         except sqlite3.DatabaseError as error:
             raise SessionError(f"cannot use {self.path}: {error}; restore it from a backup") from error
         finally:
-            db.close()  # rolls back what was not committed
+            db.close()  # also rolls back what was not committed
 
     def _is_new(self, db: sqlite3.Connection) -> bool:
-        """Whether the file is still empty; raises SessionError if it is not one of ours."""
+        """Return whether the file is still empty.
+
+        Raises:
+            SessionError: If it belongs to another program or to a newer version of this one.
+        """
         (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()

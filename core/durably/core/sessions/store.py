@@ -1,4 +1,4 @@
-"""The port to conversations that outlive a run, and a store in memory."""
+"""The port to session stores, the JSON that stores keep, and a store in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MemorySessions", "SessionError", "SessionStore", "damaged", "message
 
 
 class SessionError(DurablyError):
-    """A session cannot be read or written: its file is damaged, or belongs to another program. Not retried."""
+    """A session cannot be read or written: its file is damaged or belongs to another program."""
 
 
 @runtime_checkable
@@ -21,19 +21,23 @@ class SessionStore(Protocol):
     """Keeps the messages of each session, in order."""
 
     async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
-        """Add messages at the end, all or none, once for each ``key``: a repeated key adds nothing.
+        """Add messages at the end, all or none. A key that was seen before adds nothing.
 
-        In a step pass ``key=current_step().idempotency_key``, so that a crash after the write doubles nothing.
+        Args:
+            session_key: The session.
+            messages: The messages, in order.
+            key: Identifies this append. In a step pass ``current_step().idempotency_key``: the step may run again after
+                a crash, and must not add the messages a second time.
         """
         ...
 
     async def load(self, session_key: str) -> list[Message]:
-        """All messages of a session, oldest first; none for a session nobody wrote to."""
+        """Return all messages of a session, oldest first. A session that nobody wrote to is empty."""
         ...
 
 
 class MemorySessions:
-    """Sessions that live as long as the program, for tests and scripts."""
+    """Keeps sessions as long as the program lives, for tests and scripts."""
 
     def __init__(self) -> None:
         self._messages: dict[str, list[Message]] = {}
@@ -54,15 +58,19 @@ _MESSAGES = codec_for(list[Message])
 
 
 def messages_to_json(messages: Sequence[Message]) -> str:
-    """The JSON text a store keeps of one append, without line breaks."""
+    """Return the JSON text of one append, without line breaks."""
     return _MESSAGES.encode(list(messages), step="")
 
 
 def messages_from_json(text: str, *, where: str) -> list[Message]:
-    """The messages of one append.
+    """Read the messages of one append.
+
+    Args:
+        text: The JSON text.
+        where: The place of the text, which an error names.
 
     Raises:
-        SessionError: If the text is not what was written; the message begins with ``where``.
+        SessionError: If the text is not what was written.
     """
     try:
         messages: list[Message] = _MESSAGES.decode(text, step="")
@@ -73,7 +81,7 @@ def messages_from_json(text: str, *, where: str) -> list[Message]:
 
 
 def damaged(where: str, reason: str) -> SessionError:
-    """The error for something that is not as it was written."""
+    """Return the error for a place that does not hold what was written there."""
     return SessionError(
         f"{where} is damaged: the file was changed outside durably, or the disk is failing; restore it from a backup "
         f"({reason})"

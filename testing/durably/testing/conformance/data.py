@@ -8,17 +8,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from durably.core import (
-    Context,
-    Event,
-    History,
-    SerializationError,
-    StepError,
-    StepRecord,
-    current_step,
-    function,
-)
-from durably.core.history import SCHEMA_VERSION
+from durably.core import Context, Event, SerializationError, StepError, current_step, function
+from durably.core.history import SCHEMA_VERSION, History, StepRecord
 from durably.testing.conformance.subject import Subject, at, heard
 from durably.testing.conformance.suite import clause
 

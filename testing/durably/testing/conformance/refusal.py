@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from durably.core import (
-    Context,
-    Function,
-    InvokeError,
-    NestedStepError,
-    PayloadTooLargeError,
-    SerializationError,
-    function,
-)
+from durably.core import Context, Function, InvokeError, SerializationError, function
+from durably.core.errors import NestedStepError, PayloadTooLargeError
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import clause
 

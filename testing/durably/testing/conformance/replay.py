@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from durably.core import Context, Event, History, StepError, function
+from durably.core import Context, Event, RetryPolicy, StepError, function
+from durably.core.history import History
 from durably.testing.conformance.subject import Subject, at, heard, nth
 from durably.testing.conformance.suite import clause
 
@@ -97,6 +98,43 @@ async def test_c07_log_lines_of_replayed_code_are_not_repeated(subject: Subject)
         assert await subject.crash(talkative, where=at("after_commit", "b"))
         await subject.run(talkative)
     assert [line for line in lines if "c07" in line] == ["c07 begin", "c07 middle", "c07 end"]
+
+
+@clause
+async def test_c07_log_lines_of_branches_are_not_repeated(subject: Subject) -> None:
+    failures: list[int] = []
+
+    @function("branches", retries=3, retry_policy=RetryPolicy(initial=subject.unit / 4, jitter=0))
+    async def branches(ctx: Context[None]) -> str:
+        async def branch(name: str) -> None:
+            ctx.logger.warning("c07 %s begins", name)
+            await ctx.step.run("a", _echo, name)
+            ctx.logger.warning("c07 %s goes on", name)
+            await ctx.step.run("b", _echo, name)
+            ctx.logger.warning("c07 %s ends", name)
+
+        async def outer() -> None:
+            await branch("outer")
+            await ctx.step.gather(lambda: branch("left"), lambda: branch("right"))
+
+        await ctx.step.gather(outer, lambda: branch("beside"))
+        if ctx.attempt == 1:
+            raise ConnectionError("behind the gather")
+        ctx.logger.warning("c07 behind")
+        await ctx.step.run("last", _echo, "last")
+        if ctx.attempt == 2:
+            failures.append(len(lines))
+            raise ConnectionError("at the end")
+        return "done"
+
+    with heard() as lines:
+        result, _ = await subject.run(branches)
+    assert result == "done"
+    # The end of a branch leaves no record: while others go on, nothing tells whether it was reached before.
+    said = [line for line in lines if "c07" in line and not line.endswith("ends")]
+    names = ("outer", "left", "right", "beside")
+    assert sorted(said) == sorted(["c07 behind", *(f"c07 {n} {what}" for n in names for what in ("begins", "goes on"))])
+    assert [line for line in lines[failures[0] :] if "c07" in line] == []
 
 
 @clause

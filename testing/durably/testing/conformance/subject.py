@@ -11,8 +11,9 @@ from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Backend, Function, History, InvokeError, Run
+from durably.core import Backend, Function, InvokeError, Run
 from durably.core.errors import Signal
+from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.steps import Point
 
@@ -125,7 +126,7 @@ class Subject(ABC):
 
     async def until_ended(self, run: Run[Any]) -> None:
         """Wait for the end of a run, however it ends."""
-        await asyncio.wait([asyncio.ensure_future(run._backend._wait(run.id))])
+        await asyncio.wait([asyncio.ensure_future(run.ended())])
         await run.refresh()
 
 

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from durably.core import Delta, Message, Model, ModelError, ModelRequest, ModelResponse, StreamingModel
+from durably.core import Model, ModelError
+from durably.core.messages import Message
+from durably.core.model import Delta, ModelRequest, ModelResponse, StreamingModel
 from durably.core.secrets import MASK, Redactor
 from durably.core.serialization import codec_for
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, Self
 
-from durably.core import ModelError, ModelRequest
+from durably.core import ModelError
+from durably.core.model import ModelRequest
 from durably.core.serialization import digest
 from durably.testing.models.scripted import Reply, ScriptedModel
 from durably.testing.models.wire import anthropic, chat, responses
@@ -194,6 +195,7 @@ class LLMServer:
             await reader.read(1)  # returns when the client closes
             return False
         wire = FORMATS.get(request.path)
+        # The same for the same request, as the reply is: a client that asks again must not see another world.
         request_id = f"req_{digest(request.path.encode() + request.body)}"
         headers = {"request-id": request_id, "x-request-id": request_id}
         if wire is None or request.method != "POST":

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
-from durably.core import Event, StepRecord
+from durably.backends.replay.records import Log
+from durably.core import Event
+from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
 from durably.testing.mutants.mutant import mutant
 
@@ -19,10 +22,10 @@ __all__: list[str] = []
 class Pickled(MemoryJournal):
     """Values are kept as pickles."""
 
-    def _append(self, record: StepRecord, fence: int) -> None:
+    def append(self, record: StepRecord, fence: int) -> None:
         if record.output is not None:
             record = replace(record, output=pickle.dumps(record.output, protocol=0).decode("latin-1"))
-        super()._append(record, fence)
+        super().append(record, fence)
 
     def records(self, run_id: str) -> list[StepRecord]:
         return [
@@ -55,8 +58,8 @@ class _Redacting(MemoryBackend):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.redactor = self.rules(options.get("secrets", ()))
-        self.redactor.add_from(self.resources)
+        self.environment.redactor = self.rules(options.get("secrets", ()))
+        self.environment.redactor.add_from(self.resources)
 
 
 @mutant("C24")
@@ -104,8 +107,8 @@ class SecretsEscapedByJson(_Redacting):
 
 
 @mutant("C24")
-class SecretsInEvents(MemoryBackend):
+class SecretsInEvents(Log):
     """Events are kept with the secrets they hold."""
 
-    def _redacted(self, event: Event) -> Event:
-        return event
+    def redacted(self, events: Iterable[Event]) -> list[Event]:
+        return list(events)

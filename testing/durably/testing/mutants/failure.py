@@ -2,59 +2,82 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from durably.backends.memory import MemoryBackend
+from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.journal import NewRun
-from durably.backends.replay.steps import Execution
-from durably.core import NonRetriableError, RetryPolicy, SerializationError, StepRecord
-from durably.core.attempts import Body
-from durably.core.history import Kind
+from durably.backends.replay.records import RunRecords
+from durably.backends.replay.steps import ReplaySteps
+from durably.core import NonRetriableError, RetryPolicy, SerializationError
+from durably.core.attempts import StepCall, StepOutput
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
-from durably.core.step_keys import Scope
+from durably.core.replay import Recorded
+from durably.core.step_keys import KeyedSteps, Scope
 from durably.core.steps import _current
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
 
 
+class _Forgetful(Recorded):
+    """Counts the failures of this pass only."""
+
+    counting = False
+
+    def add_failure(self, key: str) -> None:
+        if self.counting:
+            super().add_failure(key)
+
+
 @mutant("C10")
-class RetryCountReset(Execution):
+class RetryCountReset(RunRecords):
     """A crash gives a step all its attempts again."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._recorded._failures.clear()
+    def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
+        super().__init__(log, environment, row, records, scheduler)
+        self.recorded = _Forgetful(records)
+        self.recorded.counting = True
 
 
 @mutant("C10")
-class OneAttemptTooMany(Execution):
+class OneAttemptTooMany(ReplaySteps):
     """A step has as many attempts as retries, and two more."""
 
-    async def _run(self, scope: Scope, body: Body) -> Any:
-        retries = self.function.retries if body.retries is None else body.retries
-        return await super()._run(scope, replace(body, retries=retries + 1))
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        retries = self.function.retries if call.retries is None else call.retries
+        return await super().run(scope, replace(call, retries=retries + 1))
 
 
 @mutant("C10")
-class StepRetriesIgnored(Execution):
+class StepRetriesIgnored(ReplaySteps):
     """The retries of a step are always those of its function."""
 
-    async def _run(self, scope: Scope, body: Body) -> Any:
-        return await super()._run(scope, replace(body, retries=None))
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        return await super().run(scope, replace(call, retries=None))
 
 
-class _WithPolicy(Execution):
+class _Patched:
+    """A function with another retry policy."""
+
+    def __init__(self, function: Any, policy: RetryPolicy) -> None:
+        self._function = function
+        self.retry_policy = policy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+
+class _WithPolicy(ReplaySteps):
     def policy(self, old: RetryPolicy) -> RetryPolicy:
         raise NotImplementedError
 
-    def __init__(self, host: Any, function: Any, row: Any, records: Sequence[StepRecord]) -> None:
-        patched = copy.copy(function)
-        vars(patched)["retry_policy"] = self.policy(function.retry_policy)
-        super().__init__(host, patched, row, records)
+    def __init__(self, host: Any, function: Any, records: Any, scheduler: Any) -> None:
+        patched: Any = _Patched(function, self.policy(function.retry_policy))
+        super().__init__(host, patched, records, scheduler)
 
 
 @mutant("C10")
@@ -87,43 +110,44 @@ class RetryAfterIgnored(_WithPolicy):
 
 
 @mutant("C10")
-class NonRetriableIsRetried(Execution):
+class NonRetriableIsRetried(ReplaySteps):
     """An error that ends the attempts does not."""
 
-    async def _failed(
-        self, scope: Scope, body: Body, attempt: int, asked: str, started: float, error: Exception
-    ) -> object:
+    async def attempt_failed(
+        self, scope: Scope, call: StepCall, attempt: int, asked: str, started: float, error: Exception
+    ) -> None:
         if isinstance(error, NonRetriableError):
             error = RuntimeError(str(error))
-        return await super()._failed(scope, body, attempt, asked, started, error)
+        await super().attempt_failed(scope, call, attempt, asked, started, error)
 
 
 @mutant("C11")
-class ErrorsFadeOnReplay(Execution):
+class ErrorsFadeOnReplay(ReplaySteps):
     """A replayed error has lost how often the step was tried, and what it said."""
 
-    async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
-        record = await super()._take(scope, key, kind, asked)
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        record = await super().take(scope, key, kind, asked)
         if record is None or record.error is None or "attempts" not in record.error or not record.final:
             return record
         return replace(record, error={**record.error, "attempts": 0, "message": ""})
 
 
 @mutant("C11")
-class FailedStepsReturnNone(Execution):
+class FailedStepsReturnNone(ReplaySteps):
     """A step whose attempts are used up returns None."""
 
-    async def _fail(self, scope: Scope, record: StepRecord, error: Exception, cancel: str | None = None) -> Any:
-        await self._settled(scope, record.key, record.kind, record.input, "null")
+    async def fail(self, scope: Scope, record: StepRecord, error: Exception, cancel: str | None = None) -> Any:
+        await self.settled(scope, record.key, record.kind, record.input, "null")
         return None
 
 
 @mutant("C12")
-class FailureHandledTwice(Execution):
+class FailureHandledTwice(RunRecords):
     """on_failure is started twice."""
 
     async def finish(
         self,
+        scope: Scope,
         status: Literal["completed", "failed"],
         started: float,
         *,
@@ -132,15 +156,16 @@ class FailureHandledTwice(Execution):
         runs: Sequence[NewRun] = (),
     ) -> None:
         runs = [*runs, *[replace(new, id=new_id()) for new in runs]]
-        await super().finish(status, started, output=output, error=error, runs=runs)
+        await super().finish(scope, status, started, output=output, error=error, runs=runs)
 
 
 @mutant("C12")
-class FailureNotHandled(Execution):
+class FailureNotHandled(RunRecords):
     """on_failure is forgotten."""
 
     async def finish(
         self,
+        scope: Scope,
         status: Literal["completed", "failed"],
         started: float,
         *,
@@ -148,25 +173,24 @@ class FailureNotHandled(Execution):
         error: dict[str, Any] | None = None,
         runs: Sequence[NewRun] = (),
     ) -> None:
-        await super().finish(status, started, output=output, error=error)
+        await super().finish(scope, status, started, output=output, error=error)
 
 
 @mutant("C12")
-class FunctionsAreNotRetried(MemoryBackend):
+class FunctionsAreNotRetried(Driver):
     """The first error outside a step fails the run."""
 
-    async def _function_failed(
-        self, execution: Any, function: Any, row: Any, first: Any, failures: int, error: Exception
-    ) -> bool:
-        return await super()._function_failed(execution, function, row, first, function.retries + 1, error)
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
+        return await super().attempt_failed(run_pass, run_pass.function.retries + 1, error)
 
 
 @mutant("C12")
-class FunctionRetryCountReset(MemoryBackend):
+class FunctionRetryCountReset(Driver):
     """A crash gives a function all its attempts again."""
 
-    async def _execute(self, execution: Any, function: Any, row: Any, records: Any, failures: int) -> bool:
-        return await super()._execute(execution, function, row, records, max(0, failures - len(row.crashes)))
+    async def attempt(self, run_pass: RunPass) -> bool:
+        failures = max(0, run_pass.failures - len(run_pass.row.crashes))
+        return await super().attempt(replace(run_pass, failures=failures))
 
 
 @mutant("C13")
@@ -179,37 +203,37 @@ class PayloadLimitIgnored(MemoryBackend):
 
 
 @mutant("C13")
-class PoisonIsRetried(Execution):
+class PoisonIsRetried(ReplaySteps):
     """A value that has no JSON form counts as a failed attempt."""
 
-    async def _failed(
-        self, scope: Scope, body: Body, attempt: int, asked: str, started: float, error: Exception
-    ) -> object:
+    async def attempt_failed(
+        self, scope: Scope, call: StepCall, attempt: int, asked: str, started: float, error: Exception
+    ) -> None:
         if isinstance(error, SerializationError):
             error = RuntimeError(str(error))
-        return await super()._failed(scope, body, attempt, asked, started, error)
+        await super().attempt_failed(scope, call, attempt, asked, started, error)
 
 
 @mutant("C14")
-class NestedStepsAllowed(Execution):
+class NestedStepsAllowed(KeyedSteps):
     """A step inside a body runs."""
 
-    def _enter(self, step_id: str) -> Scope:
+    def enter(self, step_id: str) -> Scope:
         token = _current.set(None)
-        self._root.busy = None
+        self.root.busy = None
         try:
-            return super()._enter(step_id)
+            return super().enter(step_id)
         finally:
             _current.reset(token)
 
 
 @mutant("C15")
-class RetriesUnderneath(Execution):
+class RetriesUnderneath(ReplaySteps):
     """A lost connection is tried again within one attempt."""
 
-    async def _attempt_body(self, scope: Scope, body: Body, attempt: int, asked: str) -> Any:
+    async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         async def once(*args: Any) -> Any:
-            value = body.fn(*args)
+            value = call.fn(*args)
             return await value if hasattr(value, "__await__") else value
 
         async def fn(*args: Any) -> Any:
@@ -218,4 +242,4 @@ class RetriesUnderneath(Execution):
             except ConnectionError:
                 return await once(*args)
 
-        return await super()._attempt_body(scope, replace(body, fn=fn), attempt, asked)
+        return await super().attempt(scope, replace(call, fn=fn), attempt, asked)

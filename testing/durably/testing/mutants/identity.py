@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from durably.backends.replay.steps import Execution
+from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, FunctionRef
-from durably.core.attempts import Body
+from durably.core.attempts import StepCall, StepOutput
 from durably.core.history import Kind
 from durably.core.ids import derive_id, new_id
-from durably.core.step_keys import Branch, Scope
+from durably.core.step_keys import Branch, KeyedSteps, Scope, StepEngine
 from durably.core.steps import StepInfo, _current
 from durably.testing.mutants.mutant import mutant
 
@@ -23,38 +23,39 @@ class _Unnumbered(Scope):
         return self.prefix + step_id
 
     def branch(self, gather_key: str, index: int) -> Scope:
-        return _Unnumbered(f"{gather_key}[{index}]/", self.window)
+        return _Unnumbered(f"{gather_key}[{index}]/", self.window, self)
 
 
 @mutant("C01")
-class RepeatedIdsShareAKey(Execution):
+class RepeatedIdsShareAKey(KeyedSteps):
     """A step id that is used again gets the key of its first use."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._root = _Unnumbered()
+    def __init__(self, engine: StepEngine) -> None:
+        super().__init__(engine)
+        self.root = _Unnumbered()
 
 
 @mutant("C01")
-class BranchesShareTheirNumbers(Execution):
+class BranchesShareTheirNumbers(ReplaySteps):
     """The branches of a gather number their steps together, in the order in which they come."""
 
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
         counts: dict[str, int] = {}
         for branch in branches:
             cells: Any = getattr(branch, "__closure__", ())
             own = next(cell.cell_contents for cell in cells if isinstance(cell.cell_contents, Scope))
             own.prefix, own._counts = f"{key}[0]/", counts
-        return await super()._gather(scope, key, branches)
+        return await super().gather(scope, key, branches)
 
 
 @mutant("C01")
-class KeysStartAnewAfterACrash(Execution):
+class KeysStartAnewAfterACrash(KeyedSteps):
     """The number of a repeated id goes on from how often the run was taken up."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._root.prefix = f"{len(self.row.crashes)}-" if self.row.crashes else ""
+    def __init__(self, engine: Any) -> None:
+        super().__init__(engine)
+        crashes = engine.records.row.crashes
+        self.root.prefix = f"{len(crashes)}-" if crashes else ""
 
 
 class _PerAttempt(StepInfo):
@@ -66,23 +67,23 @@ class _PerAttempt(StepInfo):
 
 
 @mutant("C02")
-class IdempotencyKeyPerAttempt(Execution):
+class IdempotencyKeyPerAttempt(ReplaySteps):
     """Each attempt of a step has another idempotency key."""
 
     info: type[StepInfo] = _PerAttempt
 
-    async def _attempt_body(self, scope: Scope, body: Body, attempt: int, asked: str) -> Any:
+    async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         async def fn(*args: Any) -> Any:
             own = _current.get()
             assert own is not None
             token = _current.set(self.info(own.run_id, own.key, own.attempt, own.resources, own._beat))
             try:
-                value = body.fn(*args)
+                value = call.fn(*args)
                 return await value if hasattr(value, "__await__") else value
             finally:
                 _current.reset(token)
 
-        return await super()._attempt_body(scope, replace(body, fn=fn), attempt, asked)
+        return await super().attempt(scope, replace(call, fn=fn), attempt, asked)
 
 
 class _PerRun(StepInfo):
@@ -101,27 +102,28 @@ class IdempotencyKeyPerRun(IdempotencyKeyPerAttempt):
 
 
 @mutant("C02")
-class RandomEventIds(Execution):
+class RandomEventIds(ReplaySteps):
     """The ids of events are made up when they are sent, and are not those the caller gets."""
 
-    async def _settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
+    async def settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
         events: Sequence[Event] = fields.get("events", ())
         if events:
             fields["events"] = [event.model_copy(update={"id": new_id()}) for event in events]
-        await super()._settled(scope, key, kind, asked, output, **fields)
+        await super().settled(scope, key, kind, asked, output, **fields)
 
 
 @mutant("C02")
-class ChildIdPerAttempt(Execution):
+class ChildIdPerAttempt(ReplaySteps):
     """The id of a child depends on how often the run was taken up."""
 
-    async def _invoke(
+    async def invoke(
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
     ) -> Any:
         # A started record from an earlier life is skipped: a new child is started under another key.
-        if self.row.crashes and not self._recorded.exhausted(scope):
-            record = self._recorded._last.get(key)
+        crashes = self.records.row.crashes
+        if crashes and not self.records.recorded.exhausted(scope):
+            record = self.records.recorded.last(key)
             if record is not None and not record.final:
                 scope.position += 1
-                key = f"{key}-{len(self.row.crashes)}"
-        return await super()._invoke(scope, key, function, data, timeout)
+                key = f"{key}-{len(crashes)}"
+        return await super().invoke(scope, key, function, data, timeout)

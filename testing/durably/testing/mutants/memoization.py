@@ -7,211 +7,211 @@ from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
-from durably.backends.replay.journal import NewRun, RunRow
-from durably.backends.replay.steps import _RETRY, Execution
-from durably.core import Event, RunStatus, StepRecord
-from durably.core.attempts import Body, run_body
-from durably.core.history import Kind
+from durably.backends.replay.driver import Driver, RunPass
+from durably.backends.replay.journal import RunRow
+from durably.backends.replay.records import RunRecords
+from durably.backends.replay.steps import ReplaySteps
+from durably.core import Event
+from durably.core.attempts import StepCall, StepOutput, run_step
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
 from durably.core.serialization import codec_for
 from durably.core.step_keys import Scope
-from durably.core.steps import StepInfo
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
 
 
 @mutant("C03")
-class CommittedBodiesRunAgain(Execution):
+class CommittedBodiesRunAgain(ReplaySteps):
     """A replay runs bodies whose record is there."""
 
-    async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
-        record = await super()._take(scope, key, kind, asked)
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        record = await super().take(scope, key, kind, asked)
         return None if record is not None and record.final and kind == "step" else record
 
 
 @mutant("C03")
-class AcknowledgeBeforeCommit(Execution):
+class AcknowledgeBeforeCommit(RunRecords):
     """The caller gets the value of a step at once; the record is written along with the next one."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
+        super().__init__(log, environment, row, records, scheduler)
         self._late: list[tuple[Scope, StepRecord]] = []
 
-    async def _settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
-        if kind != "step":
-            return await super()._settled(scope, key, kind, asked, output, **fields)
-        self._late.append((scope, self._record(key, kind, "completed", input=asked, output=output, **fields)))
-        await self._pass("after_commit", key)
-        return None
-
-    async def _append(
-        self,
-        scope: Scope,
-        record: StepRecord,
-        runs: Sequence[NewRun] = (),
-        events: Sequence[Event] = (),
-        cancel: str | None = None,
-        status: RunStatus | None = None,
-    ) -> StepRecord:
+    async def append(self, scope: Scope, record: StepRecord, **options: Any) -> StepRecord:
+        if record.kind == "step" and record.status == "completed":
+            self._late.append((scope, record))
+            return record
         while self._late:
-            owner, late = self._late.pop(0)
-            await super()._append(owner, replace(late, seq=self._seq))
-        return await super()._append(scope, replace(record, seq=self._seq), runs, events, cancel, status)
+            await super().append(*self._late.pop(0))
+        return await super().append(scope, record, **options)
 
 
 @mutant("C03")
-class FailedFunctionsStartOver(Execution):
+class FailedFunctionsStartOver(RunRecords):
     """When a function's own code has failed, its steps run again."""
 
-    def __init__(self, host: Any, function: Any, row: RunRow, records: Sequence[StepRecord]) -> None:
-        super().__init__(host, function, row, records)
+    def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
+        super().__init__(log, environment, row, records, scheduler)
         if any(not record.key and record.status == "retrying" for record in records):
-            self._recorded = Recorded([])
+            self.recorded = Recorded([])
 
 
 @mutant("C03")
 class RecoveryDropsTheLastRecord(MemoryJournal):
     """Taking up a run after a crash cuts off its last record, as if it were torn."""
 
-    def _take(self, row: RunRow) -> None:
+    def take(self, row: RunRow) -> None:
         if len(self._records[row.id]) > 1:
             self._records[row.id].pop()
-        super()._take(row)
+        super().take(row)
 
 
 @mutant("C04")
-class FirstPassSeesTheRawValue(Execution):
+class FirstPassSeesTheRawValue(ReplaySteps):
     """The first pass gets the body's own value, the replay what was recorded of it."""
 
-    async def _attempt_body(self, scope: Scope, body: Body, attempt: int, asked: str) -> Any:
+    async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         kept: list[Any] = []
 
         async def fn(*args: Any) -> Any:
-            value = body.fn(*args)
+            value = call.fn(*args)
             kept.append(await value if hasattr(value, "__await__") else value)
             return kept[-1]
 
-        outcome = await super()._attempt_body(scope, replace(body, fn=fn), attempt, asked)
-        return outcome if outcome is _RETRY else kept[-1]
+        output = await super().attempt(scope, replace(call, fn=fn), attempt, asked)
+        return output and StepOutput(output.text, kept[-1])
 
 
 @mutant("C04")
-class TypesAreLost(Execution):
+class TypesAreLost(ReplaySteps):
     """Values come back as plain JSON, whatever the body says it returns."""
 
-    async def _run(self, scope: Scope, body: Body) -> Any:
-        return await super()._run(scope, replace(body, codec=codec_for(Any)))
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        return await super().run(scope, replace(call, codec=codec_for(Any)))
 
 
 @mutant("C04")
-class LossySerializer(Execution):
+class LossySerializer(ReplaySteps):
     """Text is recorded as ASCII, and what does not fit is dropped."""
 
-    async def _settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
+    async def settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
         output = output.encode("ascii", "ignore").decode()
-        await super()._settled(scope, key, kind, asked, output, **fields)
+        await super().settled(scope, key, kind, asked, output, **fields)
 
 
 @mutant("C05")
-class AttemptsStartAtOneAfterACrash(Execution):
+class AttemptsStartAtOneAfterACrash(RunRecords):
     """The number of an attempt forgets the attempts that were cut off."""
 
-    def _attempt(self, scope: Scope, key: str) -> int:
+    def attempt(self, scope: Scope, key: str) -> int:
         return 1
 
 
 @mutant("C05")
-class BodiesRunTwice(Execution):
+class BodiesRunTwice(ReplaySteps):
     """Every body runs twice and the second value counts."""
 
-    async def _attempt_body(self, scope: Scope, body: Body, attempt: int, asked: str) -> Any:
+    async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         async def fn(*args: Any) -> Any:
             values = []
             for _ in range(2):
-                value = body.fn(*args)
+                value = call.fn(*args)
                 values.append(await value if hasattr(value, "__await__") else value)
             return values[-1]
 
-        return await super()._attempt_body(scope, replace(body, fn=fn), attempt, asked)
+        return await super().attempt(scope, replace(call, fn=fn), attempt, asked)
 
 
 @mutant("C05")
-class CommitBeforeEffect(Execution):
+class CommitBeforeEffect(ReplaySteps):
     """A step is recorded as done, then its body runs."""
 
-    async def _attempt_body(self, scope: Scope, body: Body, attempt: int, asked: str) -> Any:
-        host, key = self._host, body.key
-        await self._settled(scope, key, "step", asked, "null", attempt=attempt)
-        info = StepInfo(self.row.id, key, attempt, host.resources, None)
-        return await run_body(body, info, probe=host.probe, function=self.function.id, threads=False)
+    async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
+        await self.settled(scope, call.key, "step", asked, "null", attempt=attempt)
+        environment = self.host.environment
+        return await run_step(call, environment, function=self.function.id, run_id=self.run_id, attempt=attempt)
 
 
 @mutant("C06")
 class NobodyGoesOn(MemoryBackend):
     """A worker that starts does not look for unfinished runs."""
 
-    def _claim(self) -> None:
+    def claim_runs(self) -> None:
         pass
 
 
 @mutant("C06")
-class CrashesAreFailures(MemoryBackend):
+class CrashesAreFailures(Driver):
     """A run that was taken up twice is given up as failed."""
 
-    async def _execute(self, execution: Any, function: Any, row: RunRow, records: Any, failures: int) -> bool:
-        if row.crashes:
-            error = RuntimeError("the worker died")
-            return await self._function_failed(execution, function, row, records[0], 10**6, error)
-        return await super()._execute(execution, function, row, records, failures)
+    async def attempt(self, run_pass: RunPass) -> bool:
+        if run_pass.row.crashes:
+            return await self.attempt_failed(run_pass, 10**6, RuntimeError("the worker died"))
+        return await super().attempt(run_pass)
 
 
 @mutant("C06")
-class StopThrowsAwayRunningBodies(MemoryBackend):
+class StopThrowsAwayRunningBodies(Driver):
     """An orderly stop cuts off the bodies that are running."""
 
-    async def _wait_for_tasks(self) -> bool:
-        self.grace = 0.0
-        return await super()._wait_for_tasks()
+    async def stop(self, grace: float) -> bool:
+        return await super().stop(0.0)
 
 
 @mutant("C07")
-class LogLinesOnReplay(Execution):
+class LogLinesOnReplay(ReplaySteps):
     """Code that is replayed logs again."""
 
-    @property
-    def replaying(self) -> bool:
+    def is_replaying(self, scope: Scope) -> bool:
         return False
 
 
 @mutant("C07")
-class ReplayWritesRecords(Execution):
+class BranchesLogAgain(ReplaySteps):
+    """Code of a branch that is replayed logs again, once the run around it has no records left."""
+
+    def is_replaying(self, scope: Scope) -> bool:
+        return super().is_replaying(scope.root)
+
+
+@mutant("C07")
+class TailsLogAgain(ReplaySteps):
+    """Code behind the last step of a branch logs again, although the run has gone on from its gather."""
+
+    def is_replaying(self, scope: Scope) -> bool:
+        return not self.records.recorded.exhausted(scope)
+
+
+@mutant("C07")
+class ReplayWritesRecords(ReplaySteps):
     """A replayed step is written to the journal once more."""
 
-    async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
-        record = await super()._take(scope, key, kind, asked)
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        record = await super().take(scope, key, kind, asked)
         if record is not None and record.final:
-            await self._append(scope, replace(record, seq=self._seq))
+            await self.records.append(scope, record)
         return record
 
 
 @mutant("C07")
-class ReplaySendsEventsAgain(Execution):
+class ReplaySendsEventsAgain(ReplaySteps):
     """A replayed send_event hands over its events again, under new ids."""
 
-    async def _send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
-        if not self._recorded.exhausted(scope):
-            backend: Any = self._host
-            await backend.send(*[event.model_copy(update={"id": new_id()}) for event in events])
-        return await super()._send_event(scope, key, events)
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        if not self.records.recorded.exhausted(scope):
+            again = [event.model_copy(update={"id": new_id()}) for event in events]
+            self.host.log.publish(again, self.clock.now())
+        return await super().send_event(scope, key, events)
 
 
 @mutant("C07")
 class PrefixRewritten(MemoryJournal):
     """Taking up a run writes its records anew, with the time of the recovery."""
 
-    def _take(self, row: RunRow) -> None:
+    def take(self, row: RunRow) -> None:
         records = self._records[row.id]
         records[:] = [replace(record, at=self.latest) for record in records]
-        super()._take(row)
+        super().take(row)

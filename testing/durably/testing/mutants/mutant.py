@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
-from durably.backends.replay.steps import Execution
+from durably.backends.replay.backend import Parts
 from durably.testing.conformance import TESTS, MemorySubject, Outcome, check
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
@@ -16,7 +16,7 @@ __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
 PATIENCE = 2.0
 """Real seconds after which a test that hangs counts as failed; a healthy backend needs a tenth of one."""
 
-Broken = TypeVar("Broken", bound=type[MemoryBackend] | type[MemoryJournal] | type[Execution])
+Broken = TypeVar("Broken", bound=type[Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +51,36 @@ MUTANTS: list[Mutant] = []
 def mutant(clause: str) -> Callable[[Broken], Broken]:
     """Add a broken class to the list. The class's docstring says what the bug is, its name is the mutant's.
 
+    A broken backend or journal is used as it is; any other class must be one of the engine's ``Parts``, and takes the
+    place of the one it is derived from.
+
     Args:
         clause: The clause that must notice it.
     """
 
     def add(broken: Broken) -> Broken:
-        cls: Any = broken
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__.strip("_")).lower()
-        parts: dict[str, Any] = {"backend": MemoryBackend}
-        if issubclass(cls, MemoryBackend):
-            parts = {"backend": cls, "journal": getattr(cls, "storage", MemoryJournal)}
-        elif issubclass(cls, MemoryJournal):
-            parts["journal"] = cls
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", broken.__name__.strip("_")).lower()
+        backend: type[MemoryBackend] = MemoryBackend
+        journal: type[MemoryJournal] = MemoryJournal
+        if issubclass(broken, MemoryBackend):
+            backend, journal = broken, getattr(broken, "storage", MemoryJournal)
+        elif issubclass(broken, MemoryJournal):
+            journal = broken
         else:
-            parts["backend"] = type(cls.__name__, (MemoryBackend,), {"execution": cls})
-        MUTANTS.append(Mutant(name=name, clause=clause, bug=str(cls.__doc__).strip(), **parts))
+            made: Any = type(broken.__name__, (MemoryBackend,), {"parts": with_part(broken)})
+            backend = made
+        bug = str(broken.__doc__).strip()
+        MUTANTS.append(Mutant(name=name, clause=clause, bug=bug, backend=backend, journal=journal))
         return broken
 
     return add
+
+
+def with_part(broken: type[Any]) -> Parts:
+    """The parts of the engine with one of them in the place of the class it is derived from."""
+    parts = Parts()
+    (name,) = (field.name for field in fields(parts) if issubclass(broken, getattr(parts, field.name)))
+    return replace(parts, **{name: broken})
 
 
 def killers(mutant: Mutant, *, tests: str | None = None) -> Iterator[Outcome]:

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from durably.backends.memory import MemoryJournal
-from durably.backends.replay.journal import NewRun, Received
-from durably.backends.replay.steps import Execution
-from durably.core import Event, FunctionRef, InvokeError, RunStatus, StepRecord
-from durably.core.history import Kind
+from durably.backends.replay.journal import Received
+from durably.backends.replay.records import RunRecords
+from durably.backends.replay.steps import ReplaySteps
+from durably.core import Event, FunctionRef, InvokeError
+from durably.core.backend import encode_data
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
+from durably.core.replay import Recorded
+from durably.core.run_events import started_event
 from durably.core.step_keys import Branch, Scope
 from durably.testing.mutants.mutant import mutant
 
@@ -18,66 +22,61 @@ __all__: list[str] = []
 
 
 @mutant("C16")
-class ChildStartedTwice(Execution):
+class ChildStartedTwice(ReplaySteps):
     """A run that is taken up while it waits for a child starts another one."""
 
-    async def _invoke(
+    async def invoke(
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
     ) -> Any:
-        record = self._recorded._last.get(key)
+        record = self.records.recorded.last(key)
         if record is not None and not record.final:
-            backend: Any = self._host
-            await backend.start(function, data)
-        return await super()._invoke(scope, key, function, data, timeout)
+            run_id = new_id()
+            event = started_event(run_id, encode_data(function, data))
+            self.host.log.create(self.host.new_run(run_id, function.id, event), self.clock.now())
+        return await super().invoke(scope, key, function, data, timeout)
 
 
 @mutant("C16")
-class TimeoutLeavesTheChild(Execution):
+class TimeoutLeavesTheChild(RunRecords):
     """A child that took too long goes on."""
 
-    async def _append(
-        self,
-        scope: Scope,
-        record: StepRecord,
-        runs: Sequence[NewRun] = (),
-        events: Sequence[Event] = (),
-        cancel: str | None = None,
-        status: RunStatus | None = None,
+    async def append(
+        self, scope: Scope, record: StepRecord, *, cancel: str | None = None, **options: Any
     ) -> StepRecord:
-        return await super()._append(scope, record, runs, events, None, status)
+        return await super().append(scope, record, **options)
 
 
 @mutant("C16")
-class FailedChildrenReturnNone(Execution):
+class FailedChildrenReturnNone(ReplaySteps):
     """A child that failed gives None."""
 
-    async def _invoke(
+    async def invoke(
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
     ) -> Any:
         try:
-            return await super()._invoke(scope, key, function, data, timeout)
+            return await super().invoke(scope, key, function, data, timeout)
         except InvokeError:
             return None
 
 
 @mutant("C16")
-class ChildOutputUntyped(Execution):
+class ChildOutputUntyped(ReplaySteps):
     """A child's output comes back as plain JSON."""
 
-    async def _invoke(
+    async def invoke(
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
     ) -> Any:
-        return await super()._invoke(scope, key, FunctionRef(function.id), data, timeout)
+        return await super().invoke(scope, key, FunctionRef(function.id), data, timeout)
 
 
-class _Sending(Execution):
+class _Sending(ReplaySteps):
     def change(self, events: Sequence[Event]) -> Sequence[Event]:
         raise NotImplementedError
 
-    async def _settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
+    async def settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
         if "events" in fields:
             fields["events"] = self.change(fields["events"])
-        await super()._settled(scope, key, kind, asked, output, **fields)
+        await super().settled(scope, key, kind, asked, output, **fields)
 
 
 @mutant("C17")
@@ -105,30 +104,29 @@ class TsIgnored(_Sending):
 
 
 @mutant("C17")
-class EventLost(Execution):
+class EventLost(ReplaySteps):
     """The events are handed over after the step is recorded; a crash between the two loses them."""
 
-    async def _settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
+    async def settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
         events: Sequence[Event] = fields.pop("events", ())
-        await super()._settled(scope, key, kind, asked, output, **fields)
-        backend: Any = self._host
-        await backend.send(*events)
+        await super().settled(scope, key, kind, asked, output, **fields)
+        self.host.log.publish(events, self.clock.now())
 
 
 @mutant("C17")
 class KnownEventsAreDelivered(MemoryJournal):
     """An event whose id was seen before is delivered again."""
 
-    def _log(self, event: Event, now: float) -> Received | None:
+    def log(self, event: Event, now: float) -> Received | None:
         self._event_ids.clear()
-        return super()._log(event, now)
+        return super().log(event, now)
 
 
 @mutant("C18")
-class ResultsByCompletion(Execution):
+class ResultsByCompletion(ReplaySteps):
     """The results of a gather stand in the order in which the branches ended."""
 
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
         ended: list[int] = []
 
         def noted(index: int, branch: Branch) -> Branch:
@@ -140,27 +138,27 @@ class ResultsByCompletion(Execution):
 
             return run
 
-        outcomes = await super()._gather(scope, key, [noted(*each) for each in enumerate(branches)])
+        outcomes = await super().gather(scope, key, [noted(*each) for each in enumerate(branches)])
         return [outcomes[index] for index in ended]
 
 
 @mutant("C18")
-class OneFailureReported(Execution):
+class OneFailureReported(ReplaySteps):
     """Of several failed branches only the first is told of."""
 
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
-        outcomes = await super()._gather(scope, key, branches)
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        outcomes = await super().gather(scope, key, branches)
         return next(([each] for each in outcomes if isinstance(each, Exception)), outcomes)
 
 
 @mutant("C18")
-class BranchesOneByOne(Execution):
+class BranchesOneByOne(ReplaySteps):
     """The branches of a gather run one after another."""
 
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
-        outcomes = []
-        for index, branch in enumerate(branches):
-            self._recorded._order.pop(f"{key}[{index}]", None)
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        self.records.recorded.take_gather(scope, key, len(branches))
+        outcomes: list[Any] = []
+        for branch in branches:
             try:
                 outcomes.append(await branch())
             except Exception as error:
@@ -169,12 +167,12 @@ class BranchesOneByOne(Execution):
 
 
 @mutant("C18")
-class CrashRepeatsEveryBranch(Execution):
+class CrashRepeatsEveryBranch(RunRecords):
     """A gather that was cut off runs all its branches from their start."""
 
-    async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
-        order = self._recorded._order.get(scope.prefix)
-        if order and order[-1] == key:
-            for prefix in [each for each in self._recorded._order if each.startswith(f"{key}[")]:
-                del self._recorded._order[prefix]
-        return await super()._gather(scope, key, branches)
+    def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
+        super().__init__(log, environment, row, records, scheduler)
+        last = next((record.key for record in reversed(records) if record.key), "")
+        if "[" in last:
+            gather = last[: last.index("[") + 1]
+            self.recorded = Recorded([record for record in records if not record.key.startswith(gather)])

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryJournal
-from durably.backends.replay.steps import Execution
-from durably.core import NonDeterminismError, StaleRunError, StepRecord
-from durably.core.history import Kind
+from durably.backends.replay.records import RunRecords
+from durably.backends.replay.steps import ReplaySteps
+from durably.core import DurablyError, NonDeterminismError
+from durably.core.errors import StaleRunError
+from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
 from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant
@@ -21,7 +23,7 @@ __all__: list[str] = []
 class NoFencing(MemoryJournal):
     """Whoever writes to a run may do so, behind whatever is there."""
 
-    def _append(self, record: StepRecord, fence: int) -> None:
+    def append(self, record: StepRecord, fence: int) -> None:
         self._records[record.run_id].append(replace(record, seq=len(self._records[record.run_id])))
         self.latest = record.at
 
@@ -30,84 +32,82 @@ class NoFencing(MemoryJournal):
 class FenceOnlyByPosition(MemoryJournal):
     """A worker that lost its run may write as long as nobody else has."""
 
-    def _append(self, record: StepRecord, fence: int) -> None:
-        super()._append(record, self._runs[record.run_id].fence)
+    def append(self, record: StepRecord, fence: int) -> None:
+        super().append(record, self._runs[record.run_id].fence)
 
 
 @mutant("C08")
 class StaleWriteTakesTheRunBack(MemoryJournal):
     """A refused write makes its worker the owner again, and the write is done."""
 
-    def _append(self, record: StepRecord, fence: int) -> None:
+    def append(self, record: StepRecord, fence: int) -> None:
         try:
-            super()._append(record, fence)
+            super().append(record, fence)
         except StaleRunError:
             row = self._runs[record.run_id]
             self._runs[record.run_id] = replace(row, fence=fence)
             if not row.status.final:
-                super()._append(replace(record, seq=self.count(record.run_id)), fence)
+                super().append(replace(record, seq=self.count(record.run_id)), fence)
 
 
 @mutant("C09")
-class MismatchSwallowed(Execution):
+class MismatchSwallowed(ReplaySteps):
     """A step that stands elsewhere in the records is taken for a new one."""
 
-    async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
         try:
-            return await super()._take(scope, key, kind, asked)
+            return await super().take(scope, key, kind, asked)
         except NonDeterminismError:
-            self._broken = None
             return None
 
-    def check_end(self) -> None:
+    def check_end(self, scope: Scope) -> None:
         return
 
 
 class _ByKey(Recorded):
     def take(self, scope: Scope, key: str, kind: Kind, input: str) -> StepRecord | None:
-        return self._last.get(key)
+        return self.last(key)
 
     def check_end(self, scope: Scope) -> None:
         return
 
 
 @mutant("C09")
-class StepsInAnyOrder(Execution):
+class StepsInAnyOrder(RunRecords):
     """A recorded step is found by its key alone, wherever, whatever and with which input it was."""
 
-    def __init__(self, host: Any, function: Any, row: Any, records: Sequence[StepRecord]) -> None:
-        super().__init__(host, function, row, records)
-        self._recorded = _ByKey(records)
+    def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
+        super().__init__(log, environment, row, records, scheduler)
+        self.recorded = _ByKey(records)
 
 
 @mutant("C09")
-class InputsNotCompared(Execution):
+class InputsNotCompared(ReplaySteps):
     """A recorded step is given back for other arguments too."""
 
-    def _asked(self, args: Sequence[Any], key: str) -> str:
-        super()._asked(args, key)
+    def asked(self, args: Sequence[Any], key: str) -> str:
+        super().asked(args, key)
         return ""
 
 
 @mutant("C09")
-class LeftoversIgnored(Execution):
+class LeftoversIgnored(ReplaySteps):
     """Code that ends before its recorded steps are used up ends well."""
 
-    def check_end(self) -> None:
-        if self._broken is not None:
-            raise self._broken
+    def check_end(self, scope: Scope) -> None:
+        if scope.prefix:
+            super().check_end(scope)
 
 
 @mutant("C09")
-class MismatchCanBeCaught(Execution):
+class MismatchCanBeCaught(ReplaySteps):
     """User code that catches the error goes on as if nothing were."""
 
-    async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
         try:
-            return await super()._take(scope, key, kind, asked)
-        except NonDeterminismError:
-            self._broken = None
-            raise
+            return await super().take(scope, key, kind, asked)
+        except NonDeterminismError as error:
+            raise DurablyError(str(error)) from error  # of this one, the steps do not know that it is final
 
-    def check_end(self) -> None:
+    def check_end(self, scope: Scope) -> None:
         return

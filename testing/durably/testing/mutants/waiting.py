@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
-from durably.backends.replay.host import Waiting
-from durably.backends.replay.journal import Changes, NewRun, RunRow, Subscription
-from durably.backends.replay.steps import Execution
-from durably.core import Event, Singleton, StepRecord
+from durably.backends.replay.driver import Driver
+from durably.backends.replay.events import EventWaiter, EventWaiters
+from durably.backends.replay.host import ReplayHost
+from durably.backends.replay.journal import Changes, NewRun, Received, RunRow, Subscription
+from durably.backends.replay.steps import ReplaySteps
+from durably.core import Event, Singleton
 from durably.core.errors import CancelSignal, Signal
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.step_keys import Scope
-from durably.testing.mutants.mutant import mutant
+from durably.testing.mutants.mutant import mutant, with_part
 
 __all__: list[str] = []
 
 
 @mutant("C19")
-class SleepRestartedAfterACrash(Execution):
+class SleepRestartedAfterACrash(ReplaySteps):
     """A sleep that was cut off starts from its beginning."""
 
     _naps: dict[str, float | None]
 
-    async def _sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+    async def sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
         self._naps = {**getattr(self, "_naps", {}), key: duration}
-        await super()._sleep(scope, key, duration, until)
+        await super().sleep(scope, key, duration, until)
 
-    async def _take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
-        record = await super()._take(scope, key, kind, asked)
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        record = await super().take(scope, key, kind, asked)
         nap = self._naps.get(key) if kind == "sleep" else None
-        return record if record is None or nap is None else replace(record, due=self._host.clock.now() + nap)
+        return record if record is None or nap is None else replace(record, due=self.clock.now() + nap)
 
 
 @mutant("C19")
-class SleepEndsEarly(Execution):
+class SleepEndsEarly(ReplaySteps):
     """A sleep is over after half its time."""
 
-    async def _sleep_until(self, due: float) -> None:
-        now = self._host.clock.now()
-        await super()._sleep_until(now + (due - now) / 2)
+    async def sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+        await super().sleep(scope, key, None if duration is None else duration / 2, until)
 
 
 @mutant("C20")
@@ -53,50 +54,51 @@ class WaitSeesEarlierEvents(MemoryJournal):
 
 
 @mutant("C20")
-class MatchIgnored(Execution):
+class MatchIgnored(ReplaySteps):
     """Any event of the name ends a wait."""
 
-    async def _wait_for_event(
+    async def wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
     ) -> Event | None:
-        return await super()._wait_for_event(scope, key, name, {}, timeout)
+        return await super().wait_for_event(scope, key, name, {}, timeout)
 
 
 @mutant("C20")
-class EventMissedWhileDown(MemoryBackend):
+class EventMissedWhileDown(EventWaiters):
     """Only events that arrive while the worker is up end a wait."""
 
-    def find_event(self, waiting: Waiting) -> Event | None:
+    def find(self, waiter: EventWaiter) -> Event | None:
         return None
 
 
 @mutant("C20")
-class WaitTimesOutEarly(Execution):
+class WaitTimesOutEarly(ReplaySteps):
     """A wait gives up after half its time."""
 
-    async def _wait_for_event(
+    async def wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
     ) -> Event | None:
         half = None if timeout is None else timeout / 2
-        return await super()._wait_for_event(scope, key, name, match, half)
+        return await super().wait_for_event(scope, key, name, match, half)
 
 
 @mutant("C20")
-class OneWaiterGetsTheEvent(MemoryBackend):
+class OneWaiterGetsTheEvent(EventWaiters):
     """Of several runs that wait for an event one gets it."""
 
-    def _apply(self, changes: Changes) -> None:
-        wanted = [each for each in self._waiting if any(each.wants(r.event, r.seq, r.at) for r in changes.received)]
-        for waiting in wanted[1:]:
-            waiting.cursor = self.journal.cursor()
-        super()._apply(changes)
+    def deliver(self, received: Iterable[Received]) -> None:
+        events = list(received)
+        wanted = [each for each in self.waiting if any(map(each.wants, events))]
+        for waiter in wanted[1:]:
+            waiter.cursor = self.journal.cursor()
+        super().deliver(events)
 
 
 @mutant("C21")
 class CancelIgnored(MemoryBackend):
     """Cancelling does nothing."""
 
-    async def _cancel(self, run_id: str) -> None:
+    async def cancel(self, run_id: str) -> None:
         return
 
 
@@ -104,26 +106,26 @@ class CancelIgnored(MemoryBackend):
 class ChildrenSurvive(MemoryJournal):
     """The children of a cancelled run go on."""
 
-    def _cancel_children(self, run_id: str, now: float, changes: Changes) -> None:
+    def cancel_children(self, run_id: str, now: float, changes: Changes) -> None:
         return
 
 
 class _Unending(MemoryJournal):
-    def _append(self, record: StepRecord, fence: int) -> None:
+    def append(self, record: StepRecord, fence: int) -> None:
         self._records[record.run_id].append(replace(record, seq=len(self._records[record.run_id])))
 
 
-class _Deaf(Execution):
-    def interrupt(self, signal: type[Signal]) -> None:
+class _Deaf(Driver):
+    def interrupt(self, run_id: str, signal: type[Signal]) -> None:
         if signal is not CancelSignal:
-            super().interrupt(signal)
+            super().interrupt(run_id, signal)
 
 
 @mutant("C21")
 class CancelledRunsGoOn(MemoryBackend):
     """A cancelled run is called so, and goes on to its end."""
 
-    execution = _Deaf
+    parts = with_part(_Deaf)
     storage = _Unending
 
 
@@ -131,45 +133,45 @@ class CancelledRunsGoOn(MemoryBackend):
 class EndedRunsCanBeCancelled(MemoryJournal):
     """Cancelling a completed run makes it a cancelled one."""
 
-    def _cancel(self, run_id: str, now: float, changes: Changes) -> None:
+    def end_cancelled(self, run_id: str, now: float, changes: Changes) -> None:
         row = self._runs[run_id]
         if row.status.final:
             seq = self.count(run_id)
             self._records[run_id].append(StepRecord(run_id, seq, "", "run", "cancelled", name=row.function, at=now))
-        super()._cancel(run_id, now, changes)
+        super().end_cancelled(run_id, now, changes)
 
 
 @mutant("C22")
-class SingletonIgnored(MemoryBackend):
+class SingletonIgnored(ReplayHost):
     """Two runs of one key live side by side."""
 
-    def singleton_of(self, function: str) -> Singleton | None:
-        return None
+    def new_run(self, run_id: str, function: str, event: str, parent: str | None = None) -> NewRun:
+        return replace(super().new_run(run_id, function, event, parent), singleton=None)
 
 
 @mutant("C22")
 class SingletonIgnoredForEvents(MemoryJournal):
     """Runs that events start do not mind the rule."""
 
-    def _subscribers(self, event: str) -> Sequence[Subscription]:
-        return [replace(each, singleton=None) for each in super()._subscribers(event)]
+    def subscribers(self, event: str) -> Sequence[Subscription]:
+        return [replace(each, singleton=None) for each in super().subscribers(event)]
 
 
 @mutant("C22")
 class SkipCancels(MemoryJournal):
     """The mode skip cancels the older run, as the mode cancel does."""
 
-    def _create(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
+    def add_run(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
         if new.singleton is not None:
             new = replace(new, singleton=Singleton(new.singleton.key, mode="cancel"))
-        return super()._create(new, worker, now, changes)
+        return super().add_run(new, worker, now, changes)
 
 
 @mutant("C22")
 class OneRunForAllKeys(MemoryJournal):
     """The key of a singleton is not looked at."""
 
-    def _create(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
+    def add_run(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
         if new.singleton is not None:
             new = replace(new, singleton=Singleton("", mode=new.singleton.mode))
-        return super()._create(new, worker, now, changes)
+        return super().add_run(new, worker, now, changes)

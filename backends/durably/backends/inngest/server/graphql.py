@@ -9,11 +9,19 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from durably.backends.inngest.sdk import Wire
-from durably.backends.inngest.server.trace_views import Output, Seen, Span, is_complete, seconds, status_of, with_output
+from durably.backends.inngest.sdk import ServerClient
+from durably.backends.inngest.server.trace_views import (
+    RunInfo,
+    Span,
+    SpanOutput,
+    is_complete,
+    seconds,
+    status_of,
+    with_output,
+)
 from durably.core.backend import RunStatus
 
-__all__ = ["Api"]
+__all__ = ["GraphQLApi"]
 
 _FIELDS = "id status output queuedAt endedAt function{slug}"
 _QUERIES = {
@@ -33,19 +41,19 @@ _QUERIES = {
 }
 
 
-class Api:
-    """The questions.
+class GraphQLApi:
+    """Asks the dev server. See :class:`~durably.backends.inngest.server.trace_views.RunApi`.
 
     Args:
-        wire: Who asks the server.
+        client: The way to the server.
     """
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, client: ServerClient) -> None:
+        self._client = client
 
     async def _ask(self, query: str, name: str = "", **variables: Any) -> Any:
         body = {"query": _QUERIES[query], "variables": variables}
-        answer = await self._wire.ask("POST", "/v0/gql", body)
+        answer = await self._client.request("POST", "/v0/gql", body)
         data = answer.get("data")
         if data is None:
             raise LookupError(answer.get("errors"))
@@ -54,56 +62,56 @@ class Api:
             raise LookupError(f"{query} of {variables} is not there")
         return found
 
-    async def runs_of_event(self, ulid: str) -> list[Seen]:
+    async def runs_of_event(self, event_id: str) -> list[RunInfo]:
         """The runs that an event started. Raises LookupError for an event that is not known yet."""
-        return [_seen(node) for node in (await self._ask("eventV2", id=ulid))["runs"]]
+        return [_run_info(node) for node in (await self._ask("eventV2", id=event_id))["runs"]]
 
-    async def name_of_event(self, ulid: str) -> str:
+    async def name_of_event(self, event_id: str) -> str:
         """The name of an event. Raises LookupError for one that is not known."""
-        name: str = (await self._ask("eventV2", id=ulid))["name"]
+        name: str = (await self._ask("eventV2", id=event_id))["name"]
         return name
 
-    async def run(self, ulid: str) -> Seen:
+    async def run(self, run_id: str) -> RunInfo:
         """One run. Raises LookupError if there is none."""
-        return _seen(await self._ask("run", id=ulid))
+        return _run_info(await self._ask("run", id=run_id))
 
-    async def runs(self, first: int, query: str = "") -> list[Seen]:
+    async def runs(self, first: int, query: str = "") -> list[RunInfo]:
         """The newest runs, newest first, or those for which an expression about their event holds; without outputs."""
         where = {"from": "2020-01-01T00:00:00Z", **({"query": query} if query else {})}
         found = await self._ask("runs", first=first, filter=where)
-        return [_seen(edge["node"], listed=True) for edge in found["edges"]]
+        return [_run_info(edge["node"], listed=True) for edge in found["edges"]]
 
-    async def event(self, ulid: str) -> dict[str, Any]:
+    async def event(self, run_id: str) -> dict[str, Any]:
         """The event that started a run."""
-        found = await self._ask("runTrigger", id=ulid)
+        found = await self._ask("runTrigger", id=run_id)
         event: dict[str, Any] = json.loads(found["payloads"][0])
         return event
 
-    async def cancel(self, ulid: str) -> None:
+    async def cancel(self, run_id: str) -> None:
         """End a run."""
-        await self._ask("cancelRun", id=ulid)
+        await self._ask("cancelRun", id=run_id)
 
-    async def outputs(self, ulid: str, expected: Collection[str]) -> tuple[bool, list[Output]]:
+    async def outputs(self, run_id: str, expected: Collection[str]) -> tuple[bool, list[SpanOutput]]:
         """Whether the trace is complete, and what the steps of a run gave, in the order of their ends."""
-        found = await self._ask("trace", "run", id=ulid)
+        found = await self._ask("trace", "run", id=run_id)
         trace = found["trace"] or {}
         spans = [_span(span) for span in trace.get("childrenSpans") or ()]
-        outputs: list[Output] = []
+        outputs: list[SpanOutput] = []
         for span in with_output(spans):
             answer = await self._ask("runTraceSpanOutputByID", id=span.output)
             if answer.get("data"):
-                outputs.append(Output(json.loads(answer["data"]), span.started or span.ended, span.ended))
+                outputs.append(SpanOutput(json.loads(answer["data"]), span.started or span.ended, span.ended))
         return is_complete(trace.get("status", ""), spans, expected), outputs
 
 
-def _seen(node: dict[str, Any], *, listed: bool = False) -> Seen:
+def _run_info(node: dict[str, Any], *, listed: bool = False) -> RunInfo:
     output = node.get("output")
-    status = status_of(node["status"], told=listed or output is not None)  # a result of None is "null"
+    status = status_of(node["status"], has_output=listed or output is not None)  # a result of None is "null"
     data = json.loads(output) if status is RunStatus.FAILED and output else None
     error = data.get("error", data) if isinstance(data, dict) else None
     if isinstance(error, str):
         error = data
-    return Seen(
+    return RunInfo(
         id=node["id"],
         function=node["function"]["slug"],
         status=status,

@@ -13,57 +13,64 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from durably.backends.inngest.sdk import Wire
-from durably.backends.inngest.server.trace_views import Output, Seen, Span, is_complete, seconds, status_of, with_output
-from durably.core import UnsupportedFeatureError
+from durably.backends.inngest.sdk import ServerClient
+from durably.backends.inngest.server.trace_views import (
+    RunInfo,
+    Span,
+    SpanOutput,
+    is_complete,
+    seconds,
+    status_of,
+    with_output,
+)
 from durably.core.backend import RunStatus
+from durably.core.errors import UnsupportedFeatureError
 
-__all__ = ["CloudApi"]
-
+__all__ = ["RestApi"]
 
 _CACHED = 10.0
 """Seconds for which the API may go on saying that an event is not there."""
 
 
-class CloudApi:
-    """The same questions as :class:`~durably.backends.inngest.server.graphql.Api` asks.
+class RestApi:
+    """Asks a server that wants keys. See :class:`~durably.backends.inngest.server.trace_views.RunApi`.
 
     Args:
-        wire: Who asks the server.
+        client: The way to the server.
     """
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, client: ServerClient) -> None:
+        self._client = client
 
-    async def runs_of_event(self, ulid: str) -> list[Seen]:
+    async def runs_of_event(self, event_id: str) -> list[RunInfo]:
         """The runs that an event started; none for an event that is not known."""
-        return [await self._seen(run) for run in await self._of_event(ulid)]
+        return [await self._run_info(run) for run in await self._of_event(event_id)]
 
-    async def _of_event(self, ulid: str) -> list[dict[str, Any]]:
-        found: dict[str, Any] = await self._wire.ask("GET", f"/v2/events/{ulid}/runs?limit=40")
+    async def _of_event(self, event_id: str) -> list[dict[str, Any]]:
+        found: dict[str, Any] = await self._client.request("GET", f"/v2/events/{event_id}/runs?limit=40")
         return found.get("data") or []
 
-    async def name_of_event(self, ulid: str) -> str:
+    async def name_of_event(self, event_id: str) -> str:
         """The name of an event. Raises LookupError for one that is not known."""
-        name: str = (await self._event(ulid))["name"]
+        name: str = (await self._event(event_id))["name"]
         return name
 
-    async def run(self, ulid: str) -> Seen:
+    async def run(self, run_id: str) -> RunInfo:
         """One run. Raises LookupError if there is none."""
-        run = (await self._wire.ask("GET", f"/v2/runs/{ulid}"))["data"]
+        run = (await self._client.request("GET", f"/v2/runs/{run_id}"))["data"]
         for event in run.get("trigger", {}).get("eventIds") or ():
             # The same run seen from its event: the dev server, for one, shows a late status in the other place.
             for each in await self._of_event(event):
-                if each["id"] == ulid:
-                    return await self._seen(each)
-        return await self._seen(run)
+                if each["id"] == run_id:
+                    return await self._run_info(each)
+        return await self._run_info(run)
 
-    async def _seen(self, run: dict[str, Any]) -> Seen:
+    async def _run_info(self, run: dict[str, Any]) -> RunInfo:
         end: dict[str, Any] = {}
-        if status_of(run["status"], told=True).final:
-            end = (await self._wire.ask("GET", f"/v1/runs/{run['id']}"))["data"] or {}
-        status = status_of(run["status"], told=bool(end.get("ended_at")))
-        return Seen(
+        if status_of(run["status"], has_output=True).final:
+            end = (await self._client.request("GET", f"/v1/runs/{run['id']}"))["data"] or {}
+        status = status_of(run["status"], has_output=bool(end.get("ended_at")))
+        return RunInfo(
             id=run["id"],
             function=f"{run['app']['id']}-{run['function']['id']}",
             status=status,
@@ -73,16 +80,16 @@ class CloudApi:
             ended_at=seconds(end.get("ended_at")) if status.final else 0.0,
         )
 
-    async def runs(self, first: int, query: str = "") -> list[Seen]:
+    async def runs(self, first: int, query: str = "") -> list[RunInfo]:
         """Not there."""
         if query:
             return []  # a child is known by Inngest's id only
         reason = "the REST API of Inngest Cloud has no list of runs; look at its pages"
         raise UnsupportedFeatureError(backend="inngest", feature="runs()", reason=reason)
 
-    async def event(self, ulid: str) -> dict[str, Any]:
+    async def event(self, run_id: str) -> dict[str, Any]:
         """The event that started a run."""
-        run = (await self._wire.ask("GET", f"/v2/runs/{ulid}"))["data"]
+        run = (await self._client.request("GET", f"/v2/runs/{run_id}"))["data"]
         first, *_ = run["trigger"]["eventIds"]
         until = time.monotonic() + _CACHED
         while True:
@@ -93,21 +100,21 @@ class CloudApi:
                     raise
                 await asyncio.sleep(0.2)
 
-    async def _event(self, ulid: str) -> dict[str, Any]:
-        event: dict[str, Any] | None = (await self._wire.ask("GET", f"/v1/events/{ulid}"))["data"]
+    async def _event(self, event_id: str) -> dict[str, Any]:
+        event: dict[str, Any] | None = (await self._client.request("GET", f"/v1/events/{event_id}"))["data"]
         if event is None:
-            raise LookupError(f"event {ulid} is not there")
+            raise LookupError(f"event {event_id} is not there")
         return event
 
-    async def cancel(self, ulid: str) -> None:
+    async def cancel(self, run_id: str) -> None:
         """End a run."""
-        await self._wire.ask("DELETE", f"/v1/runs/{ulid}")
+        await self._client.request("DELETE", f"/v1/runs/{run_id}")
 
-    async def outputs(self, ulid: str, expected: Collection[str]) -> tuple[bool, list[Output]]:
+    async def outputs(self, run_id: str, expected: Collection[str]) -> tuple[bool, list[SpanOutput]]:
         """Whether the trace is complete, and what the steps of a run gave, in the order of their ends."""
-        trace = (await self._wire.ask("GET", f"/v2/runs/{ulid}/trace?includeOutput=true"))["data"]["rootSpan"]
+        trace = (await self._client.request("GET", f"/v2/runs/{run_id}/trace?includeOutput=true"))["data"]["rootSpan"]
         spans = list(_spans(trace))
-        outputs = [Output(span.output, span.started or span.ended, span.ended) for span in with_output(spans)]
+        outputs = [SpanOutput(span.output, span.started or span.ended, span.ended) for span in with_output(spans)]
         return is_complete(trace.get("status", ""), spans, expected), outputs
 
 

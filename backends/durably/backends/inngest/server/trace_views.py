@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from durably.core.backend import RunStatus
 
-__all__ = ["Output", "Seen", "Span", "is_complete", "seconds", "status_of", "with_output"]
+__all__ = ["RunApi", "RunInfo", "Span", "SpanOutput", "is_complete", "seconds", "status_of", "with_output"]
 
 _STATUSES = {
     "COMPLETED": RunStatus.COMPLETED,
@@ -21,7 +21,7 @@ _ENDED = frozenset(["COMPLETED", "FAILED", "CANCELLED"])
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunInfo:
     """A run.
 
     Attributes:
@@ -65,7 +65,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Output:
+class SpanOutput:
     """What a step gave.
 
     Attributes:
@@ -79,15 +79,53 @@ class Output:
     ended: float
 
 
-def status_of(word: str, *, told: bool) -> RunStatus:
+class RunApi(Protocol):
+    """What can be asked of a server about runs; ids are Inngest's."""
+
+    async def runs_of_event(self, event_id: str) -> list[RunInfo]:
+        """The runs that an event started. May raise LookupError for an event that is not known yet."""
+        ...
+
+    async def name_of_event(self, event_id: str) -> str:
+        """The name of an event. Raises LookupError for one that is not known."""
+        ...
+
+    async def run(self, run_id: str) -> RunInfo:
+        """One run. Raises LookupError if there is none."""
+        ...
+
+    async def runs(self, first: int, query: str = "") -> list[RunInfo]:
+        """The newest runs, newest first, or those for which an expression about their event holds; without outputs."""
+        ...
+
+    async def event(self, run_id: str) -> dict[str, Any]:
+        """The event that started a run."""
+        ...
+
+    async def cancel(self, run_id: str) -> None:
+        """End a run."""
+        ...
+
+    async def outputs(self, run_id: str, expected: Collection[str]) -> tuple[bool, list[SpanOutput]]:
+        """Whether the trace is complete, and what the steps of a run gave, in the order of their ends.
+
+        Args:
+            run_id: The run.
+            expected: The hashes of steps that must be there.
+        """
+        ...
+
+
+def status_of(word: str, *, has_output: bool) -> RunStatus:
     """The status of a run.
 
     Args:
         word: Inngest's.
-        told: Whether the run's output is shown too. It follows the status by a tenth of a second or so.
+        has_output: Whether the run's output is shown too. It follows the status by a tenth of a second or so.
     """
     status = _STATUSES.get(word, RunStatus.RUNNING)
-    return status if told or status not in (RunStatus.COMPLETED, RunStatus.FAILED) else RunStatus.RUNNING
+    # Not ended before its output is there: whoever waits for the run would read a result that is not its own.
+    return status if has_output or status not in (RunStatus.COMPLETED, RunStatus.FAILED) else RunStatus.RUNNING
 
 
 def with_output(spans: Iterable[Span]) -> list[Span]:

@@ -1,4 +1,4 @@
-"""The end of a run that has failed: what its failure handler is told, and the commands of an end from outside."""
+"""The commands that fail a run without its code: the failure handler, the singleton lock, the failure itself."""
 
 from __future__ import annotations
 
@@ -9,26 +9,20 @@ from temporalio.bridge.proto.child_workflow import ParentClosePolicy
 from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.worker import WorkflowInstanceDetails
 
-from durably.backends.temporal.host import Host
-from durably.backends.temporal.payloads import failure, raw
-from durably.backends.temporal.singleton import slot_of
-from durably.core import Event, Function, NonDeterminismError, StepRecord
-from durably.core.functions import FailedRun
-from durably.core.ids import derive_id
+from durably.backends.temporal.host import TemporalHost
+from durably.backends.temporal.payloads import failure, payload
+from durably.backends.temporal.singleton import lock_id
+from durably.core import Event, Function, NonDeterminismError
+from durably.core.history import StepRecord
+from durably.core.run_events import failed_event
 
-__all__ = ["Ending", "failed_event"]
+__all__ = ["FailureCommands"]
 
 LAST = 2**31
 """The number of the commands that come before the end of a run; all others have lower ones."""
 
 
-def failed_event(function: Function[Any, Any], run_id: str, event: Event, error: dict[str, Any]) -> Event:
-    """What the failure handler of a function is started with; its id is the handler's run id."""
-    told = FailedRun(run_id=run_id, function=function.id, event=event, error=error)
-    return Event("durably/function.failed", told.model_dump(mode="json"), id=derive_id("failure", run_id, ""))
-
-
-class Ending:
+class FailureCommands:
     """The end of a run whose code cannot be asked any more.
 
     Args:
@@ -39,16 +33,20 @@ class Ending:
     """
 
     def __init__(
-        self, error: NonDeterminismError, records: Sequence[StepRecord], det: WorkflowInstanceDetails, host: Host
+        self,
+        error: NonDeterminismError,
+        records: Sequence[StepRecord],
+        det: WorkflowInstanceDetails,
+        host: TemporalHost,
     ) -> None:
-        self._failure = failure(error, host.redactor)
+        self._failure = failure(error, host.environment.redactor)
         self._event = Event.model_validate_json(records[0].output or "")
         self._function = host.functions.get(det.info.workflow_type)
         self._det = det
         self._host = host
 
     def before(self) -> list[WorkflowCommand]:
-        """What must have been done first: the failure handler is started, the singleton place is given back."""
+        """What must have been done first: the failure handler is started, the singleton lock is given back."""
         if self._function is None:
             return []
         return [*self._start_handler(self._function), *self._release(self._function)]
@@ -66,24 +64,24 @@ class Ending:
         if function.on_failure is None:
             return
         info = self._det.info
-        told = failed_event(function, info.workflow_id, self._event, self._failure.details[0])
+        event = failed_event(function, info.workflow_id, self._event, self._failure.details[0])
         command = WorkflowCommand()
         child = command.start_child_workflow_execution
-        child.seq, child.workflow_id, child.workflow_type = LAST, told.id or "", function.on_failure.id
+        child.seq, child.workflow_id, child.workflow_type = LAST, event.id or "", function.on_failure.id
         child.namespace, child.task_queue = info.namespace, info.task_queue
         child.workflow_task_timeout.FromTimedelta(self._host.task_timeout)
         child.parent_close_policy = ParentClosePolicy.PARENT_CLOSE_POLICY_ABANDON
-        child.input.append(raw(told.model_dump_json()).payload)
+        child.input.append(payload(event.model_dump_json()).payload)
         yield command
 
     def _release(self, function: Function[Any, Any]) -> Iterator[WorkflowCommand]:
-        slot = slot_of(self._host.hub_queue, function, self._event)
-        if slot is None:
+        lock = lock_id(self._host.hub_queue, function, self._event)
+        if lock is None:
             return
         command = WorkflowCommand()
         signal = command.signal_external_workflow_execution
         signal.seq, signal.signal_name = LAST, "release"
         signal.workflow_execution.namespace = self._det.info.namespace
-        signal.workflow_execution.workflow_id = slot
+        signal.workflow_execution.workflow_id = lock
         signal.args.append(self._det.payload_converter_factory().to_payload(self._det.info.workflow_id))
         yield command

@@ -16,27 +16,27 @@ from typing import Any, TypeVar
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 
-from durably.backends.temporal.records import Recorder
-from durably.core import NonDeterminismError, StepRecord
-from durably.core.history import Kind
+from durably.backends.temporal.history.reader import HistoryReader
+from durably.core import NonDeterminismError
+from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
 from durably.core.step_keys import Scope
 
-__all__ = ["Recording", "Recordings", "Tries", "read_recording"]
+__all__ = ["LostTasks", "RecordedHistories", "RecordedHistory", "read_history"]
 
 T = TypeVar("T")
 
-PATIENCE = 1.5
+READ_TIMEOUT = 1.5
 """How many seconds a workflow task waits for its run's records: Temporal takes one that needs 2 for stuck."""
 
 UNDER_WAY = 2**63
 """In the place of the event that started the task which is under way: later than all others."""
 
 
-class Tries:
-    """How many tries of workflow tasks were lost: a crash cuts off the task, and with it the closures that ran in it.
+class LostTasks:
+    """How many attempts of workflow tasks were lost: a crash cuts off the task, and the closures that ran in it.
 
-    The server writes down the first try that was lost, as an event, and counts the others.
+    The server writes down the first attempt that was lost, as an event, and counts the others.
     """
 
     def __init__(self) -> None:
@@ -51,6 +51,7 @@ class Tries:
         elif event.HasField("workflow_task_failed_event_attributes"):
             self._events += 1
         elif event.HasField("workflow_task_timed_out_event_attributes"):
+            # One that timed out before a worker had it cut nothing off.
             self._events += event.workflow_task_timed_out_event_attributes.started_event_id > 0
         elif event.HasField("workflow_task_completed_event_attributes"):
             self._add(event.workflow_task_completed_event_attributes.started_event_id)
@@ -70,22 +71,22 @@ class Tries:
         return self._sums[-1] - self._sums[bisect_left(self._tasks, started)]
 
 
-class Recording:
+class RecordedHistory:
     """One history of a run as it was when a worker took the run up. It holds one attempt of the function's code.
 
     Args:
         events: The history.
         records: The records in it, with those of steps that are under way.
-        tries: What was lost of it.
+        lost_tasks: What was lost of it.
 
     Attributes:
         error: What of the code did not fit, once that was seen.
     """
 
-    def __init__(self, events: Sequence[HistoryEvent], records: Sequence[StepRecord], tries: Tries) -> None:
+    def __init__(self, events: Sequence[HistoryEvent], records: Sequence[StepRecord], lost_tasks: LostTasks) -> None:
         self.events = events
         self.records = records
-        self.tries = tries
+        self.lost_tasks = lost_tasks
         self.error: NonDeterminismError | None = None
         self._recorded = Recorded(records)
         self._scopes: dict[str, Scope] = {}
@@ -103,15 +104,15 @@ class Recording:
             NonDeterminismError: If the run recorded something else at this place; so do the next three.
         """
         self._reached = key
-        self._look(lambda: self._recorded.take(self._scope(prefix), key, kind, asked))
+        self._compare(lambda: self._recorded.take(self._scope(prefix), key, kind, asked))
 
     def take_gather(self, prefix: str, key: str, branches: int) -> None:
         """The code asks for a gather."""
-        self._look(lambda: self._recorded.take_gather(self._scope(prefix), key, branches))
+        self._compare(lambda: self._recorded.take_gather(self._scope(prefix), key, branches))
 
     def check_end(self, prefix: str) -> None:
         """The code of a scope has ended."""
-        self._look(lambda: self._recorded.check_end(self._scope(prefix)))
+        self._compare(lambda: self._recorded.check_end(self._scope(prefix)))
 
     def check_failure(self, error: Exception) -> None:
         """The code has failed."""
@@ -122,27 +123,29 @@ class Recording:
             self.error = NonDeterminismError(step=left.step, recorded=left.recorded, asked=asked)
             raise self.error from error
 
-    def _scope(self, prefix: str) -> Scope:
-        return self._scopes.setdefault(prefix, Scope(prefix))
-
-    def _look(self, look: Callable[[], object]) -> None:
-        try:
-            look()
-        except NonDeterminismError as error:
-            self.error = error
-            raise
-
-    def refuse(self, message: str) -> NonDeterminismError:
+    def mismatch(self, message: str) -> NonDeterminismError:
         """The error for what only Temporal's own check has seen."""
         recorded = "another command in Temporal's history"
         return NonDeterminismError(step=self._reached, recorded=recorded, asked=message)
 
-    def release(self) -> None:
+    def end_replay(self) -> None:
         """The replay is over: only what was lost is still asked for."""
+        # A run that waits may stay in the cache for months, and its history with it.
         self.events, self.records, self._recorded = (), (), Recorded(())
 
+    def _scope(self, prefix: str) -> Scope:
+        return self._scopes.setdefault(prefix, Scope(prefix))
 
-async def read_recording(client: Client, run_id: str, history: str) -> Recording:
+    def _compare(self, compare: Callable[[], object]) -> None:
+        try:
+            compare()
+        except NonDeterminismError as error:
+            # Noted as well as raised: what the code does after that must not reach the server.
+            self.error = error
+            raise
+
+
+async def read_history(client: Client, run_id: str, history: str) -> RecordedHistory:
     """Read a history of a run.
 
     Args:
@@ -151,19 +154,19 @@ async def read_recording(client: Client, run_id: str, history: str) -> Recording
         history: Temporal's id of the history.
     """
     handle = client.get_workflow_handle(run_id, run_id=history)
-    recorder = Recorder(client, run_id)
-    tries = Tries()
+    reader = HistoryReader(client.data_converter, run_id)
+    lost_tasks = LostTasks()
     events: list[HistoryEvent] = []
     async for event in handle.fetch_history_events():
         events.append(event)
-        tries.read(event)
-        await recorder.read(event)
-    tries.end((await handle.describe()).raw_description.pending_workflow_task.attempt)
-    return Recording(events, [*recorder.records, *recorder.begun()], tries)
+        lost_tasks.read(event)
+        await reader.read(event)
+    lost_tasks.end((await handle.describe()).raw_description.pending_workflow_task.attempt)
+    return RecordedHistory(events, [*reader.records, *reader.under_way()], lost_tasks)
 
 
-class Recordings:
-    """The recordings of the runs that a worker is taking up, by Temporal's id of their histories.
+class RecordedHistories:
+    """The histories of the runs that a worker is taking up, by Temporal's id of them.
 
     Args:
         client: The way to the server.
@@ -172,36 +175,36 @@ class Recordings:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reading: dict[str, Future[Recording]] = {}
-        self._refused: dict[str, NonDeterminismError] = {}
+        self._reading: dict[str, Future[RecordedHistory]] = {}
+        self._mismatches: dict[str, NonDeterminismError] = {}
 
     def arm(self) -> None:
         """Remember the loop of the worker: a workflow runs in a thread of its own."""
         self._loop = asyncio.get_running_loop()
 
-    def get(self, history: str) -> Recording | None:
-        """The recording of a run whose code is being replayed, or ``None`` if it is not."""
+    def get(self, history: str) -> RecordedHistory | None:
+        """The history of a run whose code is being replayed, or ``None`` if it is not."""
         reading = self._reading.get(history)
         return reading.result() if reading is not None and reading.done() else None
 
-    def take_up(self, run_id: str, history: str) -> Recording:
-        """Read the recording of a run. Called in the thread of its workflow.
+    def load(self, run_id: str, history: str) -> RecordedHistory:
+        """Read a history of a run. Called in the thread of its workflow.
 
         Raises:
             RuntimeError: If that takes too long. The reading goes on, and the next try of the task finds it done.
         """
         reading = self._reading.get(history)
         if reading is None:
-            reading = self._reading[history] = self._start(read_recording(self._client, run_id, history))
+            reading = self._reading[history] = self._start(read_history(self._client, run_id, history))
         try:
-            recording = reading.result(PATIENCE)
+            found = reading.result(READ_TIMEOUT)
         except TimeoutError:
             raise RuntimeError(f"the history of run {run_id!r} is still being read; its task is tried again") from None
         except Exception:
             self._reading.pop(history, None)
             raise
-        recording.error = self._refused.pop(history, None)
-        return recording
+        found.error = self._mismatches.pop(history, None)
+        return found
 
     def _start(self, reading: Coroutine[Any, Any, T]) -> Future[T]:
         if self._loop is None:
@@ -215,6 +218,6 @@ class Recordings:
         if reading is not None and reading.done():
             del self._reading[history]
 
-    def refuse(self, history: str, error: NonDeterminismError) -> None:
+    def note_mismatch(self, history: str, error: NonDeterminismError) -> None:
         """Remember that the code does not fit: the next try of the run's task ends it."""
-        self._refused[history] = error
+        self._mismatches[history] = error

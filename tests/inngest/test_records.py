@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.backends.inngest.records import read_memo, write_memo
-from durably.core import StepRecord
+from durably.backends.inngest.records import decode_record, encode_record
+from durably.core.history import StepRecord
 from durably.core.serialization import same_input, short_digest
 
 keys = st.from_regex(r"(gather(:\d)?\[\d\]/){0,2}[a-z~ #\"]{1,8}(:\d)?", fullmatch=True)
@@ -32,8 +32,8 @@ outputs = st.none() | values.map(lambda value: json.dumps(value, ensure_ascii=Fa
 )
 def test_a_record_is_read_as_it_was_written(asked: str, **fields: Any) -> None:
     record = StepRecord(run_id="r", seq=3, input=asked, at=12.5, took=0.25, **fields)
-    memo = json.loads(json.dumps(write_memo(record), sort_keys=True))
-    read = read_memo(memo, "r", 3)
+    kept = json.loads(json.dumps(encode_record(record), sort_keys=True))
+    read = decode_record(kept, "r", 3)
     assert read is not None
     for name in ("key", "kind", "status", "attempt", "error", "due"):
         assert getattr(read, name) == getattr(record, name)
@@ -50,10 +50,10 @@ def _exactly(value: Any) -> str:
 def test_a_completed_step_is_its_key_and_its_value() -> None:
     asked = '{"order_id":"7"}'
     record = StepRecord("r", 0, "tool-get_order:1", "step", "completed", input=asked, output='"packed"', at=12.5)
-    assert write_memo(record) == {f"tool-get_order:1/{short_digest(asked)[1:]}": "packed"}
+    assert encode_record(record) == {f"tool-get_order:1/{short_digest(asked)[1:]}": "packed"}
 
 
 def test_what_others_kept_is_not_a_record() -> None:
     others: list[Any] = [None, 5, [], {}, {"value": 1}, {"a/b": 1, "c/d": 2}, {"durably:": {}}]
     for data in [*others, {"a/b": 1, "durably:": 2}]:
-        assert read_memo(data, "r", 0) is None
+        assert decode_record(data, "r", 0) is None

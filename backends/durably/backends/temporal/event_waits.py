@@ -1,0 +1,90 @@
+"""Waits for events: how a run makes itself known to an event's hub, and what it waits for then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from durably.backends.temporal.commands import Commands
+from durably.backends.temporal.events import hub_id
+from durably.backends.temporal.payloads import WAIT
+from durably.core import Event
+
+__all__ = ["EventWaits"]
+
+SHORTEST = 0.001
+"""The shortest timeout, in seconds: one of 0 is none."""
+
+
+class EventWaits:
+    """The waits of one run.
+
+    Args:
+        run_id: The run.
+        queue: The task queue of the hubs.
+        commands: How a wait is registered.
+        inbox: Events that came for waiting steps, by step key.
+    """
+
+    def __init__(self, run_id: str, queue: str, commands: Commands, inbox: Mapping[str, dict[str, Any]]) -> None:
+        self._run_id = run_id
+        self._queue = queue
+        self._commands = commands
+        self._inbox = inbox
+        self._registering = 0
+
+    @contextmanager
+    def registration(self) -> Iterator[None]:
+        """While a wait is being registered, the steps of other branches stay behind."""
+        self._registering += 1
+        try:
+            yield
+        finally:
+            self._registering -= 1
+
+    async def let_others_register(self) -> None:
+        """In a branch, let the waits of other branches go first.
+
+        Whoever will answer a wait may be told by another branch, so a wait is known to its hub before any other branch
+        goes on.
+        """
+        await asyncio.sleep(0)
+        if self._registering:
+            await workflow.wait_condition(lambda: not self._registering)
+
+    async def register(self, key: str, name: str, match: dict[str, Any], asked: str) -> None:
+        """Make a wait known to the hub of its event."""
+        await self._commands.system(key, WAIT, name, self._run_id, key, match, asked=asked)
+
+    async def receive(self, key: str, name: str, due: float | None) -> Event | None:
+        """The event once it came, or ``None`` when the time is up first.
+
+        Args:
+            key: The step key.
+            name: The event's name.
+            due: Seconds since 1970, or ``None``.
+        """
+        try:
+            await workflow.wait_condition(
+                lambda: key in self._inbox, timeout=None if due is None else max(SHORTEST, due - workflow.time())
+            )
+        except TimeoutError:
+            if key not in self._inbox:  # what comes from now on comes too late
+                await self._forget(key, name, timed_out=True)
+                return None
+        except asyncio.CancelledError:
+            await self._forget(key, name, timed_out=False)
+            raise
+        return Event.model_validate(self._inbox[key])
+
+    async def _forget(self, key: str, name: str, *, timed_out: bool) -> None:
+        hub = workflow.get_external_workflow_handle(hub_id(self._queue, name))
+        try:
+            await hub.signal("forget", {"run": self._run_id, "key": key, "timed_out": timed_out})
+        except ApplicationError:
+            workflow.logger.debug("the hub of event %r is gone", name)

@@ -282,6 +282,7 @@ async def run_function(
         Exception: Whatever failed the attempt. A refusal of the code (it does not fit the records, or ran two steps of
             one branch at once) comes before what the code made of it: it may have wrapped or swallowed it.
     """
+    task = asyncio.current_task()
     try:
         context = Context(
             step=steps,
@@ -301,6 +302,9 @@ async def run_function(
         raise
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise
+        if isinstance(error, GeneratorExit) and not _is_current(task):
+            # The engine throws the coroutine away: another error would come out wherever that happens.
             raise
         failure = steps.refusal or _as_exception(error)
         if failure is error:
@@ -326,6 +330,13 @@ def _is_cancelled() -> bool:
     """Whether it is this task that is being cancelled, not something that the user's code awaited."""
     task = asyncio.current_task()
     return task is not None and bool(task.cancelling())
+
+
+def _is_current(task: asyncio.Task[Any] | None) -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no event loop runs
+        return False
 
 
 def _as_exception(error: BaseException) -> Exception:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from durably.core.body_threads import BodyThreads, Outcome
+from durably.core.body_threads import BodyThreads
 from durably.core.context import Context
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import (
@@ -49,10 +49,6 @@ __all__ = [
 ]
 
 
-UNWIND_SECONDS = 5.0
-"""How long a body that is cut off may take to unwind before it is left behind."""
-
-
 @dataclass(slots=True, kw_only=True)
 class Environment:
     """What all attempts on one worker share.
@@ -73,7 +69,14 @@ class Environment:
     threads: bool = True
     probe: Probe | None = None
     body_threads: BodyThreads = field(default_factory=BodyThreads)
-    bodies: set[asyncio.Task[Outcome]] = field(default_factory=set)
+    bodies: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def body_task(self, body: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start a body in a task of its own."""
+        task = asyncio.create_task(body)
+        self.bodies.add(task)
+        task.add_done_callback(self.bodies.discard)
+        return task
 
     async def pass_point(self, name: str, function: str, run_id: str, key: str = "") -> None:
         """Report a point and wait where the harness wants to wait."""
@@ -228,86 +231,83 @@ def step_retry_delay(
 
 async def _contained(call: StepCall, environment: Environment) -> Any:
     """The value of a body. Whatever it does ends this attempt, and nothing else."""
-    # A task of its own: a body that cancels "its" task must not cancel the engine's, and one that does not end must not
-    # hold up the run.
-    body = _Body(call, environment)
-    task = asyncio.create_task(body.run())
-    environment.bodies.add(task)
-    task.add_done_callback(environment.bodies.discard)
+    # In a task of its own: a body that cancels "its" task must not cancel the engine's.
     try:
-        if body.in_thread:  # its time counts from when it begins, not from when it asks for a thread
-            waiting: set[asyncio.Future[Any]] = {task, body.began}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        done, _ = await asyncio.wait({task}, timeout=call.timeout)
-    except BaseException as error:
-        task.cancel()
-        if isinstance(error, asyncio.CancelledError):  # not where this coroutine is thrown away: it may not wait then
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task}, timeout=UNWIND_SECONDS)
+        if call.timeout is not None:
+            return await _timed(call, environment)
+        # To wait for the task itself is what lets a cancellation of this one reach it at once.
+        return await environment.body_task(_call(call, environment))
+    except (Exception, Signal, KeyboardInterrupt):
         raise
-    if not done:
-        task.cancel()
-        task.add_done_callback(_drop)
-        raise StepTimeoutError(
-            step=call.key,
-            attempts=1,
-            error_type="TimeoutError",
-            message=f"the attempt took longer than {call.timeout:g} seconds",
-        )
-    if task.cancelled():
-        raise NonRetriableError("the body was cancelled from inside: it cancelled its own task, or awaited another one")
-    return _value_of(task.result())
+    except asyncio.CancelledError:
+        if _own_task_is_cancelled():
+            raise
+        raise NonRetriableError(
+            "the body was cancelled from inside: it cancelled its own task, or awaited another that was cancelled"
+        ) from None
+    except BaseException as error:
+        raise as_exception(error) from error
 
 
-class _Body:
-    """One execution of a body.
-
-    Args:
-        call: The step.
-        environment: The worker's.
-    """
-
-    def __init__(self, call: StepCall, environment: Environment) -> None:
-        self._call = call
-        self._environment = environment
+async def _call(call: StepCall, environment: Environment, began: asyncio.Future[None] | None = None) -> Any:
+    """Run a body, here or in a thread; ``began`` is told when it begins."""
+    task = asyncio.current_task()
+    try:
+        if call.is_async:
+            return await call.fn(*call.args)
         # Without threads a sync body stands in the loop, where no timeout reaches it; with one it gets a thread.
-        self.in_thread = not call.is_async and (environment.threads or call.timeout is not None)
-        self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def run(self) -> Outcome:
-        """Run it, here or in a thread; what it raised is part of the outcome."""
-        try:
-            if self.in_thread:
-                outcome = await self._run_in_thread()
-            else:
-                outcome = Outcome(self._call.fn(*self._call.args))
-            if outcome.error is None and inspect.isawaitable(outcome.value):
-                return Outcome(await outcome.value)
-            return outcome
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # SystemExit too: a task that raises it ends the event loop
-            return Outcome(error=error)
-
-    async def _run_in_thread(self) -> Outcome:
-        call = self._call
-        thread = await self._environment.body_threads.start(call.key, call.fn, *call.args)
-        self.began.set_result(None)
-        try:
-            await asyncio.wait({thread.done})
-        except asyncio.CancelledError:
-            thread.abandon()
-            raise
-        return thread.done.result()
+        if environment.threads or call.timeout is not None:
+            value = await _in_thread(call, environment, began)
+        else:
+            value = call.fn(*call.args)
+        return await value if inspect.isawaitable(value) else value
+    except (SystemExit, GeneratorExit) as error:
+        # A task that raises SystemExit ends the whole event loop, and GeneratorExit the coroutine that waits for it.
+        if isinstance(error, GeneratorExit) and not _is_current(task):
+            raise  # this coroutine is thrown away
+        raise as_exception(error) from error
 
 
-def _value_of(outcome: Outcome) -> Any:
+async def _in_thread(call: StepCall, environment: Environment, began: asyncio.Future[None] | None) -> Any:
+    thread = await environment.body_threads.start(call.key, call.fn, *call.args)
+    if began is not None and not began.done():
+        began.set_result(None)
+    try:
+        await asyncio.wait({thread.done})
+    except asyncio.CancelledError:
+        thread.abandon()
+        raise
+    outcome = thread.done.result()
     if outcome.error is None:
         return outcome.value
-    error = outcome.error
-    if isinstance(error, Signal | Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
-        raise error
-    raise as_exception(error) from error
+    if isinstance(outcome.error, StopIteration):
+        raise as_exception(outcome.error) from outcome.error
+    raise outcome.error
+
+
+async def _timed(call: StepCall, environment: Environment) -> Any:
+    # Left behind when it does not end: a body may swallow its cancellation or sit in a thread, and neither may hold up
+    # the run.
+    began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = environment.body_task(_call(call, environment, began))
+    try:
+        if not call.is_async:  # its time counts from when it begins, not from when it asks for a thread
+            waiting: set[asyncio.Future[Any]] = {task, began}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({task}, timeout=call.timeout)
+    except BaseException:
+        task.cancel()
+        raise
+    if done:
+        return task.result()
+    task.cancel()
+    task.add_done_callback(_drop)
+    raise StepTimeoutError(
+        step=call.key,
+        attempts=1,
+        error_type="TimeoutError",
+        message=f"the attempt took longer than {call.timeout:g} seconds",
+    )
 
 
 def as_exception(error: BaseException) -> Exception:

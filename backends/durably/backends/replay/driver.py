@@ -27,6 +27,9 @@ __all__ = ["Driver", "RunPass"]
 
 logger = logging.getLogger("durably")
 
+UNWIND_SECONDS = 5.0
+"""How long bodies that are cut off may take to unwind."""
+
 TROUBLE_SECONDS = 1.0
 """How long a run waits whose records cannot be read just now."""
 
@@ -148,7 +151,8 @@ class Driver:
                 if run_id in self._passes:
                     self._passes[run_id].scheduler.cut_off = True
                 task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        if late:  # a body may swallow that it is cancelled: it is left behind then
+            await asyncio.wait(late, timeout=UNWIND_SECONDS)
         self._open = False
         return bool(late)
 

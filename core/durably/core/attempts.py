@@ -17,10 +17,12 @@ from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.body_threads import BodyThreads, Outcome
 from durably.core.context import Context
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import (
+    DefinitionError,
     DurablyError,
     NonRetriableError,
     Signal,
@@ -123,10 +125,9 @@ class StepCall:
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
         if retries is not None and retries < 0:
             raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
-        codec, is_async = _signature(fn)
-        if output_type is not None:
-            codec = codec_for(output_type)
-        return cls(key, fn, args, codec, retries, seconds(timeout), at_most_once, is_async)
+        codec = _codec_of(fn, key) if output_type is None else _eager(codec_for(output_type), key)
+        is_async = inspect.iscoroutinefunction(getattr(fn, "__func__", fn))
+        return cls(key, uncached(fn), args, codec, retries, seconds(timeout), at_most_once, is_async)
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,18 +418,28 @@ def _is_current(task: asyncio.Task[Any] | None) -> bool:
 
 # -- signatures and durations
 
-_signatures: WeakKeyDictionary[Any, tuple[Codec, bool]] = WeakKeyDictionary()
+_codecs: WeakKeyDictionary[Any, Codec] = WeakKeyDictionary()
 
 
-def _signature(fn: Callable[..., Any]) -> tuple[Codec, bool]:
-    """How a callable's value is written, and whether it is async; looked at once for each function."""
+def _codec_of(fn: Callable[..., Any], key: str) -> Codec:
+    """How a callable's value is written; looked at once for each function."""
     function = getattr(fn, "__func__", fn)
     with suppress(KeyError, TypeError):
-        return _signatures[function]
-    found = codec_for(return_type(fn)), inspect.iscoroutinefunction(function)
+        return _codecs[function]
+    found = _eager(codec_for(awaited(return_type(fn))), key)
     with suppress(TypeError):  # a callable that cannot be referred to weakly is simply looked at again
-        _signatures[function] = found
+        _codecs[function] = found
     return found
+
+
+def _eager(codec: Codec, key: str) -> Codec:
+    """A codec whose values are whole: items that a body makes, or pydantic checks, one by one come after its end."""
+    if is_lazy(codec.type):
+        raise DefinitionError(
+            f"step {key!r}: its value would be an iterable, whose items are made and checked only when they are used: "
+            "return a list and say so, such as list[int]"
+        )
+    return codec
 
 
 def seconds(duration: Duration | None) -> float | None:

@@ -22,6 +22,7 @@ from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit,
 from durably.core.history import History
 from durably.core.reference import FunctionRef
 from durably.core.retry import RetryPolicy
+from durably.core.serialization import codec_for
 
 __all__ = ["FLOW_CONTROL", "FailedRun", "Function", "FunctionOptions", "Singleton", "function"]
 
@@ -262,7 +263,8 @@ def _types(
     takes = input_type if input_type is not None else (get_args(context) or (Any,))[0]
     gives = output_type if output_type is not None else awaited(hints.get("return", Any))
     for what, tp in (("input", takes), ("result", gives)):
-        if is_lazy(tp):
+        # By its annotation first: pydantic has no schema at all for some, and says so in other words.
+        if is_lazy(tp) or is_lazy(None, codec_for(tp)._adapter.core_schema):
             raise DefinitionError(
                 f"{where}: its {what} is an iterable, whose items are checked only while they are used: use a list, "
                 "such as list[int]"

@@ -143,7 +143,7 @@ def _fields(fn: Callable[..., object], hints: Mapping[str, object], where: str) 
                 "those of its function with functools.wraps)"
             )
         if parameter.name not in hints:
-            raise DefinitionError(_no_hint(parameter.name, position, where))
+            raise DefinitionError(f"{where}: {_no_hint(fn, parameter.name, position)}")
         default = ... if parameter.default is parameter.empty else parameter.default
         if default is not ...:
             _check_default(default, f"{where}: the default of parameter {parameter.name!r}")
@@ -165,16 +165,16 @@ def _signature(fn: Callable[..., object], where: str) -> inspect.Signature:
         raise DefinitionError(f"{where}: its parameters cannot be seen ({error}): write a function with them") from None
 
 
-def _no_hint(parameter: str, position: int, where: str) -> str:
+def _no_hint(fn: object, parameter: str, position: int) -> str:
     if position == 0 and parameter in ("self", "cls"):
         return (
-            f"{where}: it has the parameter {parameter!r}, so it is a method, which has no object yet where the class "
-            "is written: leave the method as it is and make a tool of the object's, tool(shop.look), or write a "
-            "function outside the class"
+            f"it has the parameter {parameter!r}, so it is a method, which has no object yet where the class is "
+            "written: leave the method as it is and make a tool of the object's, tool(shop.look), or write a function "
+            "outside the class"
         )
-    if where == "tool '<lambda>'":
-        return f"{where}: a lambda has no type hints: write a function with 'def'"
-    return f"{where}: parameter {parameter!r} has no type hint; the model needs one: '{parameter}: str'"
+    if getattr(fn, "__name__", "") == "<lambda>":
+        return f"a lambda cannot have type hints, and the model needs one for {parameter!r}: write it with 'def'"
+    return f"parameter {parameter!r} has no type hint; the model needs one: '{parameter}: str'"
 
 
 def _field_name(position: int, parameter: str) -> str:

@@ -364,8 +364,10 @@ def define_tool(
 
 
 def _check_callable(fn: object, name: str, where: str) -> None:
+    if isinstance(fn, classmethod):
+        raise DefinitionError(f"{where}: leave out @classmethod and make a tool of the method, tool(Shop.look)")
     if not callable(fn) or inspect.isclass(fn):
-        raise DefinitionError(f"{where}: {fn!r} is not a function: write one with 'def', or leave out @classmethod")
+        raise DefinitionError(f"{where}: {fn!r} is not a function: write one with 'def' that does what is wanted")
     if not name:
         raise DefinitionError(f"{fn!r} has no name that the model could call it by: tool(..., name='look_up')")
     inner = innermost(fn)

@@ -127,7 +127,7 @@ class StepCall:
             raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
         codec = _codec_of(fn, key) if output_type is None else _eager(codec_for(output_type), key)
         is_async = inspect.iscoroutinefunction(getattr(fn, "__func__", fn))
-        return cls(key, uncached(fn), args, codec, retries, seconds(timeout), at_most_once, is_async)
+        return cls(key, fn, args, codec, retries, seconds(timeout), at_most_once, is_async)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ def step_retry_delay(
     """
     retries = function.retries if call.retries is None else call.retries
     # A timeout of this very step is worth another try; one of a step further down is an error like others.
-    timed_out = isinstance(error, StepTimeoutError) and error.step == call.key
+    timed_out = isinstance(error, StepTimeoutError) and getattr(error, "step", None) == call.key
     if failures > retries or call.at_most_once or not (timed_out or is_retriable(error)):
         return None
     return function.retry_policy.next_delay(error, failures, derive_id("effect", run_id, call.key))
@@ -270,6 +270,7 @@ class _Body:
 
     def __init__(self, call: StepCall, environment: Environment) -> None:
         self._call = call
+        self._fn = uncached(call.fn)
         self._environment = environment
         # Without threads a sync body stands in the loop, where no timeout reaches it; with one it gets a thread.
         self.in_thread = not call.is_async and (environment.threads or call.timeout is not None)
@@ -281,7 +282,7 @@ class _Body:
             if self.in_thread:
                 outcome = await self._run_in_thread()
             else:
-                outcome = Outcome(self._call.fn(*self._call.args))
+                outcome = Outcome(self._fn(*self._call.args))
             if outcome.error is None and inspect.isawaitable(outcome.value):
                 return Outcome(await outcome.value)
             return outcome
@@ -292,7 +293,7 @@ class _Body:
 
     async def _run_in_thread(self) -> Outcome:
         call = self._call
-        thread = await self._environment.body_threads.start(call.key, call.fn, *call.args)
+        thread = await self._environment.body_threads.start(call.key, self._fn, *call.args)
         self.began.set_result(None)
         try:
             await asyncio.wait({thread.done})

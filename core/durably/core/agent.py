@@ -7,11 +7,13 @@ Owns: the description, and the bodies of the loop's steps. Does not own: the loo
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Unpack
 
 from pydantic import BeforeValidator, create_model
 
+from durably.core.answers import recordable
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction, summary_request
 from durably.core.context import Context
@@ -37,7 +39,7 @@ from durably.core.serialization import Codec, codec_for
 from durably.core.sessions import SessionStore
 from durably.core.sink import publish
 from durably.core.steps import current_step
-from durably.core.tools import Tool, tool
+from durably.core.tools import Tool, define_tool
 
 __all__ = ["Agent", "start_event"]
 
@@ -138,7 +140,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
     ) -> None:
         if max_iterations < 1:
             raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
-        by_name = _tools_by_name(name, tools)
+        # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
+        by_name = _tools_by_name(name, tools, sys._getframe(1).f_locals)
         # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
         super().__init__(
@@ -199,8 +202,17 @@ class Agent(Function[str | AgentInput, AgentResult]):
             options=self.model_options,
         )
         if self.sink is None or not isinstance(self.model, StreamingModel):
-            return await self.model.complete(request)
-        return await publish(self.model, request, self.sink)
+            response = await self.model.complete(request)
+        else:
+            response = await publish(self.model, request, self.sink)
+        return self._marked(recordable(response))
+
+    def _marked(self, response: ModelResponse) -> ModelResponse:
+        """Return an answer that says whether steps check the arguments of its calls."""
+        calls = response.message.tool_calls if isinstance(response, ModelResponse) else ()
+        if not any(call.name in self.tools and self.tools[call.name].checks_in_step(call) for call in calls):
+            return response
+        return response.model_copy(update={"checked_in_steps": True})
 
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse:
         """Have the older part of a conversation summarised: the body of ``compact``.
@@ -210,7 +222,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
             summary: The summary of what came before them, or an empty text.
         """
         instructions = "" if self.compaction is None else self.compaction.instructions
-        response = await self.summarizer.complete(summary_request(instructions, summary, older))
+        response = recordable(await self.summarizer.complete(summary_request(instructions, summary, older)))
         if not response.message.text:
             provider, _, name = self.summarizer.name.partition(":")
             raise ModelError("the summary is empty", provider=provider, model=name, retriable=True)
@@ -248,10 +260,12 @@ class Agent(Function[str | AgentInput, AgentResult]):
         return result.with_messages(messages)
 
 
-def _tools_by_name(agent: str, tools: Sequence[Tool | Callable[..., object]]) -> dict[str, Tool]:
+def _tools_by_name(
+    agent: str, tools: Sequence[Tool | Callable[..., object]], names: Mapping[str, object]
+) -> dict[str, Tool]:
     by_name: dict[str, Tool] = {}
     for each in tools:
-        made = each if isinstance(each, Tool) else tool(each)
+        made = each if isinstance(each, Tool) else define_tool(each, names)
         if made.name in by_name:
             raise DefinitionError(f"agent {agent!r} has two tools named {made.name!r}: rename one, @tool(name=...)")
         by_name[made.name] = made

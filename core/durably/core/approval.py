@@ -9,7 +9,9 @@ ones change nothing, nor does an answer that comes after the time-out or after t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +20,16 @@ from durably.core.events import Event
 from durably.core.messages import JSONObject, ToolCall
 from durably.core.steps import Duration, StepAPI, current_step
 
-__all__ = ["APPROVAL_GIVEN", "APPROVAL_REQUESTED", "ApprovalRequest", "approve", "reject", "wait_for_approval"]
+__all__ = [
+    "APPROVAL_GIVEN",
+    "APPROVAL_REQUESTED",
+    "ApprovalQuestion",
+    "ApprovalRequest",
+    "approve",
+    "name_question",
+    "reject",
+    "wait_for_approval",
+]
 
 APPROVAL_REQUESTED = "durably/approval.requested"
 """The name of the event that asks. Its data is an :class:`ApprovalRequest`."""
@@ -47,11 +58,20 @@ class ApprovalRequest(BaseModel):
     timeout: float | None = None
 
 
-class _Asked(BaseModel):
+class ApprovalQuestion(BaseModel):
+    """The name of a question, as the step ``request-<name>`` records it, or why it is not asked.
+
+    Attributes:
+        approval: See :class:`ApprovalRequest`.
+        run_id: See :class:`ApprovalRequest`.
+        complaint: What is wrong with the call's arguments, or ``None``. Nobody is asked about such a call.
+    """
+
     model_config = ConfigDict(defer_build=True, frozen=True)
 
     approval: str
     run_id: str
+    complaint: str | None = Field(default=None, exclude_if=lambda complaint: complaint is None)
 
 
 class _Decision(BaseModel):
@@ -86,18 +106,37 @@ def _answer(decision: _Decision) -> Event:
     return Event(APPROVAL_GIVEN, decision.model_dump(), id=f"approval-{decision.approval}")
 
 
-async def wait_for_approval(step: StepAPI, call: ToolCall, timeout: Duration | None) -> str | None:
+def name_question(complaint: str | None = None) -> ApprovalQuestion:
+    """Return the name of a question: the body of ``request-<name>``, or the end of one that checks the arguments.
+
+    Args:
+        complaint: What is wrong with the call's arguments, or ``None``.
+    """
+    info = current_step()
+    return ApprovalQuestion(approval=info.idempotency_key, run_id=info.run_id, complaint=complaint)
+
+
+async def wait_for_approval(
+    step: StepAPI, call: ToolCall, timeout: Duration | None, question: Callable[[Any], ApprovalQuestion] | None = None
+) -> str | None:
     """Ask a person, and wait for the answer.
 
     Args:
         step: The steps of the run.
-        call: The call to approve; its arguments are valid.
+        call: The call to approve.
         timeout: Seconds, or a ``timedelta``, to wait. ``None`` waits for ever.
+        question: A body that checks the call's arguments and names the question, so that the verdict is recorded
+            before anybody is asked. ``None`` if the arguments are known to be valid.
 
     Returns:
         ``None`` if the call may run, or else the reason why not, in words for the model.
     """
-    asked = await step.run(f"request-{call.name}", _name_question)
+    if question is None:
+        asked = await step.run(f"request-{call.name}", _name_question)
+    else:
+        asked = await step.run(f"request-{call.name}", question, call.arguments)
+    if asked.complaint is not None:
+        return asked.complaint
     request = ApprovalRequest(
         approval=asked.approval,
         run_id=asked.run_id,
@@ -119,9 +158,8 @@ async def wait_for_approval(step: StepAPI, call: ToolCall, timeout: Duration | N
     return _refusal(call.name, answer)
 
 
-async def _name_question() -> _Asked:
-    info = current_step()
-    return _Asked(approval=info.idempotency_key, run_id=info.run_id)
+async def _name_question() -> ApprovalQuestion:
+    return name_question()
 
 
 def _refusal(tool: str, answer: Event | None) -> str | None:

@@ -17,10 +17,12 @@ from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.body_threads import BodyThreads
 from durably.core.context import Context
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import (
+    DefinitionError,
     DurablyError,
     NonRetriableError,
     Signal,
@@ -126,9 +128,9 @@ class StepCall:
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
         if retries is not None and retries < 0:
             raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
-        codec, is_async = _signature(fn)
-        if output_type is not None:
-            codec = codec_for(output_type)
+        # With output_type= the annotation is not looked at: it may name what cannot be resolved.
+        found = (_eager(codec_for(output_type), key), _is_async(fn)) if output_type is not None else None
+        codec, is_async = found or _signature(fn, key)
         return cls(key, fn, args, codec, retries, seconds(timeout), at_most_once, is_async)
 
 
@@ -223,7 +225,7 @@ def step_retry_delay(
     """
     retries = function.retries if call.retries is None else call.retries
     # A timeout of this very step is worth another try; one of a step further down is an error like others.
-    timed_out = isinstance(error, StepTimeoutError) and error.step == call.key
+    timed_out = isinstance(error, StepTimeoutError) and getattr(error, "step", None) == call.key
     if failures > retries or call.at_most_once or not (timed_out or is_retriable(error)):
         return None
     return function.retry_policy.next_delay(error, failures, derive_id("effect", run_id, call.key))
@@ -259,7 +261,7 @@ async def _call(call: StepCall, environment: Environment, began: asyncio.Future[
         if environment.threads or call.timeout is not None:
             value = await _in_thread(call, environment, began)
         else:
-            value = call.fn(*call.args)
+            value = uncached(call.fn)(*call.args)
         return await value if inspect.isawaitable(value) else value
     except (SystemExit, GeneratorExit) as error:
         # A task that raises SystemExit ends the whole event loop, and GeneratorExit the coroutine that waits for it.
@@ -269,7 +271,7 @@ async def _call(call: StepCall, environment: Environment, began: asyncio.Future[
 
 
 async def _in_thread(call: StepCall, environment: Environment, began: asyncio.Future[None] | None) -> Any:
-    thread = await environment.body_threads.start(call.key, call.fn, *call.args)
+    thread = await environment.body_threads.start(call.key, uncached(call.fn), *call.args)
     if began is not None and not began.done():
         began.set_result(None)
     try:
@@ -420,15 +422,29 @@ def _is_current(task: asyncio.Task[Any] | None) -> bool:
 _signatures: WeakKeyDictionary[Any, tuple[Codec, bool]] = WeakKeyDictionary()
 
 
-def _signature(fn: Callable[..., Any]) -> tuple[Codec, bool]:
+def _signature(fn: Callable[..., Any], key: str) -> tuple[Codec, bool]:
     """How a callable's value is written, and whether it is async; looked at once for each function."""
     function = getattr(fn, "__func__", fn)
     with suppress(KeyError, TypeError):
         return _signatures[function]
-    found = codec_for(return_type(fn)), inspect.iscoroutinefunction(function)
+    found = _eager(codec_for(awaited(return_type(fn))), key), _is_async(fn)
     with suppress(TypeError):  # a callable that cannot be referred to weakly is simply looked at again
         _signatures[function] = found
     return found
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(getattr(fn, "__func__", fn))
+
+
+def _eager(codec: Codec, key: str) -> Codec:
+    """A codec whose values are whole: items that a body makes, or pydantic checks, one by one come after its end."""
+    if is_lazy(codec.type):
+        raise DefinitionError(
+            f"step {key!r}: its value would be an iterable, whose items are made and checked only when they are used: "
+            "return a list and say so, such as list[int]"
+        )
+    return codec
 
 
 def seconds(duration: Duration | None) -> float | None:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.agent import Agent, start_event
 from durably.core.due_times import due_time
+from durably.core.error_text import writable
 from durably.core.errors import DefinitionError, StepError, ToolError
 from durably.core.events import Event
 from durably.core.messages import JSONObject, ToolCall
@@ -73,6 +74,9 @@ class Delegate(Tool):
 
     async def act(self, step: StepAPI, call: ToolCall, depth: int = 0) -> str | ToolOutcome:
         """See :meth:`~durably.core.Tool.act`: ``step.invoke`` or ``step.send_event``."""
+        complaint = self.check(call)  # it follows from what is recorded, so it is the same on replay
+        if complaint is not None:
+            return ToolOutcome(content=writable(complaint), is_error=True)
         if self.max_depth is not None and depth >= self.max_depth:
             content = f"tasks may be handed on {self.max_depth} deep, and this one was: do it yourself"
             return ToolOutcome(content=content, is_error=True)

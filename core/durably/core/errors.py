@@ -395,7 +395,12 @@ def is_retriable(error: BaseException) -> bool:
     """Return whether another attempt may help. This library's errors say so themselves; any other is retried."""
     if isinstance(error, BaseExceptionGroup):
         return any(is_retriable(each) for each in error.exceptions)
-    return error.retriable if isinstance(error, DurablyError) else True
+    if not isinstance(error, DurablyError):
+        return True
+    try:
+        return bool(error.retriable)
+    except Exception:  # a property of a user's subclass
+        return False
 
 
 def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> dict[str, Any]:
@@ -415,8 +420,17 @@ def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> d
 
 
 def error_from_json(data: dict[str, Any]) -> DurablyError:
-    """Rebuild an error from its JSON form. A class of another library comes back as ``NonRetriableError``."""
+    """Rebuild an error from its JSON form.
+
+    A class of another library comes back as ``NonRetriableError``, as does one that cannot be made from its fields.
+    """
     cls = DurablyError._classes.get(data["type"])
     if cls is None:
         return NonRetriableError(f"{data['type']}: {data.get('message', '')}")
-    return cls(**{name: data[name] for name in cls.fields})
+    try:
+        return cls(**{name: data[name] for name in cls.fields})
+    except Exception:  # a user's subclass, whose constructor takes other arguments or whose fields were never set
+        message = str(data.get("message", ""))
+        if issubclass(cls, SerializationError):
+            return SerializationError(message, step=str(data.get("step", "")))
+        return NonRetriableError(f"{data['type']}: {message}")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
-from durably.core.annotations import resolve_hints
+from durably.core.annotations import awaited, is_async, is_lazy, resolve_hints, uncached
 from durably.core.context import Context
 from durably.core.errors import DefinitionError
 from durably.core.events import Event
@@ -22,6 +22,7 @@ from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit,
 from durably.core.history import History
 from durably.core.reference import FunctionRef
 from durably.core.retry import RetryPolicy
+from durably.core.serialization import codec_for
 
 __all__ = ["FLOW_CONTROL", "FailedRun", "Function", "FunctionOptions", "Singleton", "function"]
 
@@ -214,12 +215,14 @@ def _check_retries(id: str, retries: int) -> int:
 
 
 def function(
-    id: str, **options: Unpack[FunctionOptions]
+    id: str, *, input_type: object = None, output_type: object = None, **options: Unpack[FunctionOptions]
 ) -> Callable[[Callable[[Context[In]], Awaitable[Out]]], Function[In, Out]]:
     """Make a coroutine function durable.
 
     Args:
         id: The id, unique in a backend. Every record names the function by it: do not change it while runs are live.
+        input_type: The type of the input. Default: what the argument's annotation ``Context[...]`` says.
+        output_type: The type of the result. Default: the return annotation.
         options: See :class:`FunctionOptions`.
 
     Returns:
@@ -227,24 +230,43 @@ def function(
 
     Raises:
         DefinitionError: If the function does not take exactly one argument annotated ``Context[...]``, is not
-            ``async def``, or an annotation has no JSON form.
+            ``async def`` or a callable around one, or an annotation has no JSON form.
     """
     # Without the caller's locals, annotations that name a class defined inside a test function would not resolve.
     names = sys._getframe(1).f_locals
 
     def decorate(handler: Callable[[Context[In]], Awaitable[Out]]) -> Function[In, Out]:
-        where = f"function {id!r}"
-        if not inspect.iscoroutinefunction(handler):
-            raise DefinitionError(f"{where} must be written with 'async def'")
-        hints = resolve_hints(handler, names, where)
-        parameters = list(inspect.signature(handler).parameters)
-        context = hints.get(parameters[0]) if len(parameters) == 1 else None
-        if context is not Context and get_origin(context) is not Context:
-            raise DefinitionError(
-                f"{where} must take one argument, annotated with its input's type: 'async def f(ctx: Context[Order])', "
-                "or 'ctx: Context[Any]' for any JSON"
-            )
-        (input_type,) = get_args(context) or (Any,)
-        return Function(id, handler, input_type=input_type, output_type=hints.get("return", Any), **options)
+        types = _types(id, handler, names, input_type, output_type)
+        return Function(id, uncached(handler), input_type=types[0], output_type=types[1], **options)
 
     return decorate
+
+
+def _types(
+    id: str, handler: Callable[..., object], names: Mapping[str, object], input_type: object, output_type: object
+) -> tuple[object, object]:
+    """Return the types of a function's input and result, from the options or the annotations of its code."""
+    where = f"function {id!r}"
+    if not is_async(handler):
+        raise DefinitionError(f"{where} must be written with 'async def'")
+    parameters = list(inspect.signature(handler).parameters)
+    instead = {"return": "output_type", **({parameters[0]: "input_type"} if parameters else {})}
+    options = {"input_type": input_type, "output_type": output_type}
+    given = [name for name, option in instead.items() if options[option] is not None]
+    hints = resolve_hints(handler, names, where, given=given, options=instead)
+    context = hints.get(parameters[0], Context if input_type is not None else None) if len(parameters) == 1 else None
+    if context is not Context and get_origin(context) is not Context:
+        raise DefinitionError(
+            f"{where} must take one argument, annotated with its input's type: 'async def f(ctx: Context[Order])', "
+            "or 'ctx: Context[Any]' for any JSON"
+        )
+    takes = input_type if input_type is not None else (get_args(context) or (Any,))[0]
+    gives = output_type if output_type is not None else awaited(hints.get("return", Any))
+    for what, tp in (("input", takes), ("result", gives)):
+        # By its annotation first: pydantic has no schema at all for some, and says so in other words.
+        if is_lazy(tp) or is_lazy(None, codec_for(tp)._adapter.core_schema):
+            raise DefinitionError(
+                f"{where}: its {what} is an iterable, whose items are checked only while they are used: use a list, "
+                "such as list[int]"
+            )
+    return takes, gives

@@ -6,12 +6,12 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from durably.core.approval import wait_for_approval
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Logger
 from durably.core.conversation import Conversation
-from durably.core.errors import ContextWindowExceededError, SerializationError, StepError
+from durably.core.error_text import writable
+from durably.core.errors import ContextWindowExceededError, StepError
 from durably.core.messages import (
     AssistantMessage,
     ContentPart,
@@ -89,7 +89,7 @@ def create_agent_loop(
             if calls:
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-                outcomes = await _act(agent, step, calls, depth)
+                outcomes = await _act(agent, step, response, depth)
                 progress.count_delegated(outcomes)
                 conversation.add(*(_result(*pair) for pair in zip(calls, outcomes, strict=True)))
             elif response.stop_reason == "pause":
@@ -134,11 +134,14 @@ async def _compact(agent: AgentParts, step: StepAPI, conversation: Conversation,
     return True
 
 
-async def _act(agent: AgentParts, step: StepAPI, calls: list[ToolCall], depth: int) -> tuple[str | ToolOutcome, ...]:
+async def _act(agent: AgentParts, step: StepAPI, response: ModelResponse, depth: int) -> tuple[str | ToolOutcome, ...]:
     """Answer the calls of one turn, concurrently if there are several; outcomes come in the order of the calls."""
-    if len(calls) == 1:
-        return (await _answer(agent, step, calls[0], depth),)
-    return await step.gather(*(partial(_answer, agent, step, call, depth) for call in calls))
+    answers = [
+        partial(_answer, agent, step, call, depth, response.checked_in_steps) for call in response.message.tool_calls
+    ]
+    if len(answers) == 1:
+        return (await answers[0](),)
+    return await step.gather(*answers)
 
 
 def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
@@ -147,17 +150,16 @@ def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
     return ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
 
 
-async def _answer(agent: AgentParts, step: StepAPI, call: ToolCall, depth: int) -> str | ToolOutcome:
+async def _answer(
+    agent: AgentParts, step: StepAPI, call: ToolCall, depth: int, checked_in_step: bool
+) -> str | ToolOutcome:
     tool = agent.tools.get(call.name)
     if tool is None:
         known = ", ".join(agent.tools) or "none"
-        return ToolOutcome(content=f"there is no tool {call.name!r}; the tools are: {known}", is_error=True)
-    complaint = tool.check(call)
-    if complaint is None and tool.requires_approval:
-        complaint = await wait_for_approval(step, call, tool.approval_timeout)
-    if complaint is not None:
-        return ToolOutcome(content=complaint, is_error=True)
-    return await tool.act(step, call, depth)
+        return ToolOutcome(
+            content=f"there is no tool {writable(repr(call.name))}; the tools are: {known}", is_error=True
+        )
+    return await tool.answer(step, call, depth, checked_in_step=checked_in_step)
 
 
 class _Progress:
@@ -197,7 +199,7 @@ class _Progress:
             return None
         try:
             self._output = codec.decode(message.text, step="think")
-        except SerializationError:
+        except Exception:  # it does not fit, or a validator of the user's raised what it liked
             return f"The answer must be JSON of this schema, and nothing else: {codec.json_schema()}"
         return None
 

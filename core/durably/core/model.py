@@ -112,6 +112,8 @@ class ModelResponse(BaseModel):
         cost: US dollars, or ``None`` if the price is not known.
         model: The model that answered, as the provider names it.
         request_id: The provider's id of the call.
+        checked_in_steps: Whether the arguments of its calls are checked in the steps of the tools. The agent sets it
+            where the verdict might be another one on replay. Records of before have it not: there the loop checks.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -124,6 +126,7 @@ class ModelResponse(BaseModel):
     cost: float | None = Field(default=None, exclude_if=lambda cost: cost is None)
     model: str | None = Field(default=None, exclude_if=lambda model: model is None)
     request_id: str | None = Field(default=None, exclude_if=lambda request_id: request_id is None)
+    checked_in_steps: bool = Field(default=False, exclude_if=lambda checked: not checked)
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:

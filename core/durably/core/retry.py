@@ -5,6 +5,7 @@ Owns: how long to wait. Does not own: whether to try again (``errors.is_retriabl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -51,8 +52,16 @@ class RetryPolicy:
 
     def next_delay(self, error: BaseException, failures: int, seed: str) -> float:
         """Return the delay that the error names, as ``RetryAfterError`` does, or else that of :meth:`delay`."""
-        if isinstance(error, RetryAfterError):
-            return error.delay
-        if isinstance(error, ModelError) and error.retry_after is not None:
-            return max(0.0, error.retry_after)
-        return self.delay(failures, seed)
+        named = _named_delay(error)
+        return self.delay(failures, seed) if named is None else named
+
+
+def _named_delay(error: BaseException) -> float | None:
+    field = "delay" if isinstance(error, RetryAfterError) else "retry_after" if isinstance(error, ModelError) else None
+    if field is None:
+        return None
+    try:
+        delay = float(getattr(error, field))
+    except Exception:  # None, or a user's subclass whose constructor set no such field
+        return None
+    return max(0.0, delay) if math.isfinite(delay) else None

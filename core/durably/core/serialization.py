@@ -6,17 +6,17 @@ cannot differ.
 
 from __future__ import annotations
 
-import inspect
 import json
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import blake2b
-from typing import Any, Protocol, get_type_hints, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from durably.core.annotations import hint_of
 from durably.core.errors import DefinitionError, PayloadTooLargeError, SerializationError
 
 __all__ = [
@@ -172,14 +172,9 @@ def return_type(fn: Callable[..., Any]) -> Any:
     Raises:
         DefinitionError: If it names something that does not exist.
     """
-    while isinstance(fn, partial):
-        fn = fn.func
-    annotated = fn if inspect.isroutine(fn) else getattr(type(fn), "__call__", fn)  # noqa: B004
-    if "return" not in getattr(annotated, "__annotations__", ()):
-        return Any
     try:
-        return get_type_hints(annotated, include_extras=True)["return"]
-    except NameError as error:
+        return hint_of(fn, "return")
+    except Exception as error:
         raise DefinitionError(
             f"the return annotation of {_name(fn)} cannot be resolved ({error}): pass output_type= to the step"
         ) from None

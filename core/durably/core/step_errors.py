@@ -38,7 +38,7 @@ def final_error(key: str, failures: int, error: Exception, redact: Callable[[str
     """
     if isinstance(error, SerializationError):
         return error
-    if isinstance(error, StepTimeoutError) and error.step == key:
+    if type(error) is StepTimeoutError and error.step == key:
         return StepTimeoutError(step=key, attempts=failures, error_type="TimeoutError", message=error.message)
     data = error_to_json(error, redact)
     message = data.get("message") or error_text(error, redact)

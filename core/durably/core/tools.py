@@ -1,7 +1,7 @@
 """Tools: plain functions that a model may call.
 
-Owns: how a function becomes a tool, and how one call becomes a durable step. Does not own: tools that an agent answers
-(``delegation.py``), and how a person is asked (``approval.py``).
+Owns: how a function becomes a tool, and how one call becomes a durable step. Does not own: the schema of its arguments
+(``tool_arguments.py``), tools that an agent answers (``delegation.py``), and how a person is asked (``approval.py``).
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal, TypedDict, Unpack, overload
+from functools import cached_property, partial
+from typing import Any, Literal, Never, NoReturn, TypedDict, Unpack, cast, overload
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from durably.core.annotations import resolve_hints
-from durably.core.errors import DefinitionError, StepError, ToolError
+from durably.core.annotations import awaited, innermost, resolve_hints, uncached
+from durably.core.approval import ApprovalQuestion, name_question, wait_for_approval
+from durably.core.error_text import MESSAGE_LIMIT, error_text, writable
+from durably.core.errors import DefinitionError, SerializationError, StepError, ToolError
 from durably.core.functions import Function
 from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, ToolCall
 from durably.core.model import ToolSpec, Usage
 from durably.core.serialization import codec_for
 from durably.core.steps import Duration, StepAPI
-from durably.core.tool_arguments import arguments_model
+from durably.core.tool_arguments import arguments_model, complaint_about, complaint_of, parameter_names, reads_world
 
-__all__ = ["Effect", "Tool", "ToolOptions", "ToolOutcome", "check_tool_name", "tool"]
+__all__ = ["Effect", "Tool", "ToolOptions", "ToolOutcome", "check_tool_name", "define_tool", "tool"]
 
 Effect = Literal["pure", "idempotent", "at_most_once"]
 """What a second execution of a tool's body would do.
@@ -88,70 +90,135 @@ class Tool:
 
     @cached_property
     def is_async(self) -> bool:
-        """Whether the function is a coroutine function."""
-        return inspect.iscoroutinefunction(self.fn)
+        """Whether the function, or the ``__call__`` of an object, is a coroutine function."""
+        return inspect.iscoroutinefunction(self.fn) or inspect.iscoroutinefunction(getattr(self.fn, "__call__", None))  # noqa: B004
 
     @property
     def name(self) -> str:
         """What the model calls it."""
         return self.spec.name
 
+    @cached_property
+    def _parameters(self) -> Mapping[str, str]:
+        return parameter_names(self.arguments)
+
+    @cached_property
+    def _reads_world(self) -> bool:
+        return reads_world(self.arguments)
+
     def check(self, call: ToolCall) -> str | None:
         """Return what is wrong with a call's arguments, in words for the model, or ``None``."""
-        try:
-            self.arguments.model_validate(call.arguments)
-        except ValidationError as error:
-            lines = [f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}" for each in error.errors()]
-            return f"invalid arguments for {self.name}: " + "; ".join(lines)
-        return None
+        return complaint_about(self.arguments, call.arguments, self.name)
 
-    async def act(self, step: StepAPI, call: ToolCall, depth: int = 0) -> str | ToolOutcome:
-        """Answer one call in a durable step.
+    def checks_in_step(self, call: ToolCall) -> bool:
+        """Return whether the verdict on a call must be recorded: a replay might not come to the same, or not to keep.
+
+        The verdict on other calls follows from what is recorded, and those that are refused leave no step.
+        """
+        if self._reads_world:
+            return True
+        complaint = self.check(call)
+        return complaint is not None and writable(complaint, limit=MESSAGE_LIMIT) != complaint
+
+    async def answer(
+        self, step: StepAPI, call: ToolCall, depth: int = 0, *, checked_in_step: bool = False
+    ) -> str | ToolOutcome:
+        """Answer one call: check its arguments, ask a person if one must approve it, and run it.
 
         Args:
             step: The steps of the run.
-            call: What the model asks for; its arguments are valid.
+            call: What the model asks for.
+            depth: How many delegations led to the agent that has this tool.
+            checked_in_step: Whether a step checks the arguments, so that the verdict is recorded and holds on replay.
+
+        Raises:
+            StepError: If the attempts are used up and ``on_error`` is ``"raise"``.
+            SerializationError: If the result cannot be recorded and ``on_error`` is ``"raise"``.
+        """
+        complaint = None if checked_in_step else self.check(call)
+        try:
+            if complaint is None and self.requires_approval:
+                question = self.question if checked_in_step else None
+                complaint = await wait_for_approval(step, call, self.approval_timeout, question)
+            if complaint is None:
+                return await self.act(step, call, depth)
+        except (StepError, SerializationError) as error:
+            if self.on_error == "raise":
+                raise
+            complaint = str(error)
+        return ToolOutcome(content=complaint, is_error=True)
+
+    async def act(self, step: StepAPI, call: ToolCall, depth: int = 0) -> str | ToolOutcome:
+        """Run one call in a durable step.
+
+        Args:
+            step: The steps of the run.
+            call: What the model asks for.
             depth: How many delegations led to the agent that has this tool.
 
         Returns:
             Text for the model, or an outcome that says more.
 
         Raises:
-            StepError: If the attempts are used up and ``on_error`` is ``"raise"``.
+            StepError: If the attempts are used up.
+            SerializationError: If the result has no JSON form, or is larger than the backend can keep.
         """
         body: Callable[..., Any] = self.run if self.is_async else self.run_sync
-        try:
-            outcome: str | ToolOutcome = await step.run(
-                f"tool-{self.name}",
-                body,
-                call.arguments,
-                retries=self.retries,
-                timeout=self.timeout,
-                at_most_once=self.effect == "at_most_once",
-            )
-            return outcome
-        except StepError as error:
-            if self.on_error == "raise":
-                raise
-            return ToolOutcome(content=str(error), is_error=True)
+        outcome: str | ToolOutcome = await step.run(
+            f"tool-{self.name}",
+            body,
+            call.arguments,
+            retries=self.retries,
+            timeout=self.timeout,
+            at_most_once=self.effect == "at_most_once",
+        )
+        return outcome
 
-    async def run(self, arguments: JSONObject) -> str | ToolOutcome:
+    def question(self, arguments: JSONObject | str) -> ApprovalQuestion:
+        """Check the arguments and name the question to a person: the body of ``request-<name>``."""
+        try:
+            self._parse(arguments)
+        except ToolError as error:
+            return name_question(error_text(error))
+        return name_question()
+
+    async def run(self, arguments: JSONObject | str) -> str | ToolOutcome:
         """Run an async tool: the body of the step."""
         try:
-            return self._outcome(await self.fn(**self._parse(arguments)))
+            return await self._finish(self.fn(**self._parse(arguments)))
         except ToolError as error:
-            return ToolOutcome(content=str(error), is_error=True)
+            return _refused(error)
 
-    def run_sync(self, arguments: JSONObject) -> str | ToolOutcome:
+    def run_sync(self, arguments: JSONObject | str) -> str | ToolOutcome:
         """Run a sync tool: the body of the step, in a thread."""
         try:
-            return self._outcome(self.fn(**self._parse(arguments)))
+            value = self.fn(**self._parse(arguments))
+            if inspect.isawaitable(value):
+                # A sync function around an async one. Whoever runs a body awaits an awaitable, in the event loop.
+                return cast(str, self._finish(value))
+            return self._outcome(value)
         except ToolError as error:
-            return ToolOutcome(content=str(error), is_error=True)
+            return _refused(error)
 
-    def _parse(self, arguments: JSONObject) -> dict[str, object]:
-        parsed = self.arguments.model_validate(arguments)
-        return {name: getattr(parsed, name) for name in self.arguments.model_fields}
+    async def _finish(self, value: Any) -> str | ToolOutcome:
+        try:
+            while inspect.isawaitable(value):
+                value = await value
+            return self._outcome(value)
+        except ToolError as error:
+            return _refused(error)
+
+    def _parse(self, arguments: JSONObject | str) -> dict[str, object]:
+        """Return the arguments as the function takes them.
+
+        Raises:
+            ToolError: If they do not fit, whatever a validator raised. The step records the verdict.
+        """
+        try:
+            parsed = self.arguments.model_validate(arguments)
+        except Exception as error:
+            raise ToolError(complaint_of(error, self.name)) from error
+        return {parameter: getattr(parsed, field) for field, parameter in self._parameters.items()}
 
     def _outcome(self, value: object) -> str | ToolOutcome:
         if isinstance(value, str):
@@ -160,7 +227,26 @@ class Tool:
             return ToolOutcome(content=[value])
         if isinstance(value, list) and value and all(isinstance(part, TextPart | FilePart) for part in value):
             return ToolOutcome(content=value)
-        return codec_for(self.result_type).encode(value, step=f"tool-{self.name}")
+        try:
+            return codec_for(self.result_type).encode(value, step=f"tool-{self.name}")
+        except SerializationError:
+            _close(value)
+            raise
+
+
+def _refused(error: ToolError) -> ToolOutcome:
+    return ToolOutcome(content=error_text(error), is_error=True)
+
+
+def _close(value: object) -> None:
+    """Close coroutines that nobody will await: Python would warn of each."""
+    if inspect.iscoroutine(value):
+        value.close()
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in value:
+            _close(each)
+    elif isinstance(value, dict):
+        _close(list(value.values()))
 
 
 class ToolOptions(TypedDict, total=False):
@@ -184,12 +270,21 @@ class ToolOptions(TypedDict, total=False):
 
 
 @overload
-def tool(fn: Callable[..., object], /) -> Tool: ...
+def tool(
+    fn: Callable[..., object],
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    output_type: object = None,
+    **options: Unpack[ToolOptions],
+) -> Tool: ...
 @overload
 def tool(
     *,
     name: str | None = None,
     description: str | None = None,
+    output_type: object = None,
     **options: Unpack[ToolOptions],
 ) -> Callable[[Callable[..., object]], Tool]: ...
 def tool(
@@ -198,6 +293,7 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
+    output_type: object = None,
     **options: Unpack[ToolOptions],
 ) -> Tool | Callable[[Callable[..., object]], Tool]:
     """Make a sync or async function a tool. The model sees its name, its docstring and its type hints.
@@ -206,37 +302,94 @@ def tool(
     go back to the model as an error result. Any other exception is retried as a step, and then reported.
 
     Args:
-        fn: The function. Leave it out to give options: ``@tool(retries=1)``.
+        fn: The function, a ``functools.partial`` or an object with ``__call__``. Leave it out to give options:
+            ``@tool(retries=1)``.
         name: What the model calls it. Default: the function's name.
         description: What the model reads. Default: the docstring.
+        output_type: The type by which a result is written as JSON. Default: the return annotation.
         options: See :class:`ToolOptions`.
 
     Returns:
         The tool, or a decorator if ``fn`` is left out.
 
     Raises:
-        DefinitionError: If a parameter has no type hint, no JSON schema, or a default that is not JSON.
+        DefinitionError: If a parameter has no type hint, no JSON schema, or a default that is not JSON; if its values
+            could only be checked while the function uses them, such as ``Iterable[int]``; or if the result has no JSON
+            form.
     """
     # Without the caller's locals, annotations that name a class defined inside a test function would not resolve.
     names = sys._getframe(1).f_locals
 
     def decorate(fn: Callable[..., object]) -> Tool:
-        return _define(fn, names, name or str(getattr(fn, "__name__", "")), description, options)
+        return define_tool(fn, names, name=name, description=description, output_type=output_type, **options)
 
     return decorate if fn is None else decorate(fn)
 
 
-def _define(
-    fn: Callable[..., object], names: Mapping[str, object], name: str, description: str | None, options: ToolOptions
+def define_tool(
+    fn: Callable[..., object],
+    names: Mapping[str, object],
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    output_type: object = None,
+    **options: Unpack[ToolOptions],
 ) -> Tool:
+    """Return the tool that a function makes. See :func:`tool`.
+
+    Args:
+        fn: The function.
+        names: Local names that its annotations may use.
+        name: See :func:`tool`.
+        description: See :func:`tool`.
+        output_type: See :func:`tool`.
+        options: See :class:`ToolOptions`.
+
+    Raises:
+        DefinitionError: See :func:`tool`.
+    """
+    name = name or str(getattr(fn, "__name__", ""))
     where = f"tool {name!r}"
+    _check_callable(fn, name, where)
     check_tool_name(name)
     _check_options(options, where)
-    hints = resolve_hints(fn, names, where)
+    given = () if output_type is None else ("return",)
+    hints = resolve_hints(fn, names, where, given=given, options={"return": "output_type"})
     arguments, schema = arguments_model(fn, name, hints, where)
-    spec = ToolSpec(name=name, description=description or inspect.getdoc(fn) or "", parameters=schema)
-    made = Tool(spec=spec, fn=fn, arguments=arguments, result_type=hints.get("return", Any))
+    result_type = awaited(hints.get("return", Any)) if output_type is None else output_type
+    _check_result(result_type, where)
+    spec = ToolSpec(name=name, description=description or _docstring(fn), parameters=schema)
+    made = Tool(spec=spec, fn=uncached(fn), arguments=arguments, result_type=result_type)
     return replace(made, **options)
+
+
+def _check_callable(fn: object, name: str, where: str) -> None:
+    if isinstance(fn, classmethod):
+        raise DefinitionError(f"{where}: leave out @classmethod and make a tool of the method, tool(Shop.look)")
+    if not callable(fn) or inspect.isclass(fn):
+        raise DefinitionError(f"{where}: {fn!r} is not a function: write one with 'def' that does what is wanted")
+    if not name:
+        raise DefinitionError(f"{fn!r} has no name that the model could call it by: tool(..., name='look_up')")
+    inner = innermost(fn)
+    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
+        raise DefinitionError(
+            f"{where} is a generator, and a step has one result: collect the values in a list and return that"
+        )
+
+
+def _check_result(result_type: object, where: str) -> None:
+    if result_type in (Never, NoReturn):
+        return
+    try:
+        codec_for(result_type).check()
+    except DefinitionError as error:
+        raise DefinitionError(f"{where}: its result: {error}") from error
+
+
+def _docstring(fn: Callable[..., object]) -> str:
+    while isinstance(fn, partial):  # its own docstring is that of functools.partial
+        fn = fn.func
+    return inspect.getdoc(fn) or ""
 
 
 def _check_options(options: ToolOptions, where: str) -> None:

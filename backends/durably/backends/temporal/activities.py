@@ -31,10 +31,11 @@ from durably.backends.temporal.payloads import (
     text_of,
 )
 from durably.backends.temporal.registry import StepFunctionNotFoundError, decode_argument, parameter_types
-from durably.core import DurablyError, Function, SerializationError
+from durably.core import DefinitionError, DurablyError, Function, SerializationError
 from durably.core.attempts import StepCall, run_step, step_retry_delay
 from durably.core.errors import Signal
 from durably.core.messages import Transcript
+from durably.core.serialization import return_type
 from durably.core.step_errors import final_error
 from durably.core.steps import Point, Probe
 
@@ -163,7 +164,7 @@ class _StepAttempt:
                 await self._argument(index, value, tp, pending)
                 for index, (value, tp) in enumerate(zip(args, types, strict=True))
             ]
-            return StepCall.of(key, fn, tuple(values), None, request.retries, request.timeout, request.once)
+            return StepCall.of(key, fn, tuple(values), _written_as(fn), request.retries, request.timeout, request.once)
         except (DurablyError, TypeError, ValueError, NameError) as error:  # another attempt would find the same
             raise failure(error, self._host.environment.redactor, request.input) from None
 
@@ -211,6 +212,15 @@ class _StepAttempt:
             if self._info.is_local:  # the workflow hears of it, but cannot tell
                 raise ApplicationError("this worker has crashed", non_retryable=True)
             activity.raise_complete_async()
+
+
+def _written_as(fn: Callable[..., Any]) -> Any:
+    """The type that a body's value is written as, or ``None`` for its return annotation."""
+    try:
+        return_type(fn)
+    except DefinitionError:  # the workflow has output_type=, or it would have refused the step
+        return Any
+    return None
 
 
 class _Heartbeat:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
-from typing import Any, get_type_hints
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from durably.core import Agent, Function, SerializationError
+from durably.core.annotations import hint_of
 from durably.core.messages import Message, Transcript
 from durably.core.serialization import codec_for
 
@@ -126,17 +128,23 @@ _types: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
 
 
 def parameter_types(fn: Callable[..., Any], count: int) -> tuple[Any, ...]:
-    """The annotations of a body's first parameters; ``Any`` where there is none."""
+    """The annotations of a body's first parameters; ``Any`` where there is none, or none that can be resolved."""
     function = inspect.unwrap(getattr(fn, "__func__", fn))
     known = _types.get(function)
     if known is None or len(known) < count:
-        hints = get_type_hints(function, include_extras=True)
         parameters = list(inspect.signature(fn).parameters.values())
         variadic = next((each for each in parameters if each.kind is each.VAR_POSITIONAL), None)
         named = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
         rest = [variadic] * (count - len(named)) if variadic else []
-        known = _types[function] = tuple(hints.get(each.name, Any) for each in [*named, *rest])
+        known = _types[function] = tuple(_type_of(function, each.name) for each in [*named, *rest])
     return known[:count]
+
+
+def _type_of(function: Callable[..., Any], parameter: str) -> Any:
+    # A name that exists only for type checkers says nothing here, and says it of this parameter alone.
+    with suppress(Exception):
+        return hint_of(function, parameter)
+    return Any
 
 
 def encode_argument(value: Any, tp: Any, *, step: str) -> str:

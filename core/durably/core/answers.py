@@ -1,0 +1,73 @@
+"""Answers that a record can hold. A model may write what JSON cannot: the call is paid for all the same.
+
+Half a surrogate pair, objects nested three hundred deep and integers of five thousand digits get through a provider's
+parser, and cannot be written as JSON, or not be read back.
+"""
+
+from __future__ import annotations
+
+import json
+
+from durably.core.error_text import writable
+from durably.core.errors import SerializationError
+from durably.core.messages import AssistantMessage, AssistantPart, JSONObject, OpaquePart, ToolCall
+from durably.core.model import ModelResponse
+from durably.core.serialization import codec_for
+
+__all__ = ["recordable"]
+
+_codec = codec_for(ModelResponse)
+
+
+def recordable(response: ModelResponse) -> ModelResponse:
+    """Return an answer as a record can hold it. Nearly every one is returned as it is.
+
+    Half a surrogate pair is escaped. Arguments that cannot be kept as an object become text, like any others that are
+    not a JSON object: the tool does not run, and the model is told.
+    """
+    if not isinstance(response, ModelResponse) or _fits(response):
+        return response
+    parts = [kept for part in response.message.parts if (kept := _kept(part)) is not None]
+    return response.model_copy(update={"message": response.message.model_copy(update={"parts": parts})})
+
+
+def _fits(response: ModelResponse) -> bool:
+    try:
+        _codec.round_trip(response, step="think", limit=None, redact=str)
+    except SerializationError:
+        return False
+    return True
+
+
+def _kept(part: AssistantPart) -> AssistantPart | None:
+    if _part_fits(part):
+        return part
+    if isinstance(part, OpaquePart):
+        return None  # its provider takes it unchanged or not at all
+    if isinstance(part, ToolCall):
+        kept: AssistantPart = part.model_copy(update={"id": _text(part.id), "name": _text(part.name)})
+        if not _part_fits(kept):
+            kept = kept.model_copy(update={"arguments": _arguments_text(part.arguments)})
+    else:
+        kept = part.model_copy(update={"text": _text(part.text)})
+    if _part_fits(kept):
+        return kept
+    provided = "signature" if hasattr(kept, "signature") else "native"  # as for an opaque part: unchanged or not at all
+    return kept.model_copy(update={provided: None})
+
+
+def _part_fits(part: AssistantPart) -> bool:
+    return _fits(ModelResponse(message=AssistantMessage(parts=[part])))
+
+
+def _text(text: str) -> str:
+    return writable(text, limit=len(text) * 6)  # escaped, not clipped: an escape has six characters
+
+
+def _arguments_text(arguments: JSONObject | str) -> str:
+    if isinstance(arguments, str):
+        return _text(arguments)
+    try:
+        return json.dumps(arguments)  # in ASCII, so that half a pair is an escape
+    except (ValueError, TypeError, RecursionError) as error:
+        return f"(arguments that cannot be written as JSON: {writable(str(error))})"

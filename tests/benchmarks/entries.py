@@ -1,12 +1,13 @@
 """Which files of the library execution enters, on all threads.
 
 An entry is a new Python frame of a library file whose nearest library frame below is of another file, or which has none
-below: a callback, a task, a thread. Frames of the standard library, pydantic and the engines' own SDKs are looked
-through; coroutines and generators that go on are not counted again.
+below: a callback, a thread. A task is called from where its coroutine was made. Frames of the standard library, pydantic
+and the engines' own SDKs are looked through; coroutines and generators that go on are not counted again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dis
 import sys
 import threading
@@ -52,7 +53,8 @@ class Recorder:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Look on in this thread, and in those that are started from now on."""
-        before = sys.getprofile()
+        before, depth = sys.getprofile(), sys.get_coroutine_origin_tracking_depth()
+        sys.set_coroutine_origin_tracking_depth(1)
         threading.setprofile(self._on_event)
         sys.setprofile(self._on_event)
         try:
@@ -60,6 +62,7 @@ class Recorder:
         finally:
             sys.setprofile(before)
             threading.setprofile(before)
+            sys.set_coroutine_origin_tracking_depth(depth)
 
     def arm(self) -> None:
         """Trace the next step."""
@@ -91,5 +94,18 @@ class Recorder:
         below = frame.f_back
         while below is not None and library_file(below.f_code.co_filename) is None:
             below = below.f_back
-        if below is None or library_file(below.f_code.co_filename) != file:
+        caller = maker(frame) if below is None else library_file(below.f_code.co_filename)
+        if caller != file:
             self.entered.append(file)
+
+
+def maker(frame: FrameType) -> str | None:
+    """The file of the library that made the coroutine of a task, if this frame is its first."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # a thread without an event loop
+        return None
+    coroutine: Any = None if task is None else task.get_coro()
+    if getattr(coroutine, "cr_frame", None) is not frame or not coroutine.cr_origin:
+        return None
+    return library_file(coroutine.cr_origin[0][0])

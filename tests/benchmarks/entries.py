@@ -1,8 +1,8 @@
 """Which files of the library execution enters, on all threads.
 
 An entry is a new Python frame of a library file whose nearest library frame below is of another file, or which has none
-below: a callback, a thread. A task is called from where its coroutine was made. Frames of the standard library, pydantic
-and the engines' own SDKs are looked through; coroutines and generators that go on are not counted again.
+below: a callback, a thread. A task is called from where its coroutine was made. Frames of the standard library,
+pydantic and the engines' own SDKs are looked through; coroutines and generators that go on are not counted again.
 """
 
 from __future__ import annotations

@@ -65,13 +65,13 @@ def test_a_coroutine_that_goes_on_is_not_entered_again() -> None:
 
 
 def test_a_task_is_called_from_where_its_coroutine_was_made() -> None:
+    task = asyncio.create_task
     inner = _define("backends", "two.py", "async def made(): return 1")
-    outer = _define(
-        "core", "one.py", "async def made(): return await task(inner())", task=asyncio.create_task, inner=inner
-    )
+    outer = _define("core", "one.py", "async def made(): return await task(inner())", task=task, inner=inner)
     assert _entered(lambda: asyncio.run(outer())) == ["one.py", "two.py"]
     own = "async def own(): return 1\nasync def made(): return await task(own())"
-    assert _entered(lambda: asyncio.run(_define("core", "one.py", own, task=asyncio.create_task)())) == ["one.py"]
+    alone = _define("core", "one.py", own, task=task)
+    assert _entered(lambda: asyncio.run(alone())) == ["one.py"]
 
 
 def test_threads_are_seen() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,11 @@ def run(*command: str | Path, cwd: Path) -> str:
 def test_the_wheel_runs_an_agent_with_pydantic_alone(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT, cwd=tmp_path)  # sdist, then wheel from it
     (wheel,) = (tmp_path / "dist").glob("*.whl")
+    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as source, zipfile.ZipFile(wheel) as built:
+        assert any(name.endswith("/examples/audit/agent.py") for name in source.getnames())
+        folders = {name.partition("/")[0] for name in built.namelist()}
+    assert folders == {"durably", wheel.name.partition("-py3")[0] + ".dist-info"}
     run(sys.executable, "-m", "venv", tmp_path / "clean", cwd=tmp_path)
     python = tmp_path / "clean" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=tmp_path)

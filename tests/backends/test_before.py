@@ -31,7 +31,7 @@ TOLD = derive_id("run", derive_id("event", "teller", "tell#0"), "listener")
 SCHEDULED = derive_id("run", "scheduled", "listener")
 
 SEQUENCE = ["ONE", "AGAIN", 2, True, "7 3"]
-CALLED = ["7", "NonRetriableError", "all is wrong"]
+CALLED = ["7", True, "NonRetriableError", "all is wrong"]
 PAID = {"id": "7", "paid": False}
 
 RESULTS: dict[str, Any] = {
@@ -39,6 +39,7 @@ RESULTS: dict[str, Any] = {
     "completed-hasty": "retried",
     "completed-caller": CALLED,
     child("completed-caller"): PAID,
+    child("completed-caller", "wait"): InvokeError,
     child("completed-caller", "fail"): InvokeError,
     "completed-shop": "Done.",
     "failed": InvokeError,
@@ -53,9 +54,11 @@ RESULTS: dict[str, Any] = {
     "waiter-late": ["at last", None, "HEARD"],
     "caller": CALLED,
     child("caller"): PAID,
+    child("caller", "wait"): InvokeError,
     child("caller", "fail"): InvokeError,
     "caller-done": CALLED,
     child("caller-done"): PAID,
+    child("caller-done", "wait"): InvokeError,
     child("caller-done", "fail"): InvokeError,
     "patient": "here",
     "rising": ["OH", 2, "UP"],
@@ -82,7 +85,7 @@ EFFECTS = {
     child("caller"): [("find", 2)],
     child("caller", "fail"): [("shout", 1)],
     child("caller-done", "fail"): [("shout", 1)],
-    "patient": [("unsteady", 3)],
+    "patient": [("unsteady", 3), ("closed", 1), ("closed", 2)],
     "rising": [("shout:1", 2)],
     "careful": [("shout", 1)],
     "teller": [("shout", 2)],
@@ -158,7 +161,8 @@ def test_the_records_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_every_run_ends(after: After) -> None:
     assert after.results.keys() == RESULTS.keys() >= written().keys()
     failed = {run for run, result in RESULTS.items() if result is InvokeError}
-    cancelled = {"cancelled", child("cancelled"), "single"}
+    late = {child(caller, "wait") for caller in ("completed-caller", "caller", "caller-done")}
+    cancelled = {"cancelled", child("cancelled"), "single", *late}
     for run, status in after.statuses.items():
         expected = RunStatus.CANCELLED if run in cancelled else RunStatus.FAILED if run in failed else "completed"
         assert status == expected, run

@@ -11,20 +11,10 @@ import pytest
 from tests.benchmarks.entries import ROOT, Recorder
 from tests.benchmarks.step_trace import LIMITS, NotAvailableError, trace
 
-TOO_MANY = pytest.mark.xfail(strict=True, raises=AssertionError, reason="a step still enters more files than it may")
-
 
 @pytest.mark.timeout(180)
 @pytest.mark.filterwarnings("ignore:Cannot find activity to cancel:UserWarning")
-@pytest.mark.parametrize(
-    "engine",
-    [
-        "memory",
-        "sqlite",
-        pytest.param("temporal", marks=TOO_MANY),
-        pytest.param("inngest", marks=TOO_MANY),
-    ],
-)
+@pytest.mark.parametrize("engine", list(LIMITS))
 def test_a_new_step_enters_few_files(engine: str) -> None:
     try:
         found = trace(engine)

@@ -18,6 +18,7 @@ from durably.core import (
     NonDeterminismError,
     NonRetriableError,
     RetryAfterError,
+    RunCancelledError,
     function,
 )
 from durably.core.errors import PayloadTooLargeError
@@ -301,3 +302,25 @@ async def test_a_run_that_inngest_itself_failed_says_so(engine: InngestEngine, o
             await backend.invoke(unreachable)
     assert not engine.calls
     assert len(engine.faults.hit) == 21
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_child_is_told_as_on_every_engine(engine: InngestEngine, open_inngest: OpenInngest) -> None:
+    @function("child")
+    async def child(ctx: Context[None]) -> None:
+        await ctx.step.sleep("nap", 3600)
+
+    @function("parent")
+    async def parent(ctx: Context[None]) -> tuple[str, str, str]:
+        try:
+            await ctx.step.invoke("call", child)
+        except RunCancelledError as error:
+            return error.step, error.error_type, error.message
+        return "", "", ""
+
+    async with open_inngest(parent, child) as backend:
+        run = await backend.start(parent)
+        await engine.rest()
+        (called,) = await backend.runs(function=child)
+        await called.cancel()
+        assert await run.result() == ("call", "RunCancelledError", "the run was cancelled")

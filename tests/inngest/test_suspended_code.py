@@ -133,3 +133,51 @@ async def test_a_worker_suspends_a_bounded_number(engine: InngestEngine, open_in
             await backend.start(napping)
         await engine.rest()
         assert len(backend.suspended) == 10
+
+
+@pytest.mark.parametrize("hold", [60.0, 0.0])
+async def test_code_that_swallows_its_unwinding_does_not_end_the_run(hold: float, open_inngest: OpenInngest) -> None:
+    bodies: list[str] = []
+
+    async def body(name: str) -> str:
+        bodies.append(name)
+        return name
+
+    async def work(ctx: Context[None], name: str) -> str:
+        try:
+            return await ctx.step.run("work", body, name)
+        except BaseException:
+            return "swallowed"
+
+    @function("swallowing")
+    async def swallowing(ctx: Context[None]) -> list[str]:
+        both = await ctx.step.gather(lambda: work(ctx, "a"), lambda: work(ctx, "b"))
+        return [*both, await work(ctx, "c")]
+
+    async with open_inngest(swallowing, hold=hold) as backend:
+        assert await backend.invoke(swallowing) == ["a", "b", "c"]
+    assert sorted(bodies) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("hold", [60.0, 0.0])
+async def test_what_code_raises_while_it_is_unwound_is_no_failure(hold: float, open_inngest: OpenInngest) -> None:
+    bodies: list[int] = []
+
+    async def body(number: int) -> int:
+        bodies.append(number)
+        return number
+
+    @function("raising", retries=0)
+    async def raising(ctx: Context[None]) -> int:
+        number = 0
+        try:
+            number = await ctx.step.run("work", body, 1)
+            [number] = await ctx.step.gather(lambda: ctx.step.run("more", body, 2))
+        finally:
+            if number < 2:
+                raise RuntimeError("cut off")
+        return number
+
+    async with open_inngest(raising, hold=hold) as backend:
+        assert await backend.invoke(raising) == 2
+    assert bodies == [1, 2]

@@ -136,6 +136,16 @@ def test_keys_and_attempts() -> None:
     assert broken(laws.distinct_attempts([*good, good[0]])) == ["L9"]
 
 
+def test_changed_code() -> None:
+    noticed = Outcome(status="failed", error={"type": "NonDeterminismError"})
+    lost = replace(DONE, output='"lost"')
+    assert broken(laws.change_is_noticed(DONE, DONE, ["a"], change="rename a")) == []  # it made no difference
+    assert broken(laws.change_is_noticed(DONE, noticed, [], change="rename a")) == []
+    assert broken(laws.change_is_noticed(DONE, lost, [], change="rename a")) == ["L11"]
+    (late,) = laws.change_is_noticed(DONE, noticed, ["pay"], change="rename a", step="a")
+    assert (late.law, late.step, late.found) == ("L11", "a", "rename a was noticed only after 'pay' had run")
+
+
 def test_bodies_that_the_ledger_never_saw() -> None:
     after = snapshot(log(FIRST, record("a"), record("b"), record("nap", kind="sleep"), LAST))
     assert laws.unseen_bodies(entries("started a"), after) == ["b"]

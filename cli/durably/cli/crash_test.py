@@ -97,21 +97,32 @@ def _read(input: str) -> Any:
 
 
 def _run(target: Any, data: Any, arguments: dict[str, Any]) -> Report:
-    with NetworkGuard() as guard, _progress() as progress:
+    with NetworkGuard() as network, _progress() as progress:
         try:
             report = asyncio.run(crash_matrix(target, data, progress=progress, **arguments))
         except NotDeterministicError as error:
-            _refuse(str(guard.refused[0] if guard.refused else error), code=USAGE if guard.refused else BROKEN)
+            _check_network(network)  # what was refused may be what differed
+            _refuse(str(error), code=BROKEN)
         except (DurablyError, ValueError) as error:
+            _check_network(network)
             _refuse(str(error))
         except KeyboardInterrupt:
             _refuse("interrupted", code=INTERRUPTED)
         except Exception as error:
             traceback.print_exc()
             _refuse(f"the test could not be made: {type(error).__name__}: {error}")
-    if guard.refused:  # also where the agent swallowed the error, or came to the same wrong end each time
-        _refuse(str(guard.refused[0]))
+    _check_network(network)
     return report
+
+
+def _check_network(network: NetworkGuard) -> None:
+    """Refuse a test that tried to reach another machine, also where the agent swallowed the error."""
+    if network.refused:
+        address = network.refused[0].address
+        _refuse(
+            f"the agent tried to reach {address}. Its model and its tools must be scripted here: give it "
+            "model=ScriptedModel(...), or point its client at an LLMServer; a fake may listen on localhost"
+        )
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def _run_and_kill(demo: Demo, screen: Screen) -> list[Death]:
         if process.was_killed:
             deaths.append(_note_death(demo.job, worker))
             time.sleep(2 * demo.job.pace)  # for whoever watches; the next process does not need it
-    _check_end(demo.job, process)
+    _check_end(demo.job, demo.workers[-1].process)
     return deaths
 
 

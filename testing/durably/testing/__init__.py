@@ -4,7 +4,8 @@ The pytest plugin, the table for a terminal, the Hypothesis strategies and the c
 their own: they need more than the standard library.
 """
 
-from durably.testing.crash.code_changes import CodeChange, change_matrix
+from durably.testing.crash.changed_steps import CodeChange
+from durably.testing.crash.code_changes import change_matrix
 from durably.testing.crash.determinism import NotDeterministicError
 from durably.testing.crash.engines import ENGINES, Engine, Store
 from durably.testing.crash.faults import POINTS, Crash, CrashSignal, FaultPlan, PointNotReachedError, PointSpec

@@ -9,6 +9,7 @@ from durably.core.history import History, StepRecord
 
 __all__ = ["Difference", "describe", "first_difference", "same_text", "settled"]
 
+# Ids of runs, events and effects are derived from the run's id, which differs between runs on a shared server.
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -43,6 +44,7 @@ def _order(record: StepRecord, place: dict[str, int]) -> tuple[object, ...]:
         return (place[record.key], "", 0)
     outermost = record.key.partition("[")[0]
     first = min(number for key, number in place.items() if key.startswith(f"{outermost}["))
+    # Branch 10 comes after branch 9: numbers are compared as numbers.
     padded = re.sub(r"\[(\d+)\]", lambda found: f"[{int(found[1]):06}]", branch)
     return (first, padded, place[record.key])
 

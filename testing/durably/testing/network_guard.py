@@ -73,6 +73,7 @@ class NetworkGuard:
         socket.getaddrinfo = getaddrinfo
 
     def _check(self, sock: socket.socket, address: Any) -> None:
+        # Sockets of other families (a Unix socket of asyncio or a debugger) do not leave the machine.
         if sock.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address[0]):
             self._refuse(f"{address[0]}:{address[1]}")
 

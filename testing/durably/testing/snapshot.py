@@ -52,6 +52,7 @@ class Snapshot:
             logs = [
                 RunLog(row.id, row.function, row.status, row.parent, History(journal.records(row.id))) for row in rows
             ]
+            # Rows come newest first; oldest first is the order in which the runs were made.
             return cls({log.id: log for log in reversed(logs)}, journal.cursor())
         finally:
             journal.close()

@@ -36,11 +36,12 @@ class RunPass:
         function: Its code.
         event: What started it.
         origin: What that says of the run.
-        records: What it recorded so far.
-        own: Those of the records that are about the run itself: its failed attempts.
+        fresh: Whether this attempt of the code has no step yet.
+        failures: How often the code itself has failed.
+        due: When the next attempt of the code begins, in seconds since 1970, or ``None`` for now.
+        error: Why the run has failed, as JSON data, if a request before found a planned step gone; else ``None``.
         code: What answers the requests.
         recorder: Has steps run and kept by Inngest.
-        engine: What each kind of step does.
         steps: What the code calls.
     """
 
@@ -48,11 +49,12 @@ class RunPass:
     function: Function[Any, Any]
     event: Event
     origin: Origin
-    records: list[StepRecord]
-    own: list[StepRecord]
+    fresh: bool
+    failures: int
+    due: float | None
+    error: dict[str, Any] | None
     code: SuspendableCode
     recorder: StepRecorder
-    engine: InngestSteps
     steps: KeyedSteps
 
     @property
@@ -115,25 +117,22 @@ class Driver:
         records = cached.records
         code = SuspendableCode(request, cached)
         recorder = StepRecorder(self.host, run_id, code, records)
+        ancestry = tuple(dict.fromkeys((*origin.ancestry, run_id, ctx.run_id)))
         engine = InngestSteps(
-            self.host,
-            function,
-            run_id=run_id,
-            ancestry=tuple(dict.fromkeys((*origin.ancestry, run_id, ctx.run_id))),
-            known=known,
-            code=code,
-            recorder=recorder,
+            self.host, function, run_id=run_id, ancestry=ancestry, known=known, code=code, recorder=recorder
         )
+        last = next((record for record in reversed(records) if not record.key), None)
         return RunPass(
             run_id=run_id,
             function=function,
             event=event,
             origin=origin,
-            records=records,
-            own=[record for record in records if not record.key],
+            fresh=not records or not records[-1].key,
+            failures=sum(record.status == "retrying" for record in records if not record.key),
+            due=None if last is None else last.due,
+            error=None if last is None or last.status != "failed" else last.error,
             code=code,
             recorder=recorder,
-            engine=engine,
             steps=KeyedSteps(engine),
         )
 
@@ -151,13 +150,13 @@ class Driver:
 
     async def attempt(self, run_pass: RunPass) -> Any:
         """One attempt of a run's code: the run's result as JSON data."""
-        own, root = run_pass.own, run_pass.steps.root
-        if own and own[-1].status == "failed":
-            raise RunFailed(own[-1].error or {}, "")
-        await self._pass_first_points(run_pass)
-        failures = len(own)
-        if own and own[-1].due is not None:
-            await run_pass.engine.sleep_until(root, f"run~wait{failures}", own[-1].due)
+        root, failures = run_pass.steps.root, run_pass.failures
+        if run_pass.error is not None:
+            raise RunFailed(run_pass.error, "")
+        if run_pass.fresh:
+            await self._pass_first_points(run_pass)
+        if run_pass.due is not None:
+            await run_pass.recorder.sleep_until(root, f"run~wait{failures}", run_pass.due)
         try:
             output = await run_function(
                 run_pass.function,
@@ -168,8 +167,8 @@ class Driver:
                 attempt=failures + 1,
             )
         except Exception as error:
-            # What unwound code raises on its way is no failure: the request has its answer, a step.
-            run_pass.engine.before_step(root)
+            if root.prefix in run_pass.code.interrupts:
+                raise SuspendSignal from error  # raised while it was unwound: the request has its answer, a step
             await self.attempt_failed(run_pass, failures + 1, error)
         if run_pass.target is not None:
             self._target_lost(run_pass, "the end")
@@ -209,10 +208,8 @@ class Driver:
         request.settle_target("failed", encode_record(record))
 
     async def _pass_first_points(self, run_pass: RunPass) -> None:
-        records, origin = run_pass.records, run_pass.origin
-        if records and records[-1].key:
-            return
-        if origin.parent is not None and not records:
+        origin = run_pass.origin
+        if origin.parent is not None and not run_pass.failures:
             function = run_pass.function.id
             await self.host.environment.pass_point("child_started", function, origin.parent, origin.key)
         await self._pass_point("before_first", run_pass)

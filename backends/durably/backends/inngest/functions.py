@@ -50,6 +50,7 @@ def _triggers(client: inngest.Inngest, function: Function[Any, Any]) -> list[Any
 
 def _cancel() -> list[inngest.Cancel]:
     """When Inngest ends a run by itself: a run that waits for it was cancelled, or gave up waiting."""
+    # Inngest names a cancelled run by its own id, and we an abandoned child by ours, so `line` holds both of each run.
     return [
         inngest.Cancel(event=FUNCTION_CANCELLED, if_exp="async.data.run_id in event.data._durably.line"),
         inngest.Cancel(event=CALL_ABANDONED, if_exp="async.data.run in event.data._durably.line"),

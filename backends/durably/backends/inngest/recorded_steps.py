@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -48,6 +49,7 @@ class StepRecorder:
         self._count = 0
         self._numbers: dict[str, int] = {}
         self._executions: dict[str, int] = {}
+        # The gathers whose branches go on alone, and whether the code is behind one of them with nothing ended since.
         self._racing: set[str] = set()
         self._behind_race = False
         for record in records:
@@ -149,8 +151,8 @@ class StepRecorder:
         if not self._behind_race:
             return await self.ask(scope, lambda request: request.step.run(step_id, run), suspends=suspends)
 
-        # Two branches that raced may each have brought a request to this place. Inngest runs a step once that both of
-        # them plan; one that both ran at once, as a step that stands alone is, would run twice.
+        # Each branch that raced may have brought a request to this place. Inngest runs a step once if several requests
+        # plan it; run in the requests themselves, as a step that stands alone is, it would run as often as they came.
         async def planned(request: Request) -> Any:
             (output,) = await request.group.parallel((lambda: request.step.run(step_id, run),))
             return output
@@ -159,8 +161,21 @@ class StepRecorder:
 
     async def ask(self, scope: Scope, question: Callable[[Request], Awaitable[T]], *, suspends: bool = True) -> T:
         """Put something to Inngest. See :meth:`SuspendableCode.ask`."""
-        # Behind a race another request of the same state may be on its way, which must find this one answered.
+        # Behind a race two requests of one run may be under way at once, and only one code of a run can be suspended.
         return await self._code.ask(scope, question, suspends=suspends and not self._behind_race)
+
+    async def sleep_until(self, scope: Scope, step_id: str, due: float) -> None:
+        """Sleep on Inngest until a moment, in seconds since 1970."""
+        number = 0
+        self.race_gathers_of(step_id)
+        # Inngest rounds what is left to whole seconds, and so may end a sleep half a second early.
+        while self._host.now() < due:
+            await self._sleep_once(scope, f"{step_id}{number}", due)
+            number += 1
+
+    async def _sleep_once(self, scope: Scope, step_id: str, due: float) -> None:
+        moment = datetime.fromtimestamp(due, UTC)
+        await self.ask(scope, lambda request: request.step.sleep_until(step_id, moment))
 
     # -- branches
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import inngest
@@ -82,7 +82,7 @@ class InngestSteps(StepEngine):
                 record = await self.commit(scope, key, given(started))
         while record is None or not record.final:
             if record is not None and record.due is not None:
-                await self.sleep_until(scope, f"{key}~wait{self.recorder.number(key)}", record.due)
+                await self.recorder.sleep_until(scope, f"{key}~wait{self.recorder.number(key)}", record.due)
             record = await self.commit(scope, key, lambda: self.attempt(call, asked))
         return settle(record, call.codec)
 
@@ -205,22 +205,9 @@ class InngestSteps(StepEngine):
             record = await self.commit(scope, key, given(begun))
         if record.final:
             return
-        await self.sleep_until(scope, f"{key}~until", record.due or 0.0)
+        await self.recorder.sleep_until(scope, f"{key}~until", record.due or 0.0)
         ended = self.recorder.record(key, "sleep", "completed", input=asked, output="null", started=record.at)
         await self.commit(scope, key, given(ended))
-
-    async def sleep_until(self, scope: Scope, step_id: str, due: float) -> None:
-        """Sleep on Inngest until a moment, in seconds since 1970."""
-        number = 0
-        self.recorder.race_gathers_of(step_id)
-        # Inngest rounds what is left to whole seconds, and so may end a sleep half a second early.
-        while self.host.now() < due:
-            await self._sleep_once(scope, f"{step_id}{number}", due)
-            number += 1
-
-    async def _sleep_once(self, scope: Scope, step_id: str, due: float) -> None:
-        moment = datetime.fromtimestamp(due, UTC)
-        await self.recorder.ask(scope, lambda request: request.step.sleep_until(step_id, moment))
 
     async def wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None

@@ -64,6 +64,8 @@ class AmbientInputs:
             undo.callback(random.setstate, state)
             random.seed(f"durably {self.randomness}")
             if self.clock:
+                # `time.time` is looked up in its module at each call; `datetime` is bound by name where it is imported,
+                # so it is exchanged in each module whose code runs outside steps.
                 _shift_time(undo, self.clock)
             for scope in _scopes(functions):
                 self._apply_to(scope, undo)
@@ -72,7 +74,7 @@ class AmbientInputs:
     def _apply_to(self, scope: dict[str, Any], undo: ExitStack) -> None:
         if self.order is not None:
             for name, kind in (("set", builtins.set), ("frozenset", builtins.frozenset)):
-                if name not in scope:
+                if name not in scope:  # a module may have a `set` of its own
                     _swap(scope, name, _shuffled(kind, self.order), undo)
         if self.clock:
             for name, value in list(scope.items()):

@@ -158,6 +158,7 @@ def _skip_first_life(prefix: Prefix, state: ExperimentState, experiment: Experim
     state.store.set_clock(prefix.now)
     state.plan.fired.append((experiment.crashes[0], prefix.point))
     state.sent = prefix.sent
+    # The lists are those of one whole run, and shared by all its prefixes: copy what had happened by this point.
     experiment.ledger.entries = prefix.ledger[: prefix.noted]
     experiment.ledger.crashed(prefix.point)
     experiment.traces.append(prefix.trace[: prefix.passed])
@@ -168,7 +169,7 @@ async def run_life(state: ExperimentState, experiment: Experiment) -> bool:
     """One life of the process; whether it ended in a crash."""
     plan, deaths = state.plan, len(state.plan.fired)
     plan.revive()
-    others = asyncio.all_tasks()
+    others = asyncio.all_tasks()  # what runs now is not the subject's, and must not be cancelled with it
     backend = state.scenario.engine.open(state.scenario.all_functions(state.subject), state.store)
     backend.probe = plan if state.also is None else chain(plan, state.also)
     with ExitStack() as always:
@@ -192,6 +193,7 @@ async def _to_the_end(state: ExperimentState, backend: Backend, experiment: Expe
     run = await backend.start(state.subject.function, state.scenario.data, run_id=state.store.run_id)
     while True:
         if isinstance(backend, ReplayBackend):
+            # A virtual clock jumps only while somebody waits for it; draining is what lets sleeps and retries pass.
             await backend.drain()
         await run.refresh()
         if run.status.final:
@@ -203,7 +205,7 @@ async def _to_the_end(state: ExperimentState, backend: Backend, experiment: Expe
             experiment.trouble = await _stuck(run)
             return
         else:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # an engine with a server of its own: ask again
     experiment.output, experiment.error = run.view.output, run.view.error
     if run.status is RunStatus.COMPLETED:
         experiment.value = await run.result()
@@ -212,6 +214,7 @@ async def _to_the_end(state: ExperimentState, backend: Backend, experiment: Expe
 
 
 def _with_id(event: Event, number: int) -> Event:
+    # The id is fixed by its place: an answer that was sent right before a crash is not a second one after it.
     return event if event.id else event.model_copy(update={"id": f"crash-test-event-{number}"})
 
 

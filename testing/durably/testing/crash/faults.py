@@ -192,6 +192,7 @@ class FaultPlan:
         crash = self.crashes[len(self.fired)]
         if not crash.hits(point):
             return
+        # Counted since the crash before it, so that a second crash can be put into the recovery from the first.
         self._passed += 1
         if self._passed > crash.occurrence:
             self._strike(crash, point)
@@ -203,6 +204,7 @@ class FaultPlan:
             self.ledger.crashed(point)
         if self.mode == "sigkill":
             os.kill(os.getpid(), signal.SIGKILL)
+        # Code may catch the signal (a bare except, a finally that awaits); every later point raises it again.
         self._dead = True
         raise CrashSignal(crash, point)
 

@@ -101,6 +101,7 @@ class ProcessRunner:
             process.wait()
             experiment.traces.append([report.point for report in process.reports if not report.killed])
             if process.was_killed:
+                # Only now: the crash must come after the last entry that the dead process wrote.
                 ledger.reload()
                 self._note_death(process, experiment)
                 experiment.before.append(Snapshot.of_journal(scenario.engine.journal(store)))

@@ -83,7 +83,7 @@ class Scenario:
         if isinstance(self.target, Function):
             if self.state is not None:
                 raise DefinitionError(
-                    "state= reads the world of one experiment, so each experiment needs a fresh one: instead of the "
+                    "state= reads the world of one experiment, so each needs a fresh one: instead of the "
                     "agent, give a function that makes both and returns (agent, world)"
                 )
             return Subject(self.target)

@@ -146,6 +146,7 @@ class DurableProgram:
     def _body(self, node: Step, place: str) -> Callable[[], Awaitable[int]]:
         async def body() -> int:
             self.ledger.body_started()
+            # Failures are counted by place, not by attempt: after a crash the attempt's number may have moved on.
             if node.broken or self._failures[place] < node.fails:
                 self._failures[place] += 1
                 raise ConnectionError(f"{place} fails")

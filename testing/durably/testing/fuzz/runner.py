@@ -120,7 +120,7 @@ class FaultedRun:
     async def _open(self) -> MemoryBackend:
         self.lives += 1
         worker = self._backend(self.program.functions, journal=self.journal, clock=self.clock, **self._options)
-        worker.grace = 1.0
+        worker.grace = 1.0  # seconds; a body of these programs takes none
         worker.probe = self._probe
         self._worker = worker
         self._life_over.clear()
@@ -157,6 +157,7 @@ class FaultedRun:
         pause: Coroutine[Any, Any, None] | None = None
         if self._events and self._events[0].after <= self.passed:
             pause = self._deliver(self._events.pop(0))
+        # Points are counted over all workers, stale ones too, so that a fault can strike a worker that lost its lease.
         if self._faults and self._faults[0].after < self._since:
             self._since = 0
             fault = self._faults.pop(0)

@@ -63,7 +63,7 @@ class SteppedWorker:
     def release(self, number: int) -> None:
         """Let one of the waiting tasks pass its point."""
         gate = self.gates.pop(number % len(self.gates))
-        if not gate.done():
+        if not gate.done():  # its task may have been cancelled while it waited
             gate.set_result(None)
 
     def release_all(self) -> None:
@@ -269,6 +269,7 @@ class DurableStateMachine(RuleBasedStateMachine):
 
         async def settle() -> Any:
             value = await work
+            # A turn of the loop takes each ready task one await further; so many turns take all of them to a point.
             for _ in range(20):
                 await asyncio.sleep(0)
             return value

@@ -14,7 +14,14 @@ from durably.testing.laws.bodies import (
     unseen_bodies,
 )
 from durably.testing.laws.records import append_only, ends_once, no_secrets, same_records, settled_once
-from durably.testing.laws.results import Outcome, same_effects, same_outcome, same_value, valid_transcript
+from durably.testing.laws.results import (
+    Outcome,
+    change_is_noticed,
+    same_effects,
+    same_outcome,
+    same_value,
+    valid_transcript,
+)
 from durably.testing.laws.runs import (
     children_match_their_calls,
     each_event_once,
@@ -31,6 +38,7 @@ __all__ = [
     "Outcome",
     "Violation",
     "append_only",
+    "change_is_noticed",
     "children_match_their_calls",
     "distinct_attempts",
     "each_event_once",
@@ -69,4 +77,4 @@ LAWS = {
     "L13": "It ends once, and nothing is recorded after that.",
     "L14": "No secret is in a record.",
 }
-"""Every law, by its name. L11 is about changed code: ``durably.testing.crash.code_changes`` holds it."""
+"""Every law, by its name, in one sentence."""

@@ -63,6 +63,7 @@ def _crashes_in_window(entries: Iterable[Entry]) -> Counter[StepPlace]:
         elif entry.kind == "committed":
             window.discard(step)
         elif entry.kind == "crash":
+            # A crash ends every body that was running, so each of their windows closes with it.
             crashes.update(window)
             window.clear()
     return crashes

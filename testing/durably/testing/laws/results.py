@@ -1,8 +1,8 @@
-"""L1, L6, L10: what the caller gets, and what the world has come to."""
+"""L1, L6, L10, L11: what the caller gets, and what the world has come to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from durably.testing.difference import Difference, first_difference, same_text
 from durably.testing.laws.violation import (
     DECIDES,
     ENGINE,
+    NO_LONGER_FITS,
     Violation,
     explain_repeated_effect,
     explain_repeated_step,
@@ -77,6 +78,7 @@ def same_outcome(expected: Outcome, found: Outcome, repeated: Repeated | None = 
 def _same_end(expected: Outcome, found: Outcome) -> bool:
     if expected.status != found.status:
         return False
+    # Messages may name attempts and times; the class of an error is what its callers decide by.
     return expected.error is None or (found.error or {}).get("type") == expected.error.get("type")
 
 
@@ -101,6 +103,28 @@ def same_effects(
         if count < wanted or (count > wanted and not (at_least_once and wanted)):
             what = f"the effect {name!r} happened {times(count)} instead of {times(wanted)}"
             yield Violation("L1", what, explain_repeated_step(count > wanted > 0))
+
+
+def change_is_noticed(
+    expected: Outcome, found: Outcome, started: Sequence[str], *, change: str, step: str = ""
+) -> Iterator[Violation]:
+    """L11: changed code is noticed before any new effect, or gives the same result.
+
+    Args:
+        expected: What the run came to on the unchanged code.
+        found: What it came to when it went on with the changed code.
+        started: The keys of the steps whose bodies started on the changed code.
+        change: The change, in words.
+        step: The key of the step that was changed.
+    """
+    noticed = found.error is not None and found.error.get("type") == "NonDeterminismError"
+    if not noticed and found.output == expected.output and found.error == expected.error:
+        return
+    if not noticed:
+        what = found.error if found.error is not None else found.output
+        yield Violation("L11", f"{change} went unnoticed: the run came to {what}", NO_LONGER_FITS, step)
+    elif started:
+        yield Violation("L11", f"{change} was noticed only after {started[0]!r} had run", NO_LONGER_FITS, step)
 
 
 def same_value(expected: Any, found: Any) -> Iterator[Violation]:

@@ -13,6 +13,7 @@ __all__ = [
     "ENGINE",
     "KEY_IGNORED",
     "MUST_END",
+    "NO_LONGER_FITS",
     "SECRETS",
     "BrokenLawError",
     "Violation",
@@ -74,6 +75,7 @@ AT_LEAST_ONCE = (
     "ignores the second request; or declare the tool @tool(effect='at_most_once'), which never repeats it and "
     "reports it as interrupted instead."
 )
+NO_LONGER_FITS = "A run must not go on, on code that no longer fits what it recorded, as if nothing had happened."
 KEY_IGNORED = (
     "The step ran again after the crash, as steps may, under the same idempotency key. The body asked for that key, "
     "but whatever has the effect does not look at it: it must remember the keys it has seen and do nothing for one it "

@@ -195,6 +195,7 @@ class LLMServer:
             await reader.read(1)  # returns when the client closes
             return False
         wire = FORMATS.get(request.path)
+        # The same for the same request, as the reply is: a client that asks again must not see another world.
         request_id = f"req_{digest(request.path.encode() + request.body)}"
         headers = {"request-id": request_id, "x-request-id": request_id}
         if wire is None or request.method != "POST":

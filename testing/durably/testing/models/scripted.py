@@ -112,6 +112,7 @@ def _response(reply: Reply, turn: int) -> ModelResponse:
         return ModelResponse(message=AssistantMessage(parts=[TextPart(text=reply)]), usage=_USAGE)
     calls = [reply] if isinstance(reply, Call) else reply
     parts: list[AssistantPart] = [
+        # Made from the place, not at random: a reply that is asked for again after a crash must be the same.
         ToolCall(id=f"call_{turn}_{index}", name=each.name, arguments=each.arguments)
         for index, each in enumerate(calls)
     ]

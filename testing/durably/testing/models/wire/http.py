@@ -92,4 +92,5 @@ def write_events(
         data = frame.data if isinstance(frame.data, str) else json.dumps(frame.data)
         chunk = f"{name}data: {data}\n\n".encode()
         parts += [f"{len(chunk):x}\r\n".encode(), chunk, b"\r\n"]
+    # Without the last, empty chunk the client knows that the stream was broken off.
     writer.write(b"".join(parts) + (b"" if cut else b"0\r\n\r\n"))

@@ -150,6 +150,7 @@ class TemporalWorker:
         )
         given: dict[str, Any] = {
             "graceful_shutdown_timeout": self._options.drain,
+            # The SDK holds heartbeats back for most of their timeout: a busy worker would seem dead.
             "max_heartbeat_throttle_interval": beat,
             "default_heartbeat_throttle_interval": beat,
             "no_remote_activities": role == "workflows",

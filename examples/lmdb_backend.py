@@ -7,7 +7,7 @@ cancel reaches children) come with `Journal`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import takewhile
@@ -98,7 +98,7 @@ class LMDBJournal(Journal):
     def _scan(self, table: str, prefix: bytes = b"") -> Iterator[tuple[bytes, Any]]:
         """The pairs whose keys begin with a prefix, in the order of the keys."""
         cursor: Any = (self._writing or self._env.begin()).cursor(self._tables[table])
-        pairs = cursor.iternext() if cursor.set_range(prefix) else ()
+        pairs: Iterable[tuple[bytes, bytes]] = cursor.iternext() if cursor.set_range(prefix) else ()
         for key, value in takewhile(lambda pair: pair[0].startswith(prefix), pairs):
             yield key, json.loads(value)
 

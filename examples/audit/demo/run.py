@@ -94,14 +94,14 @@ def run_demo(job: Job, corpus: Corpus, kills: Sequence[Kill], screen: Screen) ->
     """
     began = time.monotonic()
     demo = Demo(job=job, corpus=corpus, kills=kills)
-    calm = _start_uninterrupted(job) if job.model is None else None
+    comparison = _start_uninterrupted(job) if job.model is None else None
     try:
         screen.begin(demo)
         deaths = _run_and_kill(demo, screen)
-        uninterrupted = None if calm is None else _finish(*calm)
+        uninterrupted = None if comparison is None else _finish(*comparison)
     finally:
         screen.end()
-        for process in [*(worker.process for worker in demo.workers), *([calm[1]] if calm else [])]:
+        for process in [*(worker.process for worker in demo.workers), *([comparison[1]] if comparison else [])]:
             process.end()
     _judge(demo, deaths, uninterrupted)
     demo.seconds = time.monotonic() - began
@@ -162,9 +162,10 @@ def _check_end(job: Job, process: WorkerProcess) -> None:
 
 def _start_uninterrupted(job: Job) -> tuple[Job, WorkerProcess]:
     """The same work in a folder of its own, which nobody kills; it runs beside the demo."""
-    calm = job.model_copy(update={"folder": job.folder / "not-killed", "pace": 0.0})
-    calm.folder.mkdir()
-    return calm, WorkerProcess.start(work_unobserved, calm.model_dump(mode="json"), log=calm.log)
+    # Nobody follows this process until the demo is over, so it must report no points: a full pipe would stop it.
+    beside = job.model_copy(update={"folder": job.folder / "not-killed", "pace": 0.0})
+    beside.folder.mkdir()
+    return beside, WorkerProcess.start(work_unobserved, beside.model_dump(mode="json"), log=beside.log)
 
 
 def _finish(job: Job, process: WorkerProcess) -> Outcome:

@@ -50,26 +50,29 @@ def table_of(
     """
     room = console.width - STEP_WIDTH - (RAN_WIDTH if ledger else 0)
     narrow = ledger and len(demo.workers) * CELL_WIDTH > room  # at the end every process is shown, by its marks alone
-    width, title = (NARROW_WIDTH, "") if narrow else (CELL_WIDTH, "process ")
+    width = NARROW_WIDTH if narrow else CELL_WIDTH
     workers = demo.workers[-max(1, room // width) :]
-    table = Table(box=None, show_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column(" step", width=STEP_WIDTH - 1, no_wrap=True)
-    for worker in workers:
-        table.add_column(f"{title}{worker.number}", width=width - 1, no_wrap=True, overflow="crop")
-    starts = Counter(start.key for start in demo.starts)
-    if ledger:
-        table.add_column("ran", width=RAN_WIDTH - 2, justify="right")
+    table = _empty_table([f"{'' if narrow else 'process '}{worker.number}" for worker in workers], width - 1, ledger)
     cells = [cells_of(worker) for worker in workers]
+    starts = Counter(start.key for start in demo.starts)
     steps = demo.steps
     hidden = len(steps) - rows if rows is not None else 0
     if hidden > 0:
         steps = steps[hidden + 1 :]
         table.add_row(Text(f" ({hidden + 1} earlier steps)", style="dim"))
     for step in steps:
-        line = [_cell(each.get(step), spinner, console, narrow) for each in cells]
-        if ledger:
-            line.append(Text(f"{starts[step]}", style="bold yellow" if starts[step] > 1 else "dim"))
-        table.add_row(_step(step), *line)
+        ran = [Text(f"{starts[step]}", style="bold yellow" if starts[step] > 1 else "dim")] if ledger else []
+        table.add_row(_step(step), *(_cell(each.get(step), spinner, console, narrow) for each in cells), *ran)
+    return table
+
+
+def _empty_table(titles: list[str], width: int, ledger: bool) -> Table:
+    table = Table(box=None, show_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column(" step", width=STEP_WIDTH - 1, no_wrap=True)
+    for title in titles:
+        table.add_column(title, width=width, no_wrap=True, overflow="crop")
+    if ledger:
+        table.add_column("ran", width=RAN_WIDTH - 2, justify="right")
     return table
 
 

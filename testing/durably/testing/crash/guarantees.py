@@ -57,9 +57,7 @@ class GuaranteeCount:
             step = (entry.function, entry.key)
             done[step][entry.run_id] += 1
             if not entry.used_key:
-                self._unkeyed.add(
-                    step
-                )  # asked for once in a while is not asked for: one execution without it is enough
+                self._unkeyed.add(step)  # one execution that does not ask for its key is enough to do harm
         for step, runs in done.items():
             count = max(runs.values())
             if not label:

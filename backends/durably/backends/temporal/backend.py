@@ -140,6 +140,7 @@ class TemporalBackend(Backend):
                 await self._worker.wait_until(stop)
 
     async def _subscribe(self) -> None:
+        # The hubs remember it: an event that comes while no worker is up starts its functions too.
         for function in self.functions.values():
             for name in function.triggers:
                 await self._hubs.signal(name, "subscribe", {function.id: self.task_queue})
@@ -157,6 +158,7 @@ class TemporalBackend(Backend):
         self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
     ) -> list[Run[Any]]:
         name = function.id if isinstance(function, FunctionRef) else function
+        # A run that has gone on in a fresh history is several executions; the newest one stands for it.
         query = f"TaskQueue = '{self.task_queue}' AND ExecutionStatus != 'ContinuedAsNew'"
         if name is not None:
             query += f" AND WorkflowType = '{name}'"
@@ -183,6 +185,7 @@ class TemporalBackend(Backend):
                 id=run_id,
                 task_queue=self._host.queues.get(function.id, self.task_queue),
                 task_timeout=self._host.task_timeout,
+                # An id that was used stands for its run, though that may have ended: Temporal would run it once more.
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             )
@@ -225,6 +228,7 @@ class TemporalBackend(Backend):
         except WorkflowFailureError as error:
             status, data = failed_status(error.cause)
             if data is not None and data["type"] == "NonDeterminismError" and not data["step"]:
+                # Temporal's own check does not always name the step; the history shows how far the run had come.
                 data = (await read_records(self.client, run_id))[-1].error
             return status, None, data
         status = completed_status(value)

@@ -103,6 +103,7 @@ class Commands:
                 start_to_close_timeout=NO_LIMIT,
                 heartbeat_timeout=self._host.heartbeat,
                 retry_policy=ONCE if call.at_most_once else self._retry,
+                # The run does not wait for a body that ignores its cancellation.
                 cancellation_type=ActivityCancellationType.TRY_CANCEL,
             )
         return value
@@ -194,6 +195,7 @@ class Commands:
         try:
             yield
         finally:
+            # In the cache a run may wait for months; its calls are not to be kept for as long.
             self._host.pending.pop(place, None)
             self._pending.pop(call.key, None)
             self._fetched = ("", 0, "")

@@ -77,6 +77,7 @@ class RunDriver:
         """Run the function to its end, whatever that is."""
         try:
             if not await self._may_run():
+                # A list of runs shows the memo, and not what a run returned.
                 workflow.upsert_memo({STATUS: RunStatus.SKIPPED.value})
                 return payload("null", **{STATUS: RunStatus.SKIPPED.value})
             output = await self._attempt(await self._recall())
@@ -84,8 +85,10 @@ class RunDriver:
             self._continue_as_new()
         except (CancelSignal, asyncio.CancelledError):
             await self._claim.release()
+            # Whatever unwound the code: this is what Temporal takes for the end of a run that was cancelled.
             raise asyncio.CancelledError from None
         except Signal as signal:
+            # No error that Temporal would write down as the run's: the task is tried again, by another worker.
             raise RuntimeError("this worker has crashed") from signal
         except ApplicationError:
             await self._claim.release()
@@ -147,6 +150,7 @@ class RunDriver:
                 payload(event.model_dump_json()),
                 id=event.id or "",
                 task_timeout=self._host.task_timeout,
+                # The handler goes on when this run has ended, which is at once.
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         return failed

@@ -78,6 +78,7 @@ class EventWaits:
                 await self._forget(key, name, timed_out=True)
                 return None
         except asyncio.CancelledError:
+            # The hub would go on signalling a run that has ended.
             await self._forget(key, name, timed_out=False)
             raise
         return Event.model_validate(self._inbox[key])

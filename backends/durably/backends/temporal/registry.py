@@ -56,6 +56,7 @@ class StepRegistry:
         """The name of a body of a function, or ``None`` for a closure."""
         owner = getattr(fn, "__self__", None)
         if owner is not None and not inspect.isclass(owner) and not inspect.ismodule(owner):
+            # The name must lead back to this very function: under a patched one the activity would run another.
             name = self._names.get(id(owner)) or _global_name(owner, function)
             method = getattr(fn, "__name__", "")
             return f"{name}.{method}" if name and getattr(owner, method, None) == fn else None

@@ -78,6 +78,7 @@ class SingletonLock:
             granted = claim["at"] >= holder["at"]  # claims may overtake each other; which run is older is certain
             await self._answer(holder["run"] if granted else claim["run"], None)
         else:
+            # Asked of the server: a run that was terminated never gave its lock back.
             granted = not await workflow.execute_activity(
                 "durably.is-live", holder["run"], start_to_close_timeout=timedelta(seconds=30), result_type=bool
             )

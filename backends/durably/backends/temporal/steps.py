@@ -230,6 +230,7 @@ class TemporalSteps(StepEngine):
         except BaseException:
             for task in tasks:
                 task.cancel()
+                task.add_done_callback(_look_at)
             raise
         return [task.result() for task in tasks]
 
@@ -293,6 +294,12 @@ class TemporalSteps(StepEngine):
             raise
         if asyncio.iscoroutine(pause):
             pause.close()
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Retrieve what ended a branch that nobody awaits any more; asyncio would write it into the log."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _refuse_at_most_once(call: StepCall) -> list[RawValue]:

@@ -29,7 +29,15 @@ from durably.backends.temporal.host import HOST, TemporalHost
 from durably.backends.temporal.singleton import SingletonClient, SingletonLock
 from durably.backends.temporal.workflow_runner import CheckedRunner
 
-__all__ = ["Role", "TemporalWorker", "WorkerOptions", "stop_signals", "versioning_of"]
+__all__ = [
+    "HostInterceptor",
+    "Role",
+    "TemporalWorker",
+    "WorkerOptions",
+    "stop_signals",
+    "versioning_of",
+    "with_shared_modules",
+]
 
 T = TypeVar("T")
 
@@ -135,20 +143,21 @@ class TemporalWorker:
         activities: list[Callable[..., Any]] = [steps.step, self._hubs.publish, self._locks.is_live]
         beat = host.heartbeat / 4
         runner = CheckedRunner(
-            _with_shared_modules(options.get("workflow_runner", SandboxedWorkflowRunner())),
+            with_shared_modules(options.get("workflow_runner", SandboxedWorkflowRunner())),
             host,
             fail=self._options.fail_on_code_change,
             contexts=_wants_contexts(host.client.data_converter),
         )
         given: dict[str, Any] = {
             "graceful_shutdown_timeout": self._options.drain,
+            # The SDK holds heartbeats back for most of their timeout: a busy worker would seem dead.
             "max_heartbeat_throttle_interval": beat,
             "default_heartbeat_throttle_interval": beat,
             "no_remote_activities": role == "workflows",
             **_limits(options),
             **options,
             "workflow_runner": runner,
-            "interceptors": [*options.get("interceptors", ()), _HostInterceptor(host)],
+            "interceptors": [*options.get("interceptors", ()), HostInterceptor(host)],
         }
         if host.versioning is not VersioningBehavior.UNSPECIFIED:
             # What hands on events outlives every version: the newest takes it over.
@@ -164,7 +173,7 @@ class TemporalWorker:
         )
 
 
-class _HostInterceptor(Interceptor):
+class HostInterceptor(Interceptor):
     """Lets workflows find the host of the worker that runs them."""
 
     def __init__(self, host: TemporalHost) -> None:
@@ -197,7 +206,7 @@ def versioning_of(options: Mapping[str, Any]) -> VersioningBehavior:
     return config.default_versioning_behavior or VersioningBehavior.PINNED
 
 
-def _with_shared_modules(runner: WorkflowRunner) -> WorkflowRunner:
+def with_shared_modules(runner: WorkflowRunner) -> WorkflowRunner:
     """A sandbox that shares modules with the process.
 
     An agent brings its tools, its models and their clients along, and to load them anew for each run would cost

@@ -68,6 +68,7 @@ class CodeCheck:
         if history.error is not None:
             self._replayer = self._replace(history)
             return self._replayer.activate(act)
+        # Should a later task of this replay not fit, what was issued until then is not issued again.
         for command in completion.successful.commands:
             self._issued.note(command)
         if not act.is_replaying:
@@ -91,6 +92,7 @@ class CodeCheck:
         if act.is_replaying or act.history_length > FRESH:
             history = self._host.histories.load(self._det.info.workflow_id, act.run_id)
             if history.closed:
+                # Replayed to be looked at: it cannot end a second time.
                 self._host.histories.drop(act.run_id)
             else:
                 self._history = history

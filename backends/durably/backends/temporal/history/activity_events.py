@@ -57,7 +57,7 @@ class ActivityEvents:
         begun = self._list.new(attributes.activity_id, kind, "started", at, input=request.input, name=name)
         self._requests[event.event_id] = request
         self._list.begin(f"activity {event.event_id}", begun)
-        if request.once:
+        if request.once:  # known as begun, so that a replay elsewhere takes it for interrupted and not for new
             self._list.append(begun)
 
     async def activity_task_started(self, event: HistoryEvent, attributes: Any, at: float) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "StepCall",
     "StepOutput",
     "as_exception",
+    "body_beat",
     "function_retry_delay",
     "run_function",
     "run_step",
@@ -209,6 +210,20 @@ async def run_step(
         _current.reset(token)
     limit, redact = environment.max_payload_bytes, environment.redactor.text
     return StepOutput(*call.codec.round_trip(value, step=call.key, limit=limit, redact=redact))
+
+
+def body_beat(environment: Environment, function: str, run_id: str, key: str) -> Callable[[], None] | None:
+    """What tells the harness that a body has called ``heartbeat()``; ``None`` where nobody looks on."""
+    probe = environment.probe
+    if probe is None:
+        return None
+
+    def beat() -> None:
+        pause = probe(Point("in_body", function, run_id, key))
+        if asyncio.iscoroutine(pause):
+            pause.close()  # a body that only reports its progress cannot be made to wait
+
+    return beat
 
 
 def step_retry_delay(

@@ -208,13 +208,7 @@ class RecordedEngine(StepEngine):
 
     async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
         self.recorded.take_gather(scope, key, len(branches))
-        outcomes: list[Any] = []
-        for branch in branches:
-            try:
-                outcomes.append(await branch())
-            except Exception as error:
-                outcomes.append(error)
-        return outcomes
+        return [await branch() for branch in branches]
 
     def is_replaying(self, scope: Scope) -> bool:
         return self.recorded.replaying(scope)

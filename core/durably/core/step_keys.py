@@ -111,7 +111,7 @@ class StepEngine(ABC):
 
     @abstractmethod
     async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
-        """Run all branches to their end; the outcome of a failed one is its exception."""
+        """Run all branches to their end; what each returns, in order. A branch that fails returns its exception."""
 
     @abstractmethod
     def is_replaying(self, scope: Scope) -> bool:
@@ -236,6 +236,8 @@ class KeyedSteps(FunctionSteps):
                 value = await branch()
                 self._check_scope(scope)
                 return value
+            except Exception as error:
+                return error  # an outcome: the other branches go on
             finally:
                 _scope.reset(token)
 

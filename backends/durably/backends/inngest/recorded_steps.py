@@ -209,8 +209,6 @@ class StepRecorder:
         outcome: Any = None
         try:
             outcome = await branch()
-        except Exception as error:
-            outcome = error
         except SuspendSignal:
             if prefix not in self._code.interrupts:
                 raise

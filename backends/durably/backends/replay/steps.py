@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from durably.backends.replay.outcome import find_run
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import DefinitionError, Event, Function, FunctionRef
-from durably.core.attempts import StepCall, StepOutput, run_step, step_retry_delay
+from durably.core.attempts import StepCall, StepOutput, body_beat, run_step, step_retry_delay
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
 from durably.core.errors import CancelSignal, Signal, SuspendSignal
 from durably.core.history import Kind, StepRecord
@@ -22,7 +22,6 @@ from durably.core.run_events import child_id, invoked_event, named_events
 from durably.core.serialization import encode_input
 from durably.core.step_errors import final_error, interrupted, invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine
-from durably.core.steps import Point
 
 __all__ = ["ReplaySteps"]
 
@@ -83,7 +82,7 @@ class ReplaySteps(StepEngine):
                 function=self.function.id,
                 run_id=self.run_id,
                 attempt=attempt,
-                beat=self._beat(key),
+                beat=body_beat(self.host.environment, self.function.id, self.run_id, key),
             )
         except Exception as error:
             await self.attempt_failed(scope, call, attempt, asked, started, error)
@@ -110,12 +109,6 @@ class ReplaySteps(StepEngine):
         if self.host.evict:
             raise SuspendSignal
         await self.scheduler.sleep_until(due)
-
-    def _beat(self, key: str) -> Callable[[], None] | None:
-        probe = self.host.environment.probe
-        if probe is None:
-            return None
-        return lambda: _discard(probe(Point("in_body", self.function.id, self.run_id, key)))
 
     # -- invoke
 
@@ -250,8 +243,6 @@ class ReplaySteps(StepEngine):
             nonlocal running
             try:
                 return await branch()
-            except Exception as error:
-                return error
             except Signal as signal:
                 if not isinstance(signal, SuspendSignal | CancelSignal):
                     self.host.crash(signal)  # at once: in a process that is gone, the other branches do not go on
@@ -365,8 +356,3 @@ class ReplaySteps(StepEngine):
         if environment.probe is not None:
             await environment.pass_point(name, self.function.id, self.run_id, key)
             self._check()
-
-
-def _discard(pause: Any) -> None:
-    if pause is not None:
-        pause.close()  # a body that only reports its progress cannot be made to wait

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from temporalio import activity
@@ -32,12 +31,11 @@ from durably.backends.temporal.payloads import (
 )
 from durably.backends.temporal.registry import StepFunctionNotFoundError, decode_argument, parameter_types
 from durably.core import DefinitionError, DurablyError, Function, SerializationError
-from durably.core.attempts import StepCall, run_step, step_retry_delay
+from durably.core.attempts import StepCall, body_beat, run_step, step_retry_delay
 from durably.core.errors import Signal
 from durably.core.messages import Transcript
 from durably.core.serialization import return_type
 from durably.core.step_errors import final_error
-from durably.core.steps import Point, Probe
 
 __all__ = ["StepActivities"]
 
@@ -123,7 +121,7 @@ class _StepAttempt:
                 function=info.workflow_type or "",
                 run_id=self._run_id,
                 attempt=number,
-                beat=self._beat(),
+                beat=body_beat(host.environment, info.workflow_type or "", self._run_id, call.key),
             )
         except Exception as error:
             # From nothing: Temporal would keep the cause, and what is secret in it.
@@ -202,10 +200,6 @@ class _StepAttempt:
 
     # -- for the harness
 
-    def _beat(self) -> Callable[[], None] | None:
-        probe = self._host.environment.probe
-        return None if probe is None else partial(_pass_in_body, probe, self._info)
-
     def check_alive(self) -> None:
         """End an activity of a dead worker without a word to the server."""
         if self._host.crash.signal is not None:
@@ -250,12 +244,6 @@ class _Heartbeat:
         """The attempt is over."""
         if self._timer is not None:
             self._timer.cancel()
-
-
-def _pass_in_body(probe: Probe, info: activity.Info) -> None:
-    pause = probe(Point("in_body", info.workflow_type or "", info.workflow_id or "", info.activity_id))
-    if asyncio.iscoroutine(pause):
-        pause.close()  # a body that only reports its progress cannot be made to wait
 
 
 async def _unserved(context: Any) -> None:

@@ -217,13 +217,7 @@ class TemporalSteps(StepEngine):
         if not branches:
             return []
 
-        async def drive(branch: Branch) -> Any:
-            try:
-                return await branch()
-            except Exception as error:
-                return error
-
-        tasks = [asyncio.create_task(drive(branch)) for branch in branches]
+        tasks = [asyncio.ensure_future(branch()) for branch in branches]
         try:
             # Not asyncio's wait: it goes through a set, whose order is another one at each replay.
             await workflow.wait(tasks)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pytest
 from pydantic import AfterValidator, BaseModel, Field, FilePath, FutureDate, field_validator
@@ -253,6 +256,28 @@ async def test_an_answer_whose_validator_raises_is_asked_for_again(open_backend:
     assert result.iterations == 2
 
 
+class Price(BaseModel):
+    euros: float
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+async def test_an_answer_that_no_record_can_hold_is_asked_for_again(open_backend: Open, number: str) -> None:
+    model = ScriptedModel(f'{{"euros": {number}}}', '{"euros": 1.5}')
+    agent = Agent("a", model=model, instructions="", output_type=Price, retries=0)
+    async with open_backend([agent]) as backend:
+        result = await backend.invoke(agent, "go")
+    assert (result.output, result.iterations) == (Price(euros=1.5), 2)
+
+
+@pytest.mark.asyncio
+async def test_a_text_with_half_of_a_pair_is_escaped(open_backend: Open) -> None:
+    agent = Agent("a", model=ScriptedModel("half \ud800"), instructions="", retries=0)
+    async with open_backend([agent]) as backend:
+        result = await backend.invoke(agent, "go")
+    assert result.text == "half \\ud800"
+
+
 # -- a verdict that depends on the world
 
 
@@ -326,9 +351,28 @@ async def test_a_run_with_such_a_verdict_is_replayed(tmp_path: Path) -> None:
     assert [message.is_error for message in results_of(result)] == [False, True, False]
 
 
+class Size(Enum):
+    SMALL = "small"
+
+
+class Basket(BaseModel):
+    """A model of one's own, with nothing in it that runs code."""
+
+    id: UUID
+    size: Size = Size.SMALL
+    price: Decimal = Field(default=Decimal(1), ge=0)
+    kind: Literal["gift", "own"] = "own"
+    lines: list[str] = Field(default_factory=list)
+
+
 def test_which_verdicts_are_recorded() -> None:
     @tool
-    def plain(name: str, count: int = 1, when: datetime | None = None, tags: list[dict[str, float]] = []) -> str:  # noqa: B006
+    def plain(
+        name: str,
+        basket: Basket | None = None,
+        when: datetime | None = None,
+        tags: list[dict[str, float]] = [],  # noqa: B006
+    ) -> str:
         return ""
 
     @tool
@@ -340,12 +384,13 @@ def test_which_verdicts_are_recorded() -> None:
         return ""
 
     @tool
-    def made(number: Annotated[int, Field(default_factory=lambda: 1)]) -> str:
+    def made(number: Annotated[int, Field(default_factory=lambda: 1, validate_default=True)]) -> str:
         return ""
 
     tomorrow = (date.today() + timedelta(days=1)).isoformat()  # noqa: DTZ011  # pydantic compares with the local day
     assert not plain.checks_in_step(ToolCall(id="1", name="plain", arguments={"name": "x"}))
     assert not plain.checks_in_step(ToolCall(id="1", name="plain", arguments={}))
+    assert not plain.checks_in_step(ToolCall(id="1", name="plain", arguments={"name": "x", "basket": {"id": "?"}}))
     assert dated.checks_in_step(ToolCall(id="1", name="dated", arguments={"day": tomorrow}))
     assert judged.checks_in_step(ToolCall(id="1", name="judged", arguments={"answer": {"colour": "red"}}))
     assert made.checks_in_step(ToolCall(id="1", name="made", arguments={}))

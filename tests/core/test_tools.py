@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field, field_serializer
 
 from durably.backends import MemoryBackend
 from durably.core import Agent, AgentResult, Context, DefinitionError, Function, InvokeError, function, tool
@@ -62,6 +62,27 @@ async def answer() -> int:
     return 7
 
 
+class Unwritable(BaseModel):
+    """A result whose serializer raises."""
+
+    name: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def shown(self) -> str:
+        raise KeyError("x" * 3_000_000)
+
+
+class Unsaid(BaseModel):
+    """The same, with an error that pydantic renders."""
+
+    name: str = ""
+
+    @field_serializer("name")
+    def shown(self, name: str) -> str:
+        raise ValueError("\ud800" * 100_000)
+
+
 RESULTS: dict[str, Callable[[], Any]] = {
     "nan": lambda: float("nan"),
     "infinity in a list": lambda: [1.0, float("-inf")],
@@ -70,6 +91,8 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "generator": lambda: (object() for _ in range(3)),
     "coroutine in a list": lambda: [answer()],
     "coroutine in a dict": lambda: {"a": (answer(),)},
+    "serializer": Unwritable,
+    "another serializer": Unsaid,
     "object": object,
     "function": lambda: answer,
     "too large": lambda: "x" * 3_000,
@@ -97,6 +120,7 @@ async def test_a_result_that_cannot_be_kept_is_told(open_backend: Open, kind: st
     ((content, is_error),) = await answers(open_backend, made, {}, max_payload_bytes=2_000)
     assert is_error
     assert "step 'tool-look'" in content
+    assert len(content) < 10_000
     assert RAN == ["body"]  # the effect is there, so another attempt would have it twice
 
 
@@ -349,6 +373,12 @@ def test_an_input_that_is_checked_too_late_is_refused(lazy: Any) -> None:
 
         @function("f")
         async def gives(ctx: Context[int]) -> lazy: ...
+
+
+@pytest.mark.parametrize("lazy", LAZY, ids=str)
+def test_an_answer_that_is_checked_too_late_is_refused(lazy: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"agent 'a': its output_type is an iterable.*list\[int\]"):
+        Agent("a", model=ScriptedModel("x"), instructions="", output_type=lazy)
 
 
 def test_a_sequence_is_checked_at_once() -> None:

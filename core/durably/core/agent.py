@@ -13,6 +13,7 @@ from typing import Annotated, Any, Unpack
 
 from pydantic import BeforeValidator, create_model
 
+from durably.core.annotations import is_lazy
 from durably.core.answers import recordable
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction, summary_request
@@ -48,7 +49,11 @@ def _result_type(name: str, output_type: Any) -> type[AgentResult]:
     """Return ``AgentResult``, or a subclass of it whose ``output`` is read back as the agent's own type."""
     if output_type is None:
         return AgentResult
-    codec_for(output_type).check()
+    if is_lazy(output_type) or is_lazy(None, codec_for(output_type).check()._adapter.core_schema):
+        raise DefinitionError(
+            f"agent {name!r}: its output_type is an iterable, whose items are checked only while they are used: use a "
+            "list, such as list[int]"
+        )
     typed: dict[str, Any] = {"output": (output_type | None, None)}
     return create_model(f"{name}Result", __base__=AgentResult, **typed)
 

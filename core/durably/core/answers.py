@@ -7,14 +7,17 @@ parser, and cannot be written as JSON, or not be read back.
 from __future__ import annotations
 
 import json
+import math
+
+from pydantic_core import to_json
 
 from durably.core.error_text import writable
 from durably.core.errors import SerializationError
 from durably.core.messages import AssistantMessage, AssistantPart, JSONObject, OpaquePart, ToolCall
 from durably.core.model import ModelResponse
-from durably.core.serialization import codec_for
+from durably.core.serialization import Codec, codec_for
 
-__all__ = ["recordable"]
+__all__ = ["check_kept", "recordable"]
 
 _codec = codec_for(ModelResponse)
 
@@ -29,6 +32,36 @@ def recordable(response: ModelResponse) -> ModelResponse:
         return response
     parts = [kept for part in response.message.parts if (kept := _kept(part)) is not None]
     return response.model_copy(update={"message": response.message.model_copy(update={"parts": parts})})
+
+
+def check_kept(output: object, codec: Codec, text: str) -> None:
+    """Refuse a typed answer that the record of the result would not give back.
+
+    Args:
+        output: The answer.
+        codec: Reads it.
+        text: What the model wrote. It may hold NaN or 1e999, which pydantic reads, and a record keeps as null.
+
+    Raises:
+        SerializationError: If null will not do at their place.
+    """
+    try:
+        json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        written = to_json(output, inf_nan_mode="null").decode()
+        if written != "null":
+            codec.decode(written, step="think")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _fits(response: ModelResponse) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+from durably.core.answers import check_kept
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Logger
@@ -198,9 +199,11 @@ class _Progress:
         if codec is None:
             return None
         try:
-            self._output = codec.decode(message.text, step="think")
-        except Exception:  # it does not fit, or a validator of the user's raised what it liked
+            output = codec.decode(message.text, step="think")
+            check_kept(output, codec, message.text)
+        except Exception:  # it is of another type, or a validator of the user's raised what it liked
             return f"The answer must be JSON of this schema, and nothing else: {codec.json_schema()}"
+        self._output = output
         return None
 
     def result(self, stop_reason: AgentStopReason) -> AgentResult:

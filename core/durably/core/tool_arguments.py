@@ -93,7 +93,7 @@ def reads_world(arguments: type[BaseModel]) -> bool:
         or node.get("now_op") is not None
         or node.get("custom_init") is True
         or bool(node.get("post_init"))
-        or node.get("default_factory") is not None
+        or (node.get("default_factory") is not None and node.get("validate_default") is True)
         or node.get("missing") is not None
         for node in schema_nodes(arguments.__pydantic_core_schema__)
     )

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.annotations import awaited, innermost, resolve_hints, uncached
 from durably.core.approval import ApprovalQuestion, name_question, wait_for_approval
-from durably.core.error_text import MESSAGE_LIMIT, error_text, writable
+from durably.core.error_text import MESSAGE_LIMIT, error_text, type_name, writable
 from durably.core.errors import DefinitionError, SerializationError, StepError, ToolError
 from durably.core.functions import Function
 from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, ToolCall
@@ -227,11 +227,17 @@ class Tool:
             return ToolOutcome(content=[value])
         if isinstance(value, list) and value and all(isinstance(part, TextPart | FilePart) for part in value):
             return ToolOutcome(content=value)
+        step = f"tool-{self.name}"
         try:
-            return codec_for(self.result_type).encode(value, step=f"tool-{self.name}")
+            return codec_for(self.result_type).encode(value, step=step)
         except SerializationError:
             _close(value)
             raise
+        except Exception as error:  # a serializer of the user's; as the tool's own error it would be tried again
+            raise SerializationError(
+                f"the tool ran, but its result cannot be written as JSON: {type_name(error)}: {error_text(error)}",
+                step=step,
+            ) from error
 
 
 def _refused(error: ToolError) -> ToolOutcome:

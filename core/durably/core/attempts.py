@@ -13,12 +13,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from durably.core.body_threads import BodyThreads, Outcome
 from durably.core.context import Context
+from durably.core.durations import timeout_seconds
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import (
     DurablyError,
@@ -44,7 +44,6 @@ __all__ = [
     "function_retry_delay",
     "run_function",
     "run_step",
-    "seconds",
     "step_retry_delay",
 ]
 
@@ -123,10 +122,11 @@ class StepCall:
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
         if retries is not None and retries < 0:
             raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
+        limit = timeout_seconds(timeout, f"step {key!r}: timeout")
         codec, is_async = _signature(fn)
         if output_type is not None:
             codec = codec_for(output_type)
-        return cls(key, fn, args, codec, retries, seconds(timeout), at_most_once, is_async)
+        return cls(key, fn, args, codec, retries, limit, at_most_once, is_async)
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +403,7 @@ def _uncancel() -> None:
         task.uncancel()
 
 
-# -- signatures and durations
+# -- signatures
 
 _signatures: WeakKeyDictionary[Any, tuple[Codec, bool]] = WeakKeyDictionary()
 
@@ -417,17 +417,3 @@ def _signature(fn: Callable[..., Any]) -> tuple[Codec, bool]:
     with suppress(TypeError):  # a callable that cannot be referred to weakly is simply looked at again
         _signatures[function] = found
     return found
-
-
-def seconds(duration: Duration | None) -> float | None:
-    """A duration in seconds.
-
-    Raises:
-        ValueError: If it is negative.
-    """
-    if duration is None:
-        return None
-    value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    if not value >= 0:
-        raise ValueError(f"a duration must be 0 seconds or more, not {duration!r}")
-    return value

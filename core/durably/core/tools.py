@@ -17,6 +17,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from durably.core.annotations import resolve_hints
+from durably.core.durations import timeout_seconds
 from durably.core.errors import DefinitionError, StepError, ToolError
 from durably.core.functions import Function
 from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, ToolCall
@@ -243,6 +244,11 @@ def _check_options(options: ToolOptions, where: str) -> None:
     effect = options.get("effect", "idempotent")
     if effect not in ("pure", "idempotent", "at_most_once"):
         raise DefinitionError(f"{where}: effect {effect!r}: use 'pure', 'idempotent' or 'at_most_once'")
+    try:
+        timeout_seconds(options.get("timeout"), f"{where}: timeout")
+        timeout_seconds(options.get("approval_timeout"), f"{where}: approval_timeout")
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(str(error)) from None
     if options.get("approval_timeout") is not None and not options.get("requires_approval"):
         raise DefinitionError(f"{where}: approval_timeout= says how long to wait for requires_approval=True; add it")
 

@@ -109,7 +109,7 @@ def test_an_undecorated_function_is_refused() -> None:
 
 @pytest.mark.parametrize("bad", ["", "a/b", "a:b", "a\nb", "x" * 201])
 def test_ids_that_could_be_mistaken_for_keys(bad: str) -> None:
-    with pytest.raises(DefinitionError, match="is not a step id"):
+    with pytest.raises(DefinitionError, match="is not a function id"):
         function(bad)(handler)
 
 

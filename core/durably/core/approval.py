@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from durably.core.attempts import seconds
+from durably.core.durations import timeout_seconds
 from durably.core.events import Event
 from durably.core.messages import JSONObject, ToolCall
 from durably.core.steps import Duration, StepAPI, current_step
@@ -142,7 +142,7 @@ async def wait_for_approval(
         run_id=asked.run_id,
         tool=call.name,
         arguments=call.arguments if isinstance(call.arguments, dict) else {},
-        timeout=seconds(timeout),
+        timeout=timeout_seconds(timeout, f"tool {call.name!r}: approval_timeout"),
     )
     # The wait is registered beside the question, not after it: an answer that came in between would be missed.
     answer, _ = await step.gather(

@@ -13,13 +13,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.body_threads import BodyThreads
 from durably.core.context import Context
+from durably.core.durations import duration_seconds
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import (
     DefinitionError,
@@ -47,7 +47,6 @@ __all__ = [
     "function_retry_delay",
     "run_function",
     "run_step",
-    "seconds",
     "step_retry_delay",
 ]
 
@@ -132,7 +131,8 @@ class StepCall:
         # With output_type= the annotation is not looked at: it may name what cannot be resolved.
         found = (_eager(codec_for(output_type), key), _is_async(fn)) if output_type is not None else None
         codec, is_async = found or _signature(fn, key)
-        return cls(key, fn, args, codec, retries, seconds(timeout), at_most_once, is_async)
+        limit = None if timeout is None else duration_seconds(timeout, f"step {key!r}: timeout")
+        return cls(key, fn, args, codec, retries, limit, at_most_once, is_async)
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +432,7 @@ def _is_current(task: asyncio.Task[Any] | None) -> bool:
         return False
 
 
-# -- signatures and durations
+# -- signatures
 
 _signatures: WeakKeyDictionary[Any, tuple[Codec, bool]] = WeakKeyDictionary()
 
@@ -460,17 +460,3 @@ def _eager(codec: Codec, key: str) -> Codec:
             "return a list and say so, such as list[int]"
         )
     return codec
-
-
-def seconds(duration: Duration | None) -> float | None:
-    """A duration in seconds.
-
-    Raises:
-        ValueError: If it is negative.
-    """
-    if duration is None:
-        return None
-    value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    if not value >= 0:
-        raise ValueError(f"a duration must be 0 seconds or more, not {duration!r}")
-    return value

@@ -19,9 +19,10 @@ from durably.core.errors import (
     UnsupportedFeatureError,
     error_from_json,
 )
-from durably.core.events import Event
+from durably.core.events import Event, check_events
 from durably.core.functions import Function
 from durably.core.history import History
+from durably.core.ids import check_run_id, new_id
 from durably.core.reference import FunctionRef
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
@@ -272,11 +273,15 @@ class Backend(ABC):
         Args:
             function: The function or its id.
             data: Its input.
-            run_id: Left out, a random one.
+            run_id: 1 to 200 printable characters; left out, a random one.
 
         Raises:
+            TypeError: If the run id is not a text.
+            ValueError: If it is not such a text, or begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
         """
+        if run_id is not None:
+            check_run_id(run_id)
         reference = self.find_function(function)
         text = encode_data(reference, data)
         return Run(self, reference, await self.start_run(reference, text, run_id))
@@ -291,9 +296,18 @@ class Backend(ABC):
         """Start a run and wait for its result. Raises what :meth:`start` and :meth:`Run.result` raise."""
         return await (await self.start(function, data, run_id=run_id)).result()
 
-    @abstractmethod
     async def send(self, *events: Event) -> list[str]:
-        """Hand over events from outside; returns their ids."""
+        """Hand over events from outside; returns their ids.
+
+        Raises:
+            TypeError: If one is not an event.
+            ValueError: If one has a name, an id or a ``ts`` out of range.
+            SerializationError: If the data of one has no JSON form. None of them is sent.
+        """
+        check_events(events)
+        return await self.send_events(
+            [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
+        )
 
     async def run(self, run_id: str) -> Run[Any]:
         """A handle on a run by its id.
@@ -324,6 +338,10 @@ class Backend(ABC):
         Raises:
             DurablyError: If the id belongs to a run of another function.
         """
+
+    @abstractmethod
+    async def send_events(self, events: Sequence[Event]) -> list[str]:
+        """Take events that have ids and were checked, in their order; their ids."""
 
     @abstractmethod
     async def view(self, run_id: str) -> RunView:

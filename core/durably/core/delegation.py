@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.agent import Agent, start_event
 from durably.core.due_times import due_time
+from durably.core.durations import timeout_seconds
 from durably.core.error_text import writable
 from durably.core.errors import DefinitionError, StepError, ToolError
 from durably.core.events import Event
@@ -147,6 +148,10 @@ def delegate(
     Raises:
         DefinitionError: If an agent is named by its id without ``max_depth``, or the tool's name cannot be used.
     """
+    try:
+        timeout_seconds(timeout, f"delegate({_id(agent)!r}): timeout")
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(str(error)) from None
     description = description or f"Hand a task to the agent {_id(agent)!r} and wait for its answer."
     return replace(_define("wait", agent, name, description, max_depth), timeout=timeout, on_error=on_error)
 

@@ -10,17 +10,12 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from durably.core.durations import LONGEST, text_seconds
 from durably.core.errors import SerializationError, ToolError
 from durably.core.serialization import codec_for
 
 __all__ = ["due_time"]
 
-FARTHEST = timedelta(days=3660).total_seconds()
-"""The longest delay, in seconds: ten years. A later time is taken for the model's mistake."""
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_PART = r"(\d+(?:\.\d+)?)\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?)"
-_DELAY = re.compile(rf"(?:in\s+)?{_PART}(?:(?:\s*,)?(?:\s+and)?\s*{_PART})*", re.ASCII)
 _EXAMPLES = "write a time with its zone, such as '2030-01-31T09:00:00Z', or how long from now: 7200, '2h', 'PT2H'"
 
 
@@ -38,7 +33,7 @@ def due_time(when: str | float, now: float) -> float:
     text = str(when).strip()
     delay = _seconds(text)
     due = _moment(text) if delay is None else now + delay
-    if not now <= due <= now + FARTHEST:
+    if not now <= due <= now + LONGEST:
         problem = "is past" if due < now else "is more than ten years ahead"
         raise ToolError(f"{text!r} {problem}: it is {datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ} now")
     return round(due, 3)
@@ -47,8 +42,9 @@ def due_time(when: str | float, now: float) -> float:
 def _seconds(text: str) -> float | None:
     """Return a delay in seconds, or ``None`` if the text is not a delay."""
     lower = text.lower()
-    if _DELAY.fullmatch(lower):
-        return math.fsum(float(number) * _UNITS[unit[0]] for number, unit in re.findall(_PART, lower))
+    delay = text_seconds(re.sub(r"^in\s+", "", lower, flags=re.ASCII))
+    if delay is not None:
+        return delay
     if lower.startswith("p"):
         with suppress(SerializationError):
             duration: timedelta = _DURATION.validate(text.upper(), what="the delay")

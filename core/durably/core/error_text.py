@@ -9,13 +9,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MESSAGE_LIMIT", "error_text", "plain_data", "type_name", "writable"]
+__all__ = ["MESSAGE_LIMIT", "error_text", "plain_data", "shown", "type_name", "writable"]
 
 MESSAGE_LIMIT = 8_000
 """Characters that are kept of an error's text."""
 
 NAME_LIMIT = 200
 """Characters that are kept of a class's name."""
+
+SHOWN_LIMIT = 60
+"""Characters that an error shows of an argument it refuses."""
 
 DEPTH = 6
 """Levels of lists and dicts that are kept of an error's fields."""
@@ -51,6 +54,11 @@ def writable(text: str, redact: Redact = str, limit: int = MESSAGE_LIMIT) -> str
     """A text that any storage takes: lone surrogates escaped, and clipped."""
     text = redact(text.encode("utf-8", "backslashreplace").decode())
     return text if len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters in all)"
+
+
+def shown(value: object) -> str:
+    """An argument as an error shows it, whatever its ``repr`` does."""
+    return writable(_string_of(value, lambda: repr(value)), limit=SHOWN_LIMIT)
 
 
 def plain_data(value: Any, redact: Redact = str, depth: int = DEPTH) -> Any:

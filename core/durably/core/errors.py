@@ -37,6 +37,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from durably.core.durations import Duration, duration_seconds, moment
 from durably.core.error_text import error_text, plain_data, type_name
 
 __all__ = [
@@ -168,19 +169,26 @@ class RetryAfterError(DurablyError):
 
     Args:
         message: What went wrong.
-        delay: Seconds, a ``timedelta``, or the time of the next attempt as an aware ``datetime``.
+        delay: Seconds, a ``timedelta``, a text such as ``"30s"``, or the time of the next attempt as an aware
+            ``datetime``. A negative one, and a time that is past, mean at once.
+
+    Raises:
+        TypeError: If the delay is something else.
+        ValueError: If it is not finite, longer than ten years, or has no time zone.
     """
 
     fields = ("message", "delay")
     retriable = True
 
-    def __init__(self, message: str, *, delay: float | timedelta | datetime) -> None:
+    def __init__(self, message: str, *, delay: Duration | datetime) -> None:
         super().__init__(message)
+        what = "delay of RetryAfterError"
         if isinstance(delay, datetime):
-            delay = delay - datetime.now(UTC)
+            delay = moment(delay, what) - datetime.now(UTC).timestamp()
         if isinstance(delay, timedelta):
             delay = delay.total_seconds()
-        self.delay = max(0.0, float(delay))
+        past = isinstance(delay, int | float) and delay < 0
+        self.delay = 0.0 if past else duration_seconds(delay, what)
 
 
 class ToolError(DurablyError):

@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["Event"]
+from durably.core.durations import moment
+from durably.core.error_text import shown
+from durably.core.errors import SerializationError
+from durably.core.ids import check_event_id, check_event_name
+from durably.core.serialization import codec_for
+
+__all__ = ["Event", "check_events"]
 
 
 class _Fields(TypedDict, total=False):
     id: str | None
-    ts: float | datetime | None
+    ts: float | datetime | str | None
 
 
 class Event(BaseModel):
     """Something that happened. It starts the functions that have its name among their triggers.
 
     Args:
-        name: The name, such as ``"order/paid"``.
-        data: Any JSON value, usually a dict.
+        name: The name, such as ``"order/paid"``: 1 to 200 printable characters.
+        data: Any JSON value, usually a dict. It is checked when the event is sent.
         id: Identifies the event. An event with an id that was seen before is dropped. Default: a new id.
-        ts: When to deliver it, as seconds since 1970 or an aware ``datetime``. Default, or if past: at once.
+        ts: When to deliver it: seconds since 1970, an aware ``datetime``, or ISO 8601 with a zone. Default, or if past:
+            at once.
+
+    Raises:
+        TypeError: If the name or the id is not a text, or ``ts`` not a time.
+        ValueError: If one of them is out of range.
     """
 
-    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
+    # Written as "null", NaN would be sent as another value than was given.
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     name: str = Field(min_length=1)
     data: Any = None
     id: str | None = None
     ts: float | None = None
 
-    # pydantic calls this with unknown keys too, and then refuses them. Named parameters would raise TypeError first.
+    # Named parameters would raise TypeError for an unknown key before pydantic refuses it.
     def __init__(self, name: str, data: object = None, **fields: Unpack[_Fields]) -> None:
+        check_event_name(name)
+        id, ts = fields.get("id"), fields.get("ts")
+        if id is not None:
+            check_event_id(id)
+        if ts is not None:
+            fields["ts"] = moment(ts, f"ts of event {name!r}")
         super().__init__(name=name, data=data, **fields)
+
+    # Without this mark pydantic calls __init__ for what it reads too, and an event that was recorded, or that another
+    # program sent to Inngest, would be refused by a rule which came after it.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @field_validator("ts", mode="before")
     @classmethod
     def _to_seconds(cls, value: object) -> object:
-        if isinstance(value, datetime):
-            if value.tzinfo is None:
-                raise ValueError("ts has no time zone: use datetime.now(timezone.utc) or seconds since 1970")
-            return value.astimezone(UTC).timestamp()
-        return value
+        return moment(value, "ts of an event") if isinstance(value, datetime) else value
 
     def at(self, path: str) -> Any:
         """Return the value at a dotted path in ``data``, such as ``"order.id"``, or ``None`` if there is none.
@@ -54,3 +73,43 @@ class Event(BaseModel):
         for part in path.removeprefix("data.").split("."):
             value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
         return value
+
+
+def check_events(events: Iterable[Event], *, step: str = "") -> None:
+    """Refuse events that are handed over and cannot be sent, before any of them is.
+
+    Args:
+        events: The events.
+        step: The id of the step that hands them over, for errors; empty for a program.
+
+    Raises:
+        TypeError: If one is not an event.
+        ValueError: If one has a name, an id or a ``ts`` out of range.
+        SerializationError: If the data of one has no JSON form, or holds NaN or an infinity.
+    """
+    for event in events:
+        if not isinstance(event, Event):
+            raise TypeError(f"what is sent is an event, such as Event('order/paid', {{'id': 7}}), not {shown(event)}")
+        # Once more: model_copy and model_validate make events that no __init__ has seen.
+        check_event_name(event.name)
+        if event.id is not None:
+            check_event_id(event.id)
+        if event.ts is not None:
+            moment(event.ts, f"ts of event {event.name!r}")
+        _check_data(event, step)
+
+
+def _check_data(event: Event, step: str) -> None:
+    try:
+        # Read back as well: an engine does, and there is data that can be written and not read, such as deep lists.
+        _EVENT.decode(_EVENT.encode(event, step=""), step="")
+    except SerializationError as error:
+        reason = error.__cause__ or error.message
+        raise SerializationError(
+            f"the data of event {event.name!r} cannot be sent: {reason}. Send JSON types, dataclasses or pydantic "
+            "models, without NaN",
+            step=step,
+        ) from error
+
+
+_EVENT = codec_for(Event)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from durably.core.durations import duration_seconds
+from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 
 __all__ = ["Batch", "Concurrency", "Debounce", "Priority", "RateLimit", "Throttle"]
@@ -20,13 +22,21 @@ __all__ = ["Batch", "Concurrency", "Debounce", "Priority", "RateLimit", "Throttl
 
 def _positive(name: str, **numbers: int) -> None:
     for field, value in numbers.items():
-        if value < 1:
-            raise DefinitionError(f"{name}: {field} must be 1 or more, not {value}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise DefinitionError(f"{name}: {field} must be a whole number, 1 or more, not {shown(value)}")
 
 
-def _whole(name: str, duration: timedelta | None) -> None:
-    if duration is not None and (duration < timedelta(seconds=1) or duration % timedelta(seconds=1)):
-        raise DefinitionError(f"{name}: {duration} is not a whole number of seconds, at least one")
+def _whole(name: str, **durations: timedelta) -> None:
+    for field, value in durations.items():
+        what = f"{name}: {field}"
+        if not isinstance(value, timedelta):
+            raise DefinitionError(f"{what} is a timedelta, such as timedelta(seconds=10), not {shown(value)}")
+        if value < timedelta(seconds=1) or value % timedelta(seconds=1):
+            raise DefinitionError(f"{what}: {value} is not a whole number of seconds, at least one")
+        try:
+            duration_seconds(value, what)
+        except ValueError as error:
+            raise DefinitionError(str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +79,9 @@ class Debounce:
     timeout: timedelta | None = None
 
     def __post_init__(self) -> None:
-        _whole("Debounce", self.period)
-        _whole("Debounce", self.timeout)
+        _whole("Debounce", period=self.period)
+        if self.timeout is not None:
+            _whole("Debounce", timeout=self.timeout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +105,7 @@ class Throttle:
 
     def __post_init__(self) -> None:
         _positive("Throttle", limit=self.limit, burst=self.burst)
-        _whole("Throttle", self.period)
+        _whole("Throttle", period=self.period)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +127,7 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         _positive("RateLimit", limit=self.limit)
-        _whole("RateLimit", self.period)
+        _whole("RateLimit", period=self.period)
 
 
 @dataclass(frozen=True)
@@ -150,4 +161,4 @@ class Batch:
 
     def __post_init__(self) -> None:
         _positive("Batch", max_size=self.max_size)
-        _whole("Batch", self.timeout)
+        _whole("Batch", timeout=self.timeout)

@@ -20,6 +20,7 @@ from durably.core.errors import DefinitionError
 from durably.core.events import Event
 from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
 from durably.core.history import History
+from durably.core.ids import check_event_name
 from durably.core.reference import FunctionRef
 from durably.core.retry import RetryPolicy
 from durably.core.serialization import codec_for
@@ -201,10 +202,15 @@ def check_triggers(id: str, triggers: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the events that start a function.
 
     Raises:
-        DefinitionError: If ``triggers`` is one name instead of a list, or a name is empty.
+        DefinitionError: If ``triggers`` is one name instead of a list, or a name is none that an event can have.
     """
-    if isinstance(triggers, str) or not all(isinstance(name, str) and name for name in triggers):
+    if isinstance(triggers, str):
         raise DefinitionError(f"function {id!r}: triggers is a list of event names, such as ['order/paid']")
+    try:
+        for name in triggers:
+            check_event_name(name)
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"function {id!r}, triggers: {error}") from None
     return tuple(triggers)
 
 

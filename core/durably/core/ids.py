@@ -1,13 +1,28 @@
-"""Identifiers: what a step id may look like, and ids derived from (run id, step key) alone."""
+"""Identifiers: what each kind may look like, and ids derived from (run id, step key) alone."""
 
 from __future__ import annotations
 
 import uuid
 from hashlib import blake2b
 
-__all__ = ["check_step_id", "derive_id", "new_id"]
+from durably.core.error_text import shown
+
+__all__ = [
+    "check_event_id",
+    "check_event_name",
+    "check_function_id",
+    "check_run_id",
+    "check_session_key",
+    "check_step_id",
+    "derive_id",
+    "new_id",
+]
 
 MAX_ID_LENGTH = 200
+"""The most characters of an id. In UTF-8 they fit into Temporal's 1000 bytes, and into a key of its databases."""
+
+OWN_PREFIX = "durably."
+"""What the ids of durably's own workflows begin with on Temporal, where they share one space with run ids."""
 
 
 def new_id() -> str:
@@ -30,13 +45,56 @@ def derive_id(kind: str, run_id: str, key: str) -> str:
 
 
 def check_step_id(step_id: str) -> None:
-    """Refuse an id that could be mistaken for a generated key.
+    """Refuse a step id that is not 1 to 200 printable characters, or that could be mistaken for a generated key.
 
     Raises:
-        ValueError: If it is empty, longer than 200 characters, or holds ``/``, ``:`` or a control character.
+        TypeError: If it is not a text.
+        ValueError: If it is empty, longer than 200 characters, begins or ends with a space, or holds ``/``, ``:`` or a
+            character that cannot be printed.
     """
-    if not step_id or len(step_id) > MAX_ID_LENGTH or not step_id.isprintable() or "/" in step_id or ":" in step_id:
+    _check(step_id, "a step id", without="/:", example="'save-answer' (a repeated id is numbered for you)")
+
+
+def check_function_id(function_id: str) -> None:
+    """Refuse a function id by the rule of `check_step_id`."""
+    _check(function_id, "a function id", without="/:", example="'charge-order'")
+
+
+def check_run_id(run_id: str) -> None:
+    """Refuse a run id that is not 1 to 200 printable characters, or that begins with ``durably.``.
+
+    Raises:
+        TypeError: If it is not a text.
+        ValueError: If it breaks the rule.
+    """
+    _check(run_id, "a run id", example="'order-7'")
+    if run_id.startswith(OWN_PREFIX):
+        raise ValueError(f"{shown(run_id)} is not a run id: durably itself uses ids that begin with {OWN_PREFIX!r}")
+
+
+def check_event_name(name: str) -> None:
+    """Refuse an event name that is not 1 to 200 printable characters. Raises what `check_run_id` raises."""
+    _check(name, "an event name", example="'order/paid'")
+
+
+def check_event_id(event_id: str) -> None:
+    """Refuse an event id that is not 1 to 200 printable characters. Raises what `check_run_id` raises."""
+    _check(event_id, "an event id", example="'order-7-paid'")
+
+
+def check_session_key(session_key: str) -> None:
+    """Refuse a session key that is not 1 to 200 printable characters. Raises what `check_run_id` raises."""
+    _check(session_key, "a session key", example="'customer-7'")
+
+
+def _check(value: str, what: str, *, example: str, without: str = "") -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a text, such as {example}, not {shown(value)}")
+    # Control characters, NUL and lone surrogates are not printable: some storages cut a text there, others refuse it.
+    fits = 0 < len(value) <= MAX_ID_LENGTH and value.isprintable() and value.strip() == value
+    if not fits or any(each in value for each in without):
+        forbidden = "".join(f" and without {each!r}" for each in without)
         raise ValueError(
-            f"{step_id!r} is not a step id: use 1 to {MAX_ID_LENGTH} printable characters without '/' and ':', "
-            "such as 'save-answer' (a repeated id is numbered for you)"
+            f"{shown(value)} is not {what}: use 1 to {MAX_ID_LENGTH} printable characters, without a space at either "
+            f"end{forbidden}, such as {example}"
         )

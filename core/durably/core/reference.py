@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Generic, Self, TypeVar
 
 from durably.core.errors import DefinitionError
-from durably.core.ids import check_step_id
+from durably.core.ids import check_function_id
 from durably.core.serialization import Codec, codec_for
 
 __all__ = ["FunctionRef", "In", "Out"]
@@ -44,9 +44,9 @@ class FunctionRef(Generic[In, Out]):
 
     def __init__(self, id: str, *, input_type: object = Any, output_type: object = Any) -> None:
         try:
-            check_step_id(id)
-        except ValueError as error:
-            raise DefinitionError(f"function id: {error}") from None
+            check_function_id(id)
+        except (TypeError, ValueError) as error:
+            raise DefinitionError(str(error)) from None
         self.id = id
         self.input = codec_for(input_type).check()
         self.output = codec_for(output_type).check()

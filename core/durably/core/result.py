@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
+from durably.core.ids import check_session_key
 from durably.core.messages import ContentPart, Message
 from durably.core.model import Usage
 
@@ -25,7 +26,7 @@ class AgentInput(BaseModel):
 
     Args:
         message: The user's text, or a list of text and files.
-        session_key: The conversation to go on with, for an agent with ``sessions``.
+        session_key: The conversation to go on with, for an agent with ``sessions``: 1 to 200 printable characters.
         depth: How many delegations led here. It is 0 unless another agent asks.
     """
 
@@ -34,6 +35,13 @@ class AgentInput(BaseModel):
     message: str | list[ContentPart]
     session_key: str | None = None
     depth: int = Field(default=0, ge=0, exclude_if=lambda depth: not depth)
+
+    @field_validator("session_key")
+    @classmethod
+    def _check_session_key(cls, session_key: str | None) -> str | None:
+        if session_key is not None:
+            check_session_key(session_key)
+        return session_key
 
 
 class AgentResult(BaseModel):

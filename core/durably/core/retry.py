@@ -9,9 +9,14 @@ import math
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from durably.core.durations import LONGEST, Duration, duration_seconds
+from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, ModelError, RetryAfterError
 
 __all__ = ["RetryPolicy"]
+
+MAX_FACTOR = 1000
+"""The largest growth of delays. ``MAX_FACTOR ** 64`` is still a float, which a larger one need not be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,24 +24,29 @@ class RetryPolicy:
     """Exponential back-off with jitter, in the "equal jitter" form of the AWS Architecture Blog (Brooker, 2015).
 
     Args:
-        initial: Seconds before the second attempt.
-        factor: The factor by which each further delay grows.
-        maximum: The longest delay, in seconds.
+        initial: How long to wait before the second attempt: seconds, a ``timedelta``, or a text such as ``"2s"``.
+        factor: The factor by which each further delay grows, 1 to 1000.
+        maximum: The longest delay, in the same forms.
         jitter: The share of a delay that is random, 0 to 1. It is drawn from the step's idempotency key, so that every
             replay computes the same delay.
 
     Raises:
-        DefinitionError: If a number is out of range.
+        DefinitionError: If a duration or a number is out of range.
     """
 
-    initial: float = 1.0
+    initial: Duration = 1.0
     factor: float = 2.0
-    maximum: float = 300.0
+    maximum: Duration = 300.0
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.initial < 0 or self.factor < 1 or self.maximum < 0 or not 0 <= self.jitter <= 1:
-            raise DefinitionError(f"{self} is not a retry policy: delays >= 0, factor >= 1, jitter from 0 to 1")
+        try:
+            duration_seconds(self.initial, "initial")
+            duration_seconds(self.maximum, "maximum")
+        except (TypeError, ValueError) as error:
+            raise DefinitionError(f"this is not a retry policy: {error}") from None
+        _check_number("factor", self.factor, 1, MAX_FACTOR)
+        _check_number("jitter", self.jitter, 0, 1)
 
     def delay(self, failures: int, seed: str) -> float:
         """Return the seconds to wait.
@@ -45,8 +55,9 @@ class RetryPolicy:
             failures: How many attempts have failed, at least 1.
             seed: A text that the jitter is drawn from.
         """
+        initial, maximum = duration_seconds(self.initial, "initial"), duration_seconds(self.maximum, "maximum")
         # Without the cap on the exponent, 2.0 ** 1100 would overflow before `min` could help.
-        full = min(self.maximum, self.initial * self.factor ** min(failures - 1, 64))
+        full = min(maximum, initial * float(self.factor) ** min(failures - 1, 64))
         draw = int.from_bytes(blake2b(f"{seed}\0{failures}".encode(), digest_size=4).digest()) / 2**32
         return full * (1 - self.jitter * draw)
 
@@ -64,4 +75,13 @@ def _named_delay(error: BaseException) -> float | None:
         delay = float(getattr(error, field))
     except Exception:  # None, or a user's subclass whose constructor set no such field
         return None
-    return max(0.0, delay) if math.isfinite(delay) else None
+    # A provider's header may say anything; no engine keeps a delay of more than ten years.
+    return min(max(0.0, delay), LONGEST) if math.isfinite(delay) else None
+
+
+def _check_number(name: str, value: object, least: float, most: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not least <= value <= most:  # type: ignore[operator]
+        raise DefinitionError(
+            f"this is not a retry policy: {name} is a number from {least:g} to {most:g}, not {shown(value)}"
+        )

@@ -15,7 +15,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, TypeVar
 
-from durably.core.attempts import FunctionSteps, StepCall, seconds
+from durably.core.attempts import FunctionSteps, StepCall
+from durably.core.durations import duration_seconds, moment, timeout_seconds
 from durably.core.errors import (
     ConcurrentStepError,
     DurablyError,
@@ -23,8 +24,8 @@ from durably.core.errors import (
     NonDeterminismError,
     StepCancelledError,
 )
-from durably.core.events import Event
-from durably.core.ids import check_step_id
+from durably.core.events import Event, check_events
+from durably.core.ids import check_event_name, check_step_id
 from durably.core.reference import FunctionRef
 from durably.core.steps import Duration, _current
 
@@ -61,7 +62,7 @@ class Scope:
 
     def key(self, step_id: str) -> str:
         """The key of the next use of a step id."""
-        count = self._counts.get(step_id)
+        count = self._counts.get(step_id) if isinstance(step_id, str) else None
         if count is None:
             check_step_id(step_id)
             self._counts[step_id] = 1
@@ -183,28 +184,26 @@ class KeyedSteps(FunctionSteps):
     async def invoke(
         self, step_id: str, function: FunctionRef[Any, Any], data: Any = None, *, timeout: Duration | None = None
     ) -> Any:
-        limit = seconds(timeout)
+        limit = timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(step_id, lambda scope, key: self._engine.invoke(scope, key, function, data, limit))
 
     async def send_event(self, step_id: str, *events: Event) -> list[str]:
+        check_events(events, step=step_id)
         return await self._perform(step_id, lambda scope, key: self._engine.send_event(scope, key, events))
 
     async def sleep(self, step_id: str, duration: Duration) -> None:
-        delay = seconds(duration)
+        delay = duration_seconds(duration, f"step {step_id!r}: the duration")
         await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, delay, None))
 
-    async def sleep_until(self, step_id: str, when: datetime | float) -> None:
-        if isinstance(when, datetime):
-            if when.tzinfo is None:
-                raise ValueError(f"step {step_id!r}: {when} has no time zone: use datetime.now(timezone.utc)")
-            when = when.timestamp()
-        until = when
+    async def sleep_until(self, step_id: str, when: datetime | float | str) -> None:
+        until = moment(when, f"step {step_id!r}: the time")
         await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, None, until))
 
     async def wait_for_event(
         self, step_id: str, name: str, *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
     ) -> Event | None:
-        wanted, limit = dict(match or {}), seconds(timeout)
+        check_event_name(name)
+        wanted, limit = dict(match or {}), timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(
             step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, wanted, limit)
         )

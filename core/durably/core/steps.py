@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple, overload
 
+from durably.core.durations import Duration
 from durably.core.events import Event
 from durably.core.ids import derive_id
 from durably.core.reference import FunctionRef
@@ -19,9 +20,6 @@ T = TypeVar("T")
 In = TypeVar("In")
 Out = TypeVar("Out")
 Ts = TypeVarTuple("Ts")
-
-Duration = float | timedelta
-"""Seconds, or a ``timedelta``."""
 
 PointName = str
 """A named place where the harness can inject a fault; ``durably.testing.crash.faults`` lists them."""
@@ -177,15 +175,28 @@ class StepAPI(ABC):
 
         Returns:
             The ids of the events, in their order.
+
+        Raises:
+            SerializationError: If the data of an event has no JSON form. None of them is sent.
         """
 
     @abstractmethod
     async def sleep(self, step_id: str, duration: Duration) -> None:
-        """Do nothing for a while. A crash does not make it longer."""
+        """Do nothing for a while: seconds, a ``timedelta``, or ``"1h30m"``. A crash does not make it longer.
+
+        Raises:
+            TypeError: If it is no duration, such as a bool or ``None``.
+            ValueError: If it is negative, not finite, longer than ten years, or a text that cannot be read.
+        """
 
     @abstractmethod
-    async def sleep_until(self, step_id: str, when: datetime | float) -> None:
-        """Do nothing until a moment: an aware ``datetime`` or seconds since 1970."""
+    async def sleep_until(self, step_id: str, when: datetime | float | str) -> None:
+        """Do nothing until a moment: an aware ``datetime``, seconds since 1970, or ISO 8601 with a zone.
+
+        Raises:
+            TypeError: If it is no time.
+            ValueError: If it has no time zone, is before 1970 or after the year 9999, or cannot be read.
+        """
 
     @abstractmethod
     async def wait_for_event(

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.annotations import awaited, innermost, resolve_hints, uncached
 from durably.core.approval import ApprovalQuestion, name_question, wait_for_approval
+from durably.core.durations import timeout_seconds
 from durably.core.error_text import MESSAGE_LIMIT, error_text, type_name, writable
 from durably.core.errors import DefinitionError, SerializationError, StepError, ToolError
 from durably.core.functions import Function
@@ -402,6 +403,11 @@ def _check_options(options: ToolOptions, where: str) -> None:
     effect = options.get("effect", "idempotent")
     if effect not in ("pure", "idempotent", "at_most_once"):
         raise DefinitionError(f"{where}: effect {effect!r}: use 'pure', 'idempotent' or 'at_most_once'")
+    try:
+        timeout_seconds(options.get("timeout"), f"{where}: timeout")
+        timeout_seconds(options.get("approval_timeout"), f"{where}: approval_timeout")
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(str(error)) from None
     if options.get("approval_timeout") is not None and not options.get("requires_approval"):
         raise DefinitionError(f"{where}: approval_timeout= says how long to wait for requires_approval=True; add it")
 

@@ -167,7 +167,7 @@ class InngestBackend(Backend):
 
     # -- the port
 
-    async def send(self, *events: Event) -> list[str]:
+    async def send_events(self, events: Sequence[Event]) -> list[str]:
         return await self._events.send(events)
 
     async def runs(

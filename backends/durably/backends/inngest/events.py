@@ -151,7 +151,9 @@ def read_event(event: Mapping[str, Any]) -> tuple[Event, Origin]:
     if event["name"].startswith("inngest/") and not data and not own.keys() & {"value", "text"}:
         value = None
     ts = event.get("ts")
-    read = Event(event["name"], value, id=event.get("id") or None, ts=ts / 1000 if ts else None)
+    # Not Event(...): the rules for events that durably makes do not hold for those of other programs.
+    fields = {"name": event["name"], "data": value, "id": event.get("id") or None, "ts": ts / 1000 if ts else None}
+    read = Event.model_validate(fields)
     return read, Origin(own.get("run"), tuple(own.get("line", ())), own.get("parent"), own.get("key", ""))
 
 

@@ -25,6 +25,9 @@ __all__ = ["StepRecorder", "given"]
 
 T = TypeVar("T")
 
+LONGEST_SLEEP = 364 * 86400.0
+"""Seconds: Inngest sleeps for up to a year."""
+
 
 class StepRecorder:
     """Has steps run and kept by Inngest, during one pass of a run's code.
@@ -168,13 +171,14 @@ class StepRecorder:
         """Sleep on Inngest until a moment, in seconds since 1970."""
         number = 0
         self.race_gathers_of(step_id)
-        # Inngest rounds what is left to whole seconds, and so may end a sleep half a second early.
+        # Inngest rounds what is left to whole seconds, and so may end a sleep half a second early; and it sleeps for a
+        # year at most.
         while self._host.now() < due:
             await self._sleep_once(scope, f"{step_id}{number}", due)
             number += 1
 
     async def _sleep_once(self, scope: Scope, step_id: str, due: float) -> None:
-        moment = datetime.fromtimestamp(due, UTC)
+        moment = datetime.fromtimestamp(min(due, self._host.now() + LONGEST_SLEEP), UTC)
         await self.ask(scope, lambda request: request.step.sleep_until(step_id, moment))
 
     # -- branches

@@ -252,11 +252,10 @@ class ReplayBackend(Backend):
         self._check_up("drain")
         await self._scheduler.watch_quiet()
 
-    async def send(self, *events: Event) -> list[str]:
+    async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
-        named = [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
-        self._log.publish(named, self.clock.now())
-        return [event.id or "" for event in named]
+        self._log.publish(events, self.clock.now())
+        return [event.id or "" for event in events]
 
     async def runs(
         self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100

@@ -180,7 +180,8 @@ class ReplaySteps(StepEngine):
             return
         if record is None:
             await self.pass_point("before_start", key)
-            due = until if duration is None else self.clock.now() + duration
+            # A float: SQLite gives one back, and a record that says 7.0 for 7 counts as damaged.
+            due = float(until or 0) if duration is None else self.clock.now() + duration
             record = await self.records.commit(scope, key, "sleep", "started", input=asked, due=due)
             await self.pass_point("registered", key)
         if record.due is not None:

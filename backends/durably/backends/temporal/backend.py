@@ -147,9 +147,8 @@ class TemporalBackend(Backend):
 
     # -- the port
 
-    async def send(self, *events: Event) -> list[str]:
-        named = [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
-        texts = [self.redactor.text(event.model_dump_json()) for event in named]
+    async def send_events(self, events: Sequence[Event]) -> list[str]:
+        texts = [self.redactor.text(event.model_dump_json()) for event in events]
         for text in texts:
             check_size(text, step="", limit=self.environment.max_payload_bytes)
         return await self._hubs.send([Event.model_validate_json(text) for text in texts])

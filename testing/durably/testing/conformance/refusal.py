@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Any
 
-from durably.core import Context, Function, InvokeError, SerializationError, function
+from durably.core import Context, Event, Function, InvokeError, SerializationError, StepAPI, function
 from durably.core.errors import NestedStepError, PayloadTooLargeError
-from durably.testing.conformance.subject import Subject, at
+from durably.testing.conformance.subject import Subject, at, keys
 from durably.testing.conformance.suite import clause
 
 
@@ -115,6 +116,142 @@ async def test_c13_arguments_without_json_fail_before_the_body(subject: Subject)
     assert isinstance(error, InvokeError)
     assert error.error_type == SerializationError.__name__
     assert not calls
+
+
+NO_IDS = ["", " padded", "padded ", "line\nbreak", "zero\0", "half \ud83d", "x" * 201]
+"""Texts that are no run id and no event name."""
+
+NO_DURATIONS: list[Any] = [
+    float("inf"),
+    float("nan"),
+    1e300,
+    10**400,
+    timedelta.max,
+    -1,
+    timedelta(seconds=-1),
+    True,
+    "soon",
+    "60",
+    [],
+]
+NO_MOMENTS: list[Any] = [
+    float("inf"),
+    float("nan"),
+    10**400,
+    1_900_000_000_000,  # milliseconds
+    -1,
+    True,
+    None,
+    "soon",
+    "2030-01-01",
+    datetime(2030, 1, 1),  # noqa: DTZ001  # what is refused
+]
+
+
+@clause
+async def test_c13_an_id_that_is_none_is_refused(subject: Subject) -> None:
+    """At a start, at a send and at a wait: before anything is recorded. One of the longest that are allowed works."""
+    started: list[str] = []
+
+    @function("named", triggers=["c13/named"])
+    async def named(ctx: Context[None]) -> list[str]:
+        started.append(ctx.run_id)
+        taken: list[str] = []
+        for name in NO_IDS:
+            try:
+                await ctx.step.wait_for_event("wait", name, timeout=subject.unit)
+            except ValueError as error:
+                assert "is not an event name" in str(error)
+            else:
+                taken.append(name)
+        return taken
+
+    longest = f"{subject.run_id()}/é: {'€' * 200}"[:200]
+    async with subject.open([named]) as backend:
+        for each in [*NO_IDS, "durably.own"]:
+            refused = await _refusal(backend.start(named, run_id=each), ValueError)
+            assert "is not a run id" in refused, each
+        for each in NO_IDS:
+            event = Event("c13/named").model_copy(update={"name": each})
+            assert "is not an event name" in await _refusal(backend.send(event), ValueError), each
+        run = await backend.start(named, run_id=longest)
+        assert await run.result() == []
+        assert keys(await (await backend.run(longest)).history()) == []
+    assert set(started) == {longest}
+
+
+@clause
+async def test_c13_event_data_without_json_is_refused_before_it_is_sent(subject: Subject) -> None:
+    told: dict[str, Any] = {}
+
+    @function("listener", triggers=["c13/told"])
+    async def listener(ctx: Context[Any]) -> None:
+        told[ctx.run_id] = ctx.input
+
+    @function("teller")
+    async def teller(ctx: Context[None]) -> list[str]:
+        return [
+            await _refusal(ctx.step.send_event("tell", Event("c13/told", "first"), event), SerializationError)
+            for event in poisoned
+        ]
+
+    poisoned = [Event("c13/told", make()) for make in (_lambda, _nan, _cycle)]
+    async with subject.open([listener, teller]) as backend:
+        for event in poisoned:
+            refused = await _refusal(backend.send(Event("c13/told", "first"), event), SerializationError)
+            assert "c13/told" in refused, "it names the event"
+        for refused in await backend.invoke(teller):
+            assert "c13/told" in refused, "it names the event"
+            assert "tell" in refused.split("c13/told")[0], "and the step"
+        await backend.send(Event("c13/told", "last"))
+        await subject.until(lambda: bool(told))
+        for run_id in told:
+            await subject.until_ended(await backend.run(run_id))
+    assert list(told.values()) == ["last"], "nothing is sent of what is refused in part"
+
+
+@clause
+async def test_c13_a_time_that_is_none_is_refused(subject: Subject) -> None:
+    """By one of two errors, which names the step; no engine is asked for what another could not do."""
+
+    @function("quick")
+    async def quick(ctx: Context[None]) -> None:
+        return
+
+    @function("hasty")
+    async def hasty(ctx: Context[None]) -> list[str]:
+        calls: dict[str, Callable[[StepAPI, Any], Awaitable[Any]]] = {
+            "sleep": lambda step, time: step.sleep("rest", time),
+            "run": lambda step, time: step.run("rest", _lambda, timeout=time),
+            "invoke": lambda step, time: step.invoke("rest", quick, timeout=time),
+            "wait": lambda step, time: step.wait_for_event("rest", "c13/never", timeout=time),
+        }
+        tries = [(name, each) for name in calls for each in NO_DURATIONS] + [("sleep", None)]
+        tries += [("until", each) for each in NO_MOMENTS]
+        calls["until"] = lambda step, time: step.sleep_until("rest", time)
+        return [name for name, each in tries if await _taken(calls[name], ctx, each)]
+
+    wrong, history = await subject.run(hasty, quick)
+    assert not wrong
+    assert keys(history) == []
+
+
+async def _taken(call: Callable[[StepAPI, Any], Awaitable[Any]], ctx: Context[None], time: Any) -> bool:
+    """Whether a step takes something that is no time."""
+    try:
+        await call(ctx.step, time)
+    except (TypeError, ValueError) as error:
+        return "rest" not in str(error) or isinstance(error, OverflowError)
+    return True
+
+
+async def _refusal(call: Awaitable[Any], kind: type[Exception]) -> str:
+    """What the error says that must come."""
+    try:
+        given = await call
+    except kind as error:
+        return str(error)
+    raise AssertionError(f"{given!r} came where {kind.__name__} had to")
 
 
 @clause

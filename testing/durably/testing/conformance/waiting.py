@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from durably.core import Context, Event, function
+from durably.core import Context, Event, RunStatus, function
+from durably.core.durations import LATEST, LONGEST
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import clause
 
@@ -58,6 +59,49 @@ async def test_c19_a_sleep_never_ends_early(subject: Subject) -> None:
         await backend.invoke(sleeper)
     assert woken["first"] >= unit
     assert woken["second"] >= 2 * unit
+
+
+@clause
+async def test_c19_the_farthest_times_are_taken(subject: Subject) -> None:
+    """A sleep of ten years, a sleep and an event until the year 9999: what is allowed does not end early anywhere."""
+    passes: set[str] = set()
+    ended: list[str] = []
+
+    async def note(name: str) -> None:
+        ended.append(name)
+
+    @function("patient", triggers=["c19/far"])
+    async def patient(ctx: Context[None]) -> None:
+        passes.add(ctx.run_id)
+
+        async def years() -> None:
+            await ctx.step.sleep("years", LONGEST)
+            await ctx.step.run("note", note, "years")
+
+        async def ages() -> None:
+            await ctx.step.sleep_until("ages", LATEST)
+            await ctx.step.run("note", note, "ages")
+
+        async def soon() -> None:
+            await ctx.step.sleep("soon", subject.unit)
+            await ctx.step.run("note", note, "soon")
+
+        await ctx.step.gather(years, ages, soon)
+
+    @function("bystander")
+    async def bystander(ctx: Context[None]) -> None:
+        await ctx.step.sleep("nap", 2 * subject.unit)
+
+    async with subject.open([patient, bystander]) as backend:
+        await backend.send(Event("c19/far", ts=LATEST))
+        run = await backend.start(patient, run_id=subject.run_id())
+        await backend.invoke(bystander)
+        await subject.until(lambda: bool(ended))
+        assert (await run.refresh()).status is RunStatus.RUNNING
+        await run.cancel()
+        await subject.until_ended(run)
+    assert ended == ["soon"]
+    assert passes == {run.id}
 
 
 @clause

@@ -119,7 +119,7 @@ class ChangedSteps(StepAPI):
         await self._add(hit)
         await self._steps.sleep(name, duration)
 
-    async def sleep_until(self, step_id: str, when: datetime | float) -> None:
+    async def sleep_until(self, step_id: str, when: datetime | float | str) -> None:
         name, hit = self._new_id(step_id)
         await self._add(hit)
         await self._steps.sleep_until(name, when)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Literal
 
 from durably.backends.memory import MemoryBackend
@@ -11,8 +12,10 @@ from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.journal import NewRun
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import NonRetriableError, RetryPolicy, SerializationError
+from durably.core import Event, NonRetriableError, RetryPolicy, Run, SerializationError
 from durably.core.attempts import StepCall, StepOutput
+from durably.core.backend import encode_data
+from durably.core.durations import Duration, timeout_seconds
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
@@ -212,6 +215,53 @@ class PoisonIsRetried(ReplaySteps):
         if isinstance(error, SerializationError):
             error = RuntimeError(str(error))
         await super().attempt_failed(scope, call, attempt, asked, started, error)
+
+
+@mutant("C13")
+class RunIdsAsTheyCome(MemoryBackend):
+    """Any text is a run id."""
+
+    async def start(self, function: Any, data: Any = None, *, run_id: str | None = None) -> Run[Any]:
+        reference = self.find_function(function)
+        return Run(self, reference, await self.start_run(reference, encode_data(reference, data), run_id))
+
+
+@mutant("C13")
+class EventsAsTheyCome(MemoryBackend):
+    """What a program sends is not looked at."""
+
+    async def send(self, *events: Event) -> list[str]:
+        return await self.send_events([event.model_copy(update={"id": event.id or new_id()}) for event in events])
+
+
+@mutant("C13")
+class StepEventsAsTheyCome(KeyedSteps):
+    """What a step sends is not looked at."""
+
+    async def send_event(self, step_id: str, *events: Event) -> list[str]:
+        return await self._perform(step_id, lambda scope, key: self._engine.send_event(scope, key, events))
+
+
+@mutant("C13")
+class AwaitedNamesAsTheyCome(KeyedSteps):
+    """Any text is the name of an event to wait for."""
+
+    async def wait_for_event(
+        self, step_id: str, name: str, *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
+    ) -> Event | None:
+        limit = timeout_seconds(timeout, f"step {step_id!r}: timeout")
+        return await self._perform(
+            step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, dict(match or {}), limit)
+        )
+
+
+@mutant("C13")
+class TimesAsTheyCome(KeyedSteps):
+    """Anything that can be made a number is a time to sleep."""
+
+    async def sleep(self, step_id: str, duration: Any) -> None:
+        delay = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+        await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, delay, None))
 
 
 @mutant("C14")

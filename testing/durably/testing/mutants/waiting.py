@@ -45,6 +45,14 @@ class SleepEndsEarly(ReplaySteps):
         await super().sleep(scope, key, None if duration is None else duration / 2, until)
 
 
+@mutant("C19")
+class FarTimesAreNow(ReplaySteps):
+    """A moment that 32 bits do not hold is taken for one that is past."""
+
+    async def sleep(self, scope: Scope, key: str, duration: float | None, until: float | None) -> None:
+        await super().sleep(scope, key, duration, 0.0 if until is not None and until >= 2**31 else until)
+
+
 @mutant("C20")
 class WaitSeesEarlierEvents(MemoryJournal):
     """An event from before the wait ends it."""

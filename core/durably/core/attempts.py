@@ -43,7 +43,6 @@ __all__ = [
     "StepCall",
     "StepOutput",
     "as_exception",
-    "body_beat",
     "function_retry_delay",
     "run_function",
     "run_step",
@@ -180,7 +179,7 @@ async def run_step(
     function: str,
     run_id: str,
     attempt: int,
-    beat: Callable[[], None] | None = None,
+    beats: bool = False,
 ) -> StepOutput:
     """Run one attempt of a body and write down what it gave.
 
@@ -190,7 +189,7 @@ async def run_step(
         function: The id of the durable function, for the points.
         run_id: The run.
         attempt: The number of this execution, from 1.
-        beat: What ``current_step().heartbeat()`` calls, or ``None``.
+        beats: Whether the harness is told when the body calls ``current_step().heartbeat()``.
 
     Raises:
         StepTimeoutError: If it took longer than its timeout. What it returns later is dropped.
@@ -199,6 +198,7 @@ async def run_step(
             ``BaseException`` as ``NonRetriableError``: they must not end the worker.
         KeyboardInterrupt: If the process is to end.
     """
+    beat = _beat(environment.probe, Point("in_body", function, run_id, call.key)) if beats else None
     token = _current.set(StepInfo(run_id, call.key, attempt, environment.resources, beat))
     try:
         if environment.probe is not None:
@@ -212,14 +212,12 @@ async def run_step(
     return StepOutput(*call.codec.round_trip(value, step=call.key, limit=limit, redact=redact))
 
 
-def body_beat(environment: Environment, function: str, run_id: str, key: str) -> Callable[[], None] | None:
-    """What tells the harness that a body has called ``heartbeat()``; ``None`` where nobody looks on."""
-    probe = environment.probe
+def _beat(probe: Probe | None, point: Point) -> Callable[[], None] | None:
     if probe is None:
         return None
 
     def beat() -> None:
-        pause = probe(Point("in_body", function, run_id, key))
+        pause = probe(point)
         if asyncio.iscoroutine(pause):
             pause.close()  # a body that only reports its progress cannot be made to wait
 

@@ -13,7 +13,7 @@ from durably.backends.replay.outcome import find_run
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import DefinitionError, Event, Function, FunctionRef
-from durably.core.attempts import StepCall, StepOutput, body_beat, run_step, step_retry_delay
+from durably.core.attempts import StepCall, StepOutput, run_step, step_retry_delay
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
 from durably.core.errors import CancelSignal, Signal, SuspendSignal
 from durably.core.history import Kind, StepRecord
@@ -82,7 +82,7 @@ class ReplaySteps(StepEngine):
                 function=self.function.id,
                 run_id=self.run_id,
                 attempt=attempt,
-                beat=body_beat(self.host.environment, self.function.id, self.run_id, key),
+                beats=True,
             )
         except Exception as error:
             await self.attempt_failed(scope, call, attempt, asked, started, error)

@@ -31,7 +31,7 @@ from durably.backends.temporal.payloads import (
 )
 from durably.backends.temporal.registry import StepFunctionNotFoundError, decode_argument, parameter_types
 from durably.core import DefinitionError, DurablyError, Function, SerializationError
-from durably.core.attempts import StepCall, body_beat, run_step, step_retry_delay
+from durably.core.attempts import StepCall, run_step, step_retry_delay
 from durably.core.errors import Signal
 from durably.core.messages import Transcript
 from durably.core.serialization import return_type
@@ -121,7 +121,7 @@ class _StepAttempt:
                 function=info.workflow_type or "",
                 run_id=self._run_id,
                 attempt=number,
-                beat=body_beat(host.environment, info.workflow_type or "", self._run_id, call.key),
+                beats=True,
             )
         except Exception as error:
             # From nothing: Temporal would keep the cause, and what is secret in it.

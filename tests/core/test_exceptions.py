@@ -243,12 +243,12 @@ def _agent(place: Place, hint: Any, make: Callable[[], BaseException]) -> Agent:
     if place == "tool":
 
         @tool(name="act", retries=1)
-        async def act(value: hint) -> str:
+        async def act(value: hint) -> str:  # pyright: ignore[reportInvalidTypeForm]
             raise make()
     else:
 
         @tool(name="act", retries=1)
-        def act(value: hint) -> str:
+        def act(value: hint) -> str:  # pyright: ignore[reportInvalidTypeForm]
             raise make()
 
     return Agent("raising", model=ScriptedModel(call("act", value=1), "I see."), instructions="", tools=[act])

@@ -358,7 +358,7 @@ def test_a_parameter_that_is_checked_too_late_is_refused(lazy: Any) -> None:
     with pytest.raises(DefinitionError, match=r"tool 'look': parameter 'rows' is an iterable.*list\[int\]"):
 
         @tool
-        def look(count: int, rows: lazy) -> str:
+        def look(count: int, rows: lazy) -> str:  # pyright: ignore[reportInvalidTypeForm]
             return ""
 
 
@@ -367,12 +367,12 @@ def test_an_input_that_is_checked_too_late_is_refused(lazy: Any) -> None:
     with pytest.raises(DefinitionError, match=r"function 'f': its input is an iterable.*list\[int\]"):
 
         @function("f")
-        async def takes(ctx: Context[lazy]) -> None: ...
+        async def takes(ctx: Context[lazy]) -> None: ...  # pyright: ignore[reportInvalidTypeForm]
 
     with pytest.raises(DefinitionError, match=r"function 'f': its result is an iterable"):
 
         @function("f")
-        async def gives(ctx: Context[int]) -> lazy: ...
+        async def gives(ctx: Context[int]) -> lazy: ...  # pyright: ignore[reportInvalidTypeForm]
 
 
 @pytest.mark.parametrize("lazy", LAZY, ids=str)

@@ -121,7 +121,8 @@ def uncached(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     Such a cache keeps the coroutine, not its value, and a coroutine can be awaited once.
     """
-    return fn.__wrapped__ if hasattr(fn, "cache_info") and hasattr(fn, "__wrapped__") and is_async(fn) else fn
+    inner = getattr(fn, "__wrapped__", None)
+    return inner if callable(inner) and hasattr(fn, "cache_info") and is_async(fn) else fn
 
 
 def is_lazy(tp: object, schema: object = None) -> bool:

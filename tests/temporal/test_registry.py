@@ -1,0 +1,29 @@
+"""What a worker reads off a body that it finds by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from durably.backends.temporal.activities import _written_as
+from durably.backends.temporal.registry import parameter_types
+
+if TYPE_CHECKING:
+    from decimal import Decimal as Price
+
+
+def add(price: Price, count: int, *rest: float) -> Price:
+    raise NotImplementedError
+
+
+def count(price: Price) -> int:
+    raise NotImplementedError
+
+
+def test_each_parameter_is_looked_at_alone() -> None:
+    assert parameter_types(add, 4) == (Any, int, float, float)
+    assert parameter_types(count, 1) == (Any,)
+
+
+def test_a_return_annotation_for_type_checkers_alone_is_none() -> None:
+    assert _written_as(add) is Any
+    assert _written_as(count) is None

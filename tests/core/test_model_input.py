@@ -43,6 +43,7 @@ from durably.core.model import ModelRequest, ModelResponse
 from durably.core.tools import Tool
 from durably.testing import ScriptedModel, call
 from tests.conftest import Open
+from tests.core.verdicts import check_verdicts, verdicts
 
 
 class UnspeakableError(Exception):
@@ -363,6 +364,20 @@ class Basket(BaseModel):
     price: Decimal = Field(default=Decimal(1), ge=0)
     kind: Literal["gift", "own"] = "own"
     lines: list[str] = Field(default_factory=list)
+
+
+@pytest.mark.asyncio
+async def test_several_such_verdicts_in_one_turn(open_backend: Open, tmp_path: Path) -> None:
+    functions = verdicts(tmp_path)
+    async with open_backend(functions) as backend:
+        await check_verdicts(backend, functions[0])
+
+
+@pytest.mark.asyncio
+async def test_such_verdicts_hold_whenever_the_code_starts_over(tmp_path: Path) -> None:
+    functions = verdicts(tmp_path)
+    async with MemoryBackend(functions, evict="always") as backend:
+        await check_verdicts(backend, functions[0])
 
 
 def test_which_verdicts_are_recorded() -> None:

@@ -40,7 +40,8 @@ from durably.core.serialization import Codec, codec_for
 from durably.core.sessions import SessionStore
 from durably.core.sink import publish
 from durably.core.steps import current_step
-from durably.core.tools import Tool, define_tool
+from durably.core.tool_definition import define_tool
+from durably.core.tools import Tool
 
 __all__ = ["Agent", "start_event"]
 

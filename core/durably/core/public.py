@@ -34,7 +34,8 @@ from durably.core.result import AgentInput, AgentResult
 from durably.core.retry import RetryPolicy
 from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
 from durably.core.steps import StepAPI, StepInfo, current_step
-from durably.core.tools import Tool, tool
+from durably.core.tool_definition import tool
+from durably.core.tools import Tool
 
 __all__ = [
     "APPROVAL_GIVEN",

@@ -1,24 +1,22 @@
 """Tools: plain functions that a model may call.
 
-Owns: how a function becomes a tool, and how one call becomes a durable step. Does not own: the schema of its arguments
-(``tool_arguments.py``), tools that an agent answers (``delegation.py``), and how a person is asked (``approval.py``).
+Owns: what a tool is, and how one call becomes a durable step. Does not own: how a function becomes a tool
+(``tool_definition.py``), the schema of its arguments (``tool_arguments.py``), tools that an agent answers
+(``delegation.py``), and how a person is asked (``approval.py``).
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any, Literal, Never, NoReturn, TypedDict, Unpack, cast, overload
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from durably.core.annotations import awaited, innermost, resolve_hints, uncached
 from durably.core.approval import ApprovalQuestion, name_question, wait_for_approval
-from durably.core.durations import timeout_seconds
 from durably.core.error_text import MESSAGE_LIMIT, error_text, type_name, writable
 from durably.core.errors import DefinitionError, SerializationError, StepError, ToolError
 from durably.core.functions import Function
@@ -26,9 +24,9 @@ from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, T
 from durably.core.model import ToolSpec, Usage
 from durably.core.serialization import codec_for
 from durably.core.steps import Duration, StepAPI
-from durably.core.tool_arguments import arguments_model, complaint_about, complaint_of, parameter_names, reads_world
+from durably.core.tool_arguments import complaint_about, complaint_of, parameter_names, reads_world
 
-__all__ = ["Effect", "Tool", "ToolOptions", "ToolOutcome", "check_tool_name", "define_tool", "tool"]
+__all__ = ["Effect", "Tool", "ToolOutcome", "check_tool_name"]
 
 Effect = Literal["pure", "idempotent", "at_most_once"]
 """What a second execution of a tool's body would do.
@@ -254,162 +252,6 @@ def _close(value: object) -> None:
             _close(each)
     elif isinstance(value, dict):
         _close(list(value.values()))
-
-
-class ToolOptions(TypedDict, total=False):
-    """The options of a tool. :class:`Tool` has an attribute for each.
-
-    Keys:
-        retries: How often an unexpected exception is retried. Default: as often as the agent's other steps.
-        timeout: Seconds, or a ``timedelta``, that one attempt may take. Default: no limit.
-        effect: ``"pure"``, ``"idempotent"`` (the default) or ``"at_most_once"``. See :data:`Effect`.
-        on_error: ``"report"`` (the default) or ``"raise"``.
-        requires_approval: Whether a person must approve each call. Default: no.
-        approval_timeout: How long to wait for the person. Default: for ever.
-    """
-
-    retries: int | None
-    timeout: Duration | None
-    effect: Effect
-    on_error: Literal["report", "raise"]
-    requires_approval: bool
-    approval_timeout: Duration | None
-
-
-@overload
-def tool(
-    fn: Callable[..., object],
-    /,
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    output_type: object = None,
-    **options: Unpack[ToolOptions],
-) -> Tool: ...
-@overload
-def tool(
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    output_type: object = None,
-    **options: Unpack[ToolOptions],
-) -> Callable[[Callable[..., object]], Tool]: ...
-def tool(
-    fn: Callable[..., object] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    output_type: object = None,
-    **options: Unpack[ToolOptions],
-) -> Tool | Callable[[Callable[..., object]], Tool]:
-    """Make a sync or async function a tool. The model sees its name, its docstring and its type hints.
-
-    A parameter is described with ``Annotated[str, Field(description="...")]``. Invalid arguments and ``ToolError``
-    go back to the model as an error result. Any other exception is retried as a step, and then reported.
-
-    Args:
-        fn: The function, a ``functools.partial`` or an object with ``__call__``. Leave it out to give options:
-            ``@tool(retries=1)``.
-        name: What the model calls it. Default: the function's name.
-        description: What the model reads. Default: the docstring.
-        output_type: The type by which a result is written as JSON. Default: the return annotation.
-        options: See :class:`ToolOptions`.
-
-    Returns:
-        The tool, or a decorator if ``fn`` is left out.
-
-    Raises:
-        DefinitionError: If a parameter has no type hint, no JSON schema, or a default that is not JSON; if its values
-            could only be checked while the function uses them, such as ``Iterable[int]``; or if the result has no JSON
-            form.
-    """
-    # Without the caller's locals, annotations that name a class defined inside a test function would not resolve.
-    names = sys._getframe(1).f_locals
-
-    def decorate(fn: Callable[..., object]) -> Tool:
-        return define_tool(fn, names, name=name, description=description, output_type=output_type, **options)
-
-    return decorate if fn is None else decorate(fn)
-
-
-def define_tool(
-    fn: Callable[..., object],
-    names: Mapping[str, object],
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    output_type: object = None,
-    **options: Unpack[ToolOptions],
-) -> Tool:
-    """Return the tool that a function makes. See :func:`tool`.
-
-    Args:
-        fn: The function.
-        names: Local names that its annotations may use.
-        name: See :func:`tool`.
-        description: See :func:`tool`.
-        output_type: See :func:`tool`.
-        options: See :class:`ToolOptions`.
-
-    Raises:
-        DefinitionError: See :func:`tool`.
-    """
-    name = name or str(getattr(fn, "__name__", ""))
-    where = f"tool {name!r}"
-    _check_callable(fn, name, where)
-    check_tool_name(name)
-    _check_options(options, where)
-    given = () if output_type is None else ("return",)
-    hints = resolve_hints(fn, names, where, given=given, options={"return": "output_type"})
-    arguments, schema = arguments_model(fn, name, hints, where)
-    result_type = awaited(hints.get("return", Any)) if output_type is None else output_type
-    _check_result(result_type, where)
-    spec = ToolSpec(name=name, description=description or _docstring(fn), parameters=schema)
-    made = Tool(spec=spec, fn=uncached(fn), arguments=arguments, result_type=result_type)
-    return replace(made, **options)
-
-
-def _check_callable(fn: object, name: str, where: str) -> None:
-    if isinstance(fn, classmethod):
-        raise DefinitionError(f"{where}: leave out @classmethod and make a tool of the method, tool(Shop.look)")
-    if not callable(fn) or inspect.isclass(fn):
-        raise DefinitionError(f"{where}: {fn!r} is not a function: write one with 'def' that does what is wanted")
-    if not name:
-        raise DefinitionError(f"{fn!r} has no name that the model could call it by: tool(..., name='look_up')")
-    inner = innermost(fn)
-    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
-        raise DefinitionError(
-            f"{where} is a generator, and a step has one result: collect the values in a list and return that"
-        )
-
-
-def _check_result(result_type: object, where: str) -> None:
-    if result_type in (Never, NoReturn):
-        return
-    try:
-        codec_for(result_type).check()
-    except DefinitionError as error:
-        raise DefinitionError(f"{where}: its result: {error}") from error
-
-
-def _docstring(fn: Callable[..., object]) -> str:
-    while isinstance(fn, partial):  # its own docstring is that of functools.partial
-        fn = fn.func
-    return inspect.getdoc(fn) or ""
-
-
-def _check_options(options: ToolOptions, where: str) -> None:
-    effect = options.get("effect", "idempotent")
-    if effect not in ("pure", "idempotent", "at_most_once"):
-        raise DefinitionError(f"{where}: effect {effect!r}: use 'pure', 'idempotent' or 'at_most_once'")
-    try:
-        timeout_seconds(options.get("timeout"), f"{where}: timeout")
-        timeout_seconds(options.get("approval_timeout"), f"{where}: approval_timeout")
-    except (TypeError, ValueError) as error:
-        raise DefinitionError(str(error)) from None
-    if options.get("approval_timeout") is not None and not options.get("requires_approval"):
-        raise DefinitionError(f"{where}: approval_timeout= says how long to wait for requires_approval=True; add it")
 
 
 def check_tool_name(name: str) -> None:

@@ -211,12 +211,19 @@ class Agent(Function[str | AgentInput, AgentResult]):
             response = await self.model.complete(request)
         else:
             response = await publish(self.model, request, self.sink)
-        return self._marked(recordable(response))
+        kept = recordable(response)
+        return self._marked(kept, changed=kept is not response)
 
-    def _marked(self, response: ModelResponse) -> ModelResponse:
-        """Return an answer that says whether steps check the arguments of its calls."""
-        calls = response.message.tool_calls if isinstance(response, ModelResponse) else ()
-        if not any(call.name in self.tools and self.tools[call.name].checks_in_step(call) for call in calls):
+    def _marked(self, response: ModelResponse, *, changed: bool) -> ModelResponse:
+        """Return an answer that says whether steps check the arguments of its calls.
+
+        Args:
+            response: The answer.
+            changed: Whether it is not what the model wrote, which the step can explain.
+        """
+        calls = response.message.tool_calls if isinstance(response, ModelResponse) else []
+        known = [(self.tools[call.name], call) for call in calls if call.name in self.tools]
+        if not any(changed or tool.checks_in_step(call) for tool, call in known):
             return response
         return response.model_copy(update={"checked_in_steps": True})
 

@@ -213,6 +213,11 @@ class Tool:
         Raises:
             ToolError: If they do not fit, whatever a validator raised. The step records the verdict.
         """
+        if isinstance(arguments, str):
+            raise ToolError(
+                f"invalid arguments for {self.name}: they cannot be kept as a JSON object: write one object, nested "
+                "less than 100 deep, without half of a surrogate pair (\\ud800) or an integer of more than 4,000 digits"
+            )
         try:
             parsed = self.arguments.model_validate(arguments)
         except Exception as error:

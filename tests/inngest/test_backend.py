@@ -324,3 +324,22 @@ async def test_a_cancelled_child_is_told_as_on_every_engine(engine: InngestEngin
         (called,) = await backend.runs(function=child)
         await called.cancel()
         assert await run.result() == ("call", "RunCancelledError", "the run was cancelled")
+
+
+@pytest.mark.asyncio
+async def test_a_sleep_of_years_is_slept_in_parts_that_inngest_takes(
+    engine: InngestEngine, open_inngest: OpenInngest
+) -> None:
+    year = 365 * 86400
+
+    @function("patient")
+    async def patient(ctx: Context[None]) -> None:
+        await ctx.step.sleep("years", 3 * year)
+
+    async with open_inngest(patient) as backend:
+        start = engine.now()
+        await backend.invoke(patient)
+        assert engine.now() >= start + 3 * year
+    (run,) = engine.runs.values()
+    parts = [name for _, name, operation, _ in run.trace if operation == "Sleep"]
+    assert len(parts) == 4, "a year at most is slept at once"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -84,3 +86,12 @@ async def test_what_the_test_server_cannot_do(skipping: Client) -> None:
     async with TemporalBackend(skipping, task_queue=new_id(), functions=[support]) as backend:
         with pytest.raises(RPCError, match="unimplemented"):
             await backend.runs()
+
+
+@pytest.mark.parametrize("option", ["heartbeat", "drain"])
+async def test_options_that_are_no_duration_are_refused(option: str) -> None:
+    client: Any = None  # not looked at: the options come first
+    for bad in (float("nan"), -1, True, "soon", timedelta.max):
+        options: dict[str, Any] = {option: bad}
+        with pytest.raises((TypeError, ValueError), match=f"^{option} of TemporalBackend"):
+            TemporalBackend(client, task_queue="q", **options)

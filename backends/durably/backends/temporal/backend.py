@@ -26,6 +26,7 @@ from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, stop_signals, versioning_of
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
@@ -83,8 +84,8 @@ class TemporalBackend(Backend):
         hub_queue: str | None = None,
         queues: Mapping[str, str] | None = None,
         role: Role = "all",
-        heartbeat: timedelta = timedelta(seconds=30),
-        drain: timedelta = timedelta(seconds=10),
+        heartbeat: Duration = timedelta(seconds=30),
+        drain: Duration = timedelta(seconds=10),
         continue_after: int = 20_000,
         on_code_change: Literal["fail", "wait"] = "fail",
         worker_options: Mapping[str, Any] | None = None,
@@ -95,6 +96,8 @@ class TemporalBackend(Backend):
         super().__init__(functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes)
         self.client = client
         self.task_queue = task_queue
+        heartbeat = timedelta(seconds=duration_seconds(heartbeat, "heartbeat of TemporalBackend"))
+        drain = timedelta(seconds=duration_seconds(drain, "drain of TemporalBackend"))
         given = dict(worker_options or {})
         hub_queue = hub_queue or task_queue
         # Temporal's own is 10 seconds; a worker that is thought dead sooner is to lose its workflows sooner too.

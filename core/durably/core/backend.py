@@ -374,4 +374,5 @@ def check_function(run_id: str, recorded: str, asked: str) -> None:
 def encode_data(function: FunctionRef[Any, Any], data: Any) -> str:
     """The input of a run as JSON text, checked against the function's input type where it is known."""
     checked = function.input.validate(data, what=f"the input of {function.id!r}")
-    return function.input.encode(checked, step="")
+    text, _ = function.input.round_trip(checked, step="", limit=None, redact=str)
+    return text

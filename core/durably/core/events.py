@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["Event"]
+__all__ = ["Event", "matches"]
 
 
 class _Fields(TypedDict, total=False):
@@ -50,7 +51,36 @@ class Event(BaseModel):
 
         The path may begin with ``data.``, as in Inngest's expressions.
         """
+        found = self._find(path)
+        return None if found is _ABSENT else found
+
+    def _find(self, path: str) -> Any:
         value: Any = self.data
         for part in path.removeprefix("data.").split("."):
-            value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+            value = value.get(part, _ABSENT) if isinstance(value, dict) else getattr(value, part, _ABSENT)
         return value
+
+
+_ABSENT = object()
+
+
+def matches(event: Event, match: Mapping[str, Any]) -> bool:
+    """Whether an event has these values at these paths, as JSON tells values apart.
+
+    ``True`` is not ``1``, and ``None`` is there only where the data says null. ``1`` and ``1.0`` are one number.
+
+    Args:
+        event: The event.
+        match: Dotted paths and the values that must be there, as for :meth:`Event.at`.
+    """
+    return all(_same(event._find(path), value) for path, value in match.items())
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    if isinstance(found, bool) or isinstance(wanted, bool):
+        return found is wanted
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(_same(found[key], wanted[key]) for key in found)
+    if isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
+        return len(found) == len(wanted) and all(map(_same, found, wanted))
+    return bool(found == wanted)

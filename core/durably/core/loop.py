@@ -196,7 +196,7 @@ class _Progress:
         if codec is None:
             return None
         try:
-            self._output = codec.decode(message.text, step="think")
+            self._output = codec.parse(message.text)
         except SerializationError:
             return f"The answer must be JSON of this schema, and nothing else: {codec.json_schema()}"
         return None

@@ -160,7 +160,7 @@ class Tool:
             return ToolOutcome(content=[value])
         if isinstance(value, list) and value and all(isinstance(part, TextPart | FilePart) for part in value):
             return ToolOutcome(content=value)
-        return codec_for(self.result_type).encode(value, step=f"tool-{self.name}")
+        return codec_for(self.result_type).show(value, step=f"tool-{self.name}")
 
 
 class ToolOptions(TypedDict, total=False):

@@ -20,6 +20,7 @@ from durably.core.attempts import Environment
 from durably.core.errors import PayloadTooLargeError
 from durably.core.functions import FailedRun
 from durably.core.ids import derive_id, new_id
+from durably.core.run_events import INVOKED, STARTED
 
 __all__ = [
     "CALL_ABANDONED",
@@ -59,18 +60,21 @@ class Origin:
         ancestry: The ids, ours and Inngest's, of all runs that wait for it, and its own.
         parent: The run that invoked it, or ``None``.
         key: The key of the step that did.
+        judged: Whether the function's own type has judged the event's data before it was sent.
     """
 
     run: str | None = None
     ancestry: tuple[str, ...] = ()
     parent: str | None = None
     key: str = ""
+    judged: bool = True
 
     def to_data(self) -> dict[str, Any]:
         """As part of an event's data."""
         called = {"parent": self.parent, "key": self.key} if self.parent else {}
         # Inngest evaluates `line` in the expressions of `cancelOn`: functions.py has them.
-        return {"run": self.run, "line": list(self.ancestry), **called}
+        unjudged = {} if self.judged else {"judged": False}
+        return {"run": self.run, "line": list(self.ancestry), **called, **unjudged}
 
 
 class EventSender:
@@ -100,15 +104,16 @@ class EventSender:
             ts=math.ceil((event.ts or 0) * 1000),  # whole milliseconds, and not before its time
         )
 
-    async def start(self, name: str, run_id: str, data: str) -> str:
+    async def start(self, name: str, run_id: str, data: str, *, judged: bool) -> str:
         """Start a run; the server's id of its event, which is the same each time.
 
         Args:
             name: The name of the event that starts the function.
             run_id: Our id of the run.
             data: The input as JSON text.
+            judged: Whether the function's own type has judged it.
         """
-        origin = Origin(run_id, (run_id,))
+        origin = Origin(run_id, (run_id,), judged=judged)
         wired = event_data(json.loads(self._checked(data)), origin)
         event = inngest.Event(name=name, data=wired, id=derive_id("start", run_id, ""))
         (event_id,) = await self._client.send([event], _seed(run_id))
@@ -152,7 +157,9 @@ def read_event(event: Mapping[str, Any]) -> tuple[Event, Origin]:
         value = None
     ts = event.get("ts")
     read = Event(event["name"], value, id=event.get("id") or None, ts=ts / 1000 if ts else None)
-    return read, Origin(own.get("run"), tuple(own.get("line", ())), own.get("parent"), own.get("key", ""))
+    return read, Origin(
+        own.get("run"), tuple(own.get("line", ())), own.get("parent"), own.get("key", ""), own.get("judged", True)
+    )
 
 
 def trigger_event(function: Function[Any, Any], ctx: inngest.Context) -> tuple[Event, Origin]:
@@ -162,6 +169,10 @@ def trigger_event(function: Function[Any, Any], ctx: inngest.Context) -> tuple[E
         return _failed_event(event, function.id.removesuffix("-failure")), Origin()
     if function.batch is not None:
         event = event.model_copy(update={"data": [read_event(each.model_dump())[0].data for each in ctx.events]})
+    if (
+        origin.run is not None and origin.judged
+    ):  # the names that say so on every engine, so that the history says it too
+        event = event.model_copy(update={"name": INVOKED if origin.parent else STARTED})
     return event, origin
 
 

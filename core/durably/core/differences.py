@@ -124,7 +124,8 @@ class _Comparison:
 
     def _entries(self, value: dict[Any, Any], back: dict[Any, Any]) -> Difference | None:
         if len(value) != len(back):
-            return "", f"{len(value)} keys come back as {len(back)}: two keys have one form in JSON"
+            lost = [key for key in value if key not in back and str(key) not in back]
+            return _below(lost[0], ("", f"{_short(value[lost[0]])} is lost")) if lost else _merged(value, back)
         keys = {key: key for key in back}
         for key, in_place in zip(value, back, strict=True):
             found = keys.get(key, in_place)
@@ -214,6 +215,10 @@ def _changed(value: Any, back: Any) -> Difference:
     if type(value) is type(back):
         return "", f"{_short(value)} comes back as {_short(back)}"
     return "", f"a {type(value).__name__} comes back as {type(back).__name__}"
+
+
+def _merged(value: Any, back: Any) -> Difference:
+    return "", f"{len(value)} keys come back as {len(back)}: two keys have one form in JSON"
 
 
 def _short(value: Any) -> str:

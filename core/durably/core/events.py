@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["Event", "matches"]
+__all__ = ["Event", "matches", "same_json"]
 
 
 class _Fields(TypedDict, total=False):
@@ -73,14 +73,15 @@ def matches(event: Event, match: Mapping[str, Any]) -> bool:
         event: The event.
         match: Dotted paths and the values that must be there, as for :meth:`Event.at`.
     """
-    return all(_same(event._find(path), value) for path, value in match.items())
+    return all(same_json(event._find(path), value) for path, value in match.items())
 
 
-def _same(found: Any, wanted: Any) -> bool:
+def same_json(found: Any, wanted: Any) -> bool:
+    """Whether two values are the same JSON: ``True`` is not ``1``, and ``1`` is ``1.0``."""
     if isinstance(found, bool) or isinstance(wanted, bool):
         return found is wanted
     if isinstance(found, dict) and isinstance(wanted, dict):
-        return found.keys() == wanted.keys() and all(_same(found[key], wanted[key]) for key in found)
+        return found.keys() == wanted.keys() and all(same_json(found[key], wanted[key]) for key in found)
     if isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
-        return len(found) == len(wanted) and all(map(_same, found, wanted))
+        return len(found) == len(wanted) and all(map(same_json, found, wanted))
     return bool(found == wanted)

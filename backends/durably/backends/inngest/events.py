@@ -206,9 +206,21 @@ def event_expression(match: Mapping[str, Any], sent: Sequence[str] = ()) -> str 
         match: What must stand at which path.
         sent: The ids of events that the run has sent before: the server may take them in only after the wait began.
     """
-    tests = [f"{path_expression('async', path)} == {json.dumps(value)}" for path, value in match.items()]
+    tests = [test for path, value in match.items() for test in _tests(path, value)]
     tests += [f"async.id != {json.dumps(each)}" for each in sent[-OWN_EVENTS:]]
     return " && ".join(tests) or None
+
+
+def _tests(path: str, value: Any) -> list[str]:
+    """What must hold for `durably.core.events.matches` to find a value at a path."""
+    place = path_expression("async", path)
+    equal = f"{place} == {json.dumps(value)}"
+    if value is not None:
+        return [equal]
+    *outer, name = path.removeprefix("data.").split(".")
+    # Inngest takes what is not there for null.
+    holder = path_expression("async", ".".join(outer)) if outer else "async.data"
+    return [f"{json.dumps(name)} in {holder}", equal]
 
 
 # -- the id of the event that starts a run

@@ -25,6 +25,7 @@ _PARTS = (
     "waiting",
     "control",
     "data",
+    "values",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -40,6 +41,7 @@ from durably.testing.conformance import (  # noqa: E402
     recovery,
     refusal,
     replay,
+    values,
     waiting,
 )
 from durably.testing.conformance.subject import Kill, MemorySubject, Subject  # noqa: E402
@@ -53,7 +55,7 @@ from durably.testing.conformance.suite import (  # noqa: E402
     save_gaps,
 )
 
-for _part in (identity, memoization, recovery, replay, failure, refusal, primitives, waiting, control, data):
+for _part in (identity, memoization, recovery, replay, failure, refusal, primitives, waiting, control, data, values):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 
 __all__ = [

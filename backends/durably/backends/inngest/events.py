@@ -19,8 +19,8 @@ from durably.core import Event, Function
 from durably.core.attempts import Environment
 from durably.core.errors import PayloadTooLargeError
 from durably.core.functions import FailedRun
-from durably.core.ids import derive_id, new_id
-from durably.core.run_events import INVOKED, STARTED
+from durably.core.ids import derive_id
+from durably.core.run_events import INVOKED, STARTED, outside_events
 
 __all__ = [
     "CALL_ABANDONED",
@@ -91,7 +91,7 @@ class EventSender:
 
     async def send(self, events: Sequence[Event]) -> list[str]:
         """Send events; their ids, which are new ones where they have none."""
-        named = [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
+        named = outside_events(events)
         await self._client.send([self._encode(event) for event in named])
         return [event.id or "" for event in named]
 

@@ -25,7 +25,7 @@ from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.errors import CancelSignal, JournalError
 from durably.core.history import History
 from durably.core.ids import new_id
-from durably.core.run_events import started_event
+from durably.core.run_events import outside_events, started_event
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Parts", "ReplayBackend"]
@@ -254,7 +254,7 @@ class ReplayBackend(Backend):
 
     async def send(self, *events: Event) -> list[str]:
         self._check_up("send")
-        named = [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
+        named = outside_events(events)
         self._log.publish(named, self.clock.now())
         return [event.id or "" for event in named]
 

@@ -28,7 +28,7 @@ from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Ru
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.history import History
 from durably.core.ids import new_id
-from durably.core.run_events import started_event
+from durably.core.run_events import outside_events, started_event
 
 __all__ = ["TemporalBackend"]
 
@@ -147,7 +147,7 @@ class TemporalBackend(Backend):
     # -- the port
 
     async def send(self, *events: Event) -> list[str]:
-        named = [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
+        named = outside_events(events)
         texts = [self.redactor.text(event.model_dump_json()) for event in named]
         for text in texts:
             check_size(text, step="", limit=self.environment.max_payload_bytes)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, FilePath, NewPath, SecretStr, field_validator
 
-from durably.core import Context, Function, InvokeError, SerializationError, function
+from durably.core import Context, Event, Function, InvokeError, SerializationError, function
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import clause
 
@@ -184,3 +184,22 @@ async def test_c13_a_value_that_would_come_back_changed_is_refused(subject: Subj
         assert isinstance(error, InvokeError)
         assert error.error_type == SerializationError.__name__, body.__name__
         assert what in str(error), f"it names the field: {error}"
+
+
+@function("sender", retries=2)
+async def _sender(ctx: Context[None]) -> None:
+    await ctx.step.send_event("tell", Event("c13/told", {"value": float("nan")}))
+
+
+@clause
+async def test_c13_an_event_that_would_arrive_changed_is_refused(subject: Subject) -> None:
+    error, _ = await subject.fail(_sender)
+    assert isinstance(error, InvokeError)
+    assert error.error_type == SerializationError.__name__
+    async with subject.open([_sender]) as backend:
+        for data in ({"value": float("nan")}, [_nan()], {1: "a", "1": "b"}):
+            try:
+                await backend.send(Event("c13/told", data))
+            except SerializationError:
+                continue
+            raise AssertionError(f"{data} was sent")

@@ -133,6 +133,16 @@ class InvokedInputsAreJudgedAgain(ReplaySteps):
         return await super().invoke(scope, key, function, data, timeout)
 
 
+@mutant("C13")
+class EventsLoseNan(ReplaySteps):
+    """What has no JSON form in an event becomes null."""
+
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        return await super().send_event(
+            scope, key, [Event.model_validate_json(event.model_dump_json()) for event in events]
+        )
+
+
 class _Trusting(Codec):
     def round_trip(self, value: Any, *, step: str, limit: int | None, redact: Callable[[str], str]) -> tuple[str, Any]:
         text = redact(self.encode(value, step=step, limit=limit))

@@ -135,7 +135,9 @@ class TemporalSteps(StepEngine):
         child = child_id(self.run_id, key)
         record = await self.take(scope, key, "invoke", asked)
         if record is None:
-            event = redactor.text(invoked_event(function, child, encode_data(function, data)))
+            # An input that was accepted is not judged again; the child has it from the history.
+            given = "null" if self.records.has_begun(key) else encode_data(function, data)
+            event = redactor.text(invoked_event(function, child, given))
             check_size(event, step=key, limit=self.host.environment.max_payload_bytes)
             self.pass_point("before_start", key)
             started = workflow.time()

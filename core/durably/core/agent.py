@@ -36,6 +36,7 @@ from durably.core.model import (
 )
 from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
+from durably.core.run_events import read_input
 from durably.core.serialization import Codec, codec_for
 from durably.core.sessions import SessionStore
 from durably.core.sink import publish
@@ -259,7 +260,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
 
         def messages() -> list[Message]:
             event = Event.model_validate_json(history.records[0].output or "")
-            asked: AgentInput = self.input.validate(event.data, what=f"the input of {self.id!r}")
+            asked: AgentInput = read_input(self, event)
             session_key = _session_key(asked, history.run_id)
             loop = create_agent_loop(self, asked.message, session_key=session_key, depth=asked.depth)
             coroutine = loop(RecordedSteps(history), None)

@@ -32,6 +32,7 @@ from durably.core.errors import (
 from durably.core.events import Event
 from durably.core.functions import Function
 from durably.core.ids import derive_id
+from durably.core.run_events import read_input
 from durably.core.run_logger import RunLogger
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec, codec_for, return_type
@@ -369,7 +370,7 @@ async def run_function(
         context = Context(
             step=steps,
             event=event,
-            input=function.input.validate(event.data, what=f"the input of {function.id!r}"),
+            input=read_input(function, event),
             run_id=run_id,
             attempt=attempt,
             logger=RunLogger(function.id, run_id, environment.redactor, lambda: steps.replaying),

@@ -22,8 +22,9 @@ from durably.core.errors import (
 from durably.core.events import Event, check_events
 from durably.core.functions import Function
 from durably.core.history import History
-from durably.core.ids import check_run_id, new_id
+from durably.core.ids import check_run_id
 from durably.core.reference import FunctionRef
+from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 
@@ -305,9 +306,7 @@ class Backend(ABC):
             SerializationError: If the data of one has no JSON form. None of them is sent.
         """
         check_events(events)
-        return await self.send_events(
-            [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
-        )
+        return await self.send_events(outside_events(events))
 
     async def run(self, run_id: str) -> Run[Any]:
         """A handle on a run by its id.
@@ -392,4 +391,5 @@ def check_function(run_id: str, recorded: str, asked: str) -> None:
 def encode_data(function: FunctionRef[Any, Any], data: Any) -> str:
     """The input of a run as JSON text, checked against the function's input type where it is known."""
     checked = function.input.validate(data, what=f"the input of {function.id!r}")
-    return function.input.encode(checked, step="")
+    text, _ = function.input.round_trip(checked, step="", limit=None, redact=str)
+    return text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
@@ -14,7 +14,7 @@ from durably.core.errors import SerializationError
 from durably.core.ids import check_event_id, check_event_name
 from durably.core.serialization import codec_for
 
-__all__ = ["Event", "check_events"]
+__all__ = ["Event", "check_events", "matches", "same_json"]
 
 
 class _Fields(TypedDict, total=False):
@@ -69,9 +69,13 @@ class Event(BaseModel):
 
         The path may begin with ``data.``, as in Inngest's expressions.
         """
+        found = self._find(path)
+        return None if found is _ABSENT else found
+
+    def _find(self, path: str) -> Any:
         value: Any = self.data
         for part in path.removeprefix("data.").split("."):
-            value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+            value = value.get(part, _ABSENT) if isinstance(value, dict) else getattr(value, part, _ABSENT)
         return value
 
 
@@ -113,3 +117,29 @@ def _check_data(event: Event, step: str) -> None:
 
 
 _EVENT = codec_for(Event)
+
+
+_ABSENT = object()
+
+
+def matches(event: Event, match: Mapping[str, Any]) -> bool:
+    """Whether an event has these values at these paths, as JSON tells values apart.
+
+    ``True`` is not ``1``, and ``None`` is there only where the data says null. ``1`` and ``1.0`` are one number.
+
+    Args:
+        event: The event.
+        match: Dotted paths and the values that must be there, as for :meth:`Event.at`.
+    """
+    return all(same_json(event._find(path), value) for path, value in match.items())
+
+
+def same_json(found: Any, wanted: Any) -> bool:
+    """Whether two values are the same JSON: ``True`` is not ``1``, and ``1`` is ``1.0``."""
+    if isinstance(found, bool) or isinstance(wanted, bool):
+        return found is wanted
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(same_json(found[key], wanted[key]) for key in found)
+    if isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
+        return len(found) == len(wanted) and all(map(same_json, found, wanted))
+    return bool(found == wanted)

@@ -199,7 +199,7 @@ class _Progress:
         if codec is None:
             return None
         try:
-            output = codec.decode(message.text, step="think")
+            output = codec.parse(message.text)
             check_kept(output, codec, message.text)
         except Exception:  # it is of another type, or a validator of the user's raised what it liked
             return f"The answer must be JSON of this schema, and nothing else: {codec.json_schema()}"

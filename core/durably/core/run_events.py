@@ -8,16 +8,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from durably.core.errors import SerializationError
 from durably.core.events import Event
 from durably.core.functions import FailedRun, Function
-from durably.core.ids import derive_id
+from durably.core.ids import derive_id, new_id
+from durably.core.reference import FunctionRef
+from durably.core.serialization import codec_for
 
-__all__ = ["child_id", "failed_event", "invoked_event", "named_events", "started_event"]
+__all__ = [
+    "INVOKED",
+    "STARTED",
+    "child_id",
+    "failed_event",
+    "invoked_event",
+    "is_judged",
+    "named_events",
+    "outside_events",
+    "read_input",
+    "started_event",
+]
+
+STARTED = "durably/function.started"
+INVOKED = "durably/function.invoked"
+_REQUESTED = "durably/function.requested"
+"""The name of both where the program that starts the run does not know the function's own input type."""
 
 
-def started_event(run_id: str, data: str) -> str:
+def is_judged(function: FunctionRef[Any, Any]) -> bool:
+    """Whether the input given to this is judged by the function's own type, and not by that of a reference to it."""
+    return isinstance(function, Function)
+
+
+def started_event(function: FunctionRef[Any, Any], run_id: str, data: str) -> str:
     """The event of a run that a program starts, as JSON text; ``data`` is the input as JSON text."""
-    return f'{{"name":"durably/function.started","data":{data},"id":"{derive_id("start", run_id, "")}"}}'
+    name = STARTED if is_judged(function) else _REQUESTED
+    return f'{{"name":"{name}","data":{data},"id":"{derive_id("start", run_id, "")}"}}'
 
 
 def child_id(run_id: str, key: str) -> str:
@@ -25,9 +50,30 @@ def child_id(run_id: str, key: str) -> str:
     return derive_id("child", run_id, key)
 
 
-def invoked_event(child: str, data: str) -> str:
+def invoked_event(function: FunctionRef[Any, Any], child: str, data: str) -> str:
     """The event of a run that an ``invoke`` step starts, as JSON text; ``data`` is the input as JSON text."""
-    return f'{{"name":"durably/function.invoked","data":{data},"id":"{child}"}}'
+    name = INVOKED if is_judged(function) else _REQUESTED
+    return f'{{"name":"{name}","data":{data},"id":"{child}"}}'
+
+
+def read_input(function: FunctionRef[Any, Any], event: Event) -> Any:
+    """The input of a run, from the event that started it.
+
+    What ``start`` or ``invoke`` has judged is not judged again. The data of another event is judged here.
+
+    Args:
+        function: The function.
+        event: What started the run.
+
+    Raises:
+        SerializationError: If the data does not fit the function's input type.
+    """
+    if event.name in (STARTED, INVOKED):
+        try:
+            return function.input.rebuild(event.data)
+        except SerializationError:
+            pass  # the type has changed since: what is wrong with the data is said below
+    return function.input.validate(event.data, what=f"the input of {function.id!r}")
 
 
 def failed_event(function: Function[Any, Any], run_id: str, cause: Event, error: dict[str, Any]) -> Event:
@@ -44,8 +90,31 @@ def failed_event(function: Function[Any, Any], run_id: str, cause: Event, error:
 
 
 def named_events(run_id: str, key: str, events: Sequence[Event]) -> list[Event]:
-    """The events of a ``send_event`` step, each with an id: its own, or one derived from its place in the step."""
+    """The events of a ``send_event`` step, each with an id: its own, or one derived from its place in the step.
+
+    Raises:
+        SerializationError: If the data of one cannot be written as JSON, or would come back changed.
+    """
     return [
-        event if event.id else event.model_copy(update={"id": derive_id("event", run_id, f"{key}#{index}")})
+        _written(event, event.id or derive_id("event", run_id, f"{key}#{index}"), key)
         for index, event in enumerate(events)
     ]
+
+
+def outside_events(events: Sequence[Event]) -> list[Event]:
+    """Events that a program sends, each with an id: its own, or a new one.
+
+    Raises:
+        SerializationError: If the data of one cannot be written as JSON, or would come back changed.
+    """
+    return [_written(event, event.id or new_id(), "") for event in events]
+
+
+_EVENT = codec_for(Event)
+
+
+def _written(event: Event, event_id: str, step: str) -> Event:
+    named = event if event.id else event.model_copy(update={"id": event_id})
+    _, back = _EVENT.round_trip(named, step=step, limit=None, redact=str)
+    written: Event = back
+    return written

@@ -14,10 +14,12 @@ from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, SchemaValidator
 
 from durably.core.annotations import hint_of
+from durably.core.differences import Difference, find_difference, find_nan
 from durably.core.errors import DefinitionError, PayloadTooLargeError, SerializationError
+from durably.core.rebuild import contains, judging_validator, rebuilding_validator
 
 __all__ = [
     "SHORT",
@@ -47,7 +49,11 @@ class Digested(Protocol):
 
 
 class Codec:
-    """Writes and reads values of one type."""
+    """Writes and reads values of one type.
+
+    What it writes has the fields by their names and nothing that is computed. What it reads of that it builds again and
+    does not judge a second time; data from outside it judges, by the names the type gives to the outside.
+    """
 
     def __init__(self, tp: Any) -> None:
         self.type = tp
@@ -61,8 +67,16 @@ class Codec:
         return self._adapter.serializer.to_json
 
     @cached_property
-    def _read(self) -> Callable[[str], Any]:
-        return self._adapter.validator.validate_json
+    def _rebuild(self) -> Callable[..., Any]:
+        return rebuilding_validator(self.type, self._adapter).validate_json
+
+    @cached_property
+    def _judge(self) -> SchemaValidator:
+        return judging_validator(self._adapter)
+
+    @cached_property
+    def _plain(self) -> bool:
+        return contains(self._adapter.core_schema, "any")
 
     def check(self) -> Codec:
         """This codec, after its schema is made; it is made at the first use otherwise.
@@ -74,31 +88,50 @@ class Codec:
         return self
 
     def encode(self, value: Any, *, step: str, limit: int | None = None) -> str:
-        """JSON text of a value.
+        """JSON text of a value, as it is recorded.
 
         Raises:
             SerializationError: If it has no JSON form, or holds NaN or an infinity.
             PayloadTooLargeError: If it has more than ``limit`` bytes.
         """
+        return self._text(value, step, limit, by_alias=False, round_trip=True)
+
+    def show(self, value: Any, *, step: str) -> str:
+        """JSON text of a value as the type shows it to others: with what is computed. Raises what :meth:`encode` does.
+
+        It is for a model to read, or to compare, and is not read back.
+        """
+        return self._text(value, step, None)
+
+    def _text(self, value: Any, step: str, limit: int | None, **options: Any) -> str:
         try:
-            data = self._write(value, warnings=False)
+            data = self._write(value, warnings=False, **options)
         except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
             raise SerializationError(_advice(value, error), step=step) from error
         if limit is not None and len(data) > limit:
             raise PayloadTooLargeError(step=step, size=len(data), limit=limit)
         if b"NaN" in data or b"Infinity" in data:
             _refuse_nan(data, step)
+        if b"null" in data and (found := find_nan(value)) is not None:
+            raise SerializationError(f"{_at(found)}: return None or a string instead", step=step)
         return data.decode()
 
     def decode(self, text: str, *, step: str) -> Any:
-        """The value of a JSON text.
+        """The value of a recorded JSON text, without judging it again.
 
         Raises:
             SerializationError: If the text is not one of this type.
         """
         try:
-            return self._read(text)
+            return self._rebuild(text, by_alias=False, by_name=True)
         except ValidationError as error:
+            return self._read_old(text, error, step)
+
+    def _read_old(self, text: str, error: ValidationError, step: str) -> Any:
+        """Read what another version of the type wrote: as from outside, by either name of a field."""
+        try:
+            return self._judge.validate_json(text, by_alias=True, by_name=True)
+        except ValidationError:
             raise SerializationError(
                 f"the recorded JSON cannot be read back as {_name(self.type)}: {_first(error)}. The body must "
                 "return what its return annotation says; change one of the two, or pass output_type=",
@@ -115,15 +148,30 @@ class Codec:
             redact: Masks secrets in the JSON text.
 
         Raises:
-            SerializationError: If it has no JSON form, or cannot be read back as this type.
+            SerializationError: If it has no JSON form, cannot be read back as this type, or comes back changed.
             PayloadTooLargeError: If it has more than ``limit`` bytes.
         """
-        text = redact(self.encode(value, step=step, limit=limit))
-        return text, self.decode(text, step=step)
+        text = self.encode(value, step=step, limit=limit)
+        back = self.decode(text, step=step)
+        if (found := find_difference(value, back, plain=self._plain)) is not None:
+            raise SerializationError(_change(self.type, found), step=step)
+        redacted = redact(text)
+        return redacted, back if redacted == text else self.decode(redacted, step=step)
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of this type."""
         return self._adapter.json_schema()
+
+    def parse(self, text: str) -> Any:
+        """A value of a JSON text that comes from outside.
+
+        Raises:
+            SerializationError: If it does not fit; the message names the field.
+        """
+        try:
+            return self._judge.validate_json(text)
+        except ValidationError as error:
+            raise SerializationError(f"the text is not {_name(self.type)}: {_first(error)}", step="") from error
 
     def validate(self, value: Any, *, what: str) -> Any:
         """A value brought to this type, for data that comes from outside.
@@ -132,19 +180,26 @@ class Codec:
             SerializationError: If it does not fit; the message names the field.
         """
         try:
-            return self._adapter.validate_python(value)
+            return self._judge.validate_python(value)
         except ValidationError as error:
             raise SerializationError(f"{what} is not {_name(self.type)}: {_first(error)}", step="") from error
+
+    def rebuild(self, data: Any) -> Any:
+        """The value of recorded JSON data, without judging it again. Raises what :meth:`decode` raises."""
+        return self.decode(_any.encode(data, step=""), step="")
 
 
 def _adapter(tp: Any) -> TypeAdapter[Any]:
     try:
         try:
-            return TypeAdapter(tp, config=_CONFIG)
+            made = TypeAdapter(tp, config=_CONFIG)
         except PydanticUserError as error:
             if error.code != "type-adapter-config-unused":
                 raise
-            return TypeAdapter(tp)  # a model, dataclass or TypedDict brings its own configuration
+            made = TypeAdapter(tp)  # a model, dataclass or TypedDict brings its own configuration
+        if not isinstance(made.core_schema, dict):
+            made.rebuild(force=True)  # a type that defers its schema has a stand-in for it so far
+        return made
     except Exception as error:
         raise DefinitionError(
             f"{_name(tp)} cannot be written as JSON: {error}. Use JSON types, dataclasses, TypedDicts or pydantic "
@@ -204,7 +259,7 @@ def encode_input(args: Sequence[Any], *, step: str) -> str:
     """What a record keeps of a body's arguments: their JSON, or its digest where that is long."""
     while args and args[-1] is None:
         args = args[:-1]
-    parts = [f"#{arg.__digest__()}" if hasattr(arg, "__digest__") else _any.encode(arg, step=step) for arg in args]
+    parts = [f"#{arg.__digest__()}" if hasattr(arg, "__digest__") else _any.show(arg, step=step) for arg in args]
     text = ",".join(parts)
     return text if len(text) <= INPUT_TEXT_LIMIT else f"#{digest(text)} of {len(text)} characters"
 
@@ -217,6 +272,18 @@ def _refuse_nan(data: bytes, step: str) -> None:
         raise SerializationError(f"{constant} has no JSON form: return None or a string instead", step=step)
 
     json.loads(data, parse_constant=refuse)
+
+
+def _at(found: Difference) -> str:
+    where, what = found
+    return f"{where}: {what}" if where else what
+
+
+def _change(tp: Any, found: Difference) -> str:
+    return (
+        f"a value of {_name(tp)} would change when it is recorded: {_at(found)}. Annotate the type that the value has "
+        "(or pass output_type=), and give each part a type that JSON keeps; give secrets to the backend as resources="
+    )
 
 
 def _advice(value: Any, error: Exception) -> str:

@@ -233,7 +233,7 @@ class Tool:
             return ToolOutcome(content=value)
         step = f"tool-{self.name}"
         try:
-            return codec_for(self.result_type).encode(value, step=step)
+            return codec_for(self.result_type).show(value, step=step)
         except SerializationError:
             _close(value)
             raise

@@ -29,6 +29,7 @@ from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.functions import FLOW_CONTROL
 from durably.core.history import History
 from durably.core.ids import new_id
+from durably.core.run_events import is_judged
 
 __all__ = ["InngestBackend"]
 
@@ -190,7 +191,10 @@ class InngestBackend(Backend):
             return known
         run_id = run_id or new_id()
         name = start_event(self._apps.of(function.id), function.id)
-        self._cache.starts[run_id] = await self._events.start(name, run_id, data), function.id
+        self._cache.starts[run_id] = (
+            await self._events.start(name, run_id, data, judged=is_judged(function)),
+            function.id,
+        )
         return RunView(id=run_id, function=function.id, status=RunStatus.RUNNING, created_at=self._now())
 
     async def view(self, run_id: str) -> RunView:

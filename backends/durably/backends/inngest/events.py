@@ -19,7 +19,8 @@ from durably.core import Event, Function
 from durably.core.attempts import Environment
 from durably.core.errors import PayloadTooLargeError
 from durably.core.functions import FailedRun
-from durably.core.ids import derive_id, new_id
+from durably.core.ids import derive_id
+from durably.core.run_events import INVOKED, STARTED, outside_events
 
 __all__ = [
     "CALL_ABANDONED",
@@ -59,18 +60,21 @@ class Origin:
         ancestry: The ids, ours and Inngest's, of all runs that wait for it, and its own.
         parent: The run that invoked it, or ``None``.
         key: The key of the step that did.
+        judged: Whether the function's own type has judged the event's data before it was sent.
     """
 
     run: str | None = None
     ancestry: tuple[str, ...] = ()
     parent: str | None = None
     key: str = ""
+    judged: bool = True
 
     def to_data(self) -> dict[str, Any]:
         """As part of an event's data."""
         called = {"parent": self.parent, "key": self.key} if self.parent else {}
         # Inngest evaluates `line` in the expressions of `cancelOn`: functions.py has them.
-        return {"run": self.run, "line": list(self.ancestry), **called}
+        unjudged = {} if self.judged else {"judged": False}
+        return {"run": self.run, "line": list(self.ancestry), **called, **unjudged}
 
 
 class EventSender:
@@ -87,7 +91,7 @@ class EventSender:
 
     async def send(self, events: Sequence[Event]) -> list[str]:
         """Send events; their ids, which are new ones where they have none."""
-        named = [event if event.id else event.model_copy(update={"id": new_id()}) for event in events]
+        named = outside_events(events)
         await self._client.send([self._encode(event) for event in named])
         return [event.id or "" for event in named]
 
@@ -100,15 +104,16 @@ class EventSender:
             ts=math.ceil((event.ts or 0) * 1000),  # whole milliseconds, and not before its time
         )
 
-    async def start(self, name: str, run_id: str, data: str) -> str:
+    async def start(self, name: str, run_id: str, data: str, *, judged: bool) -> str:
         """Start a run; the server's id of its event, which is the same each time.
 
         Args:
             name: The name of the event that starts the function.
             run_id: Our id of the run.
             data: The input as JSON text.
+            judged: Whether the function's own type has judged it.
         """
-        origin = Origin(run_id, (run_id,))
+        origin = Origin(run_id, (run_id,), judged=judged)
         wired = event_data(json.loads(self._checked(data)), origin)
         event = inngest.Event(name=name, data=wired, id=derive_id("start", run_id, ""))
         (event_id,) = await self._client.send([event], _seed(run_id))
@@ -154,7 +159,9 @@ def read_event(event: Mapping[str, Any]) -> tuple[Event, Origin]:
     # Not Event(...): the rules for events that durably makes do not hold for those of other programs.
     fields = {"name": event["name"], "data": value, "id": event.get("id") or None, "ts": ts / 1000 if ts else None}
     read = Event.model_validate(fields)
-    return read, Origin(own.get("run"), tuple(own.get("line", ())), own.get("parent"), own.get("key", ""))
+    return read, Origin(
+        own.get("run"), tuple(own.get("line", ())), own.get("parent"), own.get("key", ""), own.get("judged", True)
+    )
 
 
 def trigger_event(function: Function[Any, Any], ctx: inngest.Context) -> tuple[Event, Origin]:
@@ -164,6 +171,10 @@ def trigger_event(function: Function[Any, Any], ctx: inngest.Context) -> tuple[E
         return _failed_event(event, function.id.removesuffix("-failure")), Origin()
     if function.batch is not None:
         event = event.model_copy(update={"data": [read_event(each.model_dump())[0].data for each in ctx.events]})
+    if (
+        origin.run is not None and origin.judged
+    ):  # the names that say so on every engine, so that the history says it too
+        event = event.model_copy(update={"name": INVOKED if origin.parent else STARTED})
     return event, origin
 
 
@@ -197,9 +208,21 @@ def event_expression(match: Mapping[str, Any], sent: Sequence[str] = ()) -> str 
         match: What must stand at which path.
         sent: The ids of events that the run has sent before: the server may take them in only after the wait began.
     """
-    tests = [f"{path_expression('async', path)} == {json.dumps(value)}" for path, value in match.items()]
+    tests = [test for path, value in match.items() for test in _tests(path, value)]
     tests += [f"async.id != {json.dumps(each)}" for each in sent[-OWN_EVENTS:]]
     return " && ".join(tests) or None
+
+
+def _tests(path: str, value: Any) -> list[str]:
+    """What must hold for `durably.core.events.matches` to find a value at a path."""
+    place = path_expression("async", path)
+    equal = f"{place} == {json.dumps(value)}"
+    if value is not None:
+        return [equal]
+    *outer, name = path.removeprefix("data.").split(".")
+    # Inngest takes what is not there for null.
+    holder = path_expression("async", ".".join(outer)) if outer else "async.data"
+    return [f"{json.dumps(name)} in {holder}", equal]
 
 
 # -- the id of the event that starts a run

@@ -21,7 +21,7 @@ from durably.core.backend import encode_data, invoke_error
 from durably.core.errors import PayloadTooLargeError, StepTimeoutError, SuspendSignal, error_to_json
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
-from durably.core.run_events import child_id, named_events
+from durably.core.run_events import child_id, is_judged, named_events
 from durably.core.serialization import codec_for, encode_input
 from durably.core.step_errors import final_error, interrupted, invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine
@@ -153,9 +153,9 @@ class InngestSteps(StepEngine):
         self, scope: Scope, key: str, function: FunctionRef[Any, Any], child: str, data: Any, timeout: float | None
     ) -> str | Exception:
         """Call a function and wait for it: its result as JSON text, or the step's error."""
-        text = self.host.environment.redactor.text(encode_data(function, data))
-        origin = Origin(child, (*self._ancestry, child), self.run_id, key)
-        wired = event_data(_JSON.decode(text, step=key), origin)
+        # Once the child is there, its input was accepted; it is not judged again for a call that is not made again.
+        settled = self.code.request.has_settled(f"{key}~call")
+        wired = {} if settled else self._child_data(key, function, child, data)
         try:
             value = await self.recorder.ask(
                 scope,
@@ -172,7 +172,12 @@ class InngestSteps(StepEngine):
                 return invoke_timeout(key, function.id, timeout or 0.0)
             return invoke_error(child_view(failure, function.id, child), step=key)
         result = _JSON.decode(decode_result(value), step=key)
-        return function.output.encode(function.output.validate(result, what="the child's result"), step=key)
+        return function.output.encode(function.output.rebuild(result), step=key)
+
+    def _child_data(self, key: str, function: FunctionRef[Any, Any], child: str, data: Any) -> dict[str, Any]:
+        text = self.host.environment.redactor.text(encode_data(function, data))
+        origin = Origin(child, (*self._ancestry, child), self.run_id, key, judged=is_judged(function))
+        return event_data(_JSON.decode(text, step=key), origin)
 
     # -- events and time
 

@@ -268,7 +268,7 @@ class ReplayBackend(Backend):
     async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
         self._check_up("start")
         run_id = run_id or new_id()
-        new = self._host.new_run(run_id, function.id, started_event(run_id, data))
+        new = self._host.new_run(run_id, function.id, started_event(function, run_id, data))
         row = self._log.create(new, self.clock.now())
         check_function(run_id, row.function, function.id)
         return view_of(self.journal, row)

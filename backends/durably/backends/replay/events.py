@@ -9,6 +9,7 @@ from typing import Any
 from durably.backends.replay.journal import Journal, Received
 from durably.backends.replay.scheduler import Scheduler
 from durably.core import Event
+from durably.core.events import matches
 
 __all__ = ["EventWaiter", "EventWaiters"]
 
@@ -38,7 +39,7 @@ class EventWaiter:
             event.name == self.name
             and received.seq > self.cursor
             and (self.due is None or received.at <= self.due)
-            and all(event.at(path) == value for path, value in self.match.items())
+            and matches(event, self.match)
         )
 
 

@@ -121,12 +121,13 @@ class ReplaySteps(StepEngine):
             )
         asked = self.host.environment.redactor.text(invoke_input(key, function, data))
         child = child_id(self.run_id, key)
-        given = encode_data(function, data)  # before anything is recorded: a wrong input leaves no trace
         record = await self.take(scope, key, "invoke", asked)
         if record is not None and record.final:
             return settle(record, function.output)
         if record is None:
-            record = await self._start_child(scope, key, function.id, child, given, asked, timeout)
+            given = encode_data(function, data)  # before anything is recorded: a wrong input leaves no trace
+            event = invoked_event(function, child, given)
+            record = await self._start_child(scope, key, function.id, child, event, asked, timeout)
         view = await self._await_child(child, record.due)
         await self.pass_point("child_done", key)
         if view is None:
@@ -138,10 +139,10 @@ class ReplaySteps(StepEngine):
         return function.output.decode(output, step=key)
 
     async def _start_child(
-        self, scope: Scope, key: str, function: str, child: str, given: str, asked: str, timeout: float | None
+        self, scope: Scope, key: str, function: str, child: str, event: str, asked: str, timeout: float | None
     ) -> StepRecord:
         await self.pass_point("before_start", key)
-        new = self.host.new_run(child, function, invoked_event(child, given), parent=self.run_id)
+        new = self.host.new_run(child, function, event, parent=self.run_id)
         due = None if timeout is None else self.clock.now() + timeout
         record = await self.records.commit(
             scope, key, "invoke", "started", input=asked, name=function, output=f'"{child}"', due=due, runs=[new]

@@ -178,7 +178,7 @@ class TemporalBackend(Backend):
     async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
         self._worker.check_alive()
         run_id = run_id or new_id()
-        event = self.redactor.text(started_event(run_id, data))
+        event = self.redactor.text(started_event(function, run_id, data))
         check_size(event, step="", limit=self.environment.max_payload_bytes)
         try:
             await self.client.start_workflow(

@@ -22,6 +22,7 @@ from temporalio.workflow import ParentClosePolicy
 
 from durably.backends.temporal.payloads import payload
 from durably.core import Event
+from durably.core.events import matches
 from durably.core.ids import derive_id
 
 __all__ = ["DELIVER", "HUB", "EventHub", "EventHubClient", "ScheduledEvent", "hub_id"]
@@ -104,7 +105,7 @@ class EventHub:
             return
         self._seen.append(event.id or "")
         for waiter in list(self._waiting):
-            if all(event.at(path) == value for path, value in waiter["match"].items()):
+            if matches(event, waiter["match"]):
                 self._waiting.remove(waiter)
                 self._spawn(self._tell(waiter, data))
         self._started += 1

@@ -63,6 +63,10 @@ class RunRecords:
         self.replayed += 1
         return record
 
+    def has_begun(self, key: str) -> bool:
+        """Whether the current history, while a worker replays it, holds a step: Temporal keeps what it was given."""
+        return self.history is not None and any(record.key == key for record in self.history.records)
+
     def take_gather(self, scope: Scope, key: str, branches: int) -> None:
         """Check a ``gather``; raises what :meth:`take` raises."""
         self.recorded.take_gather(scope, key, branches)

@@ -133,10 +133,12 @@ class TemporalSteps(StepEngine):
         redactor = self.host.environment.redactor
         asked = redactor.text(invoke_input(key, function, data))
         child = child_id(self.run_id, key)
-        event = redactor.text(invoked_event(child, encode_data(function, data)))
-        check_size(event, step=key, limit=self.host.environment.max_payload_bytes)
         record = await self.take(scope, key, "invoke", asked)
         if record is None:
+            # An input that was accepted is not judged again; the child has it from the history.
+            given = "null" if self.records.has_begun(key) else encode_data(function, data)
+            event = redactor.text(invoked_event(function, child, given))
+            check_size(event, step=key, limit=self.host.environment.max_payload_bytes)
             self.pass_point("before_start", key)
             started = workflow.time()
             run = ChildRun(id=child, function=function.id, event=event, key=key, asked=asked, timeout=timeout)

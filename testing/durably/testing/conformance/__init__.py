@@ -26,6 +26,7 @@ _PARTS = (
     "control",
     "data",
     "containment",
+    "values",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -42,6 +43,7 @@ from durably.testing.conformance import (  # noqa: E402
     recovery,
     refusal,
     replay,
+    values,
     waiting,
 )
 from durably.testing.conformance.subject import Kill, MemorySubject, Subject  # noqa: E402
@@ -67,6 +69,7 @@ for _part in (
     control,
     data,
     containment,
+    values,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from durably.core import Context, Event, RunStatus, function
@@ -129,6 +130,31 @@ async def test_c20_the_first_event_that_matches(subject: Subject) -> None:
         await backend.send(Event("c20/reply", {"order": {"id": 7}, "text": "first"}))
         await backend.send(Event("c20/reply", {"order": {"id": 7}, "text": "second"}))
         assert await run.result() == ["c20/reply", "first"]
+
+
+@clause
+async def test_c20_match_tells_values_apart_as_json_does(subject: Subject) -> None:
+    registered = asyncio.Event()
+    matches: list[dict[str, Any]] = [{"flag": True}, {"flag": 1}, {"gone": None}, {"flags": [False]}]
+
+    @function("waiter")
+    async def waiter(ctx: Context[None]) -> list[int]:
+        async def tell() -> None:
+            registered.set()
+
+        *events, _ = await ctx.step.gather(
+            *(partial(ctx.step.wait_for_event, "reply", "c20/typed", match=match) for match in matches),
+            lambda: ctx.step.run("tell", tell),
+        )
+        return [event.data["number"] for event in events if event is not None]
+
+    async with subject.open([waiter]) as backend:
+        run = await backend.start(waiter)
+        await registered.wait()
+        await backend.send(Event("c20/typed", {"number": 0, "flag": 1, "flags": [0]}))
+        await backend.send(Event("c20/typed", {"number": 1, "flag": True, "flags": [False]}))
+        await backend.send(Event("c20/typed", {"number": 2, "gone": None}))
+        assert await run.result() == [1, 0, 2, 1]
 
 
 @clause

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from durably.core.events import same_json
+
 __all__ = ["InvalidExpressionError", "evaluate"]
 
 
@@ -39,6 +41,10 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     match node:
         case ast.Constant(value=value):
             return value
+        case ast.List(elts=items):
+            return [_value(each, names) for each in items]
+        case ast.Dict(keys=keys, values=values):
+            return {_value(key, names): _value(each, names) for key, each in zip(keys, values, strict=True) if key}
         case ast.Name(id=name) if name in names:
             return names[name]
         case ast.Attribute(value=inner, attr=key):
@@ -63,9 +69,9 @@ def _at(value: Any, key: Any) -> Any:
 def _compare(op: ast.cmpop, left: Any, right: Any) -> bool:
     match op:
         case ast.Eq():
-            return type(left) is type(right) and bool(left == right) if isinstance(left, bool) else bool(left == right)
+            return same_json(left, right)
         case ast.NotEq():
-            return bool(left != right)
+            return not same_json(left, right)
         case ast.In():
-            return isinstance(right, list) and left in right
+            return isinstance(right, list | dict) and any(same_json(left, each) for each in right)
     raise InvalidExpressionError("only ==, != and 'in' are known here")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+
+from pydantic import ValidationError
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.journal import RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Event
+from durably.core import Event, FunctionRef
 from durably.core.attempts import StepCall, StepOutput, run_step
+from durably.core.backend import encode_data
+from durably.core.errors import SerializationError
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
-from durably.core.serialization import codec_for
+from durably.core.serialization import Codec, codec_for
 from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant
 
@@ -100,6 +104,57 @@ class LossySerializer(ReplaySteps):
     async def settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
         output = output.encode("ascii", "ignore").decode()
         await super().settled(scope, key, kind, asked, output, **fields)
+
+
+class _Judging(Codec):
+    def decode(self, text: str, *, step: str) -> Any:
+        try:
+            return self._judge.validate_json(text, by_alias=True, by_name=True)
+        except ValidationError as error:
+            raise SerializationError(str(error), step=step) from error
+
+
+@mutant("C04")
+class RecordedValuesAreJudgedAgain(ReplaySteps):
+    """A value that is read back passes its type's validators once more."""
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        return await super().run(scope, replace(call, codec=_Judging(call.codec.type)))
+
+
+@mutant("C04")
+class InvokedInputsAreJudgedAgain(ReplaySteps):
+    """A replay judges the input of a child that was started long ago."""
+
+    async def invoke(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
+    ) -> Any:
+        encode_data(function, data)
+        return await super().invoke(scope, key, function, data, timeout)
+
+
+@mutant("C13")
+class EventsLoseNan(ReplaySteps):
+    """What has no JSON form in an event becomes null."""
+
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        return await super().send_event(
+            scope, key, [Event.model_validate_json(event.model_dump_json()) for event in events]
+        )
+
+
+class _Trusting(Codec):
+    def round_trip(self, value: Any, *, step: str, limit: int | None, redact: Callable[[str], str]) -> tuple[str, Any]:
+        text = redact(self.encode(value, step=step, limit=limit))
+        return text, self.decode(text, step=step)
+
+
+@mutant("C13")
+class ChangesAreSilent(ReplaySteps):
+    """A value is recorded without a look at what will be read back."""
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        return await super().run(scope, replace(call, codec=_Trusting(call.codec.type)))
 
 
 @mutant("C05")

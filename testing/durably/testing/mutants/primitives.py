@@ -31,7 +31,7 @@ class ChildStartedTwice(ReplaySteps):
         record = self.records.recorded.last(key)
         if record is not None and not record.final:
             run_id = new_id()
-            event = started_event(run_id, encode_data(function, data))
+            event = started_event(function, run_id, encode_data(function, data))
             self.host.log.create(self.host.new_run(run_id, function.id, event), self.clock.now())
         return await super().invoke(scope, key, function, data, timeout)
 

@@ -71,6 +71,21 @@ class MatchIgnored(ReplaySteps):
         return await super().wait_for_event(scope, key, name, {}, timeout)
 
 
+class _PythonWaiter(EventWaiter):
+    def wants(self, received: Received) -> bool:
+        event = received.event
+        equal = all(event.at(path) == value for path, value in self.match.items())
+        return equal and EventWaiter(self.name, {}, self.cursor, self.due).wants(received)
+
+
+@mutant("C20")
+class MatchTakesOneForTrue(ReplaySteps):
+    """A wait compares as Python does: 1 is True, and what is not there is None."""
+
+    async def _await_event(self, waiter: EventWaiter) -> Event | None:
+        return await super()._await_event(_PythonWaiter(waiter.name, waiter.match, waiter.cursor, waiter.due))
+
+
 @mutant("C20")
 class EventMissedWhileDown(EventWaiters):
     """Only events that arrive while the worker is up end a wait."""

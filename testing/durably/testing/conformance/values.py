@@ -1,0 +1,205 @@
+"""C04 and C13 for values of the user's own types: read back without being judged again, equal or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field, FilePath, NewPath, SecretStr, field_validator
+
+from durably.core import Context, Event, Function, InvokeError, SerializationError, function
+from durably.testing.conformance.subject import Subject, at
+from durably.testing.conformance.suite import clause
+
+
+def _marked(text: str) -> str:
+    return f"{text}!"
+
+
+@dataclass
+class _Line:
+    count: int
+
+    def __post_init__(self) -> None:
+        self.count += 1
+
+
+class _Report(BaseModel):
+    source: FilePath
+    target: NewPath
+    user_id: int = Field(alias="userId")
+    text: Annotated[str, AfterValidator(_marked)]
+    lines: list[_Line]
+
+    @field_validator("user_id")
+    @classmethod
+    def _next(cls, value: int) -> int:
+        return value + 1
+
+
+def _form(folder: str) -> Any:
+    lines = [{"count": 1}]
+    return {"source": f"{folder}/a", "target": f"{folder}/b", "userId": 1, "text": "x", "lines": lines}
+
+
+def _report(folder: str) -> _Report:
+    return _Report.model_validate(_form(folder))
+
+
+def _move(folder: str) -> bool:
+    """Make the source a wrong one and the target too: nothing that looks at the disk accepts them any more."""
+    source = Path(folder, "a")
+    if source.exists():
+        source.rename(Path(folder, "b"))
+    return True
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A folder in which a form is right."""
+    with TemporaryDirectory() as folder:
+        Path(folder, "a").touch()
+        yield folder
+
+
+def _echo(value: int) -> int:
+    return value
+
+
+@clause
+async def test_c04_a_recorded_value_is_not_judged_again(subject: Subject) -> None:
+    passes: list[_Report] = []
+
+    @function("report")
+    async def report(ctx: Context[str]) -> int:
+        value = await ctx.step.run("report", _report, ctx.input)
+        passes.append(value)
+        await ctx.step.run("move", _move, ctx.input)
+        return await ctx.step.run("last", _echo, value.user_id)
+
+    with _folder() as folder:
+        expected = _report(folder)
+        assert await subject.crash(report, data=folder, where=at("before_body", "last"))
+        result, _ = await subject.run(report, data=folder)
+    assert result == 2
+    assert len(passes) > 1
+    assert passes == [expected] * len(passes), "no validator changes it a second time"
+
+
+@clause
+async def test_c04_an_input_is_judged_once(subject: Subject) -> None:
+    passes: list[_Report] = []
+
+    @function("child")
+    async def child(ctx: Context[_Report]) -> int:
+        passes.append(ctx.input)
+        folder = str(ctx.input.source.parent)
+        await ctx.step.run("move", _move, folder)
+        return await ctx.step.run("last", _echo, ctx.input.user_id)
+
+    @function("parent")
+    async def parent(ctx: Context[str]) -> int:
+        return await ctx.step.invoke("call", child, _form(ctx.input))
+
+    with _folder() as folder:
+        expected = _report(folder)
+        assert await subject.crash(parent, child, data=folder, where=at("before_body", "last"))
+        result, _ = await subject.run(parent, child, data=folder)
+    assert result == 2
+    assert len(passes) > 1
+    assert passes == [expected] * len(passes), "the input is what invoke made of it"
+
+
+class _Base(BaseModel):
+    name: str
+
+
+class _More(_Base):
+    extra: int = 1
+
+
+class _Hidden(BaseModel):
+    kept: int
+    hidden: str = Field(default="", exclude=True)
+
+
+class _Measure(BaseModel):
+    value: float | None
+
+
+class _Login(BaseModel):
+    password: SecretStr
+
+
+def _subclass() -> _Base:
+    return _More(name="n")
+
+
+def _excluded() -> _Hidden:
+    return _Hidden(kept=1, hidden="x")
+
+
+def _nan() -> _Measure:
+    return _Measure(value=float("nan"))
+
+
+def _secret() -> _Login:
+    return _Login(password=SecretStr("hunter2"))
+
+
+def _two_keys() -> dict[Any, str]:
+    return {1: "a", "1": "b"}
+
+
+def _union() -> bytes | str:
+    return "abcd"
+
+
+_CHANGING: list[tuple[Callable[[], Any], str]] = [
+    (_subclass, "_More comes back as _Base"),
+    (_excluded, "hidden: 'x'"),
+    (_nan, "value: nan"),
+    (_secret, "password: a secret"),
+    (_two_keys, "2 keys come back as 1"),
+    (_union, "str comes back as bytes"),
+]
+
+
+def _changing(body: Callable[[], Any]) -> Function[None, None]:
+    @function("changing", retries=2)
+    async def changing(ctx: Context[None]) -> None:
+        await ctx.step.run("make", body)
+
+    return changing
+
+
+@clause
+async def test_c13_a_value_that_would_come_back_changed_is_refused(subject: Subject) -> None:
+    for number, (body, what) in enumerate(_CHANGING):
+        error, _ = await subject.fail(_changing(body), number=number)
+        assert isinstance(error, InvokeError)
+        assert error.error_type == SerializationError.__name__, body.__name__
+        assert what in str(error), f"it names the field: {error}"
+
+
+@function("sender", retries=2)
+async def _sender(ctx: Context[None]) -> None:
+    await ctx.step.send_event("tell", Event("c13/told", {"value": float("nan")}))
+
+
+@clause
+async def test_c13_an_event_that_would_arrive_changed_is_refused(subject: Subject) -> None:
+    error, _ = await subject.fail(_sender)
+    assert isinstance(error, InvokeError)
+    assert error.error_type == SerializationError.__name__
+    async with subject.open([_sender]) as backend:
+        for data in ({"value": float("nan")}, [_nan()], {1: "a", "1": "b"}):
+            try:
+                await backend.send(Event("c13/told", data))
+            except SerializationError:
+                continue
+            raise AssertionError(f"{data} was sent")

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from hashlib import blake2b
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -117,12 +118,12 @@ class LMDBJournal(Journal):
         with self.transaction():
             for each in subscriptions:
                 rule = each.singleton and [each.singleton.key, each.singleton.mode]
-                self._put("functions", each.function.encode(), [each.triggers, rule])
+                self._put("functions", _name(each.function), [each.function, each.triggers, rule])
 
     def subscribers(self, event: str) -> Sequence[Subscription]:
         return [
-            Subscription(key.decode(), tuple(triggers), rule and Singleton(*rule))
-            for key, (triggers, rule) in self._scan("functions")
+            Subscription(function, tuple(triggers), rule and Singleton(*rule))
+            for _, (function, triggers, rule) in self._scan("functions")
             if event in triggers
         ]
 
@@ -149,7 +150,7 @@ class LMDBJournal(Journal):
 
     def insert(self, row: RunRow) -> None:
         number = _key(self._next("runs"))
-        self._put("ids", row.id.encode(), number.decode())
+        self._put("ids", _name(row.id), number.decode())
         self.take(row)
 
     def take(self, row: RunRow) -> None:
@@ -158,7 +159,7 @@ class LMDBJournal(Journal):
         self._put("live", number, None if row.status.final else row.id)
 
     def _number(self, run_id: str) -> bytes:
-        return str(self._get("ids", run_id.encode())).encode()
+        return str(self._get("ids", _name(run_id))).encode()
 
     def get(self, run_id: str) -> RunRow | None:
         data = self._get("runs", self._number(run_id))
@@ -213,18 +214,18 @@ class LMDBJournal(Journal):
         if self._is_known(event):
             return None
         seq = self._next("events")
-        self._put("event_ids", (event.id or "").encode(), seq)
+        self._put("event_ids", _name(event.id), seq)
         self._put("events", _key(seq), [event.model_dump(mode="json"), now])
         return Received(seq, event, now)
 
     def schedule(self, event: Event) -> bool:
         if self._is_known(event) or any(other["id"] == event.id for _, other in self._scan("scheduled")):
             return False
-        self._put("scheduled", f"{event.ts:020.6f} {event.id}".encode(), event.model_dump(mode="json"))
+        self._put("scheduled", f"{event.ts:020.6f} ".encode() + _name(event.id), event.model_dump(mode="json"))
         return True
 
     def _is_known(self, event: Event) -> bool:
-        return self._get("event_ids", (event.id or "").encode()) is not None
+        return self._get("event_ids", _name(event.id)) is not None
 
     def next_due(self) -> float | None:
         return next((event["ts"] for _, event in self._scan("scheduled")), None)
@@ -238,6 +239,10 @@ class LMDBJournal(Journal):
 
 def _key(number: int) -> bytes:
     return f"{number:08x}".encode()
+
+
+def _name(text: str | None) -> bytes:
+    return blake2b((text or "").encode(), digest_size=16).digest()  # LMDB's keys are short, and names need not be
 
 
 def _row(data: dict[str, Any]) -> RunRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -43,7 +42,7 @@ def find_difference(value: Any, back: Any, *, plain: bool) -> Difference | None:
     """
     if type(value) is type(back) and type(value) in _ATOMS:
         return None if value == back else ("", f"{_short(value)} comes back as {_short(back)}")
-    return None if _same_json(value, back) else _Comparison(plain).find(value, back)
+    return _Comparison(plain).find(value, back)
 
 
 def find_nan(value: Any) -> Difference | None:
@@ -54,15 +53,6 @@ def find_nan(value: Any) -> Difference | None:
         if (found := find_nan(part)) is not None:
             return _below(name, found)
     return None
-
-
-def _same_json(value: Any, back: Any) -> bool:
-    # marshal takes exact builtin types alone and tells True, 1 and 1.0 apart. Version 0 has no references: these would
-    # depend on who else holds the value. It is many times faster than a comparison in Python.
-    try:
-        return marshal.dumps(value, 0) == marshal.dumps(back, 0)
-    except ValueError:
-        return False
 
 
 class _Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,7 @@ from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
 from durably.core.serialization import Codec, codec_for
-from durably.core.step_keys import Scope
+from durably.core.step_keys import KeyedSteps, Scope
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
@@ -134,13 +135,12 @@ class InvokedInputsAreJudgedAgain(ReplaySteps):
 
 
 @mutant("C13")
-class EventsLoseNan(ReplaySteps):
+class EventsLoseNan(KeyedSteps):
     """What has no JSON form in an event becomes null."""
 
-    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
-        return await super().send_event(
-            scope, key, [Event.model_validate_json(event.model_dump_json()) for event in events]
-        )
+    async def send_event(self, step_id: str, *events: Event) -> list[str]:
+        lost = (json.loads(event.model_dump_json(), parse_constant=lambda _: None) for event in events)
+        return await super().send_event(step_id, *map(Event.model_validate, lost))
 
 
 class _Trusting(Codec):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, TypeVar
@@ -238,7 +239,8 @@ class KeyedSteps(FunctionSteps):
             except Exception as error:
                 return error  # an outcome: the other branches go on
             finally:
-                _scope.reset(token)
+                with suppress(ValueError):  # thrown away with its task, by whoever collects it: that context is another
+                    _scope.reset(token)
 
         return run
 

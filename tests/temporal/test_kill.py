@@ -22,7 +22,7 @@ from durably.core.ids import new_id
 from durably.core.steps import Point
 from durably.testing import EffectLedger, FaultPlan
 from durably.testing.crash.experiment import Experiment
-from durably.testing.crash.verdict import broken_laws
+from durably.testing.crash.law_checks import broken_laws
 from durably.testing.snapshot import Snapshot
 from tests.temporal.world import EXPECTED, LEDGER, backend, cashier, clerk, effects, world
 

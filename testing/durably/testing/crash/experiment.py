@@ -1,6 +1,6 @@
 """An experiment: a run under planned crashes, started again after each, and looked at from outside.
 
-Owns how one is carried out in this process. What must hold of it stands in ``verdict.py``.
+Owns how one is carried out in this process. What must hold of it stands in ``law_checks.py``.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from durably.testing.crash.engines import Engine, OpenBackend, Store, find_engin
 from durably.testing.crash.experiment import Experiment, Prefix, run_experiment
 from durably.testing.crash.faults import Crash, CrashMode, PointNotReachedError, never_reached
 from durably.testing.crash.guarantees import GuaranteeCount
+from durably.testing.crash.law_checks import broken_laws
 from durably.testing.crash.process_runner import ProcessRunner
 from durably.testing.crash.report import CellReport, Report
 from durably.testing.crash.scenario import Scenario
 from durably.testing.crash.selection import Planned, evenly, find_crashes, is_wanted, one_of_each_kind, parse_repro
 from durably.testing.crash.shared_prefix import can_share_prefixes, record_prefixes
-from durably.testing.crash.verdict import broken_laws
 from durably.testing.laws import no_secrets, unseen_bodies
 
 __all__ = ["PAIR_BOUND", "Progress", "crash_matrix", "list_points"]

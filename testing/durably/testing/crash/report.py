@@ -13,8 +13,8 @@ from durably.testing.crash.experiment import Experiment
 from durably.testing.crash.faults import CrashMode
 from durably.testing.crash.guarantees import StepReport
 from durably.testing.crash.html import render_html
+from durably.testing.crash.law_checks import was_interrupted
 from durably.testing.crash.timeline import TimelineEntry, timeline
-from durably.testing.crash.verdict import was_interrupted
 from durably.testing.laws import Violation
 
 __all__ = ["CellOutcome", "CellReport", "Report"]

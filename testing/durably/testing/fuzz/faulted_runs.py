@@ -7,9 +7,9 @@ from typing import Literal
 
 from durably.backends.memory import MemoryBackend
 from durably.testing.fuzz.faults import Fault, FaultyJournal, OutsideEvent
+from durably.testing.fuzz.law_checks import broken_laws
 from durably.testing.fuzz.programs import Block
 from durably.testing.fuzz.runner import FaultedRun
-from durably.testing.fuzz.verdict import broken_laws
 from durably.testing.laws import raise_violations
 
 __all__ = ["run_under_faults"]

@@ -1,6 +1,6 @@
 """A program put through faults: crashes, stolen leases, journals that refuse, clocks that are set, late events.
 
-Owns how the faults strike. What must hold of the run afterwards stands in ``verdict.py``.
+Owns how the faults strike. What must hold of the run afterwards stands in ``law_checks.py``.
 """
 
 from __future__ import annotations

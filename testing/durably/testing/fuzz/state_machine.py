@@ -15,10 +15,10 @@ from durably.core import Event, RunCancelledError, RunStatus
 from durably.core.steps import Point
 from durably.testing.fuzz.durable_program import DurableProgram
 from durably.testing.fuzz.faults import FaultyJournal, WorkerKilledSignal
+from durably.testing.fuzz.law_checks import check_ends, check_journal
 from durably.testing.fuzz.oracle import expect
 from durably.testing.fuzz.programs import Block
 from durably.testing.fuzz.strategies import programs
-from durably.testing.fuzz.verdict import check_ends, check_journal
 from durably.testing.laws import append_only, raise_violations, same_event_count, same_number_of_children
 from durably.testing.snapshot import Snapshot
 

@@ -12,7 +12,7 @@ from durably.testing.inngest.clock import Timer, Timers
 from durably.testing.inngest.expressions import InvalidExpressionError, evaluate
 from durably.testing.inngest.numbers import given_back
 
-__all__ = ["BACKOFF", "EngineRun", "Host", "Status", "seconds_of"]
+__all__ = ["BACKOFF", "EngineRun", "RunEngine", "Status", "seconds_of"]
 
 Status = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED", "SKIPPED"]
 
@@ -32,7 +32,7 @@ def seconds_of(text: str) -> int:
     return int(text[:-1]) * _UNITS[text[-1]]
 
 
-class Host(Protocol):
+class RunEngine(Protocol):
     """What a run needs of the engine."""
 
     timers: Timers
@@ -68,7 +68,14 @@ class EngineRun:
     """
 
     def __init__(
-        self, host: Host, *, id: str, function: str, events: list[dict[str, Any]], max_attempts: int, version: int = -1
+        self,
+        host: RunEngine,
+        *,
+        id: str,
+        function: str,
+        events: list[dict[str, Any]],
+        max_attempts: int,
+        version: int = -1,
     ) -> None:
         self._host = host
         self.id = id

@@ -15,8 +15,8 @@ from durably.core.messages import ToolResultMessage
 from durably.testing.crash.engines import find_engine
 from durably.testing.crash.experiment import Experiment, run_experiment
 from durably.testing.crash.faults import Crash
+from durably.testing.crash.law_checks import CHECKS, broken_laws
 from durably.testing.crash.scenario import Scenario
-from durably.testing.crash.verdict import CHECKS, broken_laws
 from durably.testing.laws import LAWS
 from durably.testing.ledger import Entry
 from durably.testing.snapshot import RunLog, Snapshot

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from durably.core.error_text import writable
 from durably.core.errors import SerializationError
-from durably.core.messages import AssistantMessage, AssistantPart, JSONObject, OpaquePart, ToolCall
+from durably.core.messages import AssistantMessage, AssistantPart, JSONObject, OpaquePart, TextPart, ToolCall
 from durably.core.model import ModelResponse
 from durably.core.serialization import Codec, codec_for
 
@@ -28,7 +28,7 @@ def recordable(response: ModelResponse) -> ModelResponse:
     Half a surrogate pair is escaped. Arguments that cannot be kept as an object become text, like any others that are
     not a JSON object: the tool does not run, and the model is told.
     """
-    if not isinstance(response, ModelResponse) or _fits(response):
+    if not isinstance(response, ModelResponse) or all(map(_is_plain, response.message.parts)) or _fits(response):
         return response
     parts = [kept for part in response.message.parts if (kept := _kept(part)) is not None]
     return response.model_copy(update={"message": response.message.model_copy(update={"parts": parts})})
@@ -62,6 +62,28 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
+
+
+SHALLOW = 50
+"""With fewer brackets than this, nothing is nested too deep to be read back."""
+
+LONG = 4_000
+"""Shorter than this, no integer has too many digits to be read back."""
+
+
+def _is_plain(part: AssistantPart) -> bool:
+    """Whether a part can be kept for sure: a quick look, which is enough for nearly every answer."""
+    try:
+        if isinstance(part, TextPart):
+            part.text.encode()
+            return part.native is None
+        if isinstance(part, ToolCall) and part.native is None:
+            text = json.dumps([part.id, part.name, part.arguments], ensure_ascii=False, allow_nan=False)
+            text.encode()
+            return text.count("[") + text.count("{") < SHALLOW and len(text) < LONG
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return False
 
 
 def _fits(response: ModelResponse) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,13 +72,6 @@ class Environment:
     probe: Probe | None = None
     body_threads: BodyThreads = field(default_factory=BodyThreads)
     bodies: set[asyncio.Task[Any]] = field(default_factory=set)
-
-    def body_task(self, body: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Start a body in a task of its own."""
-        task = asyncio.create_task(body)
-        self.bodies.add(task)
-        task.add_done_callback(self.bodies.discard)
-        return task
 
     async def pass_point(self, name: str, function: str, run_id: str, key: str = "") -> None:
         """Report a point and wait where the harness wants to wait."""
@@ -252,7 +245,12 @@ async def _contained(call: StepCall, environment: Environment) -> Any:
         if call.timeout is not None:
             return await _timed(call, environment)
         # To wait for the task itself is what lets a cancellation of this one reach it at once.
-        return await environment.body_task(_call(call, environment))
+        task = asyncio.create_task(_call(call, environment))
+        environment.bodies.add(task)
+        try:
+            return await task
+        finally:
+            environment.bodies.discard(task)
     except (Exception, Signal, KeyboardInterrupt):
         raise
     except asyncio.CancelledError:
@@ -305,7 +303,9 @@ async def _timed(call: StepCall, environment: Environment) -> Any:
     # Left behind when it does not end: a body may swallow its cancellation or sit in a thread, and neither may hold up
     # the run.
     began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    task = environment.body_task(_call(call, environment, began))
+    task = asyncio.create_task(_call(call, environment, began))
+    environment.bodies.add(task)
+    task.add_done_callback(environment.bodies.discard)
     try:
         if not call.is_async:  # its time counts from when it begins, not from when it asks for a thread
             waiting: set[asyncio.Future[Any]] = {task, began}

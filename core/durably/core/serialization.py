@@ -14,7 +14,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, SchemaValidator
 
 from durably.core.annotations import hint_of
@@ -154,11 +154,22 @@ class Codec:
         """
         text = self.encode(value, step=step, limit=limit)
         back = self.decode(text, step=step)
-        found = None if _is_same(value, back) else find_difference(value, back, plain=self._plain)
+        same = _is_same(value, back) or self._is_written_alike(value, back, text)
+        found = None if same else find_difference(value, back, plain=self._plain)
         if found is not None:
             raise SerializationError(_change(self.type, found), step=step)
         redacted = redact(text)
         return redacted, back if redacted == text else self.decode(redacted, step=step)
+
+    def _is_written_alike(self, value: Any, back: Any, text: str) -> bool:
+        # Equal models that are also written alike are the same, types included: the text tells 1 from 1.0 and True, the
+        # comparison tells secrets and excluded fields. pydantic does both in a tenth of the time of ours.
+        if type(value) is not type(back) or not isinstance(value, BaseModel):
+            return False
+        try:
+            return bool(value == back) and self.encode(back, step="") == text
+        except Exception:  # a comparison of the user's own: ours says where the two differ
+            return False
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of this type."""

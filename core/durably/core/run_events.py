@@ -13,7 +13,6 @@ from durably.core.events import Event
 from durably.core.functions import FailedRun, Function
 from durably.core.ids import derive_id, new_id
 from durably.core.reference import FunctionRef
-from durably.core.serialization import codec_for
 
 __all__ = [
     "INVOKED",
@@ -90,31 +89,16 @@ def failed_event(function: Function[Any, Any], run_id: str, cause: Event, error:
 
 
 def named_events(run_id: str, key: str, events: Sequence[Event]) -> list[Event]:
-    """The events of a ``send_event`` step, each with an id: its own, or one derived from its place in the step.
-
-    Raises:
-        SerializationError: If the data of one cannot be written as JSON, or would come back changed.
-    """
+    """The events of a ``send_event`` step, each with an id: its own, or one derived from its place in the step."""
     return [
-        _written(event, event.id or derive_id("event", run_id, f"{key}#{index}"), key)
-        for index, event in enumerate(events)
+        _named(event, event.id or derive_id("event", run_id, f"{key}#{index}")) for index, event in enumerate(events)
     ]
 
 
 def outside_events(events: Sequence[Event]) -> list[Event]:
-    """Events that a program sends, each with an id: its own, or a new one.
-
-    Raises:
-        SerializationError: If the data of one cannot be written as JSON, or would come back changed.
-    """
-    return [_written(event, event.id or new_id(), "") for event in events]
+    """Events that a program sends, each with an id: its own, or a new one."""
+    return [_named(event, event.id or new_id()) for event in events]
 
 
-_EVENT = codec_for(Event)
-
-
-def _written(event: Event, event_id: str, step: str) -> Event:
-    named = event if event.id else event.model_copy(update={"id": event_id})
-    _, back = _EVENT.round_trip(named, step=step, limit=None, redact=str)
-    written: Event = back
-    return written
+def _named(event: Event, event_id: str) -> Event:
+    return event if event.id else event.model_copy(update={"id": event_id})

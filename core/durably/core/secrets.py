@@ -8,13 +8,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
 from pydantic import SecretStr
 
 __all__ = ["Redactor"]
-
-Data = TypeVar("Data")
 
 MASK = "[redacted]"
 
@@ -60,10 +57,6 @@ class Redactor(logging.Filter):
             if form in text:
                 text = text.replace(form, MASK)
         return text
-
-    def data(self, data: Data) -> Data:
-        """Return JSON data with its secrets masked."""
-        return json.loads(self.text(json.dumps(data))) if self._forms else data
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Mask the secrets of a log record, which is logged in any case."""

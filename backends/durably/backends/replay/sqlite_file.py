@@ -23,12 +23,11 @@ GROWN_BYTES = 128 * 1024
 """The size the write-ahead log is given at the start. A commit that must make a file longer waits for the file system's
 own journal too, which is a quarter of its time."""
 APPLICATION_ID = 0x64757262
-USER_VERSION = 1
 
 # The id of a record is its run's n * 2**24 + its seq: the records of a run lie together, in order, and no second index
 # is needed. A field of a record that holds its usual value is NULL, which takes no room; `at` is in milliseconds and
 # `took` in microseconds.
-SCHEMA = """
+FIRST = """
 CREATE TABLE runs (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, function TEXT NOT NULL, status TEXT NOT NULL, parent TEXT,
     singleton TEXT, owner TEXT, fence INTEGER NOT NULL, crashes TEXT NOT NULL, created_at REAL NOT NULL
@@ -48,6 +47,9 @@ CREATE TABLE workers (
     id TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, expires REAL NOT NULL
 ) WITHOUT ROWID;
 """
+
+VERSIONS = (FIRST,)
+"""What makes each version of the file out of the one before. A version that was released is never changed."""
 
 
 class SQLiteFile:
@@ -92,11 +94,13 @@ class SQLiteFile:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         with self.transaction():
-            if self._is_new(db):
-                for statement in SCHEMA.split(";"):
+            version = 0 if self._is_new(db) else self._version(db)
+            for statements in VERSIONS[version:]:
+                for statement in statements.split(";"):
                     db.execute(statement)
+            if version < len(VERSIONS):
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {USER_VERSION}")
+                db.execute(f"PRAGMA user_version = {len(VERSIONS)}")
         self._grow(db)
 
     def _grow(self, db: sqlite3.Connection) -> None:
@@ -119,15 +123,19 @@ class SQLiteFile:
         """Whether the file is still empty; raises JournalError if it is not one of ours."""
         (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         (application,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
+        version = self._version(db)
         if tables and application != APPLICATION_ID:
             raise JournalError(f"{self.path} is a database of another program: choose another path")
-        if version > USER_VERSION:
+        if version > len(VERSIONS):
             raise JournalError(
-                f"{self.path} was written by a newer durably (version {version}, this one knows {USER_VERSION}): "
+                f"{self.path} was written by a newer durably (version {version}, this one knows {len(VERSIONS)}): "
                 "upgrade durably"
             )
         return not tables
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        return int(version)
 
     def close(self) -> None:
         """Let go of the file."""

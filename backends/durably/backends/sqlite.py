@@ -11,10 +11,8 @@ from pydantic import SecretStr
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import Clock, SystemClock
 from durably.backends.replay.sqlite_journal import SQLiteJournal
-from durably.core import (
-    Capabilities,
-    Function,
-)
+from durably.core import Capabilities, Function, Retention
+from durably.core.durations import Duration
 
 __all__ = ["SQLiteBackend"]
 
@@ -36,6 +34,11 @@ class SQLiteBackend(ReplayBackend):
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
+        worker_name: What ``workers()`` calls this worker; left out, the program's name and its process id.
+        max_runs: How many runs it drives at once before it takes no more. Those that wait for something do not count.
+        max_steps: How many bodies it runs at once; the others wait for their turn.
+        retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
+        busy_timeout: How long ``start``, ``send`` and other calls wait while another process holds the file's lock.
     """
 
     name = "sqlite"
@@ -52,6 +55,11 @@ class SQLiteBackend(ReplayBackend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        worker_name: str = "",
+        max_runs: int | None = None,
+        max_steps: int | None = None,
+        retention: Retention | None = None,
+        busy_timeout: Duration = 30,
     ) -> None:
         super().__init__(
             functions,
@@ -63,4 +71,9 @@ class SQLiteBackend(ReplayBackend):
             resources=resources,
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
+            worker_name=worker_name,
+            max_runs=max_runs,
+            max_steps=max_steps,
+            retention=retention,
+            busy_timeout=busy_timeout,
         )

@@ -22,6 +22,7 @@ from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit,
 from durably.core.history import History
 from durably.core.ids import check_event_name
 from durably.core.reference import FunctionRef
+from durably.core.retention import Retention
 from durably.core.retry import RetryPolicy
 from durably.core.serialization import codec_for
 
@@ -83,6 +84,8 @@ class FunctionOptions(TypedDict, total=False):
         retry_policy: The delays between attempts. See :class:`~durably.core.RetryPolicy`.
         singleton: Allows one live run for each value of a key. See :class:`Singleton`.
         on_failure: A function that runs once when a run has failed for good. Its input is a :class:`FailedRun`.
+        retention: How long its finished runs are kept; left out, as the backend says. See
+            :class:`~durably.core.Retention`.
         concurrency: See :mod:`durably.core.flow`. This and the options below are flow control: an engine that does not
             have one refuses the function.
         debounce: See :mod:`durably.core.flow`.
@@ -99,6 +102,7 @@ class FunctionOptions(TypedDict, total=False):
     retry_policy: RetryPolicy
     singleton: Singleton | None
     on_failure: Callable[[Context[FailedRun]], Awaitable[object]] | None
+    retention: Retention | None
     concurrency: Concurrency | Sequence[Concurrency] | None
     debounce: Debounce | None
     throttle: Throttle | None
@@ -134,6 +138,7 @@ class Function(FunctionRef[In, Out]):
         "on_failure",
         "priority",
         "rate_limit",
+        "retention",
         "retries",
         "retry_policy",
         "singleton",
@@ -148,6 +153,7 @@ class Function(FunctionRef[In, Out]):
     retry_policy: RetryPolicy
     singleton: Singleton | None
     on_failure: Function[FailedRun, object] | None
+    retention: Retention | None
     concurrency: tuple[Concurrency, ...]
     debounce: Debounce | None
     throttle: Throttle | None
@@ -177,6 +183,7 @@ class Function(FunctionRef[In, Out]):
         self.retry_policy = options.get("retry_policy", RetryPolicy())
         self.singleton = options.get("singleton")
         self.on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
+        self.retention = options.get("retention")
         self.concurrency = (limits,) if isinstance(limits, Concurrency) else tuple(limits)
         self.debounce = options.get("debounce")
         self.throttle = options.get("throttle")

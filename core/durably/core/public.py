@@ -31,11 +31,14 @@ from durably.core.messages import assistant, user
 from durably.core.model import Model
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
+from durably.core.retention import Pruned, Retention
 from durably.core.retry import RetryPolicy
 from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_definition import tool
 from durably.core.tools import Tool
+from durably.core.worker import run_worker
+from durably.core.worker_view import WorkerView
 
 __all__ = [
     "APPROVAL_GIVEN",
@@ -63,6 +66,8 @@ __all__ = [
     "ModelError",
     "NonDeterminismError",
     "NonRetriableError",
+    "Pruned",
+    "Retention",
     "RetryAfterError",
     "RetryPolicy",
     "Run",
@@ -81,6 +86,7 @@ __all__ = [
     "StepTimeoutError",
     "Tool",
     "ToolError",
+    "WorkerView",
     "approve",
     "assistant",
     "create_agent_loop",
@@ -90,6 +96,7 @@ __all__ = [
     "delegate_scheduled",
     "function",
     "reject",
+    "run_worker",
     "tool",
     "user",
 ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from functools import partial
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import SecretStr
 
@@ -17,12 +19,16 @@ from durably.backends.replay.events import EventWaiters
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, Journal, Subscription
 from durably.backends.replay.outcome import find_run, view_of
+from durably.backends.replay.patience import patiently
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.scheduler import Scheduler
+from durably.backends.replay.slots import BodySlots
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Backend, Event, Function, FunctionRef, Run, RunNotFoundError
+from durably.backends.replay.upkeep import Upkeep
+from durably.core import Backend, Event, Function, FunctionRef, Pruned, Retention, Run, RunNotFoundError, WorkerView
 from durably.core.backend import RunStatus, RunView, check_function
-from durably.core.errors import CancelSignal, JournalError
+from durably.core.durations import Duration, duration_seconds
+from durably.core.errors import CancelSignal, JournalBusyError, JournalError
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
@@ -30,10 +36,11 @@ from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Parts", "ReplayBackend"]
 
+T = TypeVar("T")
+
 logger = logging.getLogger("durably")
 
-LEASE_SECONDS = 15.0
-GRACE_SECONDS = 30.0
+BUSY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +77,11 @@ class ReplayBackend(Backend):
         seed: Fixes the order of concurrent branches, or ``None`` to leave it to the event loop.
         evict: ``"always"`` replays a run from the start after each step.
         poll: Seconds between looks at what other processes did, or ``None`` if there can be none.
-        grace: Seconds a running body is given to end when the worker stops.
+        worker_name: What others see this worker as; left out, the program's name and its process id.
+        max_runs: How many runs it drives at once before it takes no more, or ``None``. Those that wait do not count.
+        max_steps: How many bodies it runs at once, or ``None``; the others wait for their turn.
+        retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
+        busy_timeout: How long a program's calls wait while another process holds the lock of the storage.
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
@@ -93,7 +104,11 @@ class ReplayBackend(Backend):
         seed: int | None = None,
         evict: Literal["never", "always"] = "never",
         poll: float | None = None,
-        grace: float = GRACE_SECONDS,
+        worker_name: str = "",
+        max_runs: int | None = None,
+        max_steps: int | None = None,
+        retention: Retention | None = None,
+        busy_timeout: Duration = BUSY_SECONDS,
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
@@ -106,11 +121,12 @@ class ReplayBackend(Backend):
         self.journal = journal
         self.clock = clock
         self.worker = new_id()
-        self.grace = grace
+        self.busy_timeout = duration_seconds(busy_timeout, f"{type(self).__name__}: busy_timeout")
         self._poll = poll
+        self._died = asyncio.Event()
+        self._awaited: Counter[str] = Counter()
         self._poller: asyncio.Task[None] | None = None
         self._up = False
-        self._leased_at = 0.0
         self._delivery: Timer | None = None
         self._scheduler = Scheduler(clock)
         self._log = self.parts.log(journal, self.worker, self.functions, self.environment)
@@ -122,11 +138,32 @@ class ReplayBackend(Backend):
             events=self.parts.events(journal, self._scheduler),
             evict=evict == "always",
             seed=seed,
+            slots=None if max_steps is None else BodySlots(check_limit("max_steps", max_steps), self._scheduler),
             crash=self.crash,
         )
         self._driver = self.parts.driver(
-            self._host, records=self.parts.records, steps=self.parts.steps, keys=self.parts.keys
+            self._host,
+            records=self.parts.records,
+            steps=self.parts.steps,
+            keys=self.parts.keys,
+            max_runs=None if max_runs is None else check_limit("max_runs", max_runs),
         )
+        self._log.takes_runs = self._has_room
+        self._turned_away = False
+        self._scheduler.run_rests = self._fill_up
+        self._upkeep = Upkeep(
+            self.name,
+            journal,
+            self.functions,
+            worker=self.worker,
+            name=worker_name,
+            retention=retention,
+            clock=clock,
+            awaited=lambda: [*self._awaited, *self._scheduler.awaited_runs],
+            shared=self.capabilities.multi_process,
+            patience=self.busy_timeout,
+        )
+        self._log.subscribe(self._upkeep.apply)
         self._log.subscribe(self._arm_for)
 
     # -- the worker
@@ -147,31 +184,53 @@ class ReplayBackend(Backend):
             raise RuntimeError(f"this {self.name} backend is already running; use one 'async with' for each backend")
         if self._log.crash is not None:
             raise RuntimeError("this backend has crashed; open a new one on the same journal")
-        self.journal.open()
+        self._died = asyncio.Event()
+        await patiently(self.journal.open, self.busy_timeout)
         self._up = True
-        self._driver.open()
-        self.journal.register([Subscription.of(function) for function in self.functions.values()])
-        self._lease()
-        self._deliver()
-        self.claim_runs()
+        try:
+            self._driver.open()
+            await patiently(self._sign_on, self.busy_timeout)
+            self._deliver()
+            await patiently(self.claim_runs, self.busy_timeout)
+        except BaseException:
+            await self._leave()
+            raise
         if self._poll is not None:
             self._poller = asyncio.create_task(self._watch(self._poll))
         return self
 
+    def _sign_on(self) -> None:
+        self.journal.register([Subscription.of(function) for function in self.functions.values()])
+        self._upkeep.lease()
+
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop at the next step boundary of each run, then give the runs back."""
+        await self._leave()
+
+    async def _leave(self) -> None:
+        await self._upkeep.stop()
+        late = await self._driver.stop(self.drain_timeout)  # meanwhile the lease is looked after
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        late = await self._driver.stop(self.grace)
         self._disarm()
         self._up = False
         try:
             if self._log.crash is None:
                 # A body that was cut off may have had its effect: its run counts as crashed, not as given back.
-                (self.journal.bury if late else self.journal.release)(self.worker)
+                leave = self.journal.bury if late else self.journal.release
+                await patiently(partial(leave, self.worker), self.busy_timeout)
         finally:
             self.journal.close()
+
+    async def work_until(self, stop: asyncio.Event) -> None:
+        waits = [asyncio.ensure_future(each.wait()) for each in (stop, self._died)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+        self._log.check_alive()
 
     def crash(self, signal: BaseException) -> None:
         """Die as a process does: nothing more is written, every task ends where it stands.
@@ -179,28 +238,47 @@ class ReplayBackend(Backend):
         For the harness. Whoever waits for a result gets the signal.
         """
         self._driver.crash(signal)
+        self._died.set()
 
     async def _watch(self, poll: float) -> None:
         """Look after the lease, and at what other processes did."""
         while True:
+            due = time.monotonic() + poll
             await asyncio.sleep(poll)
+            self._upkeep.lag = time.monotonic() - due
             try:
-                if time.time() > self._leased_at + LEASE_SECONDS / 3:
-                    self._lease()
+                self._upkeep.renew()
                 self.claim_runs()
                 if self.journal.changed():
                     self._look_around()
+            except JournalBusyError:
+                continue  # the storage says it itself if that takes long
             except JournalError as error:
                 logger.warning("cannot look after runs now, will try again: %s", error)
-
-    def _lease(self) -> None:
-        self._leased_at = time.time()
-        self.journal.lease(self.worker, self._leased_at + LEASE_SECONDS)
+            self._upkeep.look()
 
     def claim_runs(self) -> None:
-        """Take up the live runs that no worker has."""
-        for row in self.journal.claim(self.worker, list(self.functions), time.time()):
+        """Take up the live runs that no worker has, as far as there is room for them."""
+        room = self._driver.room
+        if room == 0:
+            return
+        for row in self.journal.claim(self.worker, list(self.functions), time.time(), room):
             self._driver.spawn(row)
+
+    def _has_room(self) -> bool:
+        has_room = self._driver.room != 0
+        self._turned_away = self._turned_away or not has_room
+        return has_room
+
+    def _fill_up(self) -> None:
+        """Take up runs for which there was no room before."""
+        if not self._turned_away or self._driver.room == 0 or self._log.crash is not None:
+            return
+        self._turned_away = False
+        try:
+            self.claim_runs()
+        except JournalError:  # the next look takes them up
+            self._turned_away = True
 
     def _look_around(self) -> None:
         """Find what concerns the runs that wait here, after another process wrote to the journal."""
@@ -254,7 +332,7 @@ class ReplayBackend(Backend):
 
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
-        self._log.publish(events, self.clock.now())
+        await self._patiently(self._log.publish, events, self.clock.now())
         return [event.id or "" for event in events]
 
     async def runs(
@@ -269,7 +347,7 @@ class ReplayBackend(Backend):
         self._check_up("start")
         run_id = run_id or new_id()
         new = self._host.new_run(run_id, function.id, started_event(function, run_id, data))
-        row = self._log.create(new, self.clock.now())
+        row = await self._patiently(self._log.create, new, self.clock.now())
         check_function(run_id, row.function, function.id)
         return view_of(self.journal, row)
 
@@ -281,21 +359,50 @@ class ReplayBackend(Backend):
         return view
 
     async def wait(self, run_id: str) -> RunView:
-        view = await self.view(run_id)
-        while not view.status.final:
-            await self._scheduler.watch_end(run_id)
+        self._awaited[run_id] += 1  # until it has been looked at, nobody forgets it here
+        try:
             view = await self.view(run_id)
-        return view
+            while not view.status.final:
+                await self._scheduler.watch_end(run_id)
+                view = await self.view(run_id)
+            return view
+        finally:
+            self._awaited[run_id] -= 1
+            if not self._awaited[run_id]:
+                del self._awaited[run_id]
 
     async def cancel(self, run_id: str) -> None:
         self._check_up("cancel")
-        self._log.cancel(run_id, self.clock.now())
+        await self._patiently(self._log.cancel, run_id, self.clock.now())
 
     async def history(self, run_id: str) -> History:
         await self.view(run_id)
         return History(self.journal.records(run_id))
 
+    async def prune_runs(self, rule: Retention | None) -> Pruned:
+        self._check_up("prune")
+        return await self._upkeep.prune(rule)
+
+    async def live_workers(self) -> list[WorkerView]:
+        self._check_up("workers")
+        return self._upkeep.workers()
+
+    async def _patiently(self, write: Callable[..., T], *args: Any) -> T:
+        """Write for a program, which may wait for the lock of the storage as long as was said."""
+        return await patiently(partial(write, *args), self.busy_timeout)
+
     def _check_up(self, what: str) -> None:
         if not self._up:
             raise RuntimeError(f"{what}() needs a running backend: use it inside 'async with backend:'")
         self._log.check_alive()
+
+
+def check_limit(option: str, limit: int) -> int:
+    """The limit of a worker, if it is one.
+
+    Raises:
+        ValueError: If it is no whole number from 1.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"{option} is a whole number, 1 or more, not {limit!r}")
+    return limit

@@ -11,6 +11,7 @@ from durably.backends.replay.events import EventWaiters
 from durably.backends.replay.journal import NewRun
 from durably.backends.replay.records import Log
 from durably.backends.replay.scheduler import Scheduler
+from durably.backends.replay.slots import BodySlots
 from durably.core import Function
 from durably.core.attempts import Environment
 
@@ -29,6 +30,7 @@ class ReplayHost:
         events: Who waits for which event.
         evict: Whether a run is replayed from the start after each step.
         seed: Fixes the order of concurrent branches, or ``None`` to leave it to the event loop.
+        slots: The places for bodies, or ``None`` if their number is not limited.
         crash: Lets the worker die as a process does. For the harness.
     """
 
@@ -39,6 +41,7 @@ class ReplayHost:
     events: EventWaiters
     evict: bool
     seed: int | None
+    slots: BodySlots | None
     crash: Callable[[BaseException], None]
 
     def new_run(self, run_id: str, function: str, event: str, parent: str | None = None) -> NewRun:

@@ -15,10 +15,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Event, Function, Singleton
 from durably.core.backend import RunStatus
 from durably.core.history import StepRecord
 from durably.core.ids import derive_id
+from durably.core.worker_view import WorkerView
 
 __all__ = ["Changes", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
 
@@ -272,15 +274,38 @@ class Journal(ABC):
             )
             self.add_run(new, worker if new.function in served else None, now, changes)
 
+    # -- looking after what is stored
+
+    @property
+    def pruning(self) -> PrunableStorage | None:
+        """How it forgets finished runs; ``None``: it keeps them for ever, and its backend refuses a retention."""
+        return None
+
+    def introduce(self, view: WorkerView) -> bool:
+        """Keep what others may see of a worker; ``False``: this storage has no list of its workers."""
+        return False
+
+    def workers(self, now: float) -> Sequence[WorkerView] | None:
+        """The workers whose leases are not over, as they introduced themselves; ``None``: it has no list of them."""
+        return None
+
     # -- ownership
 
-    def claim(self, worker: str, served: Sequence[str], now: float) -> list[RunRow]:
-        """Take the live runs of served functions that have no owner, or whose owner's lease is over."""
+    def give_back(self, worker: str, run_ids: Iterable[str]) -> None:
+        """Let others have some of the runs of a worker at once; those that it has no more are left alone."""
+        with self.transaction():
+            for run_id in run_ids:
+                row = self.get(run_id)
+                if row is not None and row.owner == worker and not row.status.final:
+                    self.take(replace(row, owner=None))
+
+    def claim(self, worker: str, served: Sequence[str], now: float, limit: int | None = None) -> list[RunRow]:
+        """Take the live runs of served functions that have no owner, or whose owner's lease is over; oldest first."""
         claimed: list[RunRow] = []
         if not self.claimable(worker, served, now):
             return claimed
         with self.transaction():
-            for row in self.claimable(worker, served, now):
+            for row in self.claimable(worker, served, now)[:limit]:
                 crashes = row.crashes if row.owner is None else (*row.crashes, self.count(row.id))
                 claimed.append(replace(row, owner=worker, fence=row.fence + 1, crashes=crashes))
                 self.take(claimed[-1])

@@ -5,24 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from durably.backends.replay.sqlite_lock import LockWatch
 from durably.core.errors import JournalError
 
 __all__ = ["SQLiteFile"]
 
 logger = logging.getLogger("durably")
 
-BUSY_SECONDS = 1.0
+BUSY_SECONDS = 0.1
+"""How long a statement waits for the lock of another writer, while the event loop stands still. Who can wait longer
+tries again, and lets the loop run in between."""
 PAGE_BYTES = 1024
 """A quarter of SQLite's default: a commit writes whole pages, and a step's record is small."""
 GROWN_BYTES = 128 * 1024
 """The size the write-ahead log is given at the start. A commit that must make a file longer waits for the file system's
 own journal too, which is a quarter of its time."""
 APPLICATION_ID = 0x64757262
+RUN_SHIFT = 24
+"""Bits for the number of a record within its run: 16 million records a run."""
 
 # The id of a record is its run's n * 2**24 + its seq: the records of a run lie together, in order, and no second index
 # is needed. A field of a record that holds its usual value is NULL, which takes no room; `at` is in milliseconds and
@@ -48,7 +53,13 @@ CREATE TABLE workers (
 ) WITHOUT ROWID;
 """
 
-VERSIONS = (FIRST,)
+SECOND = """
+CREATE INDEX ended_runs ON runs (function) WHERE status IN ('completed', 'failed', 'cancelled', 'skipped');
+CREATE TABLE forgotten (n INTEGER PRIMARY KEY);
+CREATE TABLE worker_details (id TEXT PRIMARY KEY, details TEXT NOT NULL) WITHOUT ROWID
+"""
+
+VERSIONS = (FIRST, SECOND)
 """What makes each version of the file out of the one before. A version that was released is never changed."""
 
 
@@ -57,11 +68,13 @@ class SQLiteFile:
 
     Args:
         path: The file.
+        worker_of: The name of the worker that a process is, empty for none: for messages.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, worker_of: Callable[[int], str] = lambda pid: "") -> None:
         self.path = Path(path)
         self._db: sqlite3.Connection | None = None
+        self._lock = LockWatch(self.path, worker_of)
 
     @property
     def is_open(self) -> bool:
@@ -82,8 +95,9 @@ class SQLiteFile:
         try:
             self._prepare(self._db)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            busy = self._lock.refuse() if _is_busy(error) else None
             self.close()
-            raise JournalError(f"cannot open {self.path}: {error}") from error
+            raise busy or JournalError(f"cannot open {self.path}: {error}") from error
         except JournalError:
             self.close()
             raise
@@ -91,6 +105,7 @@ class SQLiteFile:
     def _prepare(self, db: sqlite3.Connection) -> None:
         self._is_new(db)  # nothing is written to a file of another program, not even its journal mode
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes hold only before the first table is made
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         with self.transaction():
@@ -147,16 +162,22 @@ class SQLiteFile:
         """Run one statement.
 
         Raises:
+            JournalBusyError: If another process is writing.
             JournalError: If the database refuses, for another reason than a constraint.
         """
         if self._db is None:
             raise JournalError(f"{self.path} is not open")
         try:
-            return self._db.execute(sql, values)
+            cursor = self._db.execute(sql, values)
         except sqlite3.IntegrityError:
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if _is_busy(error):
+                raise self._lock.refuse() from error
             raise JournalError(f"{self.path}: {error}") from error
+        if self._lock.refused and (cursor.rowcount >= 0 or sql.startswith("BEGIN")):  # it wrote, or may write
+            self._lock.pass_by()
+        return cursor
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -169,3 +190,7 @@ class SQLiteFile:
             if self._db is not None and self._db.in_transaction:
                 self._db.rollback()
             raise
+
+
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

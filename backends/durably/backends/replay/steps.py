@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from durably.backends.replay.events import EventWaiter
@@ -24,6 +24,9 @@ from durably.core.step_errors import final_error, interrupted, invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine
 
 __all__ = ["ReplaySteps"]
+
+ANY_NUMBER = nullcontext()
+"""The place of a body where their number is not limited."""
 
 
 class ReplaySteps(StepEngine):
@@ -72,18 +75,20 @@ class ReplaySteps(StepEngine):
     async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         """One attempt: what it gave, its final error raised, or ``None`` once the delay before the next is over."""
         key = call.key
-        if call.at_most_once:
-            await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
-        started = self.clock.now()
+        slots = self.host.slots
         try:
-            output = await run_step(
-                call,
-                self.host.environment,
-                function=self.function.id,
-                run_id=self.run_id,
-                attempt=attempt,
-                beats=True,
-            )
+            async with ANY_NUMBER if slots is None else slots.place(self.scheduler):
+                if call.at_most_once:
+                    await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
+                started = self.clock.now()
+                output = await run_step(
+                    call,
+                    self.host.environment,
+                    function=self.function.id,
+                    run_id=self.run_id,
+                    attempt=attempt,
+                    beats=True,
+                )
         except Exception as error:
             await self.attempt_failed(scope, call, attempt, asked, started, error)
             return None
@@ -237,7 +242,7 @@ class ReplaySteps(StepEngine):
         self.records.recorded.take_gather(scope, key, len(branches))
         if not branches:
             return []
-        scheduler = self.host.scheduler
+        scheduler = self.scheduler
         running = len(branches)
         scheduler.began(running - 1)  # this gather stands still: its place goes to the first branch
 

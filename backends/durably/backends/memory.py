@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
@@ -91,6 +91,8 @@ class MemoryJournal(Journal):
         latest: The moment of the newest record, or 0.
     """
 
+    prunes_by: ClassVar[type[MemoryPruning]] = MemoryPruning
+
     def __init__(self) -> None:
         self.latest = 0.0
         self._runs: dict[str, RunRow] = {}
@@ -102,7 +104,7 @@ class MemoryJournal(Journal):
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
         self._views: dict[str, WorkerView] = {}
-        self._pruning = MemoryPruning(self._runs, self._records, self._children, self._events, self._event_ids)
+        self._pruning = self.prunes_by(self._runs, self._records, self._children, self._events, self._event_ids)
 
     def left_behind(self) -> MemoryJournal:
         """A copy as it stands when every worker has died at this moment. For the harness."""

@@ -76,6 +76,9 @@ class InngestBackend(Backend):
         max_payload_bytes=MAX_PAYLOAD_BYTES,
         gaps={
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
+            "retention": "Inngest keeps ended runs as long as its plan says, and forgets them by itself",
+            "workers": "Inngest does not tell which apps are connected: look at its dashboard, or at your web server",
+            "limits of a worker": "a served app takes what Inngest sends: use concurrency= of the function",
             "runs(), children by our ids and skipped runs in production": "its REST API does not show them",
         },
     )
@@ -102,7 +105,7 @@ class InngestBackend(Backend):
         self._now = now
         self._serve = serve
         self._poll = poll
-        self._grace = grace
+        self.drain_timeout = grace
         self._crash: BaseException | None = None
         self._stack: AsyncExitStack | None = None
         server = ServerClient(client)
@@ -140,7 +143,7 @@ class InngestBackend(Backend):
         """Let requests under way end, then stop serving."""
         stack, self._stack = self._stack, None
         if stack is not None:
-            await self.app.stop(self._grace)
+            await self.app.stop(self.drain_timeout)
             self.suspended.clear()
             await stack.aclose()
 

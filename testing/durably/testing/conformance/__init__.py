@@ -27,6 +27,8 @@ _PARTS = (
     "data",
     "containment",
     "values",
+    "retention",
+    "workers",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -43,8 +45,10 @@ from durably.testing.conformance import (  # noqa: E402
     recovery,
     refusal,
     replay,
+    retention,
     values,
     waiting,
+    workers,
 )
 from durably.testing.conformance.subject import Kill, MemorySubject, Subject  # noqa: E402
 from durably.testing.conformance.suite import (  # noqa: E402
@@ -70,6 +74,8 @@ for _part in (
     data,
     containment,
     values,
+    retention,
+    workers,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -519,7 +519,7 @@ def test_a_session_is_joined_to_what_every_provider_takes(before: list[Message],
 def test_an_answer_that_was_saved_late_stands_behind_its_call() -> None:
     first = AssistantMessage(parts=[ToolCall(id="1", name="t", arguments={})])
     late = ToolResultMessage(call_id="1", name="t", content="42")
-    saved = [user("a"), first, user("b"), assistant("from another run"), late, first]
+    saved: list[Message] = [user("a"), first, user("b"), assistant("from another run"), late, first]
     messages = joined(saved, [user("c")])
     assert messages[:5] == [user("a"), first, late, user("b"), assistant("from another run")]
     assert messages[5] == first

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from durably.backends import MemoryBackend
 from durably.core import (
     Agent,
+    AgentInput,
     AgentResult,
     Context,
     Event,
@@ -25,6 +26,7 @@ from durably.core import (
     NonRetriableError,
     RetryPolicy,
     SerializationError,
+    SQLiteSessions,
     ToolError,
     Trace,
     create_agent_loop,
@@ -36,7 +38,7 @@ from durably.core import (
 )
 from durably.core.compaction import Compaction
 from durably.core.history import History, StepRecord
-from durably.core.messages import UserMessage
+from durably.core.messages import SessionPrefix, UserMessage
 from durably.core.model import ModelResponse, Usage
 from durably.core.trace_parts import TraceConversation
 from durably.testing import ScriptedModel, call
@@ -471,3 +473,26 @@ def long_history(turns: int) -> History:
         add(f"think{suffix}", {"message": {"role": "assistant", "parts": [call_part]}})
         add(f"tool-ok{suffix}", "fine")
     return History(records)
+
+
+@pytest.mark.asyncio
+async def test_a_run_in_a_session_says_how_far_it_has_read(tmp_path: Path) -> None:
+    sessions = SQLiteSessions(tmp_path / "sessions.db")
+    model = ScriptedModel("Hello Ann.", call("look"), [call("look"), call("look")], "You are Ann.")
+
+    async def look() -> str:
+        return "Ann"
+
+    agent = Agent("friend", model=model, instructions="Be kind.", sessions=sessions, tools=[look])
+    async with MemoryBackend([agent]) as backend:
+        await backend.invoke(agent, AgentInput(message="I am Ann.", session_key="s"))
+        run = await backend.start(agent, AgentInput(message="Who am I?", session_key="s"))
+        messages = (await run.result()).messages
+        trace = Trace.of(await run.history())
+    (conversation,) = trace.conversations
+    assert conversation.exact
+    assert conversation.messages == messages
+    assert isinstance(conversation.history, SessionPrefix)
+    assert conversation.history.turns == 1
+    assert conversation.seen_by("think").before == conversation.history
+    assert Trace.from_json(trace.to_json()) == trace

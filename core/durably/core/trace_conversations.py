@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from durably.core.conversation import Conversation
 from durably.core.events import Event
-from durably.core.messages import ContentPart, Message, UserMessage, user
+from durably.core.messages import ContentPart, Message, SessionPrefix, UserMessage, user
 from durably.core.model import ModelResponse
 from durably.core.serialization import encode_input, same_input
 from durably.core.trace_parts import TraceConversation, TraceEntry
@@ -33,7 +33,10 @@ LATE_TURNS = (None, 1, 2)
 KEEPS = (6, *range(21))
 """How many messages a compaction may have kept, in the order in which they are tried. 6 is the default."""
 
-_messages: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
+SAVES = ("save-message", "save-turn", "save-session")
+"""Steps of the loop that say nothing of the conversation."""
+
+_history: TypeAdapter[list[Message] | SessionPrefix] = TypeAdapter(list[Message] | SessionPrefix)
 _content: TypeAdapter[str | list[ContentPart]] = TypeAdapter(str | list[ContentPart])
 
 
@@ -92,7 +95,7 @@ class _LoopReader:
         self._items = items
         self._event = event
         self._system: str = items[0].value if isinstance(items[0], StepDraft) else ""
-        self._history: list[Message] = []
+        self._history: list[Message] | SessionPrefix = []
         self._entries: list[TraceEntry] = []
         self._conversation: Conversation | None = None
         self._answer: ModelResponse | None = None
@@ -104,10 +107,12 @@ class _LoopReader:
         """Read it to the end of its records."""
         for item in self._items[1:]:
             step_id = item.step_id if isinstance(item, StepDraft) else ""
+            if step_id in SAVES:
+                continue
             if isinstance(item, str) or step_id not in ("load-history", "think", "compact"):
                 self._since.append(item)
             elif step_id == "load-history":
-                self._history = _messages.validate_python(item.value or [])
+                self._history = _history.validate_python(item.value or [])
             elif step_id == "think":
                 self._think(item)
             else:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.conversation import Conversation
 from durably.core.history import Kind
-from durably.core.messages import AssistantMessage, Message, ToolResultMessage, Transcript, UserMessage
+from durably.core.messages import AssistantMessage, Message, SessionPrefix, ToolResultMessage, Transcript, UserMessage
 from durably.core.model import Usage
 
 __all__ = [
@@ -176,14 +176,14 @@ class TraceConversation(_Part):
     Attributes:
         scope: What the keys of its steps begin with; empty for a loop that stands in no branch.
         system: The system prompt.
-        history: The messages before this run.
+        history: The messages before this run, or how far it read its session: the records do not hold those messages.
         entries: What was said in this run, in order.
         exact: Whether every model call was given exactly these messages: their digests are the recorded ones.
     """
 
     scope: str = Field(default="", exclude_if=_empty)
     system: str = ""
-    history: list[Message] = Field(default_factory=list, exclude_if=_empty)
+    history: list[Message] | SessionPrefix = Field(default_factory=list, exclude_if=_empty)
     entries: list[TraceEntry] = Field(default_factory=list)
     exact: bool = True
 
@@ -204,14 +204,18 @@ class TraceConversation(_Part):
                 break
             if conversation is None:
                 if isinstance(entry.message, UserMessage):
-                    conversation = Conversation(self.system, list(self.history), entry.message)
+                    conversation = Conversation(self.system, self.history, entry.message)
             elif entry.message is not None:
                 conversation.add(entry.message)
             else:
                 conversation.compact(entry.keep, entry.summary or "")
         else:
             raise LookupError(f"no model call of this conversation is step {key!r}")
-        return conversation.transcript if conversation is not None else Transcript(self.system, self.history)
+        if conversation is not None:
+            return conversation.transcript
+        if isinstance(self.history, SessionPrefix):
+            return Transcript(self.system, before=self.history)
+        return Transcript(self.system, self.history)
 
     def results(self) -> dict[str, ToolResultMessage]:
         """Return what the tools answered, by the id of the call."""

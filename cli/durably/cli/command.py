@@ -34,6 +34,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+PIPED_WIDTH = 200
+"""Characters a line may have where no terminal cuts it."""
+
 NO, REFUSED, INTERRUPTED = 1, 2, 130
 
 BackendName = Annotated[
@@ -51,8 +54,9 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where a command prints: as wide as the terminal, or as what reads it wants."""
-    return Console(highlight=False, stderr=stderr, soft_wrap=False)
+    """Where a command prints: as wide as the terminal, or wide enough for whatever else reads it."""
+    found = Console(highlight=False, stderr=stderr)
+    return found if found.is_terminal else Console(highlight=False, stderr=stderr, width=PIPED_WIDTH)
 
 
 def run_command(main: Coroutine[Any, Any, T]) -> T:

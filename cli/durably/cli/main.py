@@ -14,6 +14,7 @@ except ImportError as error:
 from durably.cli.control import cancel, send, start
 from durably.cli.crash_test import crash_test
 from durably.cli.doctor import doctor
+from durably.cli.page import ui
 from durably.cli.replays import check, replay
 from durably.cli.runs import export, runs, show
 
@@ -44,7 +45,7 @@ Command = Callable[..., None]
 LOOK, ACT, CODE, MACHINE = "Look at runs", "Act on runs", "Try code", "Machines"
 
 COMMANDS: dict[str, dict[str, Command]] = {
-    LOOK: {"runs": runs, "show": show, "export": export},
+    LOOK: {"ui": ui, "runs": runs, "show": show, "export": export},
     ACT: {"start": start, "send": send, "cancel": cancel},
     CODE: {"replay": replay, "check": check, "crash-test": crash_test},
     MACHINE: {"doctor": doctor},

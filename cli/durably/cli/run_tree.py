@@ -49,8 +49,8 @@ def trace_view(trace: Trace, now: float) -> RenderableType:
         now: The time up to which a live run is drawn, in seconds since 1970.
     """
     end = max([trace.ended_at or now, *(step.ended_at or 0.0 for step in trace.walk())])
-    table = Table(box=None, pad_edge=False, header_style="bright_black", expand=True)
-    table.add_column("step", no_wrap=True, ratio=1)
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    table.add_column("step", no_wrap=True)
     table.add_column("", no_wrap=True, width=BAR)
     for column, width in (("ran", 7), ("waited", 7), ("tokens", 13), ("cost", 7)):
         table.add_column(column, justify="right", no_wrap=True, min_width=width)
@@ -63,9 +63,8 @@ def trace_view(trace: Trace, now: float) -> RenderableType:
             spell_tokens(step.usage),
             money(step.cost),
         )
-        for line in _failures(step):
-            table.add_row(line)
-    return Group(_head(trace, end), Text(), table, Text(), *_end(trace))
+    troubles = [line for step in trace.walk() for line in _failures(step)]
+    return Group(_head(trace, end), Text(), table, Text(), *troubles, *_end(trace))
 
 
 def _head(trace: Trace, end: float) -> Text:
@@ -95,6 +94,8 @@ def _rows(steps: Sequence[TraceStep], indent: str) -> Iterator[tuple[Text, Trace
             name.append(own, style=ROLE_STYLES[step.role])
             about = step.model or (step.name if step.role in ("child", "wait") else "")
             name.append(f" {plain(about)}" if about else "", style="bright_black")
+            if len(step.attempts) > 1:
+                name.append(f" ↻{len(step.attempts)}", style="yellow")
             yield name, step
             yield from _rows(step.steps, indent + "  ")
         else:
@@ -103,13 +104,19 @@ def _rows(steps: Sequence[TraceStep], indent: str) -> Iterator[tuple[Text, Trace
 
 def _failures(step: TraceStep) -> Iterator[Text]:
     """What went wrong on the way: attempts that failed or were cut off."""
+    style = "red" if step.status == "failed" else "yellow"
     for attempt in step.attempts:
         if attempt.outcome == "lost":
-            yield Text(f"    attempt {attempt.number} was cut off", style="yellow")
+            said = "no record says how it ended: a crash cut it off, or the engine keeps only the last error"
         elif attempt.error is not None:
             said = f"{attempt.error.get('type')}: {attempt.error.get('message', '')}"
-            style = "red" if step.status == "failed" else "yellow"
-            yield Text(f"    attempt {attempt.number}: {one_line(said, 100)}", style=style)
+        else:
+            continue
+        yield (
+            Text(plain(step.key), style="bold")
+            .append(f" attempt {attempt.number}: ", style=style)
+            .append(one_line(said, 300), style="default")
+        )
 
 
 def _bar(step: TraceStep, start: float, end: float, now: float) -> Text:

@@ -69,10 +69,10 @@ def run_data(run: Run[Any]) -> dict[str, Any]:
 
 
 def _table(found: Any) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bright_black", expand=True)
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
     for name, width in (("run", 12), ("function", 8), ("status", 9), ("started", 19), ("took", 8)):
         table.add_column(name, no_wrap=True, min_width=width, justify="right" if name == "took" else "left")
-    table.add_column("", no_wrap=True, ratio=1)
+    table.add_column("", no_wrap=True)
     for run in found:
         view = run.view
         ended = view.ended_at or (time.time() if not view.status.final else view.created_at)

@@ -28,6 +28,7 @@ from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
+from durably.core.trace import TEXT_LIMIT, Trace
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
 
@@ -152,6 +153,10 @@ class Run(Generic[Out]):
     async def history(self) -> History:
         """Its records so far."""
         return await self._backend.history(self.id)
+
+    async def trace(self, *, limit: int | None = TEXT_LIMIT) -> Trace:
+        """What happened in it so far. See :meth:`~durably.core.Trace.of`."""
+        return Trace.of(await self.history(), limit=limit)
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self._function.id!r}, {self.status.value})"

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 from pydantic import SecretStr
 
 from durably.core.attempts import Environment
+from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
     DefinitionError,
     DurablyError,
@@ -165,12 +166,13 @@ def invoke_error(view: RunView, step: str = "") -> DurablyError:
     """The error for whoever waited for a run that did not complete."""
     if view.status is RunStatus.FAILED:
         error = view.error or {}
-        message = (
-            str(error_from_json(error)) if error.get("type") in DurablyError._classes else error.get("message", "")
-        )
-        return InvokeError(
+        ours = error.get("type") in DurablyError._classes
+        message = str(error_from_json(error)) if ours else error.get("message", "")
+        failed = InvokeError(
             step=step, error_type=error.get("type", "Error"), message=message, function=view.function, run_id=view.id
         )
+        carry_traceback(failed, str(error.get("traceback") or ""))
+        return failed
     return RunCancelledError(
         step=step,
         error_type="RunCancelledError",

@@ -37,7 +37,6 @@ def make_app(backend: Backend, *, hosts: Iterable[str] = LOOPBACK, password: str
         routes=[
             Route("/", lambda request: RedirectResponse("/runs", 307)),
             Route("/runs", pages.runs),
-            Route("/runs/live", pages.runs_live),
             Route("/runs/{run_id}", pages.run),
             Route("/runs/{run_id}/rows", pages.run_rows),
             Route("/runs/{run_id}/step", pages.step),
@@ -46,8 +45,9 @@ def make_app(backend: Backend, *, hosts: Iterable[str] = LOOPBACK, password: str
             Route("/runs/{run_id}/live", pages.run_live),
             Route("/runs/{run_id}/cancel", actions.cancel, methods=["POST"]),
             Route("/approvals", pages.approvals),
-            Route("/approvals/live", pages.approvals_live),
             Route("/approvals/{approval}", actions.decide, methods=["POST"]),
+            Route("/live/runs", pages.runs_live),
+            Route("/live/approvals", pages.approvals_live),
             Mount("/static", StaticFiles(packages=[("durably.ui", "static")])),
         ],
         middleware=[Middleware(Guard, hosts=frozenset(hosts), password=password)],

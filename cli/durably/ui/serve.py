@@ -46,11 +46,18 @@ async def serve(
         )
     )
     task = asyncio.create_task(server.serve())
-    while not server.started and not task.done():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)  # uvicorn says in no other way that it listens
-    if not task.done():
-        (listening,) = server.servers
-        taken = listening.sockets[0].getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
-        ready(f"http://{shown}:{taken}")
-    await task
+    try:
+        while not server.started and not task.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # uvicorn says in no other way that it listens
+        if not task.done():
+            ready(_address(host, server))
+        await asyncio.wait({task})
+    finally:
+        server.should_exit = True  # cancelled instead, it would leave its sockets open
+        await task
+
+
+def _address(host: str, server: uvicorn.Server) -> str:
+    (listening,) = server.servers
+    port = listening.sockets[0].getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -25,6 +25,7 @@ The tree::
     │   └── PayloadTooLargeError
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
+    ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
     ├── JournalError               the storage refuses to read or write
     │   └── JournalCorruptError    ... or gives back something else than was written
     └── UnsupportedFeatureError    the backend cannot do this at all
@@ -42,6 +43,7 @@ from durably.core.error_text import error_text, plain_data, type_name
 from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
+    "ApprovalNotPendingError",
     "CancelSignal",
     "ConcurrentStepError",
     "ContextWindowExceededError",
@@ -351,6 +353,26 @@ class RunNotFoundError(DurablyError):
     def __init__(self, run_id: str) -> None:
         super().__init__(f"there is no run {run_id!r} in this backend")
         self.run_id = run_id
+
+
+class ApprovalNotPendingError(DurablyError):
+    """There is nothing to answer: the question is not known, was answered before, or its time is up.
+
+    Attributes:
+        approval: What was to be answered.
+        reason: Why it cannot be.
+        by: Who answered first, if somebody did who said so.
+        at: When, in seconds since 1970, if that is known.
+    """
+
+    fields = ("approval", "reason", "by", "at")
+
+    def __init__(self, *, approval: str, reason: str, by: str | None = None, at: float | None = None) -> None:
+        super().__init__(f"the approval {approval!r} is not pending: {reason}")
+        self.approval = approval
+        self.reason = reason
+        self.by = by
+        self.at = at
 
 
 class JournalError(DurablyError):

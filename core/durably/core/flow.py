@@ -20,18 +20,7 @@ from durably.core.durations import Duration, duration_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 
-__all__ = [
-    "Batch",
-    "Concurrency",
-    "Cron",
-    "CronTick",
-    "Debounce",
-    "Priority",
-    "RateLimit",
-    "Throttle",
-    "period_seconds",
-    "read_cron",
-]
+__all__ = ["Batch", "Concurrency", "Cron", "CronTick", "Debounce", "Priority", "RateLimit", "Throttle"]
 
 
 def period_seconds(period: Duration) -> float:

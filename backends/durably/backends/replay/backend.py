@@ -47,6 +47,7 @@ class Parts:
         log: How a worker writes to the journal.
         events: Who waits for which event.
         slots: Which bodies run, where a function limits them.
+        crons: When the times of crons come.
         host: What the runs of a worker share.
         driver: How runs are driven.
         records: How the records of a run are kept.
@@ -57,6 +58,7 @@ class Parts:
     log: type[Log] = Log
     events: type[EventWaiters] = EventWaiters
     slots: type[Slots] = Slots
+    crons: type[CronTicks] = CronTicks
     host: type[ReplayHost] = ReplayHost
     driver: type[Driver] = Driver
     records: type[RunRecords] = RunRecords
@@ -134,7 +136,7 @@ class ReplayBackend(Backend):
             self._host, records=self.parts.records, steps=self.parts.steps, keys=self.parts.keys
         )
         self._log.subscribe(self._arm_for)
-        self._crons = None if journal.flow is None else CronTicks(self._host, journal.flow, clock)
+        self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
 
     # -- the worker
 

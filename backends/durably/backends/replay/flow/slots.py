@@ -19,7 +19,7 @@ from durably.backends.replay.flow.store import Entry, FlowStore
 from durably.backends.replay.records import Log
 from durably.backends.replay.scheduler import RunScheduler, Scheduler
 from durably.core import Event, Function
-from durably.core.errors import JournalError
+from durably.core.errors import CancelSignal, JournalError, Signal, SuspendSignal
 from durably.core.input_paths import key_value, number_at
 
 __all__ = ["Slots", "Wanted", "wanted_slots"]
@@ -87,14 +87,19 @@ class Slots:
             run: How the run waits; a signal for it ends the waiting.
         """
         waiter = f"{run_id} {key}"
+        gone = False
         try:
             if not await _when_writable(run, lambda: self._ask(waiter, wanted)):
                 self._waiting[waiter] = run.future()
                 await run.park(self._waiting[waiter], None)
             yield
+        except Signal as signal:
+            gone = not isinstance(signal, SuspendSignal | CancelSignal)  # a process that is gone gives nothing back
+            raise
         finally:
             self._waiting.pop(waiter, None)
-            await _when_writable(run, lambda: self._give_back(waiter, wanted))
+            if not gone:
+                await _when_writable(run, lambda: self._give_back(waiter, wanted))
 
     def look(self) -> None:
         """Wake those who got a slot because another worker gave one back, or is gone."""

@@ -22,6 +22,9 @@ from durably.core.history import StepRecord
 __all__ = ["MemoryBackend", "MemoryJournal"]
 
 
+_LIVE = (RunStatus.RUNNING, RunStatus.WAITING)
+
+
 class MemoryBackend(ReplayBackend):
     """Runs durable functions in this process, without threads, files or waiting.
 
@@ -174,7 +177,7 @@ class MemoryJournal(Journal):
     def append(self, record: StepRecord, fence: int) -> None:
         row = self._runs[record.run_id]
         records = self._records[record.run_id]
-        if row.fence != fence or len(records) != record.seq or (records and row.status.final):
+        if row.fence != fence or len(records) != record.seq or (records and row.status not in _LIVE):
             raise StaleRunError(run_id=record.run_id, fence=fence)
         records.append(record)
         self.latest = record.at

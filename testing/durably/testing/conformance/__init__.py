@@ -26,6 +26,7 @@ _PARTS = (
     "control",
     "flow_control",
     "data",
+    "causes",
     "containment",
     "values",
 )
@@ -34,6 +35,7 @@ _PARTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from durably.testing.conformance import (  # noqa: E402
+    causes,
     containment,
     control,
     data,
@@ -71,6 +73,7 @@ for _part in (
     control,
     flow_control,
     data,
+    causes,
     containment,
     values,
 ):

@@ -32,7 +32,8 @@ from durably.backends.temporal.payloads import (
 from durably.backends.temporal.registry import StepFunctionNotFoundError, decode_argument, parameter_types
 from durably.core import DefinitionError, DurablyError, Function, SerializationError
 from durably.core.attempts import StepCall, run_step, step_retry_delay
-from durably.core.errors import Signal
+from durably.core.errors import Signal, error_to_json
+from durably.core.history import RecordStatus, StepRecord
 from durably.core.messages import Transcript
 from durably.core.serialization import return_type
 from durably.core.step_errors import final_error
@@ -114,6 +115,7 @@ class _StepAttempt:
     async def _run(self, call: StepCall) -> RawValue:
         host, info, request = self._host, self._info, self._request
         number = info.attempt + request.failures + request.lost
+        started = host.environment.observers.now()
         try:
             output = await run_step(
                 call,
@@ -121,26 +123,43 @@ class _StepAttempt:
                 function=info.workflow_type or "",
                 run_id=self._run_id,
                 attempt=number,
+                failures=self._failures,
+                kind=None if request.is_system else "step",
                 beats=True,
             )
         except Exception as error:
             # From nothing: Temporal would keep the cause, and what is secret in it.
-            raise self._failed(call, error) from None
+            raise self._failed(call, error, number, started) from None
         self.check_alive()
+        self._tell("completed", number, started, output=output.text)
         counted = {ATTEMPT: str(number)} if info.is_local and number > 1 else {}
         return payload(output.text, **{INPUT: request.input, **counted})
 
-    def _failed(self, call: StepCall, error: Exception) -> ApplicationError:
+    def _failed(self, call: StepCall, error: Exception, number: int, started: float) -> ApplicationError:
         """The failure that says whether, and when, another attempt follows."""
         redactor, failures = self._host.environment.redactor, self._failures + 1
         function = self._host.functions.get(self._info.workflow_type or "") or _UNKNOWN
         delay = step_retry_delay(call, function, self._run_id, failures, error)
         self.check_alive()
         if delay is None:
-            return failure(final_error(call.key, failures, error, redactor.text), redactor, self._request.input)
+            final = final_error(call.key, failures, error, redactor.text)
+            self._tell("failed", number, started, error=error_to_json(final, redactor.text))
+            return failure(final, redactor, self._request.input)
+        due = self._host.environment.observers.now() + delay
+        self._tell("retrying", number, started, error=error_to_json(error, redactor.text), due=due)
         if not self._info.is_local:
             activity.heartbeat(failures)  # how the next attempt, on whatever worker, knows of this one
         return failure(error, redactor, delay, self._request.input, retriable=True, delay=_at_least(delay))
+
+    def _tell(self, status: RecordStatus, number: int, started: float, **fields: Any) -> None:
+        """Tell observers what this attempt came to. Who runs the body tells, since each attempt may be elsewhere."""
+        observers = self._host.environment.observers
+        if self._request.is_system or not (observers.steps or status == "retrying"):
+            return
+        now = observers.now()
+        fields |= {"attempt": number, "at": now, "took": now - started}
+        record = StepRecord(self._run_id, 0, self._info.activity_id, "step", status, **fields)
+        observers.tell_of(record, self._info.workflow_type or "")
 
     # -- the body and its arguments
 

@@ -27,6 +27,7 @@ _PARTS = (
     "data",
     "containment",
     "values",
+    "observing",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -39,6 +40,7 @@ from durably.testing.conformance import (  # noqa: E402
     failure,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
     refusal,
@@ -70,6 +72,7 @@ for _part in (
     data,
     containment,
     values,
+    observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -9,7 +9,7 @@ import inngest
 
 from durably.backends.inngest.events import Origin, trigger_event
 from durably.backends.inngest.host import InngestHost
-from durably.backends.inngest.outcome import RunFailed, traceback_text
+from durably.backends.inngest.outcome import RunFailed
 from durably.backends.inngest.recorded_steps import StepRecorder
 from durably.backends.inngest.records import encode_record, encode_result
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
@@ -17,8 +17,8 @@ from durably.backends.inngest.steps import InngestSteps
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
-from durably.core.error_text import writable
 from durably.core.errors import Signal, SuspendSignal, error_to_json
+from durably.core.failure_log import log_failed_run
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.step_keys import KeyedSteps
 
@@ -149,7 +149,7 @@ class Driver:
         root, failures = run_pass.steps.root, run_pass.failures
         if run_pass.error is not None:
             self._tell(run_pass, "failed", error=run_pass.error)
-            raise RunFailed(run_pass.error, "")
+            raise RunFailed(run_pass.error)
         if run_pass.fresh:
             await self._pass_first_points(run_pass)
             # A request that is made again was told of by the worker that did not answer it.
@@ -183,6 +183,7 @@ class Driver:
         if run_pass.target is not None:
             self._give_up(run_pass, data)
         delay = function_retry_delay(function, run_pass.run_id, failures, error)
+        log_failed_run(function.id, run_pass.run_id, failures, error, delay, redact)
         if delay is not None:
             due = self.host.now() + delay
             record = run_pass.recorder.record(
@@ -191,7 +192,7 @@ class Driver:
             await run_pass.recorder.retry_run(run_pass.steps.root, record)
         await self._pass_point("before_result", run_pass)
         self._tell(run_pass, "failed", error=data)
-        raise RunFailed(data, writable(traceback_text(error), redact))
+        raise RunFailed(data)
 
     def _target_lost(self, run_pass: RunPass, asked: str) -> NoReturn:
         """The step that Inngest planned and now wants run is not in the code: the run must not go on without it."""

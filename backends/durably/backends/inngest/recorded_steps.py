@@ -138,10 +138,13 @@ class StepRecorder:
         number = self.number(key) if number is None else number
         step_id = f"{key}~{number}" if number else key
 
+        observers = self._host.environment.observers
+
         async def run() -> dict[str, Any]:
             record = await body()
             # Told where it is made: which worker gets the next request, nobody knows.
-            self._host.environment.observers.tell_of(record, self._function)
+            if observers.steps or record.status != "completed":
+                observers.tell_of(record, self._function)
             return encode_record(record)
 
         await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused

@@ -18,6 +18,7 @@ from durably.core import Event, Function
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
 from durably.core.errors import CancelSignal, JournalCorruptError, JournalError, Signal, SuspendSignal, error_to_json
+from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
 from durably.core.step_keys import KeyedSteps
@@ -264,6 +265,7 @@ class Driver:
         redact = self.host.environment.redactor.text
         data = error_to_json(error, redact)
         delay = function_retry_delay(function, row.id, failures, error)
+        log_failed_run(function.id, row.id, failures, error, delay, redact)
         if delay is not None:
             due = self.host.scheduler.clock.now() + delay
             await records.retry_run(run_pass.steps.root, failures, data, due)

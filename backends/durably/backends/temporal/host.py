@@ -46,6 +46,7 @@ class TemporalHost:
             here, and a conversation need not travel within one process.
         evicting: Temporal's ids of the runs that are leaving the worker's cache now: their code is cancelled for that.
         histories: What the server has of the runs that this worker is taking up.
+        untold: What observers are to be told once a workflow's task is done, by Temporal's run id.
         loop: Where the worker runs, and where observers are told; ``None`` before it was started.
     """
 
@@ -65,7 +66,7 @@ class TemporalHost:
     evicting: set[str] = field(default_factory=set)
     histories: RecordedHistories = field(init=False)
     loop: asyncio.AbstractEventLoop | None = None
-    _untold: dict[str, list[tuple[StepRecord, str]]] = field(default_factory=dict)
+    untold: dict[str, list[tuple[StepRecord, str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.histories = RecordedHistories(self.client)
@@ -78,7 +79,7 @@ class TemporalHost:
             function: The id of the run's function.
         """
         if not workflow.unsafe.is_replaying():
-            self._untold.setdefault(workflow.info().run_id, []).append((record, function))
+            self.untold.setdefault(workflow.info().run_id, []).append((record, function))
 
     def tell(self, run_id: str, *, done: bool) -> None:
         """Tell what a workflow has come to in its task, or forget it.
@@ -87,7 +88,7 @@ class TemporalHost:
             run_id: Temporal's id of the run.
             done: Whether the task is done. One that failed, or was cut off by a crash, is done again.
         """
-        told = self._untold.pop(run_id, ())
+        told = self.untold.pop(run_id, ())
         if done and self.loop is not None:
             # Not here: this is a thread of Temporal's, with an event loop in which every task is part of a workflow.
             for record, function in told:

@@ -67,7 +67,8 @@ class _CheckedInstance(WorkflowInstance):
             return self._evict(act)
         completion = self._activate(act)
         crashed = self._host.crash.signal is not None
-        self._host.tell(act.run_id, done=completion.HasField("successful") and not crashed)
+        if self._host.untold:
+            self._host.tell(act.run_id, done=completion.HasField("successful") and not crashed)
         # An eviction is let through above: without it the SDK could not let go of the workflow, and never end.
         if crashed:
             raise RuntimeError("this worker has crashed")

@@ -14,7 +14,7 @@ from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
-from durably.core import Capabilities, Event, Function
+from durably.core import Capabilities, Event, Function, Observer
 from durably.core.backend import RunStatus
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
@@ -40,6 +40,7 @@ class MemoryBackend(ReplayBackend):
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
     """
 
     name = "memory"
@@ -59,6 +60,7 @@ class MemoryBackend(ReplayBackend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         journal = journal or MemoryJournal()
         super().__init__(
@@ -71,6 +73,7 @@ class MemoryBackend(ReplayBackend):
             resources=resources,
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
+            observers=observers,
         )
 
 

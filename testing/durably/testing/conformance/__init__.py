@@ -29,6 +29,7 @@ _PARTS = (
     "causes",
     "containment",
     "values",
+    "observing",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -43,6 +44,7 @@ from durably.testing.conformance import (  # noqa: E402
     flow_control,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
     refusal,
@@ -76,6 +78,7 @@ for _part in (
     causes,
     containment,
     values,
+    observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -12,6 +12,7 @@ from durably.testing.mutants import (
     flow_control,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
     waiting,
@@ -20,4 +21,16 @@ from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
 
-_PARTS = (identity, memoization, recovery, failure, primitives, waiting, flow_control, data, containment, causes)
+_PARTS = (
+    identity,
+    memoization,
+    recovery,
+    failure,
+    primitives,
+    waiting,
+    flow_control,
+    data,
+    containment,
+    causes,
+    observing,
+)

@@ -24,9 +24,12 @@ from durably.core.errors import (
     error_from_json,
 )
 from durably.core.events import Event, check_events
-from durably.core.functions import Function
+from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
+from durably.core.functions import Function, check_keys
 from durably.core.history import History
 from durably.core.ids import check_run_id
+from durably.core.lifecycle_log import LifecycleLog
+from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
@@ -46,6 +49,7 @@ class RunStatus(StrEnum):
     """Where a run stands."""
 
     RUNNING = "running"
+    WAITING = "waiting"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -54,7 +58,7 @@ class RunStatus(StrEnum):
     @property
     def final(self) -> bool:
         """Whether the run has ended: a final status never changes."""
-        return self is not RunStatus.RUNNING
+        return self not in (RunStatus.RUNNING, RunStatus.WAITING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,7 @@ class Capabilities:
         virtual_time: Sleeping costs no time.
         replay: A run can be replayed from the start after each step (``evict="always"``).
         max_payload_bytes: The largest value a step may return, as JSON.
+        flow_control: How it keeps each rule of :data:`~durably.core.flow_support.FLOW_CONTROL`.
         gaps: What is missing, and why: feature to reason.
     """
 
@@ -75,6 +80,7 @@ class Capabilities:
     virtual_time: bool = False
     replay: bool = True
     max_payload_bytes: int
+    flow_control: Mapping[str, Support] = field(default_factory=lambda: NO_RULES)
     gaps: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -91,6 +97,7 @@ class RunView:
         created_at: Seconds since 1970.
         ended_at: Seconds since 1970; 0 while it is live.
         parent: The id of the run that invoked it, or ``None``.
+        waiting_for: What it waits for, such as ``"its turn, by singleton="``; empty while it does not wait.
     """
 
     id: str
@@ -101,6 +108,7 @@ class RunView:
     created_at: float = 0.0
     ended_at: float = 0.0
     parent: str | None = None
+    waiting_for: str = ""
 
 
 class Run(Generic[Out]):
@@ -199,6 +207,7 @@ class Backend(ABC):
         secrets: Texts to mask wherever something is written; every ``SecretStr`` among the resources is masked too.
         max_payload_bytes: The largest value a step may return, as JSON; left out, what the engine can keep.
         threads: Whether sync bodies run in threads.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
 
     Raises:
         DefinitionError: If two functions have one id.
@@ -207,8 +216,6 @@ class Backend(ABC):
 
     name: ClassVar[str]
     capabilities: Capabilities
-    flow_control: ClassVar[frozenset[str]] = frozenset()
-    """The options of flow control it applies, of ``durably.core.functions.FLOW_CONTROL``; others are refused."""
 
     def __init__(
         self,
@@ -218,6 +225,7 @@ class Backend(ABC):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         threads: bool = True,
+        observers: Iterable[Observer] = (),
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
         redactor = Redactor(secrets)
@@ -226,7 +234,9 @@ class Backend(ABC):
             redactor=redactor,
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             threads=threads,
+            observers=Observers((LifecycleLog(), *observers)),
         )
+        self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
         for function in functions:
             self._register(function)
@@ -258,16 +268,26 @@ class Backend(ABC):
             return
         if known is not None:
             raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
-        for option in function.flow_control:
-            if option not in self.flow_control:
-                raise UnsupportedFeatureError(
-                    backend=self.name,
-                    feature=f"{option}= on function {function.id!r}",
-                    reason="this engine has no such rule; take the option out, or choose an engine that has it",
-                )
+        self.check_rules(function)
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        """Refuse a function whose rules of flow control this engine cannot keep.
+
+        Raises:
+            UnsupportedFeatureError: If it cannot.
+            DefinitionError: If a rule is written in a way that it cannot read.
+        """
+        for rule in function.flow_control:
+            support = self.capabilities.flow_control[rule]
+            if support.how == "refused":
+                raise UnsupportedFeatureError(
+                    backend=self.name,
+                    feature=f"{FLOW_CONTROL[rule]} on function {function.id!r}",
+                    reason=f"{support.note}; take the option out, or choose an engine that has it",
+                )
 
     @abstractmethod
     async def __aenter__(self) -> Self: ...
@@ -293,11 +313,14 @@ class Backend(ABC):
             TypeError: If the run id is not a text.
             ValueError: If it is not such a text, or begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
+            MissingKeyError: If it has nothing at the key of one of the function's rules.
         """
         if run_id is not None:
             check_run_id(run_id)
         reference = self.find_function(function)
         text = encode_data(reference, data)
+        if isinstance(reference, Function):
+            check_keys(reference, text)
         return Run(self, reference, await self.start_run(reference, text, run_id))
 
     @overload

@@ -24,11 +24,13 @@ _PARTS = (
     "primitives",
     "waiting",
     "control",
+    "flow_control",
     "data",
     "approvals",
     "causes",
     "containment",
     "values",
+    "observing",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -41,8 +43,10 @@ from durably.testing.conformance import (  # noqa: E402
     control,
     data,
     failure,
+    flow_control,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
     refusal,
@@ -71,11 +75,13 @@ for _part in (
     primitives,
     waiting,
     control,
+    flow_control,
     data,
     approvals,
     causes,
     containment,
     values,
+    observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -147,6 +147,7 @@ async def browser(backend: SQLiteBackend) -> AsyncIterator[Any]:
 
 
 async def main() -> None:
+    """Make all of them."""
     logging.getLogger("durably").setLevel(logging.CRITICAL)  # the failures are part of the picture
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"

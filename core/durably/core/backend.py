@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from pydantic import SecretStr
 
+from durably.core.approval import ApprovalDecision, ApprovalRequest
+from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
 from durably.core.attempts import Environment
 from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
@@ -21,9 +24,12 @@ from durably.core.errors import (
     error_from_json,
 )
 from durably.core.events import Event, check_events
-from durably.core.functions import Function
+from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
+from durably.core.functions import Function, check_keys
 from durably.core.history import History
 from durably.core.ids import check_run_id
+from durably.core.lifecycle_log import LifecycleLog
+from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
@@ -31,6 +37,9 @@ from durably.core.steps import Probe
 from durably.core.trace import TEXT_LIMIT, Trace
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
+
+MANY_RUNS = 1_000_000
+"""More than are looked through for what is pending."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -40,6 +49,7 @@ class RunStatus(StrEnum):
     """Where a run stands."""
 
     RUNNING = "running"
+    WAITING = "waiting"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -48,7 +58,7 @@ class RunStatus(StrEnum):
     @property
     def final(self) -> bool:
         """Whether the run has ended: a final status never changes."""
-        return self is not RunStatus.RUNNING
+        return self not in (RunStatus.RUNNING, RunStatus.WAITING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,7 @@ class Capabilities:
         virtual_time: Sleeping costs no time.
         replay: A run can be replayed from the start after each step (``evict="always"``).
         max_payload_bytes: The largest value a step may return, as JSON.
+        flow_control: How it keeps each rule of :data:`~durably.core.flow_support.FLOW_CONTROL`.
         gaps: What is missing, and why: feature to reason.
     """
 
@@ -69,6 +80,7 @@ class Capabilities:
     virtual_time: bool = False
     replay: bool = True
     max_payload_bytes: int
+    flow_control: Mapping[str, Support] = field(default_factory=lambda: NO_RULES)
     gaps: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -85,6 +97,7 @@ class RunView:
         created_at: Seconds since 1970.
         ended_at: Seconds since 1970; 0 while it is live.
         parent: The id of the run that invoked it, or ``None``.
+        waiting_for: What it waits for, such as ``"its turn, by singleton="``; empty while it does not wait.
     """
 
     id: str
@@ -95,6 +108,7 @@ class RunView:
     created_at: float = 0.0
     ended_at: float = 0.0
     parent: str | None = None
+    waiting_for: str = ""
 
 
 class Run(Generic[Out]):
@@ -193,6 +207,7 @@ class Backend(ABC):
         secrets: Texts to mask wherever something is written; every ``SecretStr`` among the resources is masked too.
         max_payload_bytes: The largest value a step may return, as JSON; left out, what the engine can keep.
         threads: Whether sync bodies run in threads.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
 
     Raises:
         DefinitionError: If two functions have one id.
@@ -201,8 +216,6 @@ class Backend(ABC):
 
     name: ClassVar[str]
     capabilities: Capabilities
-    flow_control: ClassVar[frozenset[str]] = frozenset()
-    """The options of flow control it applies, of ``durably.core.functions.FLOW_CONTROL``; others are refused."""
 
     def __init__(
         self,
@@ -212,6 +225,7 @@ class Backend(ABC):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         threads: bool = True,
+        observers: Iterable[Observer] = (),
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
         redactor = Redactor(secrets)
@@ -220,7 +234,9 @@ class Backend(ABC):
             redactor=redactor,
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             threads=threads,
+            observers=Observers((LifecycleLog(), *observers)),
         )
+        self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
         for function in functions:
             self._register(function)
@@ -252,16 +268,26 @@ class Backend(ABC):
             return
         if known is not None:
             raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
-        for option in function.flow_control:
-            if option not in self.flow_control:
-                raise UnsupportedFeatureError(
-                    backend=self.name,
-                    feature=f"{option}= on function {function.id!r}",
-                    reason="this engine has no such rule; take the option out, or choose an engine that has it",
-                )
+        self.check_rules(function)
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        """Refuse a function whose rules of flow control this engine cannot keep.
+
+        Raises:
+            UnsupportedFeatureError: If it cannot.
+            DefinitionError: If a rule is written in a way that it cannot read.
+        """
+        for rule in function.flow_control:
+            support = self.capabilities.flow_control[rule]
+            if support.how == "refused":
+                raise UnsupportedFeatureError(
+                    backend=self.name,
+                    feature=f"{FLOW_CONTROL[rule]} on function {function.id!r}",
+                    reason=f"{support.note}; take the option out, or choose an engine that has it",
+                )
 
     @abstractmethod
     async def __aenter__(self) -> Self: ...
@@ -287,11 +313,14 @@ class Backend(ABC):
             TypeError: If the run id is not a text.
             ValueError: If it is not such a text, or begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
+            MissingKeyError: If it has nothing at the key of one of the function's rules.
         """
         if run_id is not None:
             check_run_id(run_id)
         reference = self.find_function(function)
         text = encode_data(reference, data)
+        if isinstance(reference, Function):
+            check_keys(reference, text)
         return Run(self, reference, await self.start_run(reference, text, run_id))
 
     @overload
@@ -329,6 +358,85 @@ class Backend(ABC):
         self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
     ) -> list[Run[Any]]:
         """The newest runs, newest first."""
+
+    # -- approvals
+
+    async def approvals(
+        self,
+        *,
+        run: str | None = None,
+        function: FunctionRef[Any, Any] | str | None = None,
+        tool: str | None = None,
+        after: PendingApproval | None = None,
+        limit: int = 100,
+    ) -> list[PendingApproval]:
+        """The calls of tools that wait for a person, the oldest first.
+
+        Args:
+            run: The id of a run: only its own.
+            function: A function: only those of its runs.
+            tool: The name of a tool: only its calls.
+            after: The last one of a page that was got before: those that come after it.
+            limit: How many at most.
+
+        Raises:
+            RunNotFoundError: If there is no run of this id.
+        """
+        name = function.id if isinstance(function, FunctionRef) else function
+        found = await pending_approvals(self, run, name, tool)
+        if after is not None:
+            found = [each for each in found if (each.asked_at, each.id) > (after.asked_at, after.id)]
+        return found[:limit]
+
+    async def approve(
+        self,
+        approval: str | PendingApproval | ApprovalRequest,
+        *,
+        by: str | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> ApprovalDecision:
+        """Let a tool run that waits for a person.
+
+        Args:
+            approval: What is pending, or its id.
+            by: Who decides; it is recorded.
+            arguments: What the tool is to be run with instead of what the model asked for. The model is told.
+
+        Raises:
+            ApprovalNotPendingError: If it is not pending; the error says who answered before.
+            SerializationError: If the arguments do not fit the tool, or this backend does not know it. Nothing is
+                recorded then.
+        """
+        return await answer_approval(self, request_id(approval), approved=True, by=by, arguments=arguments)
+
+    async def reject(
+        self, approval: str | PendingApproval | ApprovalRequest, reason: str = "", *, by: str | None = None
+    ) -> ApprovalDecision:
+        """Refuse a call that waits for a person.
+
+        Args:
+            approval: What is pending, or its id.
+            reason: Why, in words for the model.
+            by: Who decides; it is recorded.
+
+        Raises:
+            ApprovalNotPendingError: See :meth:`approve`.
+        """
+        return await answer_approval(self, request_id(approval), approved=False, reason=reason, by=by)
+
+    async def live_run_ids(self, function: str | None) -> list[str]:
+        """The ids of the runs that have not ended, of one function or of all."""
+        live = [status for status in RunStatus if not status.final]
+        found = [await self.runs(function=function, status=status, limit=MANY_RUNS) for status in live]
+        return [run.id for runs in found for run in runs]
+
+    async def received(self, event: Event) -> Event | None:
+        """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""
+        return None
+
+    def now(self) -> float:
+        """The time that this engine goes by, in seconds since 1970."""
+        return time.time()
 
     # -- what an engine provides; programs use the handle, `Run`
 

@@ -25,6 +25,8 @@ The tree::
     │   └── PayloadTooLargeError
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
+    ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
+    ├── MissingKeyError            a run has no value at the key of one of its function's rules
     ├── JournalError               the storage refuses to read or write
     │   └── JournalCorruptError    ... or gives back something else than was written
     └── UnsupportedFeatureError    the backend cannot do this at all
@@ -42,6 +44,7 @@ from durably.core.error_text import error_text, plain_data, type_name
 from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
+    "ApprovalNotPendingError",
     "CancelSignal",
     "ConcurrentStepError",
     "ContextWindowExceededError",
@@ -50,6 +53,7 @@ __all__ = [
     "InvokeError",
     "JournalCorruptError",
     "JournalError",
+    "MissingKeyError",
     "ModelError",
     "NestedStepError",
     "NonDeterminismError",
@@ -351,6 +355,49 @@ class RunNotFoundError(DurablyError):
     def __init__(self, run_id: str) -> None:
         super().__init__(f"there is no run {run_id!r} in this backend")
         self.run_id = run_id
+
+
+class ApprovalNotPendingError(DurablyError):
+    """There is nothing to answer: the question is not known, was answered before, or its time is up.
+
+    Attributes:
+        approval: What was to be answered.
+        reason: Why it cannot be.
+        by: Who answered first, if somebody did who said so.
+        at: When, in seconds since 1970, if that is known.
+    """
+
+    fields = ("approval", "reason", "by", "at")
+
+    def __init__(self, *, approval: str, reason: str, by: str | None = None, at: float | None = None) -> None:
+        super().__init__(f"the approval {approval!r} is not pending: {reason}")
+        self.approval = approval
+        self.reason = reason
+        self.by = by
+        self.at = at
+
+
+class MissingKeyError(DurablyError):
+    """What starts a run has nothing at the key of a rule of its function, so that nobody can say whom it concerns.
+
+    Attributes:
+        function: The id of the function.
+        option: Its option, such as ``"singleton"``.
+        key: The dotted path.
+        wanted: What should stand there.
+    """
+
+    fields = ("function", "option", "key", "wanted")
+
+    def __init__(self, *, function: str, option: str, key: str, wanted: str = "a value that is not null") -> None:
+        super().__init__(
+            f"the input of {function!r} has nothing at {key!r} that its {option}= could go by: start it with {wanted} "
+            "there, or correct the key"
+        )
+        self.function = function
+        self.option = option
+        self.key = key
+        self.wanted = wanted
 
 
 class JournalError(DurablyError):

@@ -17,6 +17,8 @@ def find_run(journal: Journal, run_id: str) -> RunView | None:
 def view_of(journal: Journal, row: RunRow) -> RunView:
     """A run as its row and its last record tell it."""
     last = journal.last_record(row.id) if row.status.final else None
+    waits = row.status is RunStatus.WAITING and journal.flow is not None
+    held = journal.flow.find("held", row.id) if waits and journal.flow is not None else None
     return RunView(
         id=row.id,
         function=row.function,
@@ -26,4 +28,5 @@ def view_of(journal: Journal, row: RunRow) -> RunView:
         created_at=row.created_at,
         ended_at=last.at if last is not None else 0.0,
         parent=row.parent,
+        waiting_for=f"its turn, by {held.value['stage']}=" if held is not None else "",
     )

@@ -5,12 +5,15 @@ backend.
 """
 
 from durably.testing.mutants import (
+    approvals,
     causes,
     containment,
     data,
     failure,
+    flow_control,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
     waiting,
@@ -19,4 +22,17 @@ from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
 
-_PARTS = (identity, memoization, recovery, failure, primitives, waiting, data, containment, causes)
+_PARTS = (
+    identity,
+    memoization,
+    recovery,
+    failure,
+    primitives,
+    waiting,
+    flow_control,
+    data,
+    containment,
+    causes,
+    observing,
+    approvals,
+)

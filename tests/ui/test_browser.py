@@ -24,7 +24,7 @@ Test = Callable[[Page, SQLiteBackend], Awaitable[None]]
 
 
 def in_browser(path: Path, test: Test, *, width: int = 1280) -> None:
-    """Run a test on a page of an engine whose worker is up. A script that fails, or is refused by the policy, fails it."""
+    """Run a test on the page of an engine whose worker is up. No script may fail, or be refused by the policy."""
 
     async def main() -> None:
         await make_runs(path / "runs.db")

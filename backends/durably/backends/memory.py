@@ -163,10 +163,10 @@ class MemoryJournal(Journal):
     def append(self, record: StepRecord, fence: int) -> None:
         row = self._runs[record.run_id]
         records = self._records[record.run_id]
-        if row.fence != fence or len(records) != record.seq or (records and row.status is not RunStatus.RUNNING):
+        if row.fence != fence or len(records) != record.seq or (records and row.status.final):
             raise StaleRunError(run_id=record.run_id, fence=fence)
         records.append(record)
-        self.latest = record.at
+        self.latest = max(self.latest, record.at)  # those that a fork took over are older
 
     def set_status(self, run_id: str, status: RunStatus) -> None:
         self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None)

@@ -22,11 +22,12 @@ from durably.core.errors import (
 from durably.core.events import Event, check_events
 from durably.core.functions import Function
 from durably.core.history import History
-from durably.core.ids import check_run_id
+from durably.core.ids import check_run_id, new_id
 from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
+from durably.core.stuck import Stuck
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
 
@@ -38,6 +39,7 @@ class RunStatus(StrEnum):
     """Where a run stands."""
 
     RUNNING = "running"
+    STUCK = "stuck"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -45,8 +47,8 @@ class RunStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether the run has ended: a final status never changes."""
-        return self is not RunStatus.RUNNING
+        """Whether the run has ended: a final status never changes, unless a failed run is retried."""
+        return self not in (RunStatus.RUNNING, RunStatus.STUCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class RunView:
         created_at: Seconds since 1970.
         ended_at: Seconds since 1970; 0 while it is live.
         parent: The id of the run that invoked it, or ``None``.
+        stuck: What of the code does not fit it, while it is stuck; else ``None``.
     """
 
     id: str
@@ -93,6 +96,7 @@ class RunView:
     created_at: float = 0.0
     ended_at: float = 0.0
     parent: str | None = None
+    stuck: Stuck | None = None
 
 
 class Run(Generic[Out]):
@@ -147,6 +151,38 @@ class Run(Generic[Out]):
         """Stop it at its next step boundary, along with the runs it waits for. Final; nothing for an ended run."""
         await self._backend.cancel(self.id)
         await self.refresh()
+
+    async def retry(self) -> Self:
+        """Take up a failed run again, from its records, with the code of now; this handle, refreshed.
+
+        What was committed stays committed. The step that failed gets a fresh set of attempts, and so does the function;
+        a child that failed is retried with it. ``result()`` waits for the new end.
+
+        Raises:
+            RunNotFailedError: If it has not failed.
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        self.view = await self._backend.retry_run(self.id)
+        return self
+
+    async def fork(self, after: str, *, run_id: str | None = None) -> Run[Out]:
+        """Start a new run with the beginning of this one's records, which then goes on with the code of now.
+
+        Effects behind the cut get new idempotency keys, since these depend on the run's id.
+
+        Args:
+            after: The key of a step that has ended. The new run begins with all that was committed up to there, also by
+                other branches; steps that had only begun are dropped.
+            run_id: The id of the new run; left out, a random one.
+
+        Raises:
+            StepNotFoundError: If no such step has ended.
+            DurablyError: If the id belongs to another run.
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        if run_id is not None:
+            check_run_id(run_id)
+        return Run(self._backend, self._function, await self._backend.fork_run(self.id, after, run_id or new_id()))
 
     async def history(self) -> History:
         """Its records so far."""
@@ -252,6 +288,8 @@ class Backend(ABC):
                     feature=f"{option}= on function {function.id!r}",
                     reason="this engine has no such rule; take the option out, or choose an engine that has it",
                 )
+        if function.on_code_change == "wait" and "on_code_change" in self.capabilities.gaps:
+            raise self._lacks("on_code_change", f'on_code_change="wait" on function {function.id!r}')
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)
@@ -361,6 +399,24 @@ class Backend(ABC):
     @abstractmethod
     async def history(self, run_id: str) -> History:
         """The records of a run. Raises what :meth:`view` raises."""
+
+    async def retry_run(self, run_id: str) -> RunView:
+        """Take up a failed run again; see :meth:`Run.retry`. An engine that cannot refuses."""
+        raise self._lacks("retry", "Run.retry()")
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        """Start a run with the beginning of another one's records; see :meth:`Run.fork`.
+
+        Args:
+            run_id: The run that it comes from.
+            after: The key of the step where that is cut.
+            new_id: The id of the new run, checked.
+        """
+        raise self._lacks("fork", "Run.fork()")
+
+    def _lacks(self, gap: str, feature: str) -> UnsupportedFeatureError:
+        reason = self.capabilities.gaps.get(gap, "this engine has nothing of the kind")
+        return UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
 
     def find_function(self, function: FunctionRef[Any, Any] | str) -> FunctionRef[Any, Any]:
         """The function of an id, or a reference to one that another program serves.

@@ -48,7 +48,12 @@ CREATE TABLE workers (
 ) WITHOUT ROWID;
 """
 
-VERSIONS = (FIRST,)
+SECOND = """
+DROP INDEX live_runs;
+CREATE INDEX live_runs ON runs (function, singleton) WHERE status IN ('running', 'stuck')
+"""
+
+VERSIONS = (FIRST, SECOND)
 """What makes each version of the file out of the one before. A version that was released is never changed."""
 
 

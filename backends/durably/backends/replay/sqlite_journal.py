@@ -80,13 +80,14 @@ class SQLiteJournal(Journal):
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
         owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
         alive = {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
-        rows = self.file.run(f"{_RUN} WHERE status = 'running' AND owner IS NOT ? ORDER BY n", worker).fetchall()
+        rows = self.file.run(f"{_RUN} WHERE {_LIVE} AND owner IS NOT ? ORDER BY n", worker).fetchall()
         found = [self._row(*row) for row in rows]
         return [row for row in found if row.function in served and row.owner not in alive]
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET owner = ?, fence = ?, crashes = ? WHERE id = ?",
+            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ? WHERE id = ?",
+            row.status.value,
             row.owner,
             row.fence,
             json.dumps(row.crashes),
@@ -187,7 +188,7 @@ class SQLiteJournal(Journal):
         return self._ids("parent = ?", run_id)
 
     def _ids(self, condition: str, *values: Any) -> Sequence[str]:
-        rows = self.file.run(f"SELECT id FROM runs WHERE status = 'running' AND {condition} ORDER BY n", *values)
+        rows = self.file.run(f"SELECT id FROM runs WHERE {_LIVE} AND {condition} ORDER BY n", *values)
         return [id for (id,) in rows.fetchall()]
 
     # -- events
@@ -230,9 +231,12 @@ class SQLiteJournal(Journal):
 
 _RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at FROM runs"
 
+_LIVE = "status IN ('running', 'stuck')"
+"""As the index of live runs has it: with other words it would not be used."""
+
 _APPEND = """
 INSERT INTO records SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-WHERE EXISTS (SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'skipped'))
+WHERE EXISTS (SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'stuck', 'skipped'))
 """
 
 

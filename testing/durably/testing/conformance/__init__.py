@@ -27,6 +27,7 @@ _PARTS = (
     "data",
     "containment",
     "values",
+    "repair",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -42,6 +43,7 @@ from durably.testing.conformance import (  # noqa: E402
     primitives,
     recovery,
     refusal,
+    repair,
     replay,
     values,
     waiting,
@@ -70,6 +72,7 @@ for _part in (
     data,
     containment,
     values,
+    repair,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

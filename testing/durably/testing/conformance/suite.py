@@ -48,6 +48,7 @@ CLAUSES: dict[str, str] = {
     "C22": "singleton: cancel and skip",
     "C23": "records are JSON with a schema version",
     "C24": "no secret is written",
+    "C26": "retry, fork, code that does not fit, patches",
     "C27": "whatever a body or a function raises ends as its failure, and harms nobody else",
 }
 

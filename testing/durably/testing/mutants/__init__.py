@@ -4,9 +4,19 @@
 backend.
 """
 
-from durably.testing.mutants import containment, data, failure, identity, memoization, primitives, recovery, waiting
+from durably.testing.mutants import (
+    containment,
+    data,
+    failure,
+    identity,
+    memoization,
+    primitives,
+    recovery,
+    repair,
+    waiting,
+)
 from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
 
-_PARTS = (identity, memoization, recovery, failure, primitives, waiting, data, containment)
+_PARTS = (identity, memoization, recovery, failure, primitives, waiting, data, containment, repair)

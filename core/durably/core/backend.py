@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 from pydantic import SecretStr
 
 from durably.core.attempts import Environment
+from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
     DefinitionError,
     DurablyError,
@@ -28,6 +29,7 @@ from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 from durably.core.stuck import Stuck
+from durably.core.trace import TEXT_LIMIT, Trace
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
 
@@ -188,6 +190,10 @@ class Run(Generic[Out]):
         """Its records so far."""
         return await self._backend.history(self.id)
 
+    async def trace(self, *, limit: int | None = TEXT_LIMIT) -> Trace:
+        """What happened in it so far. See :meth:`~durably.core.Trace.of`."""
+        return Trace.of(await self.history(), limit=limit)
+
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self._function.id!r}, {self.status.value})"
 
@@ -196,12 +202,13 @@ def invoke_error(view: RunView, step: str = "") -> DurablyError:
     """The error for whoever waited for a run that did not complete."""
     if view.status is RunStatus.FAILED:
         error = view.error or {}
-        message = (
-            str(error_from_json(error)) if error.get("type") in DurablyError._classes else error.get("message", "")
-        )
-        return InvokeError(
+        ours = error.get("type") in DurablyError._classes
+        message = str(error_from_json(error)) if ours else error.get("message", "")
+        failed = InvokeError(
             step=step, error_type=error.get("type", "Error"), message=message, function=view.function, run_id=view.id
         )
+        carry_traceback(failed, str(error.get("traceback") or ""))
+        return failed
     return RunCancelledError(
         step=step,
         error_type="RunCancelledError",

@@ -36,6 +36,7 @@ from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, S
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_definition import tool
 from durably.core.tools import Tool
+from durably.core.trace import Trace
 
 __all__ = [
     "APPROVAL_GIVEN",
@@ -81,6 +82,7 @@ __all__ = [
     "StepTimeoutError",
     "Tool",
     "ToolError",
+    "Trace",
     "approve",
     "assistant",
     "create_agent_loop",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -10,22 +9,20 @@ import inngest
 
 from durably.backends.inngest.events import Origin, trigger_event
 from durably.backends.inngest.host import InngestHost
-from durably.backends.inngest.outcome import RunFailed, traceback_text
+from durably.backends.inngest.outcome import RunFailed
 from durably.backends.inngest.recorded_steps import StepRecorder
 from durably.backends.inngest.records import encode_record, encode_result
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
 from durably.backends.inngest.steps import InngestSteps
 from durably.backends.inngest.suspended_code import SuspendableCode
-from durably.core import DurablyError, Event, Function, NonDeterminismError
+from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
-from durably.core.error_text import error_text, writable
 from durably.core.errors import Signal, SuspendSignal, error_to_json
+from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Driver", "RunPass"]
-
-logger = logging.getLogger("durably")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +148,7 @@ class Driver:
         """One attempt of a run's code: the run's result as JSON data."""
         root, failures = run_pass.steps.root, run_pass.failures
         if run_pass.error is not None:
-            raise RunFailed(run_pass.error, "")
+            raise RunFailed(run_pass.error)
         if run_pass.fresh:
             await self._pass_first_points(run_pass)
         if run_pass.due is not None:
@@ -181,16 +178,15 @@ class Driver:
         if run_pass.target is not None:
             self._give_up(run_pass, data)
         delay = function_retry_delay(function, run_pass.run_id, failures, error)
+        log_failed_run(function.id, run_pass.run_id, failures, error, delay, redact)
         if delay is not None:
             due = self.host.now() + delay
             record = run_pass.recorder.record(
                 "", "run", "retrying", name=function.id, attempt=failures, error=data, due=due
             )
             await run_pass.recorder.retry_run(run_pass.steps.root, record)
-        if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
-            logger.error("run %s of %r failed: %s", run_pass.run_id, function.id, error_text(error, redact))
         await self._pass_point("before_result", run_pass)
-        raise RunFailed(data, writable(traceback_text(error), redact))
+        raise RunFailed(data)
 
     def _target_lost(self, run_pass: RunPass, asked: str) -> NoReturn:
         """The step that Inngest planned and now wants run is not in the code: the run must not go on without it."""

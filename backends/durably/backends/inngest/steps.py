@@ -19,6 +19,7 @@ from durably.core import Event, Function, FunctionRef, NonDeterminismError
 from durably.core.attempts import StepCall, run_step, step_retry_delay
 from durably.core.backend import encode_data, invoke_error
 from durably.core.errors import PayloadTooLargeError, StepTimeoutError, SuspendSignal, error_to_json
+from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
 from durably.core.run_events import child_id, is_judged, named_events
@@ -110,10 +111,12 @@ class InngestSteps(StepEngine):
         key = call.key
         failures = self.recorder.recorded.failures(key) + 1
         delay = step_retry_delay(call, self.function, self.run_id, failures, error)
+        redact = self.host.environment.redactor.text
+        log_failed_step(key, self.function.id, self.run_id, attempt, error, delay, redact)
         if delay is None:
-            final = final_error(key, failures, error, self.host.environment.redactor.text)
+            final = final_error(key, failures, error, redact)
             return self.recorder.failed(key, "step", final, attempt=attempt, input=asked, started=started)
-        data = error_to_json(error, self.host.environment.redactor.text)
+        data = error_to_json(error, redact)
         due = self.host.now() + delay
         return self.recorder.record(
             key, "step", "retrying", attempt=attempt, input=asked, error=data, due=due, started=started

@@ -14,11 +14,11 @@ from durably.backends.replay.journal import Changes, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import DurablyError, Event, Function, NonDeterminismError
+from durably.core import Event, Function
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
-from durably.core.error_text import error_text
 from durably.core.errors import CancelSignal, JournalCorruptError, JournalError, Signal, SuspendSignal, error_to_json
+from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
 from durably.core.step_keys import KeyedSteps
@@ -278,13 +278,12 @@ class Driver:
         if isinstance(error, NonDeterminismError) and function.on_code_change == "wait":
             await self._leave(run_pass, data, error_text(error, redact))
         delay = function_retry_delay(function, row.id, failures, error)
+        log_failed_run(function.id, row.id, failures, error, delay, redact)
         if delay is not None:
             due = self.host.scheduler.clock.now() + delay
             await records.retry_run(run_pass.steps.root, failures, data, due)
             await self._pass_point("backing_off", row)
             return False
-        if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
-            logger.error("run %s of %r failed: %s", row.id, function.id, error_text(error, redact))
         await self._pass_point("before_result", row)
         runs = []
         if function.on_failure is not None:

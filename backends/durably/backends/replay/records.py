@@ -308,8 +308,12 @@ class RunRecords:
         return record
 
     def _lost(self, error: StaleRunError) -> BaseException:
-        logger.warning("%s; this worker drops the run", error)
         self.stale = True
+        row = self._log.journal.get(self.row.id)
+        if row is not None and row.status is RunStatus.CANCELLED:  # by another worker; nobody else goes on with it
+            self._scheduler.interrupt(CancelSignal)
+            return CancelSignal()
+        logger.warning("%s; this worker drops the run", error)
         signal = self._scheduler.signal or SuspendSignal
         self._scheduler.interrupt(signal)
         return signal()

@@ -16,6 +16,7 @@ from durably.core import DefinitionError, Event, Function, FunctionRef
 from durably.core.attempts import StepCall, StepOutput, run_step, step_retry_delay
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
 from durably.core.errors import CancelSignal, Signal, SuspendSignal
+from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, invoke_input, settle
 from durably.core.run_events import child_id, invoked_event, named_events
@@ -97,9 +98,11 @@ class ReplaySteps(StepEngine):
         key = call.key
         failures = self.records.recorded.failures(key) + 1
         delay = step_retry_delay(call, self.function, self.run_id, failures, error)
+        redact = self.host.environment.redactor.text
+        log_failed_step(key, self.function.id, self.run_id, attempt, error, delay, redact)
         if delay is None:
             record = self.records.record(key, "step", "failed", started=started, attempt=attempt, input=asked)
-            await self.fail(scope, record, final_error(key, failures, error, self.host.environment.redactor.text))
+            await self.fail(scope, record, final_error(key, failures, error, redact))
             return
         due = self.clock.now() + delay
         await self.records.commit(

@@ -18,6 +18,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from durably.backends.temporal.host import TemporalHost
+from durably.backends.temporal.logged_failure import LoggedFailure
 from durably.backends.temporal.payloads import (
     ARGUMENT,
     ATTEMPT,
@@ -33,6 +34,7 @@ from durably.backends.temporal.registry import StepFunctionNotFoundError, decode
 from durably.core import DefinitionError, DurablyError, Function, SerializationError
 from durably.core.attempts import StepCall, run_step, step_retry_delay
 from durably.core.errors import Signal
+from durably.core.failure_log import log_failed_step
 from durably.core.messages import Transcript
 from durably.core.serialization import return_type
 from durably.core.step_errors import final_error
@@ -102,6 +104,7 @@ class _StepAttempt:
         self._info = info
         self._run_id = info.workflow_id or ""
         self._failures = int(info.heartbeat_details[0]) if info.heartbeat_details else request.failures
+        self._number = info.attempt + request.failures + request.lost
 
     async def run(self, args: Sequence[RawValue]) -> RawValue:
         """Find the body and run it; its value as a payload."""
@@ -112,8 +115,7 @@ class _StepAttempt:
             heartbeat.stop()
 
     async def _run(self, call: StepCall) -> RawValue:
-        host, info, request = self._host, self._info, self._request
-        number = info.attempt + request.failures + request.lost
+        host, info, request, number = self._host, self._info, self._request, self._number
         try:
             output = await run_step(
                 call,
@@ -136,11 +138,15 @@ class _StepAttempt:
         function = self._host.functions.get(self._info.workflow_type or "") or _UNKNOWN
         delay = step_retry_delay(call, function, self._run_id, failures, error)
         self.check_alive()
+        name = self._info.workflow_type or ""
+        log_failed_step(call.key, name, self._run_id, self._number, error, delay, redactor.text)
         if delay is None:
-            return failure(final_error(call.key, failures, error, redactor.text), redactor, self._request.input)
+            final = final_error(call.key, failures, error, redactor.text)
+            return failure(final, redactor, self._request.input, kind=LoggedFailure)
         if not self._info.is_local:
             activity.heartbeat(failures)  # how the next attempt, on whatever worker, knows of this one
-        return failure(error, redactor, delay, self._request.input, retriable=True, delay=_at_least(delay))
+        given = (delay, self._request.input)
+        return failure(error, redactor, *given, retriable=True, delay=_at_least(delay), kind=LoggedFailure)
 
     # -- the body and its arguments
 

@@ -33,7 +33,8 @@ from durably.core import Event, Function
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
 from durably.core.error_text import error_text, type_name
-from durably.core.errors import CancelSignal, Signal
+from durably.core.errors import CancelSignal, Signal, error_to_json
+from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
 from durably.core.step_keys import KeyedSteps
@@ -125,6 +126,8 @@ class RunDriver:
                 records.check_failure(error)
             self._failures += 1
             delay = function_retry_delay(self._function, run_id, self._failures, error)
+            if not workflow.unsafe.is_replaying():
+                log_failed_run(self._function.id, run_id, self._failures, error, delay, host.environment.redactor.text)
             if delay is not None:
                 engine.pass_point("backing_off", "")
                 self._retry(error, delay)
@@ -137,7 +140,8 @@ class RunDriver:
     def _retry(self, error: Exception, delay: float) -> NoReturn:
         said = error_text(error, self._host.environment.redactor.text)
         why = f"{RETRY}{self._failures} {type_name(error)}: {said}"
-        self._continue_as_new(due=workflow.time() + delay, why=why[:SUMMARY])
+        data = error_to_json(error, self._host.environment.redactor.text)
+        self._continue_as_new(due=workflow.time() + delay, why=why[:SUMMARY], error=data)
 
     async def _fail(self, error: Exception) -> ApplicationError:
         """The end after the last attempt; the failure handler is started once, by its id."""

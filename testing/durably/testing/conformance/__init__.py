@@ -25,6 +25,7 @@ _PARTS = (
     "waiting",
     "control",
     "data",
+    "causes",
     "containment",
     "values",
     "repair",
@@ -34,6 +35,7 @@ _PARTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from durably.testing.conformance import (  # noqa: E402
+    causes,
     containment,
     control,
     data,
@@ -70,6 +72,7 @@ for _part in (
     waiting,
     control,
     data,
+    causes,
     containment,
     values,
     repair,

@@ -5,6 +5,7 @@ backend.
 """
 
 from durably.testing.mutants import (
+    causes,
     containment,
     data,
     failure,
@@ -19,4 +20,4 @@ from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
 
-_PARTS = (identity, memoization, recovery, failure, primitives, waiting, data, containment, repair)
+_PARTS = (identity, memoization, recovery, failure, primitives, waiting, data, containment, causes, repair)

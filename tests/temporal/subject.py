@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from durably.backends.temporal import TemporalBackend
 from durably.core import Backend, Function
-from durably.testing.conformance import Subject
+from durably.testing.conformance import TESTS, Subject
 from tests.temporal.link import Link
 
 __all__ = ["TemporalSubject"]
@@ -33,6 +33,7 @@ class TemporalSubject(Subject):
         worker: Further options of the worker.
     """
 
+    gaps = {name: "not built yet" for name in TESTS if "_c26_" in name}
     unit = 1.5
     patience = 50.0
 

@@ -14,9 +14,10 @@ from durably.backends.replay.journal import Changes, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Event, Function
+from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
+from durably.core.error_text import error_text
 from durably.core.errors import CancelSignal, JournalCorruptError, JournalError, Signal, SuspendSignal, error_to_json
 from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord

@@ -33,7 +33,7 @@ class TemporalSubject(Subject):
         worker: Further options of the worker.
     """
 
-    gaps: Mapping[str, str] = {name: "not built yet" for name in TESTS if "_c26_" in name}  # noqa: RUF012
+    gaps: Mapping[str, str] = {name: "not built yet" for name in TESTS if "_c26_" in name}
     unit = 1.5
     patience = 50.0
 

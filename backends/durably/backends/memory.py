@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
-from durably.core import Capabilities, Event, Function
+from durably.core import Capabilities, Event, Function, Observer
 from durably.core.backend import RunStatus
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
@@ -35,6 +35,7 @@ class MemoryBackend(ReplayBackend):
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
     """
 
     name = "memory"
@@ -52,6 +53,7 @@ class MemoryBackend(ReplayBackend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         journal = journal or MemoryJournal()
         super().__init__(
@@ -64,6 +66,7 @@ class MemoryBackend(ReplayBackend):
             resources=resources,
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
+            observers=observers,
         )
 
 

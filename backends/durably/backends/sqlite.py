@@ -11,10 +11,7 @@ from pydantic import SecretStr
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import Clock, SystemClock
 from durably.backends.replay.sqlite_journal import SQLiteJournal
-from durably.core import (
-    Capabilities,
-    Function,
-)
+from durably.core import Capabilities, Function, Observer
 
 __all__ = ["SQLiteBackend"]
 
@@ -36,6 +33,7 @@ class SQLiteBackend(ReplayBackend):
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
     """
 
     name = "sqlite"
@@ -52,6 +50,7 @@ class SQLiteBackend(ReplayBackend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         super().__init__(
             functions,
@@ -63,4 +62,5 @@ class SQLiteBackend(ReplayBackend):
             resources=resources,
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
+            observers=observers,
         )

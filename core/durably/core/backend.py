@@ -24,6 +24,8 @@ from durably.core.events import Event, check_events
 from durably.core.functions import Function
 from durably.core.history import History
 from durably.core.ids import check_run_id, new_id
+from durably.core.lifecycle_log import LifecycleLog
+from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
@@ -229,6 +231,7 @@ class Backend(ABC):
         secrets: Texts to mask wherever something is written; every ``SecretStr`` among the resources is masked too.
         max_payload_bytes: The largest value a step may return, as JSON; left out, what the engine can keep.
         threads: Whether sync bodies run in threads.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
 
     Raises:
         DefinitionError: If two functions have one id.
@@ -248,6 +251,7 @@ class Backend(ABC):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         threads: bool = True,
+        observers: Iterable[Observer] = (),
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
         redactor = Redactor(secrets)
@@ -256,7 +260,9 @@ class Backend(ABC):
             redactor=redactor,
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             threads=threads,
+            observers=Observers((LifecycleLog(), *observers)),
         )
+        self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
         for function in functions:
             self._register(function)

@@ -7,6 +7,7 @@ then, and so is known to stand in the log.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from durably.core.error_text import Redact, error_text, type_name
 from durably.core.error_trace import carried_traceback, traceback_text
@@ -30,7 +31,8 @@ def log_failed_step(
         delay: Seconds until the next attempt, or ``None`` if this was the last.
         redact: Masks secrets.
     """
-    _log(f"step {key!r} of run {run_id} of {function!r}: attempt {attempt} failed", error, delay, redact)
+    fields = {"run_id": run_id, "function": function, "step": key, "attempt": attempt}
+    _log(f"step {key!r} of run {run_id} of {function!r}: attempt {attempt} failed", error, delay, redact, fields)
 
 
 def log_failed_run(
@@ -38,15 +40,16 @@ def log_failed_run(
 ) -> None:
     """Log a failed attempt of a run's code, unless what it failed of stands in the log already."""
     if not _is_logged(error):
-        _log(f"run {run_id} of {function!r} failed in attempt {attempt}", error, delay, redact)
+        fields = {"run_id": run_id, "function": function, "step": "", "attempt": attempt}
+        _log(f"run {run_id} of {function!r} failed in attempt {attempt}", error, delay, redact, fields)
 
 
-def _log(what: str, error: BaseException, delay: float | None, redact: Redact) -> None:
+def _log(what: str, error: BaseException, delay: float | None, redact: Redact, fields: dict[str, Any]) -> None:
     level, then = logging.ERROR, "it was the last"
     if delay is not None:
         level, then = logging.WARNING, f"the next begins in {delay:.3g} seconds"
     said = traceback_text(error, redact) or f"{type_name(error)}: {error_text(error, redact)}"
-    logger.log(level, "%s, %s:\n%s", what, then, said)
+    logger.log(level, "%s, %s:\n%s", what, then, said, extra=fields)
 
 
 def _is_logged(error: BaseException) -> bool:

@@ -26,9 +26,11 @@ from durably.core.errors import (
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import FailedRun, Function, Singleton, function
+from durably.core.lifecycle_log import LifecycleLog
 from durably.core.loop import create_agent_loop
 from durably.core.messages import assistant, user
 from durably.core.model import Model
+from durably.core.observer import Observer
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
 from durably.core.retry import RetryPolicy
@@ -59,11 +61,13 @@ __all__ = [
     "FunctionRef",
     "InvokeError",
     "JSONLSessions",
+    "LifecycleLog",
     "MemorySessions",
     "Model",
     "ModelError",
     "NonDeterminismError",
     "NonRetriableError",
+    "Observer",
     "RetryAfterError",
     "RetryPolicy",
     "Run",

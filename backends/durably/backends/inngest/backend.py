@@ -24,7 +24,7 @@ from durably.backends.inngest.server.rest import RestApi
 from durably.backends.inngest.server.runs import ServerRuns
 from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, serve_on_loopback
 from durably.backends.inngest.suspended_code import SuspendedRuns
-from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Run, RunNotFoundError
+from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.functions import FLOW_CONTROL
 from durably.core.history import History
@@ -60,6 +60,7 @@ class InngestBackend(Backend):
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, a little less than Inngest's own limit.
+        observers: See :class:`~durably.core.Backend`.
 
     Attributes:
         client: The SDK's client.
@@ -99,8 +100,16 @@ class InngestBackend(Backend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
-        super().__init__(functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes)
+        super().__init__(
+            functions,
+            resources=resources,
+            secrets=secrets,
+            max_payload_bytes=max_payload_bytes,
+            observers=observers,
+        )
+        self.environment.observers.now = now
         self.client = client
         self.suspended = SuspendedRuns(hold)
         self._now = now

@@ -20,7 +20,7 @@ from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Backend, Event, Function, FunctionRef, Run, RunNotFoundError
+from durably.core import Backend, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.errors import CancelSignal, JournalError
 from durably.core.history import History
@@ -74,6 +74,7 @@ class ReplayBackend(Backend):
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
+        observers: See :class:`~durably.core.Backend`.
 
     Attributes:
         journal: Where runs are kept.
@@ -97,12 +98,19 @@ class ReplayBackend(Backend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         if evict not in ("never", "always"):
             raise ValueError(f"evict={evict!r}: use 'never' or 'always'")
         super().__init__(
-            functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes, threads=threads
+            functions,
+            resources=resources,
+            secrets=secrets,
+            max_payload_bytes=max_payload_bytes,
+            threads=threads,
+            observers=observers,
         )
+        self.environment.observers.now = clock.now
         self.journal = journal
         self.clock = clock
         self.worker = new_id()

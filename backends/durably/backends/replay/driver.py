@@ -193,6 +193,8 @@ class Driver:
             while again:
                 again = await self._pass_over(row)
         except CancelSignal:
+            # Told by the worker that held the run, whoever cancelled it: only it knows what it told of the run before.
+            self._tell_of(self.host.log.journal.last_record(row.id), row)
             self.host.scheduler.run_ended(row.id)
         except SuspendSignal:
             pass
@@ -226,6 +228,8 @@ class Driver:
 
     def _begin(self, row: RunRow, records: Sequence[StepRecord], scheduler: RunScheduler) -> RunPass:
         function = self.host.functions[row.function]
+        if len(records) == 1 and not row.crashes:
+            self._tell_of(records[0], row)
         kept = self._records(self.host.log, self.host.environment, row, records, scheduler)
         engine = self._steps(self.host, function, kept, scheduler)
         own: list[StepRecord] = []
@@ -250,6 +254,7 @@ class Driver:
         seq, now = self.host.log.journal.count(row.id), self.host.scheduler.clock.now()
         last = StepRecord(row.id, seq, "", "run", "failed", name=row.function, error=error_to_json(error), at=now)
         self.host.log.append(last, row.fence, status=RunStatus.FAILED)
+        self._tell_of(last, row)
 
     async def attempt(self, run_pass: RunPass) -> bool:
         """One attempt of a run's code; whether the run has ended."""
@@ -305,6 +310,9 @@ class Driver:
         run_pass.scheduler.interrupt(SuspendSignal)
         run_pass.records.stale = True
         raise SuspendSignal
+
+    def _tell_of(self, record: StepRecord, row: RunRow) -> None:
+        self.host.environment.observers.tell_of(record, row.function)
 
     async def _pass_point(self, name: str, row: RunRow) -> None:
         await self.host.environment.pass_point(name, row.function, row.id)

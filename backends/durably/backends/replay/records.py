@@ -305,6 +305,9 @@ class RunRecords:
                 self.recorded.add_failure(record.key)
         elif record.status != "started":
             scope.window = self._seq
+        observers = self._environment.observers
+        if observers.steps or record.status != "completed" or not record.key:
+            observers.tell_of(record, self.row.function)
         return record
 
     def _lost(self, error: StaleRunError) -> BaseException:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, TypeVar
 
 from durably.backends.replay.clock import Clock
-from durably.core.errors import Signal
+from durably.core.errors import CancelSignal, Signal
 
 __all__ = ["RunScheduler", "Scheduler"]
 
@@ -153,7 +153,8 @@ class RunScheduler:
 
     def interrupt(self, signal: type[Signal]) -> None:
         """Unwind the code at its next step boundary; what waits now is woken for that."""
-        self.signal = signal
+        if self.signal is not CancelSignal:  # that is final: a worker that stops must not take it for a suspension
+            self.signal = signal
         for future in list(self._parked):
             self.scheduler.wake(future)
 

@@ -75,14 +75,15 @@ class ReplaySteps(StepEngine):
         key = call.key
         if call.at_most_once:
             await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
-        started = self.clock.now()
+        environment, started = self.host.environment, self.clock.now()
         try:
             output = await run_step(
                 call,
-                self.host.environment,
+                environment,
                 function=self.function.id,
                 run_id=self.run_id,
                 attempt=attempt,
+                failures=self.records.recorded.failures(key) if environment.observers.steps else 0,
                 beats=True,
             )
         except Exception as error:

@@ -131,6 +131,11 @@ class ActivityRequest:
     failures: int = 0
     lost: int = 0
 
+    @property
+    def is_system(self) -> bool:
+        """Whether it runs one of the library's own activities, which is no step of the run's code."""
+        return self.body in (SEND, WAIT, CLAIM, RECALL, PAUSE)
+
     def to_payload(self) -> RawValue:
         """The request as a payload; fields that hold their default are left out."""
         data = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}

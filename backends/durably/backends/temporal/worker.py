@@ -91,6 +91,7 @@ class TemporalWorker:
         """Start it in the current event loop."""
         silence_sdk()
         steps = StepActivities(self._host)
+        self._host.loop = asyncio.get_running_loop()
         self._host.crash.arm(steps.cut_off)
         self._host.histories.arm()
         self._worker = self._make(steps)

@@ -29,6 +29,7 @@ _PARTS = (
     "containment",
     "values",
     "repair",
+    "observing",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -42,6 +43,7 @@ from durably.testing.conformance import (  # noqa: E402
     failure,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
     refusal,
@@ -76,6 +78,7 @@ for _part in (
     containment,
     values,
     repair,
+    observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

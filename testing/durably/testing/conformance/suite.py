@@ -50,6 +50,7 @@ CLAUSES: dict[str, str] = {
     "C24": "no secret is written",
     "C26": "retry, fork, code that does not fit, patches",
     "C27": "whatever a body or a function raises ends as its failure, and harms nobody else",
+    "C28": "observers are told each thing once, in order, never in a replay",
 }
 
 

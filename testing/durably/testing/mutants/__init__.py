@@ -11,6 +11,7 @@ from durably.testing.mutants import (
     failure,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
     repair,
@@ -20,4 +21,16 @@ from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
 
-_PARTS = (identity, memoization, recovery, failure, primitives, waiting, data, containment, causes, repair)
+_PARTS = (
+    identity,
+    memoization,
+    recovery,
+    failure,
+    primitives,
+    waiting,
+    data,
+    containment,
+    causes,
+    observing,
+    repair,
+)

@@ -11,6 +11,8 @@ from pydantic import SecretStr
 
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.flow.rules import FLOW_RULES
+from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.core import Capabilities, Event, Function, Observer
 from durably.core.backend import RunStatus
@@ -39,7 +41,9 @@ class MemoryBackend(ReplayBackend):
     """
 
     name = "memory"
-    capabilities = Capabilities(durable=False, multi_process=False, virtual_time=True, max_payload_bytes=8 * 2**20)
+    capabilities = Capabilities(
+        durable=False, multi_process=False, virtual_time=True, max_payload_bytes=8 * 2**20, flow_control=FLOW_RULES
+    )
     journal: MemoryJournal
 
     def __init__(
@@ -77,6 +81,8 @@ class MemoryJournal(Journal):
         latest: The moment of the newest record, or 0.
     """
 
+    flow: MemoryFlowStore
+
     def __init__(self) -> None:
         self.latest = 0.0
         self._runs: dict[str, RunRow] = {}
@@ -87,6 +93,7 @@ class MemoryJournal(Journal):
         self._scheduled: list[Event] = []
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
+        self.flow = MemoryFlowStore()
 
     def left_behind(self) -> MemoryJournal:
         """A copy as it stands when every worker has died at this moment. For the harness."""
@@ -99,6 +106,7 @@ class MemoryJournal(Journal):
         copy._event_ids = set(self._event_ids)
         copy._scheduled = list(self._scheduled)
         copy._subscriptions = dict(self._subscriptions)
+        copy.flow = self.flow.copy()
         return copy
 
     def open(self) -> None:
@@ -115,6 +123,9 @@ class MemoryJournal(Journal):
 
     def lease(self, worker: str, until: float) -> None:
         self._leases[worker] = until
+
+    def is_alive(self, worker: str, now: float) -> bool:
+        return self._leases.get(worker, 0.0) > now
 
     def release(self, worker: str) -> None:
         for row in self._runs.values():
@@ -181,7 +192,7 @@ class MemoryJournal(Journal):
         return [
             row
             for row in self._runs.values()
-            if not row.status.final
+            if row.status is RunStatus.RUNNING
             and row.function in served
             and row.owner != worker
             and (row.owner is None or self._leases.get(row.owner, 0.0) <= now)
@@ -196,6 +207,9 @@ class MemoryJournal(Journal):
 
     def live_children(self, run_id: str) -> Sequence[str]:
         return [child for child in self._children.get(run_id, ()) if not self._runs[child].status.final]
+
+    def subscription(self, function: str) -> Subscription | None:
+        return self._subscriptions.get(function)
 
     def subscribers(self, event: str) -> Sequence[Subscription]:
         return [each for each in self._subscriptions.values() if event in each.triggers]

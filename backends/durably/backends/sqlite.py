@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import Clock, SystemClock
+from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.core import Capabilities, Function, Observer
 
@@ -37,7 +38,7 @@ class SQLiteBackend(ReplayBackend):
     """
 
     name = "sqlite"
-    capabilities = Capabilities(durable=True, multi_process=True, max_payload_bytes=8 * 2**20)
+    capabilities = Capabilities(durable=True, multi_process=True, max_payload_bytes=8 * 2**20, flow_control=FLOW_RULES)
     journal: SQLiteJournal
 
     def __init__(

@@ -21,7 +21,8 @@ from durably.core.errors import (
     error_from_json,
 )
 from durably.core.events import Event, check_events
-from durably.core.functions import Function
+from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
+from durably.core.functions import Function, check_keys
 from durably.core.history import History
 from durably.core.ids import check_run_id, new_id
 from durably.core.lifecycle_log import LifecycleLog
@@ -44,6 +45,7 @@ class RunStatus(StrEnum):
 
     RUNNING = "running"
     STUCK = "stuck"
+    WAITING = "waiting"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -52,7 +54,7 @@ class RunStatus(StrEnum):
     @property
     def final(self) -> bool:
         """Whether the run has ended: a final status never changes, unless a failed run is retried."""
-        return self not in (RunStatus.RUNNING, RunStatus.STUCK)
+        return self not in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.STUCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ class Capabilities:
         virtual_time: Sleeping costs no time.
         replay: A run can be replayed from the start after each step (``evict="always"``).
         max_payload_bytes: The largest value a step may return, as JSON.
+        flow_control: How it keeps each rule of :data:`~durably.core.flow_support.FLOW_CONTROL`.
         gaps: What is missing, and why: feature to reason.
     """
 
@@ -73,6 +76,7 @@ class Capabilities:
     virtual_time: bool = False
     replay: bool = True
     max_payload_bytes: int
+    flow_control: Mapping[str, Support] = field(default_factory=lambda: NO_RULES)
     gaps: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,6 +94,7 @@ class RunView:
         ended_at: Seconds since 1970; 0 while it is live.
         parent: The id of the run that invoked it, or ``None``.
         stuck: What of the code does not fit it, while it is stuck; else ``None``.
+        waiting_for: What it waits for, such as ``"its turn, by singleton="``; empty while it does not wait.
     """
 
     id: str
@@ -101,6 +106,7 @@ class RunView:
     ended_at: float = 0.0
     parent: str | None = None
     stuck: Stuck | None = None
+    waiting_for: str = ""
 
 
 class Run(Generic[Out]):
@@ -240,8 +246,6 @@ class Backend(ABC):
 
     name: ClassVar[str]
     capabilities: Capabilities
-    flow_control: ClassVar[frozenset[str]] = frozenset()
-    """The options of flow control it applies, of ``durably.core.functions.FLOW_CONTROL``; others are refused."""
 
     def __init__(
         self,
@@ -294,18 +298,28 @@ class Backend(ABC):
             return
         if known is not None:
             raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
-        for option in function.flow_control:
-            if option not in self.flow_control:
-                raise UnsupportedFeatureError(
-                    backend=self.name,
-                    feature=f"{option}= on function {function.id!r}",
-                    reason="this engine has no such rule; take the option out, or choose an engine that has it",
-                )
         if function.on_code_change == "wait" and "on_code_change" in self.capabilities.gaps:
             raise self._lacks("on_code_change", f'on_code_change="wait" on function {function.id!r}')
+        self.check_rules(function)
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        """Refuse a function whose rules of flow control this engine cannot keep.
+
+        Raises:
+            UnsupportedFeatureError: If it cannot.
+            DefinitionError: If a rule is written in a way that it cannot read.
+        """
+        for rule in function.flow_control:
+            support = self.capabilities.flow_control[rule]
+            if support.how == "refused":
+                raise UnsupportedFeatureError(
+                    backend=self.name,
+                    feature=f"{FLOW_CONTROL[rule]} on function {function.id!r}",
+                    reason=f"{support.note}; take the option out, or choose an engine that has it",
+                )
 
     @abstractmethod
     async def __aenter__(self) -> Self: ...
@@ -331,11 +345,14 @@ class Backend(ABC):
             TypeError: If the run id is not a text.
             ValueError: If it is not such a text, or begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
+            MissingKeyError: If it has nothing at the key of one of the function's rules.
         """
         if run_id is not None:
             check_run_id(run_id)
         reference = self.find_function(function)
         text = encode_data(reference, data)
+        if isinstance(reference, Function):
+            check_keys(reference, text)
         return Run(self, reference, await self.start_run(reference, text, run_id))
 
     @overload

@@ -27,6 +27,7 @@ The tree::
     ├── RunNotFoundError
     ├── RunNotFailedError          ... so it cannot be retried
     ├── StepNotFoundError          ... so a run cannot be forked behind it
+    ├── MissingKeyError            a run has no value at the key of one of its function's rules
     ├── JournalError               the storage refuses to read or write
     │   └── JournalCorruptError    ... or gives back something else than was written
     └── UnsupportedFeatureError    the backend cannot do this at all
@@ -52,6 +53,7 @@ __all__ = [
     "InvokeError",
     "JournalCorruptError",
     "JournalError",
+    "MissingKeyError",
     "ModelError",
     "NestedStepError",
     "NonDeterminismError",
@@ -393,6 +395,29 @@ class StepNotFoundError(DurablyError):
         self.run_id = run_id
         self.step = step
         self.near = list(near)
+
+
+class MissingKeyError(DurablyError):
+    """What starts a run has nothing at the key of a rule of its function, so that nobody can say whom it concerns.
+
+    Attributes:
+        function: The id of the function.
+        option: Its option, such as ``"singleton"``.
+        key: The dotted path.
+        wanted: What should stand there.
+    """
+
+    fields = ("function", "option", "key", "wanted")
+
+    def __init__(self, *, function: str, option: str, key: str, wanted: str = "a value that is not null") -> None:
+        super().__init__(
+            f"the input of {function!r} has nothing at {key!r} that its {option}= could go by: start it with {wanted} "
+            "there, or correct the key"
+        )
+        self.function = function
+        self.option = option
+        self.key = key
+        self.wanted = wanted
 
 
 class JournalError(DurablyError):

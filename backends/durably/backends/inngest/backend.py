@@ -26,7 +26,7 @@ from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, ser
 from durably.backends.inngest.suspended_code import SuspendedRuns
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
-from durably.core.functions import FLOW_CONTROL
+from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import is_judged
@@ -75,6 +75,10 @@ class InngestBackend(Backend):
         multi_process=True,
         replay=False,
         max_payload_bytes=MAX_PAYLOAD_BYTES,
+        flow_control={
+            **dict.fromkeys(FLOW_CONTROL, native()),
+            "singleton_queue": refused("Inngest's concurrency counts steps, and its singleton cannot wait"),
+        },
         gaps={
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
             "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",
@@ -84,7 +88,6 @@ class InngestBackend(Backend):
             "runs(), children by our ids and skipped runs in production": "its REST API does not show them",
         },
     )
-    flow_control = frozenset(FLOW_CONTROL)
 
     def __init__(
         self,

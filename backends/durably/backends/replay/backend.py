@@ -14,6 +14,9 @@ from pydantic import SecretStr
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.driver import Driver
 from durably.backends.replay.events import EventWaiters
+from durably.backends.replay.flow.cron import CronTicks, check_cron
+from durably.backends.replay.flow.rules import check_priority
+from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, Journal, Subscription
 from durably.backends.replay.outcome import find_run, view_of
@@ -43,6 +46,8 @@ class Parts:
     Attributes:
         log: How a worker writes to the journal.
         events: Who waits for which event.
+        slots: Which bodies run, where a function limits them.
+        crons: When the times of crons come.
         host: What the runs of a worker share.
         driver: How runs are driven.
         records: How the records of a run are kept.
@@ -52,6 +57,8 @@ class Parts:
 
     log: type[Log] = Log
     events: type[EventWaiters] = EventWaiters
+    slots: type[Slots] = Slots
+    crons: type[CronTicks] = CronTicks
     host: type[ReplayHost] = ReplayHost
     driver: type[Driver] = Driver
     records: type[RunRecords] = RunRecords
@@ -128,6 +135,7 @@ class ReplayBackend(Backend):
             log=self._log,
             scheduler=self._scheduler,
             events=self.parts.events(journal, self._scheduler),
+            slots=self.parts.slots(self._log, self._scheduler),
             evict=evict == "always",
             seed=seed,
             crash=self.crash,
@@ -136,8 +144,16 @@ class ReplayBackend(Backend):
             self._host, records=self.parts.records, steps=self.parts.steps, keys=self.parts.keys
         )
         self._log.subscribe(self._arm_for)
+        self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
 
     # -- the worker
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        super().check_rules(function)
+        if function.cron is not None:
+            check_cron(function.cron, function.id)
+        if function.priority is not None:
+            check_priority(function.priority, function.id)
 
     @property
     def running(self) -> bool:
@@ -161,6 +177,8 @@ class ReplayBackend(Backend):
         self.journal.register([Subscription.of(function) for function in self.functions.values()])
         self._lease()
         self._deliver()
+        if self._crons is not None:
+            self._crons.open()
         self.claim_runs()
         if self._poll is not None:
             self._poller = asyncio.create_task(self._watch(self._poll))
@@ -173,6 +191,8 @@ class ReplayBackend(Backend):
             await asyncio.gather(self._poller, return_exceptions=True)
         late = await self._driver.stop(self.grace)
         self._disarm()
+        if self._crons is not None:
+            self._crons.close()
         self._up = False
         try:
             if self._log.crash is None:
@@ -196,6 +216,7 @@ class ReplayBackend(Backend):
                 if time.time() > self._leased_at + LEASE_SECONDS / 3:
                     self._lease()
                 self.claim_runs()
+                self._host.slots.look()
                 if self.journal.changed():
                     self._look_around()
             except JournalError as error:
@@ -221,13 +242,17 @@ class ReplayBackend(Backend):
             row = self.journal.get(run_id)
             if row is not None and row.status is RunStatus.CANCELLED:
                 self._driver.interrupt(run_id, CancelSignal)
-        self._arm(self.journal.next_due())
+        self._arm(self.journal.next_moment())
+        if self._crons is not None:
+            self._crons.look()
 
     # -- scheduled events
 
     def _arm_for(self, changes: Changes) -> None:
         if changes.scheduled is not None:
             self._arm(changes.scheduled)
+        if changes.claimable and self._up:
+            self.claim_runs()
 
     def _arm(self, due: float | None) -> None:
         """Have one timer, for the next scheduled event, or none."""
@@ -248,7 +273,7 @@ class ReplayBackend(Backend):
             return
         try:
             self._log.deliver(self.clock.now())
-            self._arm(self.journal.next_due())
+            self._arm(self.journal.next_moment())
         except JournalError as error:
             logger.warning("cannot deliver scheduled events now, will try again: %s", error)
             self._arm(self.clock.now() + 1)

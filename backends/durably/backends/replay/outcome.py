@@ -18,7 +18,9 @@ def find_run(journal: Journal, run_id: str) -> RunView | None:
 def view_of(journal: Journal, row: RunRow) -> RunView:
     """A run as its row and its last record tell it."""
     # A run that is stuck tells why with its last record too.
-    last = journal.last_record(row.id) if row.status is not RunStatus.RUNNING else None
+    last = journal.last_record(row.id) if row.status.final or row.status is RunStatus.STUCK else None
+    waits = row.status is RunStatus.WAITING and journal.flow is not None
+    held = journal.flow.find("held", row.id) if waits and journal.flow is not None else None
     return RunView(
         id=row.id,
         function=row.function,
@@ -29,4 +31,5 @@ def view_of(journal: Journal, row: RunRow) -> RunView:
         ended_at=last.at if last is not None and row.status.final else 0.0,
         parent=row.parent,
         stuck=None if last is None else stuck_by(last),
+        waiting_for=f"its turn, by {held.value['stage']}=" if held is not None else "",
     )

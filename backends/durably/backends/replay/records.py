@@ -85,14 +85,14 @@ class Log:
             events=self.redacted(events),
             cancel=cancel,
         )
-        self._tell(changes)
+        self.tell(changes)
 
     def create(self, new: NewRun, now: float) -> RunRow:
         """Create a run, or find the one that has its id."""
         self.check_alive()
         worker = self.worker if new.function in self._served else None
         row, changes = self.journal.create(new, worker=worker, now=now)
-        self._tell(changes)
+        self.tell(changes)
         return row
 
     def resume(self, run_id: str, now: float) -> None:
@@ -105,7 +105,7 @@ class Log:
         self.check_alive()
         worker = self.worker if new.function in self._served else None
         row, changes = fork(self.journal, run_id, after, new, worker=worker, now=now)
-        self._tell(changes)
+        self.tell(changes)
         return row
 
     def stick(self, run_id: str, fence: int, record: StepRecord | None) -> None:
@@ -116,24 +116,25 @@ class Log:
     def cancel(self, run_id: str, now: float) -> None:
         """Cancel a live run, and the live runs it waits for."""
         self.check_alive()
-        self._tell(self.journal.cancel(run_id, now))
+        self.tell(self.journal.cancel(run_id, now))
 
     def publish(self, events: Sequence[Event], now: float) -> None:
         """Receive events from outside."""
         self.check_alive()
         events = self.redacted(events)
-        self._tell(self.journal.publish(events, worker=self.worker, served=self._served, now=now))
+        self.tell(self.journal.publish(events, worker=self.worker, served=self._served, now=now))
 
     def deliver(self, now: float) -> None:
         """Deliver the scheduled events that are due."""
         self.check_alive()
-        self._tell(self.journal.deliver(worker=self.worker, served=self._served, now=now))
+        self.tell(self.journal.deliver(worker=self.worker, served=self._served, now=now))
 
     def redacted(self, events: Iterable[Event]) -> list[Event]:
         """Events without secrets."""
         return [Event.model_validate_json(self._environment.redactor.text(event.model_dump_json())) for event in events]
 
-    def _tell(self, changes: Changes) -> None:
+    def tell(self, changes: Changes) -> None:
+        """Let all who listen act on what a transaction changed."""
         for listener in self._listeners:
             listener(changes)
 
@@ -149,6 +150,7 @@ class RunRecords:
         scheduler: Waits while the journal refuses, and is told when the run is lost.
 
     Attributes:
+        cause: The event that started the run, as JSON text.
         recorded: What the code is compared with.
         stale: Whether another worker owns the run now.
     """
@@ -162,6 +164,7 @@ class RunRecords:
         scheduler: RunScheduler,
     ) -> None:
         self.row = row
+        self.cause = records[0].output or ""
         self.recorded = Recorded(records)
         self.stale = False
         self._log = log

@@ -70,7 +70,8 @@ class Scheduler:
     def _advance(self) -> None:
         """Jump to the next timer, where the clock can jump; with none left, tell those who wait for quiet."""
         while self.active == 0 and (self._watchers or self._idle) and not self._stopped:
-            if not self.clock.advance():
+            only_quiet = self._watchers == len(self._idle)
+            if (only_quiet and self.clock.armed == 0) or not self.clock.advance():
                 if self.clock.armed == 0:
                     for future in self._idle:
                         self.wake(future)

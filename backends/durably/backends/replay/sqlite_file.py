@@ -48,9 +48,17 @@ CREATE TABLE workers (
 ) WITHOUT ROWID;
 """
 
+# What the rules of flow control remember, and the indices for runs that they hold back, and that wait for their code.
 SECOND = """
-DROP INDEX live_runs;
-CREATE INDEX live_runs ON runs (function, singleton) WHERE status IN ('running', 'stuck')
+ALTER TABLE functions ADD COLUMN rules TEXT;
+CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
+CREATE INDEX stuck_runs ON runs (function, singleton) WHERE status = 'stuck';
+CREATE TABLE flow (
+    n INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, gate TEXT NOT NULL, rank REAL NOT NULL, due REAL,
+    value TEXT NOT NULL, UNIQUE (kind, id)
+);
+CREATE INDEX flow_gates ON flow (kind, gate, rank);
+CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
 """
 
 VERSIONS = (FIRST, SECOND)

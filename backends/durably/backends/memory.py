@@ -192,7 +192,7 @@ class MemoryJournal(Journal):
         return [
             row
             for row in self._runs.values()
-            if row.status is RunStatus.RUNNING
+            if row.status in (RunStatus.RUNNING, RunStatus.STUCK)
             and row.function in served
             and row.owner != worker
             and (row.owner is None or self._leases.get(row.owner, 0.0) <= now)

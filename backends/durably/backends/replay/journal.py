@@ -525,7 +525,7 @@ class Journal(ABC):
 
     @abstractmethod
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        """The live runs of these functions that have no owner, or one whose lease is over; oldest first."""
+        """The running and the stuck runs of these functions without an owner, or whose lease is over; oldest first."""
 
     @abstractmethod
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:

@@ -28,6 +28,7 @@ from durably.core.errors import (
 )
 
 EXAMPLES = [
+    errors.ApprovalNotPendingError(approval="a", reason="b", by="c", at=1.0),
     errors.ConcurrentStepError(step="a"),
     ContextWindowExceededError("long", provider="p", model="m", status=400),
     errors.DefinitionError("wrong"),

@@ -22,7 +22,6 @@ LOSSY = next(mutant for mutant in MUTANTS if mutant.name == "types-are-lost")
 
 def test_every_clause_has_a_test() -> None:
     assert {name[5:8].upper() for name in TESTS} == set(CLAUSES)
-    assert list(CLAUSES) == [f"C{number:02}" for number in (*range(1, 25), 26, 27, 28)]
     contract = (ROOT / "docs/contract.md").read_text(encoding="utf-8")
     assert list(CLAUSES) == re.findall(r"^- \*\*(C\d\d)\*\*", contract, re.MULTILINE)
     assert all(callable(getattr(conformance, name)) and name in conformance.__all__ for name in TESTS)
@@ -33,7 +32,6 @@ def test_the_report_shows_each_clause_and_each_failure() -> None:
     assert not report.ok
     assert {outcome.clause for outcome in report.outcomes} == {"C04"}
     text = str(report)
-    assert text.startswith("lossy: 5 tests of 27 clauses\n")
     assert text.startswith(f"lossy: 5 tests of {len(CLAUSES)} clauses\n")
     assert "C05  not tested" in text
     assert "failed: test_c04_" in text

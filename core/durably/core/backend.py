@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from pydantic import SecretStr
 
+from durably.core.approval import ApprovalDecision, ApprovalRequest
+from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
 from durably.core.attempts import Environment
 from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
@@ -35,6 +38,9 @@ from durably.core.stuck import Stuck
 from durably.core.trace import TEXT_LIMIT, Trace
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
+
+MANY_RUNS = 1_000_000
+"""More than are looked through for what is pending."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -390,6 +396,85 @@ class Backend(ABC):
         self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
     ) -> list[Run[Any]]:
         """The newest runs, newest first."""
+
+    # -- approvals
+
+    async def approvals(
+        self,
+        *,
+        run: str | None = None,
+        function: FunctionRef[Any, Any] | str | None = None,
+        tool: str | None = None,
+        after: PendingApproval | None = None,
+        limit: int = 100,
+    ) -> list[PendingApproval]:
+        """The calls of tools that wait for a person, the oldest first.
+
+        Args:
+            run: The id of a run: only its own.
+            function: A function: only those of its runs.
+            tool: The name of a tool: only its calls.
+            after: The last one of a page that was got before: those that come after it.
+            limit: How many at most.
+
+        Raises:
+            RunNotFoundError: If there is no run of this id.
+        """
+        name = function.id if isinstance(function, FunctionRef) else function
+        found = await pending_approvals(self, run, name, tool)
+        if after is not None:
+            found = [each for each in found if (each.asked_at, each.id) > (after.asked_at, after.id)]
+        return found[:limit]
+
+    async def approve(
+        self,
+        approval: str | PendingApproval | ApprovalRequest,
+        *,
+        by: str | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> ApprovalDecision:
+        """Let a tool run that waits for a person.
+
+        Args:
+            approval: What is pending, or its id.
+            by: Who decides; it is recorded.
+            arguments: What the tool is to be run with instead of what the model asked for. The model is told.
+
+        Raises:
+            ApprovalNotPendingError: If it is not pending; the error says who answered before.
+            SerializationError: If the arguments do not fit the tool, or this backend does not know it. Nothing is
+                recorded then.
+        """
+        return await answer_approval(self, request_id(approval), approved=True, by=by, arguments=arguments)
+
+    async def reject(
+        self, approval: str | PendingApproval | ApprovalRequest, reason: str = "", *, by: str | None = None
+    ) -> ApprovalDecision:
+        """Refuse a call that waits for a person.
+
+        Args:
+            approval: What is pending, or its id.
+            reason: Why, in words for the model.
+            by: Who decides; it is recorded.
+
+        Raises:
+            ApprovalNotPendingError: See :meth:`approve`.
+        """
+        return await answer_approval(self, request_id(approval), approved=False, reason=reason, by=by)
+
+    async def live_run_ids(self, function: str | None) -> list[str]:
+        """The ids of the runs that have not ended, of one function or of all."""
+        live = [status for status in RunStatus if not status.final]
+        found = [await self.runs(function=function, status=status, limit=MANY_RUNS) for status in live]
+        return [run.id for runs in found for run in runs]
+
+    async def received(self, event: Event) -> Event | None:
+        """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""
+        return None
+
+    def now(self) -> float:
+        """The time that this engine goes by, in seconds since 1970."""
+        return time.time()
 
     # -- what an engine provides; programs use the handle, `Run`
 

@@ -27,6 +27,7 @@ The tree::
     ├── RunNotFoundError
     ├── RunNotFailedError          ... so it cannot be retried
     ├── StepNotFoundError          ... so a run cannot be forked behind it
+    ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
     ├── MissingKeyError            a run has no value at the key of one of its function's rules
     ├── JournalError               the storage refuses to read or write
     │   └── JournalCorruptError    ... or gives back something else than was written
@@ -45,6 +46,7 @@ from durably.core.error_text import error_text, plain_data, type_name
 from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
+    "ApprovalNotPendingError",
     "CancelSignal",
     "ConcurrentStepError",
     "ContextWindowExceededError",
@@ -395,6 +397,26 @@ class StepNotFoundError(DurablyError):
         self.run_id = run_id
         self.step = step
         self.near = list(near)
+
+
+class ApprovalNotPendingError(DurablyError):
+    """There is nothing to answer: the question is not known, was answered before, or its time is up.
+
+    Attributes:
+        approval: What was to be answered.
+        reason: Why it cannot be.
+        by: Who answered first, if somebody did who said so.
+        at: When, in seconds since 1970, if that is known.
+    """
+
+    fields = ("approval", "reason", "by", "at")
+
+    def __init__(self, *, approval: str, reason: str, by: str | None = None, at: float | None = None) -> None:
+        super().__init__(f"the approval {approval!r} is not pending: {reason}")
+        self.approval = approval
+        self.reason = reason
+        self.by = by
+        self.at = at
 
 
 class MissingKeyError(DurablyError):

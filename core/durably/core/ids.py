@@ -8,6 +8,7 @@ from hashlib import blake2b
 from durably.core.error_text import shown
 
 __all__ = [
+    "MAX_ID_LENGTH",
     "check_event_id",
     "check_event_name",
     "check_function_id",

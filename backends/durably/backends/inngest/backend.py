@@ -184,6 +184,9 @@ class InngestBackend(Backend):
 
     # -- the port
 
+    def now(self) -> float:
+        return self._now()
+
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         return await self._events.send(events)
 
@@ -232,7 +235,9 @@ class InngestBackend(Backend):
             await asyncio.sleep(self._poll)  # the event is there, its run not yet
 
     async def history(self, run_id: str) -> History:
-        return await self._runs.history(await self.view(run_id), self.redactor)
+        while not self._runs.has_begun((view := await self.view(run_id)).id):  # noqa: ASYNC110
+            await asyncio.sleep(self._poll)  # the event is there, its run not yet
+        return await self._runs.history(view, self.redactor)
 
     def _check_alive(self) -> None:
         if self._crash is not None:

@@ -285,6 +285,15 @@ class ReplayBackend(Backend):
         self._check_up("drain")
         await self._scheduler.watch_quiet()
 
+    def now(self) -> float:
+        return self.clock.now()
+
+    async def received(self, event: Event) -> Event | None:
+        self._check_up("received")
+        return next(
+            (each.event for each in self.journal.events_since(0, event.name) if each.event.id == event.id), None
+        )
+
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
         self._log.publish(events, self.clock.now())

@@ -26,6 +26,7 @@ _PARTS = (
     "control",
     "flow_control",
     "data",
+    "approvals",
     "causes",
     "containment",
     "values",
@@ -37,6 +38,7 @@ _PARTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from durably.testing.conformance import (  # noqa: E402
+    approvals,
     causes,
     containment,
     control,
@@ -77,6 +79,7 @@ for _part in (
     control,
     flow_control,
     data,
+    approvals,
     causes,
     containment,
     values,

@@ -52,6 +52,7 @@ CLAUSES: dict[str, str] = {
     "C27": "whatever a body or a function raises ends as its failure, and harms nobody else",
     "C28": "observers are told each thing once, in order, never in a replay",
     "C30": "flow control: when a run begins, how many bodies run, and a key that is absent groups nobody",
+    "C31": "approvals: what is pending is listed, and answered once",
 }
 
 

@@ -5,6 +5,7 @@ backend.
 """
 
 from durably.testing.mutants import (
+    approvals,
     causes,
     containment,
     data,
@@ -35,4 +36,5 @@ _PARTS = (
     causes,
     observing,
     repair,
+    approvals,
 )

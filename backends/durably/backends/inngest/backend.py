@@ -81,6 +81,10 @@ class InngestBackend(Backend):
         },
         gaps={
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
+            "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",
+            "fork": "Inngest does not take what steps gave from another run",
+            "on_code_change": "Inngest gives a run up that is not answered; pin its version, or let old runs end first",
+            "patched": "Inngest has no place for a mark beside a step; let old runs end first",
             "runs(), children by our ids and skipped runs in production": "its REST API does not show them",
         },
     )

@@ -228,7 +228,7 @@ class ReplayBackend(Backend):
 
     def claim_runs(self) -> None:
         """Take up the live runs that no worker has."""
-        for row in self.journal.claim(self.worker, list(self.functions), time.time()):
+        for row in self.journal.claim(self.worker, list(self.functions), time.time(), self._driver.unfit):
             self._driver.spawn(row)
 
     def _look_around(self) -> None:
@@ -332,6 +332,18 @@ class ReplayBackend(Backend):
     async def cancel(self, run_id: str) -> None:
         self._check_up("cancel")
         self._log.cancel(run_id, self.clock.now())
+
+    async def retry_run(self, run_id: str) -> RunView:
+        self._check_up("retry")
+        self._log.resume(run_id, self.clock.now())
+        self.claim_runs()
+        return await self.view(run_id)
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        view = await self.view(run_id)
+        event = self.journal.records(run_id)[0].output or ""
+        new = self._host.new_run(new_id, view.function, event)
+        return view_of(self.journal, self._log.fork(run_id, after, new, self.clock.now()))
 
     async def history(self, run_id: str) -> History:
         await self.view(run_id)

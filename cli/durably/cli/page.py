@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from durably.cli.address import load_backend, open_client
+from durably.cli.address import open_program
 from durably.cli.command import BackendName, refuse, run_command
 from durably.ui.guard import LOOPBACK
 from durably.ui.serve import serve
@@ -47,10 +47,9 @@ def ui(
         refuse(f"--remote needs a password of {SHORTEST} characters or more, in DURABLY_UI_PASSWORD or --password")
 
     async def main() -> None:
-        made = load_backend(backend) if work else None
-        async with (await made) if made is not None else open_client(backend) as engine:
+        async with open_program(backend, work=work) as program:
             hosts = frozenset[str]() if remote else LOOPBACK
-            await serve(engine, host=host, port=port, hosts=hosts, password=password, ready=_told)
+            await serve(program, host=host, port=port, hosts=hosts, password=password, ready=_told)
 
     run_command(main())
 

@@ -13,6 +13,7 @@ from durably.core.context import Logger
 from durably.core.conversation import Conversation
 from durably.core.error_text import writable
 from durably.core.errors import ContextWindowExceededError, StepError
+from durably.core.ids import check_session_key
 from durably.core.messages import (
     ContentPart,
     Message,
@@ -81,7 +82,13 @@ def create_agent_loop(
 
     Returns:
         ``async (step, logger) -> AgentResult``. It holds no state: called again on replay, it takes the same way.
+
+    Raises:
+        TypeError: If the session key is not a text.
+        ValueError: If it is not 1 to 200 printable characters.
     """
+    if session_key is not None:
+        check_session_key(session_key)
 
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
         system = await step.run("load-context", agent.load_context)

@@ -27,13 +27,14 @@ from durably.core.events import Event, check_events
 from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
 from durably.core.functions import Function, check_keys
 from durably.core.history import History
-from durably.core.ids import check_run_id
+from durably.core.ids import check_run_id, new_id
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
+from durably.core.stuck import Stuck
 from durably.core.trace import TEXT_LIMIT, Trace
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
@@ -49,6 +50,7 @@ class RunStatus(StrEnum):
     """Where a run stands."""
 
     RUNNING = "running"
+    STUCK = "stuck"
     WAITING = "waiting"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -57,8 +59,8 @@ class RunStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether the run has ended: a final status never changes."""
-        return self not in (RunStatus.RUNNING, RunStatus.WAITING)
+        """Whether the run has ended: a final status never changes, unless a failed run is retried."""
+        return self not in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.STUCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,7 @@ class RunView:
         created_at: Seconds since 1970.
         ended_at: Seconds since 1970; 0 while it is live.
         parent: The id of the run that invoked it, or ``None``.
+        stuck: What of the code does not fit it, while it is stuck; else ``None``.
         waiting_for: What it waits for, such as ``"its turn, by singleton="``; empty while it does not wait.
     """
 
@@ -108,6 +111,7 @@ class RunView:
     created_at: float = 0.0
     ended_at: float = 0.0
     parent: str | None = None
+    stuck: Stuck | None = None
     waiting_for: str = ""
 
 
@@ -163,6 +167,38 @@ class Run(Generic[Out]):
         """Stop it at its next step boundary, along with the runs it waits for. Final; nothing for an ended run."""
         await self._backend.cancel(self.id)
         await self.refresh()
+
+    async def retry(self) -> Self:
+        """Take up a failed run again, from its records, with the code of now; this handle, refreshed.
+
+        What was committed stays committed. The step that failed gets a fresh set of attempts, and so does the function;
+        a child that failed is retried with it. ``result()`` waits for the new end.
+
+        Raises:
+            RunNotFailedError: If it has not failed.
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        self.view = await self._backend.retry_run(self.id)
+        return self
+
+    async def fork(self, after: str, *, run_id: str | None = None) -> Run[Out]:
+        """Start a new run with the beginning of this one's records, which then goes on with the code of now.
+
+        Effects behind the cut get new idempotency keys, since these depend on the run's id.
+
+        Args:
+            after: The key of a step that has ended. The new run begins with all that was committed up to there, also by
+                other branches; steps that had only begun are dropped.
+            run_id: The id of the new run; left out, a random one.
+
+        Raises:
+            StepNotFoundError: If no such step has ended.
+            DurablyError: If the id belongs to another run.
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        if run_id is not None:
+            check_run_id(run_id)
+        return Run(self._backend, self._function, await self._backend.fork_run(self.id, after, run_id or new_id()))
 
     async def history(self) -> History:
         """Its records so far."""
@@ -268,6 +304,8 @@ class Backend(ABC):
             return
         if known is not None:
             raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
+        if function.on_code_change == "wait" and "on_code_change" in self.capabilities.gaps:
+            raise self._lacks("on_code_change", f'on_code_change="wait" on function {function.id!r}')
         self.check_rules(function)
         self.functions[function.id] = function
         for used in function.uses:
@@ -476,6 +514,24 @@ class Backend(ABC):
     @abstractmethod
     async def history(self, run_id: str) -> History:
         """The records of a run. Raises what :meth:`view` raises."""
+
+    async def retry_run(self, run_id: str) -> RunView:
+        """Take up a failed run again; see :meth:`Run.retry`. An engine that cannot refuses."""
+        raise self._lacks("retry", "Run.retry()")
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        """Start a run with the beginning of another one's records; see :meth:`Run.fork`.
+
+        Args:
+            run_id: The run that it comes from.
+            after: The key of the step where that is cut.
+            new_id: The id of the new run, checked.
+        """
+        raise self._lacks("fork", "Run.fork()")
+
+    def _lacks(self, gap: str, feature: str) -> UnsupportedFeatureError:
+        reason = self.capabilities.gaps.get(gap, "this engine has nothing of the kind")
+        return UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
 
     def find_function(self, function: FunctionRef[Any, Any] | str) -> FunctionRef[Any, Any]:
         """The function of an id, or a reference to one that another program serves.

@@ -25,6 +25,8 @@ The tree::
     │   └── PayloadTooLargeError
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
+    ├── RunNotFailedError          ... so it cannot be retried
+    ├── StepNotFoundError          ... so a run cannot be forked behind it
     ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
     ├── MissingKeyError            a run has no value at the key of one of its function's rules
     ├── JournalError               the storage refuses to read or write
@@ -34,7 +36,7 @@ The tree::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -61,6 +63,7 @@ __all__ = [
     "PayloadTooLargeError",
     "RetryAfterError",
     "RunCancelledError",
+    "RunNotFailedError",
     "RunNotFoundError",
     "SerializationError",
     "Signal",
@@ -68,6 +71,7 @@ __all__ = [
     "StepCancelledError",
     "StepError",
     "StepInterruptedError",
+    "StepNotFoundError",
     "StepTimeoutError",
     "SuspendSignal",
     "ToolError",
@@ -355,6 +359,44 @@ class RunNotFoundError(DurablyError):
     def __init__(self, run_id: str) -> None:
         super().__init__(f"there is no run {run_id!r} in this backend")
         self.run_id = run_id
+
+
+class RunNotFailedError(DurablyError):
+    """A run that has not failed cannot be retried.
+
+    Attributes:
+        run_id: The run.
+        status: Where it stands instead, such as ``"completed"``.
+    """
+
+    fields = ("run_id", "status")
+
+    def __init__(self, *, run_id: str, status: str) -> None:
+        super().__init__(
+            f"run {run_id!r} is {status}, and only a failed run can be retried. To have it go another way, start a new "
+            'run from its records: run.fork(after="a-step-key")'
+        )
+        self.run_id = run_id
+        self.status = status
+
+
+class StepNotFoundError(DurablyError):
+    """A run has no step of this key that has come to its end.
+
+    Attributes:
+        run_id: The run.
+        step: The key that was asked for.
+        near: Keys that it has, the nearest first.
+    """
+
+    fields = ("run_id", "step", "near")
+
+    def __init__(self, *, run_id: str, step: str, near: Sequence[str]) -> None:
+        known = f"did you mean {', '.join(map(repr, near))}?" if near else "no step of it has."
+        super().__init__(f"run {run_id!r} has no step {step!r} that has ended; {known}")
+        self.run_id = run_id
+        self.step = step
+        self.near = list(near)
 
 
 class ApprovalNotPendingError(DurablyError):

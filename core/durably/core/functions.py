@@ -28,7 +28,7 @@ from durably.core.reference import FunctionRef
 from durably.core.retry import RetryPolicy
 from durably.core.serialization import codec_for
 
-__all__ = ["FailedRun", "Function", "FunctionOptions", "Singleton", "check_keys", "function"]
+__all__ = ["FailedRun", "Function", "FunctionOptions", "Singleton", "check_event_keys", "check_keys", "function"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -84,6 +84,8 @@ class FunctionOptions(TypedDict, total=False):
         retry_policy: The delays between attempts. See :class:`~durably.core.RetryPolicy`.
         singleton: Allows one live run for each value of a key. See :class:`Singleton`.
         on_failure: A function that runs once when a run has failed for good. Its input is a :class:`FailedRun`.
+        on_code_change: What becomes of a run that the code does not fit any more. ``"fail"``, the default, ends it with
+            ``NonDeterminismError``; ``"wait"`` leaves it, stuck, until a worker comes with code that fits.
         concurrency: See :mod:`durably.core.flow`. This and the options below are flow control: an engine that does not
             have one refuses the function.
         debounce: See :mod:`durably.core.flow`.
@@ -100,6 +102,7 @@ class FunctionOptions(TypedDict, total=False):
     retry_policy: RetryPolicy
     singleton: Singleton | None
     on_failure: Callable[[Context[FailedRun]], Awaitable[object]] | None
+    on_code_change: Literal["fail", "wait"]
     concurrency: Concurrency | Sequence[Concurrency] | None
     debounce: Debounce | None
     throttle: Throttle | None
@@ -132,6 +135,7 @@ class Function(FunctionRef[In, Out]):
         "debounce",
         "handler",
         "idempotency",
+        "on_code_change",
         "on_failure",
         "priority",
         "rate_limit",
@@ -149,6 +153,7 @@ class Function(FunctionRef[In, Out]):
     retry_policy: RetryPolicy
     singleton: Singleton | None
     on_failure: Function[FailedRun, object] | None
+    on_code_change: Literal["fail", "wait"]
     concurrency: tuple[Concurrency, ...]
     debounce: Debounce | None
     throttle: Throttle | None
@@ -178,6 +183,7 @@ class Function(FunctionRef[In, Out]):
         self.retry_policy = options.get("retry_policy", RetryPolicy())
         self.singleton = options.get("singleton")
         self.on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
+        self.on_code_change = _check_code_change(id, options.get("on_code_change", "fail"))
         self.concurrency = (limits,) if isinstance(limits, Concurrency) else tuple(limits)
         self.debounce = options.get("debounce")
         self.throttle = options.get("throttle")
@@ -248,9 +254,14 @@ def check_keys(function: Function[Any, Any], data: str) -> None:
     Raises:
         MissingKeyError: If there is none.
     """
-    if function.keys and function.batch is None:
-        event = Event(function.id, json.loads(data))
-        for option, path in function.keys:
+    if function.keys:
+        check_event_keys(function, Event(function.id, json.loads(data)))
+
+
+def check_event_keys(function: Function[Any, Any], event: Event) -> None:
+    """Refuse an event without a value at the key of one of a function's rules. Raises what `check_keys` raises."""
+    for option, path in function.keys:
+        if option != "batch":  # that is a key of each event in a batch
             key_value(event, path, function=function.id, option=option)
 
 
@@ -274,6 +285,12 @@ def _check_retries(id: str, retries: int) -> int:
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
     return retries
+
+
+def _check_code_change(id: str, on_code_change: Literal["fail", "wait"]) -> Literal["fail", "wait"]:
+    if on_code_change not in ("fail", "wait"):
+        raise DefinitionError(f"function {id!r}: on_code_change={on_code_change!r}: use 'fail' or 'wait'")
+    return on_code_change
 
 
 def function(

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import SecretStr
 
+from durably.backends.cron_times import check_cron
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.driver import Driver
 from durably.backends.replay.events import EventWaiters
-from durably.backends.replay.flow.cron import CronTicks, check_cron
+from durably.backends.replay.flow.cron import CronTicks
 from durably.backends.replay.flow.rules import check_priority
 from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.host import ReplayHost
@@ -228,7 +229,7 @@ class ReplayBackend(Backend):
 
     def claim_runs(self) -> None:
         """Take up the live runs that no worker has."""
-        for row in self.journal.claim(self.worker, list(self.functions), time.time()):
+        for row in self.journal.claim(self.worker, list(self.functions), time.time(), self._driver.unfit):
             self._driver.spawn(row)
 
     def _look_around(self) -> None:
@@ -332,6 +333,18 @@ class ReplayBackend(Backend):
     async def cancel(self, run_id: str) -> None:
         self._check_up("cancel")
         self._log.cancel(run_id, self.clock.now())
+
+    async def retry_run(self, run_id: str) -> RunView:
+        self._check_up("retry")
+        self._log.resume(run_id, self.clock.now())
+        self.claim_runs()
+        return await self.view(run_id)
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        view = await self.view(run_id)
+        event = self.journal.records(run_id)[0].output or ""
+        new = self._host.new_run(new_id, view.function, event)
+        return view_of(self.journal, self._log.fork(run_id, after, new, self.clock.now()))
 
     async def history(self, run_id: str) -> History:
         await self.view(run_id)

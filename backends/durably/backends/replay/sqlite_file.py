@@ -48,10 +48,11 @@ CREATE TABLE workers (
 ) WITHOUT ROWID;
 """
 
-# What the rules of flow control remember, and the index for runs that they hold back.
+# What the rules of flow control remember, and the indices for runs that they hold back, and that wait for their code.
 SECOND = """
 ALTER TABLE functions ADD COLUMN rules TEXT;
 CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
+CREATE INDEX stuck_runs ON runs (function, singleton) WHERE status = 'stuck';
 CREATE TABLE flow (
     n INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, gate TEXT NOT NULL, rank REAL NOT NULL, due REAL,
     value TEXT NOT NULL, UNIQUE (kind, id)

@@ -30,6 +30,7 @@ _PARTS = (
     "causes",
     "containment",
     "values",
+    "repair",
     "observing",
 )
 
@@ -50,6 +51,7 @@ from durably.testing.conformance import (  # noqa: E402
     primitives,
     recovery,
     refusal,
+    repair,
     replay,
     values,
     waiting,
@@ -81,6 +83,7 @@ for _part in (
     causes,
     containment,
     values,
+    repair,
     observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})

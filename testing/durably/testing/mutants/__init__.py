@@ -16,6 +16,7 @@ from durably.testing.mutants import (
     observing,
     primitives,
     recovery,
+    repair,
     waiting,
 )
 from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
@@ -34,5 +35,6 @@ _PARTS = (
     containment,
     causes,
     observing,
+    repair,
     approvals,
 )

@@ -224,6 +224,24 @@ def test_a_long_run_comes_in_pieces() -> None:
     asyncio.run(main())
 
 
+def test_a_long_conversation_comes_in_pieces() -> None:
+    script = ScriptedModel(*[call("fetch", url=str(turn)) for turn in range(150)], "done")
+    talker = Agent("talker", model=script, instructions="", tools=[fetch], max_iterations=200)
+
+    async def main() -> None:
+        async with MemoryBackend([talker]) as backend:
+            await backend.invoke(talker, "go", run_id="talk")
+            async with page(backend) as http:
+                first = (await http.get("/runs/talk/conversation")).text
+                assert first.count('class="said ') == 101  # with the instructions
+                assert "/runs/talk/messages?chat=0&amp;from=100" in first
+                rest = (await http.get("/runs/talk/messages?chat=0&from=100")).text
+                assert (rest.count('class="said '), "data-more" in rest) == (52, False)
+                assert (await http.get("/runs/talk/messages?chat=1")).status_code == 404
+
+    asyncio.run(main())
+
+
 # -- what is changed
 
 

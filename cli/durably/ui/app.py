@@ -42,6 +42,7 @@ def make_app(program: Program, *, hosts: Iterable[str] = LOOPBACK, password: str
             Route("/runs/{run_id}/rows", pages.run_rows),
             Route("/runs/{run_id}/step", pages.step),
             Route("/runs/{run_id}/conversation", pages.conversation),
+            Route("/runs/{run_id}/messages", pages.messages),
             Route("/runs/{run_id}/compare", pages.comparison),
             Route("/runs/{run_id}/live", pages.run_live),
             Route("/runs/{run_id}/cancel", actions.cancel, methods=["POST"]),

@@ -14,7 +14,7 @@ from durably.core import Run, RunNotFoundError, RunStatus, Trace
 from durably.core.serialization import digest
 from durably.core.trace_parts import TraceStep
 from durably.ui.approvals import Question, question
-from durably.ui.chat import chats
+from durably.ui.chat import chat, chats
 from durably.ui.compare import compare
 from durably.ui.live import events
 from durably.ui.rendering import path_of, render, run_id_of
@@ -26,6 +26,7 @@ __all__ = [
     "approvals_live",
     "comparison",
     "conversation",
+    "messages",
     "run",
     "run_live",
     "run_rows",
@@ -124,6 +125,15 @@ async def conversation(request: Request) -> Response:
     """The conversations of a run as chats."""
     found, trace = await _run(request)
     return render(request, "conversation.html", **await _run_values(request, found, trace), chats=chats(trace))
+
+
+async def messages(request: Request) -> Response:
+    """Further messages of a conversation."""
+    found, trace = await _run(request)
+    number = _number(request, "chat")
+    if number >= len(trace.conversations):
+        raise HTTPException(404, f"this run has no conversation {number}")
+    return render(request, "messages.html", run=found, chat=chat(trace, number, _number(request, "from")))
 
 
 async def step(request: Request) -> Response:

@@ -16,6 +16,7 @@ from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
 from durably.providers.anthropic_messages import answer, request_body
 from durably.providers.anthropic_stream import StreamedAnswer
+from durably.providers.clients import Clients
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 from durably.providers.options import sdk_arguments
@@ -115,10 +116,15 @@ class AnthropicModel:
             yield client, Failures(PROVIDER, self.model, client.api_key)
             return
         key = found.get_secret_value()
-        async with anthropic.AsyncAnthropic(
-            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout
-        ) as client:
+        async with _CLIENTS.client(key, self.base_url, self.timeout) as client:
             yield client, Failures(PROVIDER, self.model, key)
+
+
+def _make_client(key: str, base_url: str | None, timeout: float) -> anthropic.AsyncAnthropic:
+    return anthropic.AsyncAnthropic(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
+
+
+_CLIENTS = Clients(_make_client)
 
 
 @contextmanager

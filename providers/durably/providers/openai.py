@@ -16,6 +16,7 @@ from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
 from durably.providers import chat, responses
 from durably.providers.chat_stream import StreamedAnswer
+from durably.providers.clients import Clients
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 from durably.providers.options import sdk_arguments
@@ -148,10 +149,15 @@ class OpenAIModel:
             yield client, Failures(PROVIDER, self.model, client.api_key)
             return
         key = found.get_secret_value()
-        async with openai.AsyncOpenAI(
-            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout
-        ) as client:
+        async with _CLIENTS.client(key, self.base_url, self.timeout) as client:
             yield client, Failures(PROVIDER, self.model, *([] if self.key is None else [key]))
+
+
+def _make_client(key: str, base_url: str | None, timeout: float) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
+
+
+_CLIENTS = Clients(_make_client)
 
 
 def _is_reasoning(model: str) -> bool:

@@ -159,7 +159,7 @@ def in_blocks(messages: Sequence[Message]) -> list[Message]:
 @asynccontextmanager
 async def reused(case: Case, server: LLMServer) -> AsyncIterator[StreamingModel]:
     async with case.reused(server) as (model, resources):
-        token = _current.set(StepInfo("run", "think", 1, resources, None))
+        token = _current.set(StepInfo("run", "think", 1, resources))
         try:
             yield model
         finally:

@@ -11,8 +11,10 @@ from pydantic import SecretStr
 
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.flow.rules import FLOW_RULES
+from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
-from durably.core import Capabilities, Event, Function
+from durably.core import Capabilities, Event, Function, Observer
 from durably.core.backend import RunStatus
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
@@ -35,10 +37,13 @@ class MemoryBackend(ReplayBackend):
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
     """
 
     name = "memory"
-    capabilities = Capabilities(durable=False, multi_process=False, virtual_time=True, max_payload_bytes=8 * 2**20)
+    capabilities = Capabilities(
+        durable=False, multi_process=False, virtual_time=True, max_payload_bytes=8 * 2**20, flow_control=FLOW_RULES
+    )
     journal: MemoryJournal
 
     def __init__(
@@ -52,6 +57,7 @@ class MemoryBackend(ReplayBackend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         journal = journal or MemoryJournal()
         super().__init__(
@@ -64,6 +70,7 @@ class MemoryBackend(ReplayBackend):
             resources=resources,
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
+            observers=observers,
         )
 
 
@@ -73,6 +80,8 @@ class MemoryJournal(Journal):
     Attributes:
         latest: The moment of the newest record, or 0.
     """
+
+    flow: MemoryFlowStore
 
     def __init__(self) -> None:
         self.latest = 0.0
@@ -84,6 +93,7 @@ class MemoryJournal(Journal):
         self._scheduled: list[Event] = []
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
+        self.flow = MemoryFlowStore()
 
     def left_behind(self) -> MemoryJournal:
         """A copy as it stands when every worker has died at this moment. For the harness."""
@@ -96,6 +106,7 @@ class MemoryJournal(Journal):
         copy._event_ids = set(self._event_ids)
         copy._scheduled = list(self._scheduled)
         copy._subscriptions = dict(self._subscriptions)
+        copy.flow = self.flow.copy()
         return copy
 
     def open(self) -> None:
@@ -112,6 +123,9 @@ class MemoryJournal(Journal):
 
     def lease(self, worker: str, until: float) -> None:
         self._leases[worker] = until
+
+    def is_alive(self, worker: str, now: float) -> bool:
+        return self._leases.get(worker, 0.0) > now
 
     def release(self, worker: str) -> None:
         for row in self._runs.values():
@@ -163,10 +177,10 @@ class MemoryJournal(Journal):
     def append(self, record: StepRecord, fence: int) -> None:
         row = self._runs[record.run_id]
         records = self._records[record.run_id]
-        if row.fence != fence or len(records) != record.seq or (records and row.status is not RunStatus.RUNNING):
+        if row.fence != fence or len(records) != record.seq or (records and row.status.final):
             raise StaleRunError(run_id=record.run_id, fence=fence)
         records.append(record)
-        self.latest = record.at
+        self.latest = max(self.latest, record.at)  # those that a fork took over are older
 
     def set_status(self, run_id: str, status: RunStatus) -> None:
         self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None)
@@ -178,7 +192,7 @@ class MemoryJournal(Journal):
         return [
             row
             for row in self._runs.values()
-            if not row.status.final
+            if row.status in (RunStatus.RUNNING, RunStatus.STUCK)
             and row.function in served
             and row.owner != worker
             and (row.owner is None or self._leases.get(row.owner, 0.0) <= now)
@@ -193,6 +207,9 @@ class MemoryJournal(Journal):
 
     def live_children(self, run_id: str) -> Sequence[str]:
         return [child for child in self._children.get(run_id, ()) if not self._runs[child].status.final]
+
+    def subscription(self, function: str) -> Subscription | None:
+        return self._subscriptions.get(function)
 
     def subscribers(self, event: str) -> Sequence[Subscription]:
         return [each for each in self._subscriptions.values() if event in each.triggers]

@@ -89,8 +89,10 @@ class Agent(Function[str | AgentInput, AgentResult]):
             user's message and what was said by runs that ended well.
         model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
         model_timeout: Seconds that one model call may take. Default: no limit.
-        sink: Gets the pieces of an answer while ``think`` runs, if the model can stream. It is a callable, or the name
-            of a resource of the backend that is one. Only the whole answer is recorded.
+        stream: Whether ``think`` asks the model to show its answer while it writes it, if the model can. The pieces go
+            to the backend's observers. Only the whole answer is recorded.
+        sink: Gets the pieces as well, for this agent alone. It is a callable, or the name of a resource of the backend
+            that is one. With a sink, ``stream`` is on.
         options: See :class:`~durably.core.functions.FunctionOptions`.
 
     Raises:
@@ -112,6 +114,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         "sessions",
         "sink",
         "specs",
+        "stream",
         "summarizer",
         "tools",
     )
@@ -130,6 +133,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
     save_turns: bool
     model_options: Mapping[str, object]
     model_timeout: float | None
+    stream: bool
     sink: DeltaSink | str | None
 
     def __init__(
@@ -148,6 +152,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         save_turns: bool = True,
         model_options: Mapping[str, object] | None = None,
         model_timeout: float | None = None,
+        stream: bool = False,
         sink: DeltaSink | str | None = None,
         **options: Unpack[FunctionOptions],
     ) -> None:
@@ -182,6 +187,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         self._reader = None if sessions is None else SessionReader(sessions)
         self.model_options = dict(model_options or {})
         self.model_timeout = model_timeout
+        self.stream = stream or sink is not None
         self.sink = sink
 
     async def load_context(self) -> str:
@@ -227,10 +233,10 @@ class Agent(Function[str | AgentInput, AgentResult]):
             output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
             options=self.model_options,
         )
-        if self.sink is None or not isinstance(self.model, StreamingModel):
-            response = await self.model.complete(request)
-        else:
+        if self.stream and isinstance(self.model, StreamingModel):
             response = await publish(self.model, request, self.sink)
+        else:
+            response = await self.model.complete(request)
         kept = recordable(response)
         return self._marked(kept, changed=kept is not response)
 

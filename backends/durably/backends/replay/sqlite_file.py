@@ -48,7 +48,20 @@ CREATE TABLE workers (
 ) WITHOUT ROWID;
 """
 
-VERSIONS = (FIRST,)
+# What the rules of flow control remember, and the indices for runs that they hold back, and that wait for their code.
+SECOND = """
+ALTER TABLE functions ADD COLUMN rules TEXT;
+CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
+CREATE INDEX stuck_runs ON runs (function, singleton) WHERE status = 'stuck';
+CREATE TABLE flow (
+    n INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, gate TEXT NOT NULL, rank REAL NOT NULL, due REAL,
+    value TEXT NOT NULL, UNIQUE (kind, id)
+);
+CREATE INDEX flow_gates ON flow (kind, gate, rank);
+CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
+"""
+
+VERSIONS = (FIRST, SECOND)
 """What makes each version of the file out of the one before. A version that was released is never changed."""
 
 

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from durably.backends.replay.flow.rules import StartRules
+from durably.backends.replay.flow.sqlite_store import SQLiteFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.backends.replay.sqlite_file import SQLiteFile
 from durably.core import Event, Singleton
@@ -36,6 +38,7 @@ class SQLiteJournal(Journal):
 
     def __init__(self, path: str | Path) -> None:
         self.file = SQLiteFile(path)
+        self.flow = SQLiteFlowStore(self.file)
         self._numbers: dict[str, int] = {}
         self._version = 0
 
@@ -59,10 +62,20 @@ class SQLiteJournal(Journal):
         with self.transaction():
             for each in subscriptions:
                 rule = json.dumps([each.singleton.key, each.singleton.mode]) if each.singleton else None
-                self.file.run("REPLACE INTO functions VALUES (?, ?, ?)", each.function, json.dumps(each.triggers), rule)
+                self.file.run(
+                    "REPLACE INTO functions (id, triggers, singleton, rules) VALUES (?, ?, ?, ?)",
+                    each.function,
+                    json.dumps(each.triggers),
+                    rule,
+                    each.rules.to_json(),
+                )
 
     def lease(self, worker: str, until: float) -> None:
         self.file.run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, _this_host(), os.getpid(), until)
+
+    def is_alive(self, worker: str, now: float) -> bool:
+        row = self.file.run("SELECT host, pid, expires FROM workers WHERE id = ?", worker).fetchone()
+        return row is not None and row[2] > now and not _is_dead(row[0], row[1])
 
     def release(self, worker: str) -> None:
         with self.transaction():
@@ -80,16 +93,19 @@ class SQLiteJournal(Journal):
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
         owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
         alive = {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
-        rows = self.file.run(f"{_RUN} WHERE status = 'running' AND owner IS NOT ? ORDER BY n", worker).fetchall()
+        by_status = (f"{_RUN} WHERE status = '{each}' AND owner IS NOT ?1" for each in ("running", "stuck"))
+        rows = self.file.run(f"{' UNION ALL '.join(by_status)} ORDER BY n", worker).fetchall()
         found = [self._row(*row) for row in rows]
         return [row for row in found if row.function in served and row.owner not in alive]
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET owner = ?, fence = ?, crashes = ? WHERE id = ?",
+            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ? WHERE id = ?",
+            row.status.value,
             row.owner,
             row.fence,
             json.dumps(row.crashes),
+            row.singleton,
             row.id,
         )
 
@@ -181,13 +197,13 @@ class SQLiteJournal(Journal):
         self.file.run("UPDATE runs SET status = ?, owner = NULL WHERE id = ?", status.value, run_id)
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
-        return self._ids("function = ? AND singleton = ?", function, singleton)
+        # Two questions in one, since each index is one of a status.
+        by_status = (f"SELECT n, id FROM runs WHERE status = '{each}' AND {{0}}" for each in _LIVE)
+        sql = " UNION ALL ".join(by_status).format("function = ?1 AND singleton = ?2")
+        return [id for _, id in self.file.run(f"{sql} ORDER BY n", function, singleton).fetchall()]
 
     def live_children(self, run_id: str) -> Sequence[str]:
-        return self._ids("parent = ?", run_id)
-
-    def _ids(self, condition: str, *values: Any) -> Sequence[str]:
-        rows = self.file.run(f"SELECT id FROM runs WHERE status = 'running' AND {condition} ORDER BY n", *values)
+        rows = self.file.run(f"SELECT id FROM runs WHERE parent = ? AND status IN {_LIVE}", run_id)
         return [id for (id,) in rows.fetchall()]
 
     # -- events
@@ -204,12 +220,22 @@ class SQLiteJournal(Journal):
         (due,) = self.file.run("SELECT min(due) FROM scheduled").fetchone()
         return None if due is None else float(due)
 
+    def subscription(self, function: str) -> Subscription | None:
+        return next((each for each in self._subscriptions() if each.function == function), None)
+
     def subscribers(self, event: str) -> Sequence[Subscription]:
-        found = [
-            Subscription(id, tuple(json.loads(triggers)), Singleton(*json.loads(rule)) if rule else None)
-            for id, triggers, rule in self.file.run("SELECT * FROM functions ORDER BY id").fetchall()
+        return [each for each in self._subscriptions() if event in each.triggers]
+
+    def _subscriptions(self) -> list[Subscription]:
+        return [
+            Subscription(
+                id,
+                tuple(json.loads(triggers)),
+                Singleton(*json.loads(rule)) if rule else None,
+                StartRules.from_json(rules),
+            )
+            for id, triggers, rule, rules in self.file.run(_FUNCTIONS).fetchall()
         ]
-        return [each for each in found if event in each.triggers]
 
     def log(self, event: Event, now: float) -> Received | None:
         cursor = self.file.run(
@@ -230,9 +256,15 @@ class SQLiteJournal(Journal):
 
 _RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at FROM runs"
 
+_LIVE = ("running", "waiting", "stuck")
+
+_FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
+
 _APPEND = """
 INSERT INTO records SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-WHERE EXISTS (SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'skipped'))
+WHERE EXISTS (
+    SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'waiting', 'stuck', 'skipped')
+)
 """
 
 

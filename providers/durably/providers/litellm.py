@@ -108,6 +108,8 @@ class LiteLLMModel:
             if isinstance(chunks.completion_stream, openai.AsyncStream):
                 chunks.completion_stream = _overheard(chunks.completion_stream, refused)
             ended: list[str] = []
+            if chunks.completion_stream is None:  # on some routes the request goes out with the first look at it
+                await chunks.fetch_stream()
             if isinstance(chunks.completion_stream, GeminiStream):
                 chunks.completion_stream.streaming_response = _noted(chunks.completion_stream.streaming_response, ended)
             async for chunk in chunks:

@@ -110,12 +110,14 @@ class LiteLLMModel:
             ended: list[str] = []
             if chunks.completion_stream is None:  # on some routes the request goes out with the first look at it
                 await chunks.fetch_stream()
-            if isinstance(chunks.completion_stream, GeminiStream):
-                chunks.completion_stream.streaming_response = _noted(chunks.completion_stream.streaming_response, ended)
+            stream = chunks.completion_stream
+            if isinstance(stream, GeminiStream):
+                stream.streaming_response = _noted(stream.streaming_response, ended)
+                aiter(stream)  # which takes it up
             async for chunk in chunks:
                 for delta in whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)):
                     yield delta
-            if not (ended if isinstance(chunks.completion_stream, GeminiStream) else _finish_reason(chunks)):
+            if not (ended if isinstance(stream, GeminiStream) else _finish_reason(chunks)):
                 raise failures.cut()
             if not whole.data["choices"][0]["message"].get("refusal"):
                 for delta in whole.take({"choices": [{"delta": {"refusal": "".join(refused)}}]}):

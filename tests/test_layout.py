@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "backends": {"core", "backends"},
     "providers": {"core", "providers"},
     "testing": {"core", "backends", "testing"},
-    "cli": set(PARTS),
+    "cli": {*PARTS, "ui"},
 }
 SOURCES = sorted(path for part in PARTS for path in (ROOT / part / "durably").rglob("*.py"))
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
@@ -30,6 +30,7 @@ FOR_USERS = {
     "durably.core.history",
     "durably.core.messages",
     "durably.core.model",
+    "durably.core.observer",
     "durably.core.steps",
     "durably.testing",
     "durably.testing.laws",

@@ -28,6 +28,7 @@ from durably.core.errors import (
 )
 
 EXAMPLES = [
+    errors.ApprovalNotPendingError(approval="a", reason="b", by="c", at=1.0),
     errors.ConcurrentStepError(step="a"),
     ContextWindowExceededError("long", provider="p", model="m", status=400),
     errors.DefinitionError("wrong"),
@@ -35,6 +36,7 @@ EXAMPLES = [
     InvokeError(step="i", error_type="ValueError", message="x", function="f", run_id="r"),
     JournalCorruptError(run_id="r", seq=3),
     errors.JournalError("full"),
+    errors.MissingKeyError(function="f", option="singleton", key="user.id"),
     ModelError("busy", provider="p", model="m", status=529, request_id="q", retriable=True, retry_after=2.5),
     errors.NestedStepError(step="a", inside="b"),
     NonDeterminismError(step="a", recorded="x", asked="y"),
@@ -43,6 +45,8 @@ EXAMPLES = [
     RetryAfterError("later", delay=3),
     errors.RunCancelledError(step="i", error_type="E", message="x", function="f", run_id="r"),
     RunNotFoundError("r"),
+    errors.RunNotFailedError(run_id="r", status="completed"),
+    errors.StepNotFoundError(run_id="r", step="a", near=["b"]),
     errors.SerializationError("bad", step="a"),
     errors.StaleRunError(run_id="r", fence=2),
     StepError(step="a", attempts=4, error_type="OSError", message="x"),

@@ -9,8 +9,8 @@ import pytest
 from durably.backends import MemoryBackend
 from durably.core.steps import Point
 from durably.testing import POINTS, Crash, CrashSignal, EffectLedger, FaultPlan, PointNotReachedError
-from durably.testing.crash.faults import chain, matches
-from durably.testing.crash.selection import find_crashes, parse_repro
+from durably.testing.crash.faults import chain, matches, never_reached
+from durably.testing.crash.selection import find_crashes, is_wanted, parse_repro
 from tests.testing import agents
 
 
@@ -60,6 +60,30 @@ def test_a_point_must_exist() -> None:
 )
 def test_only_the_star_is_special(pattern: str, text: str, fits: bool) -> None:
     assert matches(pattern, text) is fits
+
+
+@pytest.mark.parametrize(
+    "key", ["tool-refund", "tool-refund:1", "gather[0]/tool-refund", "gather:1[2]/gather[0]/tool-refund:3"]
+)
+@pytest.mark.parametrize("pattern", ["tool-*/*", "tool-refund*/after_effect", "*/after_effect", "after_*"])
+def test_a_pattern_means_a_step_in_any_branch(key: str, pattern: str) -> None:
+    assert is_wanted(Crash(key, "after_effect"), (pattern,))
+    assert is_wanted(Crash(key, "after_effect"), (f"{key}/after_effect",))
+    if "/" in pattern:
+        assert Crash(pattern.rpartition("/")[0], "after_effect").hits(passing("after_effect", key))
+
+
+def test_a_step_id_means_every_use_of_it() -> None:
+    assert is_wanted(Crash("gather[0]/think:2", "replay"), ("think/replay",))
+    assert is_wanted(Crash("gather[0]/think:2", "replay"), ("think:2/replay",))
+    assert not is_wanted(Crash("gather[0]/think:2", "replay"), ("think:1/replay",))
+    assert not is_wanted(Crash("gather[0]/think:2", "replay"), ("gather[1]/*",))
+    assert not Crash("think", "replay").hits(passing("replay", "think:2")), "without a star it is one step"
+
+
+def test_where_a_point_was_passed_instead_is_said_first() -> None:
+    trace = [passing("before_body"), passing("after_commit", "tool-a")]
+    assert "The run passed: tool-a/after_commit, think/before_body" in never_reached("tool-b/after_commit", trace)
 
 
 def passing(name: str, key: str = "think") -> Point:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend, MemoryJournal
-from durably.core import Agent, Context, Function, current_step, function, tool
+from durably.core import Agent, Context, Event, Function, current_step, function, tool
 from durably.core.backend import Backend
 from durably.testing import (
     POINTS,
@@ -38,6 +38,32 @@ async def test_a_sound_agent_recovers_everywhere(backend: str) -> None:
     assert effects["gather[0]/tool-charge"] == "exactly-once (keyed)"
     assert effects["think"] == "at-least-once"
     assert report.warnings == []
+
+
+@pytest.mark.parametrize("points", ["tool-*/*", "tool-charge/after_effect", "gather*/after_effect"])
+async def test_a_pattern_reaches_tools_that_are_called_in_one_turn(points: str) -> None:
+    report = await crash_matrix(agents.unkeyed, "refund", state=agents.paid, points=points)
+    assert "gather[0]/tool-charge/after_effect" in [cell.label for cell in report.cells]
+    assert not report.ok, "an order is paid twice"
+
+
+@function("send-both")
+async def send_both(ctx: Context[Any]) -> None:
+    await asyncio.gather(ctx.step.send_event("a", Event("sent")), ctx.step.send_event("b", Event("sent")))
+
+
+@function("run-both")
+async def run_both(ctx: Context[Any]) -> int:
+    try:
+        return sum(await asyncio.gather(ctx.step.run("a", len, "a"), ctx.step.run("b", len, "b")))
+    except Exception:
+        return 0
+
+
+@pytest.mark.parametrize("target", [send_both, run_both], ids=lambda target: target.id)
+async def test_steps_begun_at_once_are_refused(target: Function[Any, Any]) -> None:
+    with pytest.raises(NotDeterministicError, match=r"two steps of one branch at the same time.*step\.gather"):
+        await crash_matrix(target)
 
 
 @pytest.mark.parametrize("backend", ["memory", "sqlite"])

@@ -13,10 +13,12 @@ from pydantic import SecretStr
 
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.flow.rules import FLOW_RULES
+from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.backends.replay.pruning import PrunableStorage
-from durably.core import Capabilities, Event, Function, Retention
+from durably.core import Capabilities, Event, Function, Observer, Retention
 from durably.core.backend import RunStatus
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
@@ -44,10 +46,13 @@ class MemoryBackend(ReplayBackend):
         max_runs: How many runs it drives at once before it takes no more. Those that wait for something do not count.
         max_steps: How many bodies it runs at once; the others wait for their turn.
         retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
     """
 
     name = "memory"
-    capabilities = Capabilities(durable=False, multi_process=False, virtual_time=True, max_payload_bytes=8 * 2**20)
+    capabilities = Capabilities(
+        durable=False, multi_process=False, virtual_time=True, max_payload_bytes=8 * 2**20, flow_control=FLOW_RULES
+    )
     journal: MemoryJournal
 
     def __init__(
@@ -65,6 +70,7 @@ class MemoryBackend(ReplayBackend):
         max_runs: int | None = None,
         max_steps: int | None = None,
         retention: Retention | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         journal = journal or MemoryJournal()
         super().__init__(
@@ -81,6 +87,7 @@ class MemoryBackend(ReplayBackend):
             max_runs=max_runs,
             max_steps=max_steps,
             retention=retention,
+            observers=observers,
         )
 
 
@@ -92,6 +99,7 @@ class MemoryJournal(Journal):
     """
 
     prunes_by: ClassVar[type[MemoryPruning]] = MemoryPruning
+    flow: MemoryFlowStore
 
     def __init__(self) -> None:
         self.latest = 0.0
@@ -105,6 +113,7 @@ class MemoryJournal(Journal):
         self._leases: dict[str, float] = {}
         self._views: dict[str, WorkerView] = {}
         self._pruning = self.prunes_by(self._runs, self._records, self._children, self._events, self._event_ids)
+        self.flow = MemoryFlowStore()
 
     def left_behind(self) -> MemoryJournal:
         """A copy as it stands when every worker has died at this moment. For the harness."""
@@ -117,6 +126,7 @@ class MemoryJournal(Journal):
         copy._event_ids.update(self._event_ids)
         copy._scheduled = list(self._scheduled)
         copy._subscriptions = dict(self._subscriptions)
+        copy.flow = self.flow.copy()
         return copy
 
     @property
@@ -149,6 +159,9 @@ class MemoryJournal(Journal):
             for view in self._views.values()
             if self._leases.get(view.id, 0.0) > now
         ]
+
+    def is_alive(self, worker: str, now: float) -> bool:
+        return self._leases.get(worker, 0.0) > now
 
     def release(self, worker: str) -> None:
         self._views.pop(worker, None)
@@ -202,10 +215,10 @@ class MemoryJournal(Journal):
     def append(self, record: StepRecord, fence: int) -> None:
         row = self._runs[record.run_id]
         records = self._records[record.run_id]
-        if row.fence != fence or len(records) != record.seq or (records and row.status is not RunStatus.RUNNING):
+        if row.fence != fence or len(records) != record.seq or (records and row.status.final):
             raise StaleRunError(run_id=record.run_id, fence=fence)
         records.append(record)
-        self.latest = record.at
+        self.latest = max(self.latest, record.at)  # those that a fork took over are older
 
     def set_status(self, run_id: str, status: RunStatus) -> None:
         self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None)
@@ -217,7 +230,7 @@ class MemoryJournal(Journal):
         return [
             row
             for row in self._runs.values()
-            if not row.status.final
+            if row.status in (RunStatus.RUNNING, RunStatus.STUCK)
             and row.function in served
             and row.owner != worker
             and (row.owner is None or self._leases.get(row.owner, 0.0) <= now)
@@ -232,6 +245,9 @@ class MemoryJournal(Journal):
 
     def live_children(self, run_id: str) -> Sequence[str]:
         return [child for child in self._children.get(run_id, ()) if not self._runs[child].status.final]
+
+    def subscription(self, function: str) -> Subscription | None:
+        return self._subscriptions.get(function)
 
     def subscribers(self, event: str) -> Sequence[Subscription]:
         return [each for each in self._subscriptions.values() if event in each.triggers]

@@ -10,8 +10,9 @@ from pydantic import SecretStr
 
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import Clock, SystemClock
+from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.sqlite_journal import SQLiteJournal
-from durably.core import Capabilities, Function, Retention
+from durably.core import Capabilities, Function, Observer, Retention
 from durably.core.durations import Duration
 
 __all__ = ["SQLiteBackend"]
@@ -39,10 +40,11 @@ class SQLiteBackend(ReplayBackend):
         max_steps: How many bodies it runs at once; the others wait for their turn.
         retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
         busy_timeout: How long ``start``, ``send`` and other calls wait while another process holds the file's lock.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
     """
 
     name = "sqlite"
-    capabilities = Capabilities(durable=True, multi_process=True, max_payload_bytes=8 * 2**20)
+    capabilities = Capabilities(durable=True, multi_process=True, max_payload_bytes=8 * 2**20, flow_control=FLOW_RULES)
     journal: SQLiteJournal
 
     def __init__(
@@ -60,6 +62,7 @@ class SQLiteBackend(ReplayBackend):
         max_steps: int | None = None,
         retention: Retention | None = None,
         busy_timeout: Duration = 30,
+        observers: Iterable[Observer] = (),
     ) -> None:
         super().__init__(
             functions,
@@ -76,4 +79,5 @@ class SQLiteBackend(ReplayBackend):
             max_steps=max_steps,
             retention=retention,
             busy_timeout=busy_timeout,
+            observers=observers,
         )

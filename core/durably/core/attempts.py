@@ -31,8 +31,10 @@ from durably.core.errors import (
 )
 from durably.core.events import Event
 from durably.core.functions import Function
+from durably.core.history import Kind
 from durably.core.ids import derive_id
-from durably.core.run_events import read_input
+from durably.core.observer import Observers, StepBegan
+from durably.core.run_events import INPUT_STEP, INVOKED, STARTED, read_input
 from durably.core.run_logger import RunLogger
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec, codec_for, return_type
@@ -45,6 +47,7 @@ __all__ = [
     "StepOutput",
     "as_exception",
     "function_retry_delay",
+    "judged_input",
     "run_function",
     "run_step",
     "step_retry_delay",
@@ -63,6 +66,7 @@ class Environment:
         probe: Where the harness looks on, or ``None``.
         body_threads: Where sync bodies run.
         bodies: The tasks of the bodies that run now, so that the harness can end them with the worker.
+        observers: Who is told what happens.
     """
 
     resources: Mapping[str, Any]
@@ -72,6 +76,7 @@ class Environment:
     probe: Probe | None = None
     body_threads: BodyThreads = field(default_factory=BodyThreads)
     bodies: set[asyncio.Task[Any]] = field(default_factory=set)
+    observers: Observers = field(default_factory=Observers)
 
     async def pass_point(self, name: str, function: str, run_id: str, key: str = "") -> None:
         """Report a point and wait where the harness wants to wait."""
@@ -159,6 +164,10 @@ class FunctionSteps(StepAPI):
         """Whether the engine itself cancels this code now."""
 
     @abstractmethod
+    def records_input(self) -> bool:
+        """Whether this run may begin with the step that judges its input. Runs of before did not."""
+
+    @abstractmethod
     def check_end(self) -> None:
         """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
 
@@ -173,6 +182,8 @@ async def run_step(
     function: str,
     run_id: str,
     attempt: int,
+    failures: int = 0,
+    kind: Kind | None = "step",
     beats: bool = False,
 ) -> StepOutput:
     """Run one attempt of a body and write down what it gave.
@@ -183,6 +194,8 @@ async def run_step(
         function: The id of the durable function, for the points.
         run_id: The run.
         attempt: The number of this execution, from 1.
+        failures: How many attempts failed before.
+        kind: What the body is the body of, for observers; ``None`` if it is no step of the run.
         beats: Whether the harness is told when the body calls ``current_step().heartbeat()``.
 
     Raises:
@@ -193,11 +206,26 @@ async def run_step(
         KeyboardInterrupt: If the process is to end.
     """
     beat = _beat(environment.probe, Point("in_body", function, run_id, call.key)) if beats else None
-    token = _current.set(StepInfo(run_id, call.key, attempt, environment.resources, beat))
+    info = StepInfo(run_id, call.key, attempt, environment.resources, beat, function, environment.observers)
+    info.max_payload_bytes = environment.max_payload_bytes
+    token = _current.set(info)
     try:
         if environment.probe is not None:
             await environment.pass_point("before_body", function, run_id, call.key)
-        value = await _contained(call, environment)
+        if environment.observers.steps and kind is not None:
+            began = StepBegan(
+                run_id=run_id,
+                function=function,
+                step=call.key,
+                kind=kind,
+                attempt=attempt,
+                at=environment.observers.now(),
+                failures=failures,
+            )
+            with environment.observers.around_body(began):
+                value = await _contained(call, environment)
+        else:
+            value = await _contained(call, environment)
         if environment.probe is not None:
             await environment.pass_point("after_effect", function, run_id, call.key)
     finally:
@@ -370,10 +398,10 @@ async def run_function(
         context = Context(
             step=steps,
             event=event,
-            input=read_input(function, event),
+            input=await judged_input(function, steps, event),
             run_id=run_id,
             attempt=attempt,
-            logger=RunLogger(function.id, run_id, environment.redactor, lambda: steps.replaying),
+            logger=RunLogger(function.id, run_id, attempt, environment.redactor, lambda: steps.replaying),
             resources=environment.resources,
         )
         value = await function.handler(context)
@@ -395,6 +423,26 @@ async def run_function(
         if failure is error:
             raise
         raise failure from error
+
+
+async def judged_input(function: Function[Any, Any], steps: FunctionSteps, event: Event) -> Any:
+    """The input of a run's code. What an event brings is judged once: in a step, if the verdict might change.
+
+    Args:
+        function: The code.
+        steps: Its steps.
+        event: What started the run.
+
+    Raises:
+        SerializationError: If it does not fit the function's input type.
+    """
+    if event.name in (STARTED, INVOKED) or not function.records_input or not steps.records_input():
+        return read_input(function, event)
+
+    async def judge() -> Any:
+        return read_input(function, event)
+
+    return await steps.run(INPUT_STEP, judge, output_type=function.input.type)
 
 
 def function_retry_delay(function: Function[Any, Any], run_id: str, failures: int, error: Exception) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,11 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from pydantic import SecretStr
 
+from durably.core.approval import ApprovalDecision, ApprovalRequest
+from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
 from durably.core.attempts import Environment
 from durably.core.durations import Duration
+from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
     DefinitionError,
     DurablyError,
@@ -22,17 +26,25 @@ from durably.core.errors import (
     error_from_json,
 )
 from durably.core.events import Event, check_events
-from durably.core.functions import Function
+from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
+from durably.core.functions import Function, check_keys
 from durably.core.history import History
-from durably.core.ids import check_run_id
+from durably.core.ids import check_run_id, new_id
+from durably.core.lifecycle_log import LifecycleLog
+from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.retention import Pruned, Retention
 from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
+from durably.core.stuck import Stuck
+from durably.core.trace import TEXT_LIMIT, Trace
 from durably.core.worker_view import WorkerView
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
+
+MANY_RUNS = 1_000_000
+"""More than are looked through for what is pending."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -45,6 +57,8 @@ class RunStatus(StrEnum):
     """Where a run stands."""
 
     RUNNING = "running"
+    STUCK = "stuck"
+    WAITING = "waiting"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -52,8 +66,8 @@ class RunStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether the run has ended: a final status never changes."""
-        return self is not RunStatus.RUNNING
+        """Whether the run has ended: a final status never changes, unless a failed run is retried."""
+        return self not in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.STUCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +80,7 @@ class Capabilities:
         virtual_time: Sleeping costs no time.
         replay: A run can be replayed from the start after each step (``evict="always"``).
         max_payload_bytes: The largest value a step may return, as JSON.
+        flow_control: How it keeps each rule of :data:`~durably.core.flow_support.FLOW_CONTROL`.
         gaps: What is missing, and why: feature to reason.
     """
 
@@ -74,6 +89,7 @@ class Capabilities:
     virtual_time: bool = False
     replay: bool = True
     max_payload_bytes: int
+    flow_control: Mapping[str, Support] = field(default_factory=lambda: NO_RULES)
     gaps: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,6 +106,8 @@ class RunView:
         created_at: Seconds since 1970.
         ended_at: Seconds since 1970; 0 while it is live.
         parent: The id of the run that invoked it, or ``None``.
+        stuck: What of the code does not fit it, while it is stuck; else ``None``.
+        waiting_for: What it waits for, such as ``"its turn, by singleton="``; empty while it does not wait.
     """
 
     id: str
@@ -100,6 +118,8 @@ class RunView:
     created_at: float = 0.0
     ended_at: float = 0.0
     parent: str | None = None
+    stuck: Stuck | None = None
+    waiting_for: str = ""
 
 
 class Run(Generic[Out]):
@@ -155,9 +175,45 @@ class Run(Generic[Out]):
         await self._backend.cancel(self.id)
         await self.refresh()
 
+    async def retry(self) -> Self:
+        """Take up a failed run again, from its records, with the code of now; this handle, refreshed.
+
+        What was committed stays committed. The step that failed gets a fresh set of attempts, and so does the function;
+        a child that failed is retried with it. ``result()`` waits for the new end.
+
+        Raises:
+            RunNotFailedError: If it has not failed.
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        self.view = await self._backend.retry_run(self.id)
+        return self
+
+    async def fork(self, after: str, *, run_id: str | None = None) -> Run[Out]:
+        """Start a new run with the beginning of this one's records, which then goes on with the code of now.
+
+        Effects behind the cut get new idempotency keys, since these depend on the run's id.
+
+        Args:
+            after: The key of a step that has ended. The new run begins with all that was committed up to there, also by
+                other branches; steps that had only begun are dropped.
+            run_id: The id of the new run; left out, a random one.
+
+        Raises:
+            StepNotFoundError: If no such step has ended.
+            DurablyError: If the id belongs to another run.
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        if run_id is not None:
+            check_run_id(run_id)
+        return Run(self._backend, self._function, await self._backend.fork_run(self.id, after, run_id or new_id()))
+
     async def history(self) -> History:
         """Its records so far."""
         return await self._backend.history(self.id)
+
+    async def trace(self, *, limit: int | None = TEXT_LIMIT) -> Trace:
+        """What happened in it so far. See :meth:`~durably.core.Trace.of`."""
+        return Trace.of(await self.history(), limit=limit)
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self._function.id!r}, {self.status.value})"
@@ -167,12 +223,13 @@ def invoke_error(view: RunView, step: str = "") -> DurablyError:
     """The error for whoever waited for a run that did not complete."""
     if view.status is RunStatus.FAILED:
         error = view.error or {}
-        message = (
-            str(error_from_json(error)) if error.get("type") in DurablyError._classes else error.get("message", "")
-        )
-        return InvokeError(
+        ours = error.get("type") in DurablyError._classes
+        message = str(error_from_json(error)) if ours else error.get("message", "")
+        failed = InvokeError(
             step=step, error_type=error.get("type", "Error"), message=message, function=view.function, run_id=view.id
         )
+        carry_traceback(failed, str(error.get("traceback") or ""))
+        return failed
     return RunCancelledError(
         step=step,
         error_type="RunCancelledError",
@@ -193,6 +250,7 @@ class Backend(ABC):
         secrets: Texts to mask wherever something is written; every ``SecretStr`` among the resources is masked too.
         max_payload_bytes: The largest value a step may return, as JSON; left out, what the engine can keep.
         threads: Whether sync bodies run in threads.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
 
     Attributes:
         drain_timeout: How many seconds bodies that run are given to end when the worker stops.
@@ -204,8 +262,6 @@ class Backend(ABC):
 
     name: ClassVar[str]
     capabilities: Capabilities
-    flow_control: ClassVar[frozenset[str]] = frozenset()
-    """The options of flow control it applies, of ``durably.core.functions.FLOW_CONTROL``; others are refused."""
 
     def __init__(
         self,
@@ -215,6 +271,7 @@ class Backend(ABC):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         threads: bool = True,
+        observers: Iterable[Observer] = (),
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
         self.drain_timeout = DRAIN_SECONDS
@@ -224,7 +281,9 @@ class Backend(ABC):
             redactor=redactor,
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             threads=threads,
+            observers=Observers((LifecycleLog(), *observers)),
         )
+        self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
         for function in functions:
             self._register(function)
@@ -256,15 +315,11 @@ class Backend(ABC):
             return
         if known is not None:
             raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
-        for option in function.flow_control:
-            if option not in self.flow_control:
-                raise UnsupportedFeatureError(
-                    backend=self.name,
-                    feature=f"{option}= on function {function.id!r}",
-                    reason="this engine has no such rule; take the option out, or choose an engine that has it",
-                )
         if function.retention is not None:
             self._check_gap("retention", f"retention= on function {function.id!r}")
+        if function.on_code_change == "wait" and "on_code_change" in self.capabilities.gaps:
+            raise self._lacks("on_code_change", f'on_code_change="wait" on function {function.id!r}')
+        self.check_rules(function)
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)
@@ -274,6 +329,22 @@ class Backend(ABC):
         reason = self.capabilities.gaps.get(gap)
         if reason is not None:
             raise UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        """Refuse a function whose rules of flow control this engine cannot keep.
+
+        Raises:
+            UnsupportedFeatureError: If it cannot.
+            DefinitionError: If a rule is written in a way that it cannot read.
+        """
+        for rule in function.flow_control:
+            support = self.capabilities.flow_control[rule]
+            if support.how == "refused":
+                raise UnsupportedFeatureError(
+                    backend=self.name,
+                    feature=f"{FLOW_CONTROL[rule]} on function {function.id!r}",
+                    reason=f"{support.note}; take the option out, or choose an engine that has it",
+                )
 
     @abstractmethod
     async def __aenter__(self) -> Self: ...
@@ -299,11 +370,14 @@ class Backend(ABC):
             TypeError: If the run id is not a text.
             ValueError: If it is not such a text, or begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
+            MissingKeyError: If it has nothing at the key of one of the function's rules.
         """
         if run_id is not None:
             check_run_id(run_id)
         reference = self.find_function(function)
         text = encode_data(reference, data)
+        if isinstance(reference, Function):
+            check_keys(reference, text)
         return Run(self, reference, await self.start_run(reference, text, run_id))
 
     @overload
@@ -374,6 +448,85 @@ class Backend(ABC):
         self._check_gap("workers", "workers()")
         return await self.live_workers()
 
+    # -- approvals
+
+    async def approvals(
+        self,
+        *,
+        run: str | None = None,
+        function: FunctionRef[Any, Any] | str | None = None,
+        tool: str | None = None,
+        after: PendingApproval | None = None,
+        limit: int = 100,
+    ) -> list[PendingApproval]:
+        """The calls of tools that wait for a person, the oldest first.
+
+        Args:
+            run: The id of a run: only its own.
+            function: A function: only those of its runs.
+            tool: The name of a tool: only its calls.
+            after: The last one of a page that was got before: those that come after it.
+            limit: How many at most.
+
+        Raises:
+            RunNotFoundError: If there is no run of this id.
+        """
+        name = function.id if isinstance(function, FunctionRef) else function
+        found = await pending_approvals(self, run, name, tool)
+        if after is not None:
+            found = [each for each in found if (each.asked_at, each.id) > (after.asked_at, after.id)]
+        return found[:limit]
+
+    async def approve(
+        self,
+        approval: str | PendingApproval | ApprovalRequest,
+        *,
+        by: str | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> ApprovalDecision:
+        """Let a tool run that waits for a person.
+
+        Args:
+            approval: What is pending, or its id.
+            by: Who decides; it is recorded.
+            arguments: What the tool is to be run with instead of what the model asked for. The model is told.
+
+        Raises:
+            ApprovalNotPendingError: If it is not pending; the error says who answered before.
+            SerializationError: If the arguments do not fit the tool, or this backend does not know it. Nothing is
+                recorded then.
+        """
+        return await answer_approval(self, request_id(approval), approved=True, by=by, arguments=arguments)
+
+    async def reject(
+        self, approval: str | PendingApproval | ApprovalRequest, reason: str = "", *, by: str | None = None
+    ) -> ApprovalDecision:
+        """Refuse a call that waits for a person.
+
+        Args:
+            approval: What is pending, or its id.
+            reason: Why, in words for the model.
+            by: Who decides; it is recorded.
+
+        Raises:
+            ApprovalNotPendingError: See :meth:`approve`.
+        """
+        return await answer_approval(self, request_id(approval), approved=False, reason=reason, by=by)
+
+    async def live_run_ids(self, function: str | None) -> list[str]:
+        """The ids of the runs that have not ended, of one function or of all."""
+        live = [status for status in RunStatus if not status.final]
+        found = [await self.runs(function=function, status=status, limit=MANY_RUNS) for status in live]
+        return [run.id for runs in found for run in runs]
+
+    async def received(self, event: Event) -> Event | None:
+        """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""
+        return None
+
+    def now(self) -> float:
+        """The time that this engine goes by, in seconds since 1970."""
+        return time.time()
+
     # -- what an engine provides; programs use the handle, `Run`
 
     async def work_until(self, stop: asyncio.Event) -> None:
@@ -424,6 +577,24 @@ class Backend(ABC):
     @abstractmethod
     async def history(self, run_id: str) -> History:
         """The records of a run. Raises what :meth:`view` raises."""
+
+    async def retry_run(self, run_id: str) -> RunView:
+        """Take up a failed run again; see :meth:`Run.retry`. An engine that cannot refuses."""
+        raise self._lacks("retry", "Run.retry()")
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        """Start a run with the beginning of another one's records; see :meth:`Run.fork`.
+
+        Args:
+            run_id: The run that it comes from.
+            after: The key of the step where that is cut.
+            new_id: The id of the new run, checked.
+        """
+        raise self._lacks("fork", "Run.fork()")
+
+    def _lacks(self, gap: str, feature: str) -> UnsupportedFeatureError:
+        reason = self.capabilities.gaps.get(gap, "this engine has nothing of the kind")
+        return UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
 
     def find_function(self, function: FunctionRef[Any, Any] | str) -> FunctionRef[Any, Any]:
         """The function of an id, or a reference to one that another program serves.

@@ -25,6 +25,10 @@ The tree::
     │   └── PayloadTooLargeError
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
+    ├── RunNotFailedError          ... so it cannot be retried
+    ├── StepNotFoundError          ... so a run cannot be forked behind it
+    ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
+    ├── MissingKeyError            a run has no value at the key of one of its function's rules
     ├── JournalError               the storage refuses to read or write
     │   ├── JournalBusyError       ... because another process holds its lock
     │   └── JournalCorruptError    ... or gives back something else than was written
@@ -33,15 +37,17 @@ The tree::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from durably.core.durations import Duration, duration_seconds, moment
 from durably.core.error_text import error_text, plain_data, type_name
+from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
+    "ApprovalNotPendingError",
     "CancelSignal",
     "ConcurrentStepError",
     "ContextWindowExceededError",
@@ -51,6 +57,7 @@ __all__ = [
     "JournalBusyError",
     "JournalCorruptError",
     "JournalError",
+    "MissingKeyError",
     "ModelError",
     "NestedStepError",
     "NonDeterminismError",
@@ -58,6 +65,7 @@ __all__ = [
     "PayloadTooLargeError",
     "RetryAfterError",
     "RunCancelledError",
+    "RunNotFailedError",
     "RunNotFoundError",
     "SerializationError",
     "Signal",
@@ -65,6 +73,7 @@ __all__ = [
     "StepCancelledError",
     "StepError",
     "StepInterruptedError",
+    "StepNotFoundError",
     "StepTimeoutError",
     "SuspendSignal",
     "ToolError",
@@ -354,6 +363,87 @@ class RunNotFoundError(DurablyError):
         self.run_id = run_id
 
 
+class RunNotFailedError(DurablyError):
+    """A run that has not failed cannot be retried.
+
+    Attributes:
+        run_id: The run.
+        status: Where it stands instead, such as ``"completed"``.
+    """
+
+    fields = ("run_id", "status")
+
+    def __init__(self, *, run_id: str, status: str) -> None:
+        super().__init__(
+            f"run {run_id!r} is {status}, and only a failed run can be retried. To have it go another way, start a new "
+            'run from its records: run.fork(after="a-step-key")'
+        )
+        self.run_id = run_id
+        self.status = status
+
+
+class StepNotFoundError(DurablyError):
+    """A run has no step of this key that has come to its end.
+
+    Attributes:
+        run_id: The run.
+        step: The key that was asked for.
+        near: Keys that it has, the nearest first.
+    """
+
+    fields = ("run_id", "step", "near")
+
+    def __init__(self, *, run_id: str, step: str, near: Sequence[str]) -> None:
+        known = f"did you mean {', '.join(map(repr, near))}?" if near else "no step of it has."
+        super().__init__(f"run {run_id!r} has no step {step!r} that has ended; {known}")
+        self.run_id = run_id
+        self.step = step
+        self.near = list(near)
+
+
+class ApprovalNotPendingError(DurablyError):
+    """There is nothing to answer: the question is not known, was answered before, or its time is up.
+
+    Attributes:
+        approval: What was to be answered.
+        reason: Why it cannot be.
+        by: Who answered first, if somebody did who said so.
+        at: When, in seconds since 1970, if that is known.
+    """
+
+    fields = ("approval", "reason", "by", "at")
+
+    def __init__(self, *, approval: str, reason: str, by: str | None = None, at: float | None = None) -> None:
+        super().__init__(f"the approval {approval!r} is not pending: {reason}")
+        self.approval = approval
+        self.reason = reason
+        self.by = by
+        self.at = at
+
+
+class MissingKeyError(DurablyError):
+    """What starts a run has nothing at the key of a rule of its function, so that nobody can say whom it concerns.
+
+    Attributes:
+        function: The id of the function.
+        option: Its option, such as ``"singleton"``.
+        key: The dotted path.
+        wanted: What should stand there.
+    """
+
+    fields = ("function", "option", "key", "wanted")
+
+    def __init__(self, *, function: str, option: str, key: str, wanted: str = "a value that is not null") -> None:
+        super().__init__(
+            f"the input of {function!r} has nothing at {key!r} that its {option}= could go by: start it with {wanted} "
+            "there, or correct the key"
+        )
+        self.function = function
+        self.option = option
+        self.key = key
+        self.wanted = wanted
+
+
 class JournalError(DurablyError):
     """The storage cannot be opened, read or written, as with a full disk, a lock that stays held, or a wrong file."""
 
@@ -420,7 +510,10 @@ class CancelSignal(Signal):
 def is_retriable(error: BaseException) -> bool:
     """Return whether another attempt may help. This library's errors say so themselves; any other is retried."""
     if isinstance(error, BaseExceptionGroup):
-        return any(is_retriable(each) for each in error.exceptions)
+        try:
+            return any(is_retriable(each) for each in error.exceptions)
+        except Exception:  # groups a thousand deep, or a property of a user's subclass
+            return True
     if not isinstance(error, DurablyError):
         return True
     try:
@@ -430,7 +523,7 @@ def is_retriable(error: BaseException) -> bool:
 
 
 def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> dict[str, Any]:
-    """Describe any exception as JSON data: its class name, its text, and the fields if it is one of ours.
+    """Describe any exception as JSON data: its class name, its text or its fields if it is one of ours, its traceback.
 
     Nothing the exception does can make this fail, and any storage takes what it returns.
 
@@ -438,6 +531,11 @@ def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> d
         error: The exception.
         redact: Masks secrets in every text, before it is clipped.
     """
+    trace = traceback_text(error, redact)
+    return {**_said(error, redact), "traceback": trace} if trace else _said(error, redact)
+
+
+def _said(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
     kind = type_name(error)
     if isinstance(error, DurablyError):
         with suppress(Exception):  # a user's subclass may have no such fields, or properties that raise
@@ -446,10 +544,16 @@ def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> d
 
 
 def error_from_json(data: dict[str, Any]) -> DurablyError:
-    """Rebuild an error from its JSON form.
+    """Rebuild an error from its JSON form. The recorded traceback is a note on it.
 
     A class of another library comes back as ``NonRetriableError``, as does one that cannot be made from its fields.
     """
+    error = _rebuilt(data)
+    carry_traceback(error, str(data.get("traceback") or ""))
+    return error
+
+
+def _rebuilt(data: dict[str, Any]) -> DurablyError:
     cls = DurablyError._classes.get(data["type"])
     if cls is None:
         return NonRetriableError(f"{data['type']}: {data.get('message', '')}")

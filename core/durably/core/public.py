@@ -1,13 +1,15 @@
 """The public names of the core's top level, each from the module that owns it."""
 
 from durably.core.agent import Agent
-from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalRequest, approve, reject
+from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalDecision, ApprovalRequest, approve, reject
+from durably.core.approval_desk import PendingApproval
 from durably.core.backend import Backend, Capabilities, Run, RunStatus
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Context
 from durably.core.delegation import delegate, delegate_async, delegate_scheduled
 from durably.core.errors import (
+    ApprovalNotPendingError,
     DefinitionError,
     DurablyError,
     InvokeError,
@@ -26,9 +28,11 @@ from durably.core.errors import (
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import FailedRun, Function, Singleton, function
+from durably.core.lifecycle_log import LifecycleLog
 from durably.core.loop import create_agent_loop
 from durably.core.messages import assistant, user
 from durably.core.model import Model
+from durably.core.observer import Observer
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
 from durably.core.retention import Pruned, Retention
@@ -37,6 +41,7 @@ from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, S
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_definition import tool
 from durably.core.tools import Tool
+from durably.core.trace import Trace
 from durably.core.worker import run_worker
 from durably.core.worker_view import WorkerView
 
@@ -46,6 +51,8 @@ __all__ = [
     "Agent",
     "AgentInput",
     "AgentResult",
+    "ApprovalDecision",
+    "ApprovalNotPendingError",
     "ApprovalRequest",
     "Backend",
     "Budget",
@@ -61,11 +68,14 @@ __all__ = [
     "FunctionRef",
     "InvokeError",
     "JSONLSessions",
+    "LifecycleLog",
     "MemorySessions",
     "Model",
     "ModelError",
     "NonDeterminismError",
     "NonRetriableError",
+    "Observer",
+    "PendingApproval",
     "Pruned",
     "Retention",
     "RetryAfterError",
@@ -86,6 +96,7 @@ __all__ = [
     "StepTimeoutError",
     "Tool",
     "ToolError",
+    "Trace",
     "WorkerView",
     "approve",
     "assistant",

@@ -6,6 +6,7 @@ Each id is derived from the run and the step key alone, so that it is the same o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from durably.core.errors import SerializationError
@@ -15,9 +16,12 @@ from durably.core.ids import derive_id, new_id
 from durably.core.reference import FunctionRef
 
 __all__ = [
+    "CRON",
+    "INPUT_STEP",
     "INVOKED",
     "STARTED",
     "child_id",
+    "cron_event",
     "failed_event",
     "invoked_event",
     "is_judged",
@@ -27,8 +31,12 @@ __all__ = [
     "started_event",
 ]
 
+INPUT_STEP = "durably-input"
+"""The step that judges what an event brings. It is the first of its run."""
+
 STARTED = "durably/function.started"
 INVOKED = "durably/function.invoked"
+CRON = "durably/cron.fired"
 _REQUESTED = "durably/function.requested"
 """The name of both where the program that starts the run does not know the function's own input type."""
 
@@ -73,6 +81,19 @@ def read_input(function: FunctionRef[Any, Any], event: Event) -> Any:
         except SerializationError:
             pass  # the type has changed since: what is wrong with the data is said below
     return function.input.validate(event.data, what=f"the input of {function.id!r}")
+
+
+def cron_event(function: Function[Any, Any], schedule: str, at: datetime) -> Event:
+    """The event of a run that a cron starts; its id is the id of that run, so that a time has one run.
+
+    Args:
+        function: The function.
+        schedule: The schedule, for people to read.
+        at: The time that the run stands for, with its zone.
+    """
+    time = at.astimezone(UTC).isoformat()
+    tick = {"cron": schedule, "at": time}
+    return Event(CRON, tick if function.takes_tick else None, id=derive_id("cron", function.id, time))
 
 
 def failed_event(function: Function[Any, Any], run_id: str, cause: Event, error: dict[str, Any]) -> Event:

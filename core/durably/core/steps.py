@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple, overload
 
 from durably.core.durations import Duration
+from durably.core.errors import UnsupportedFeatureError
 from durably.core.events import Event
 from durably.core.ids import derive_id
+from durably.core.observer import Observers
 from durably.core.reference import FunctionRef
 
 __all__ = ["Duration", "Point", "PointName", "Probe", "StepAPI", "StepInfo", "current_step"]
@@ -54,6 +56,9 @@ class StepInfo:
         key: The step key, such as ``"tool-charge:1"``.
         attempt: The number of this execution, from 1; no two executions of a step see the same.
         resources: What the backend was given by name as ``resources=``. Never recorded.
+        function: The id of the run's function.
+        observers: Who is told what happens on this worker.
+        max_payload_bytes: The largest value it may return, as JSON, or ``None`` if that is not known.
     """
 
     run_id: str
@@ -61,6 +66,9 @@ class StepInfo:
     attempt: int
     resources: Mapping[str, Any]
     _beat: Callable[[], None] | None = None
+    function: str = ""
+    observers: Observers = field(default_factory=Observers)
+    max_payload_bytes: int | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -242,3 +250,19 @@ class StepAPI(ABC):
         Raises:
             ExceptionGroup: With the errors of the branches that failed, once every branch has ended.
         """
+
+    def patched(self, patch_id: str) -> bool:
+        """Whether this run goes by the changed code of a patch: lets code change while runs are in flight.
+
+        ``True`` for a run that comes to this place for the first time, ``False`` for one that was past it when the
+        patch arrived. The answer is recorded: it is the same on every replay, and wherever this run asks for the id
+        again; only a branch of a ``gather`` that was past its place before the patch came keeps to the old code.
+
+        Args:
+            patch_id: Names the change.
+
+        Raises:
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        reason = "it does not say how a run records that its code was patched"
+        raise UnsupportedFeatureError(backend=type(self).__name__, feature=f"patched({patch_id!r})", reason=reason)

@@ -24,9 +24,10 @@ from durably.backends.inngest.server.rest import RestApi
 from durably.backends.inngest.server.runs import ServerRuns
 from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, serve_on_loopback
 from durably.backends.inngest.suspended_code import SuspendedRuns
-from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Run, RunNotFoundError
+from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
-from durably.core.functions import FLOW_CONTROL
+from durably.core.errors import UnsupportedFeatureError
+from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import is_judged
@@ -60,6 +61,7 @@ class InngestBackend(Backend):
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, a little less than Inngest's own limit.
+        observers: See :class:`~durably.core.Backend`.
 
     Attributes:
         client: The SDK's client.
@@ -74,15 +76,26 @@ class InngestBackend(Backend):
         multi_process=True,
         replay=False,
         max_payload_bytes=MAX_PAYLOAD_BYTES,
+        flow_control={
+            **dict.fromkeys(FLOW_CONTROL, native()),
+            "cron": native('its own rule for nights an hour is skipped or repeats; only missed="once"'),
+            "concurrency": native("it counts calls, which are the steps of a run and the code between them"),
+            "singleton_queue": refused("Inngest's concurrency counts steps, and its singleton cannot wait"),
+        },
         gaps={
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
             "retention": "Inngest keeps ended runs as long as its plan says, and forgets them by itself",
             "workers": "Inngest does not tell which apps are connected: look at its dashboard, or at your web server",
             "limits of a worker": "a served app takes what Inngest sends: use concurrency= of the function",
+            "a key that is absent from an event": "Inngest takes it for null before this library sees the event; the "
+            "run that it starts fails with MissingKeyError",
+            "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",
+            "fork": "Inngest does not take what steps gave from another run",
+            "on_code_change": "Inngest gives a run up that is not answered; pin its version, or let old runs end first",
+            "patched": "Inngest has no place for a mark beside a step; let old runs end first",
             "runs(), children by our ids and skipped runs in production": "its REST API does not show them",
         },
     )
-    flow_control = frozenset(FLOW_CONTROL)
 
     def __init__(
         self,
@@ -98,8 +111,16 @@ class InngestBackend(Backend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
-        super().__init__(functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes)
+        super().__init__(
+            functions,
+            resources=resources,
+            secrets=secrets,
+            max_payload_bytes=max_payload_bytes,
+            observers=observers,
+        )
+        self.environment.observers.now = now
         self.client = client
         self.suspended = SuspendedRuns(hold)
         self._now = now
@@ -128,6 +149,15 @@ class InngestBackend(Backend):
         self.app = StoppableApp(fastapi_app(client, self.inngest_functions))
 
     # -- the worker
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        super().check_rules(function)
+        if function.cron is not None and function.cron.missed != "once":
+            raise UnsupportedFeatureError(
+                backend=self.name,
+                feature=f"missed={function.cron.missed!r} in cron= of function {function.id!r}",
+                reason="Inngest says nothing of times that it missed; take it out",
+            )
 
     async def __aenter__(self) -> Self:
         """Serve the functions and register them; unfinished runs go on by themselves."""
@@ -170,6 +200,9 @@ class InngestBackend(Backend):
             self.suspended.clear()
 
     # -- the port
+
+    def now(self) -> float:
+        return self._now()
 
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         return await self._events.send(events)
@@ -219,7 +252,9 @@ class InngestBackend(Backend):
             await asyncio.sleep(self._poll)  # the event is there, its run not yet
 
     async def history(self, run_id: str) -> History:
-        return await self._runs.history(await self.view(run_id), self.redactor)
+        while not self._runs.has_begun((view := await self.view(run_id)).id):  # noqa: ASYNC110
+            await asyncio.sleep(self._poll)  # the event is there, its run not yet
+        return await self._runs.history(view, self.redactor)
 
     def _check_alive(self) -> None:
         if self._crash is not None:

@@ -13,9 +13,13 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import SecretStr
 
+from durably.backends.cron_times import check_cron
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.driver import Driver
 from durably.backends.replay.events import EventWaiters
+from durably.backends.replay.flow.cron import CronTicks
+from durably.backends.replay.flow.rules import check_priority
+from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, Journal, Subscription
 from durably.backends.replay.outcome import find_run, view_of
@@ -25,7 +29,18 @@ from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.slots import BodySlots
 from durably.backends.replay.steps import ReplaySteps
 from durably.backends.replay.upkeep import Upkeep
-from durably.core import Backend, Event, Function, FunctionRef, Pruned, Retention, Run, RunNotFoundError, WorkerView
+from durably.core import (
+    Backend,
+    Event,
+    Function,
+    FunctionRef,
+    Observer,
+    Pruned,
+    Retention,
+    Run,
+    RunNotFoundError,
+    WorkerView,
+)
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.durations import Duration, duration_seconds
 from durably.core.errors import CancelSignal, JournalBusyError, JournalError
@@ -50,6 +65,8 @@ class Parts:
     Attributes:
         log: How a worker writes to the journal.
         events: Who waits for which event.
+        slots: Which bodies run, where a function limits them.
+        crons: When the times of crons come.
         host: What the runs of a worker share.
         driver: How runs are driven.
         records: How the records of a run are kept.
@@ -59,6 +76,8 @@ class Parts:
 
     log: type[Log] = Log
     events: type[EventWaiters] = EventWaiters
+    slots: type[Slots] = Slots
+    crons: type[CronTicks] = CronTicks
     host: type[ReplayHost] = ReplayHost
     driver: type[Driver] = Driver
     records: type[RunRecords] = RunRecords
@@ -85,6 +104,7 @@ class ReplayBackend(Backend):
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
+        observers: See :class:`~durably.core.Backend`.
 
     Attributes:
         journal: Where runs are kept.
@@ -112,12 +132,19 @@ class ReplayBackend(Backend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         if evict not in ("never", "always"):
             raise ValueError(f"evict={evict!r}: use 'never' or 'always'")
         super().__init__(
-            functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes, threads=threads
+            functions,
+            resources=resources,
+            secrets=secrets,
+            max_payload_bytes=max_payload_bytes,
+            threads=threads,
+            observers=observers,
         )
+        self.environment.observers.now = clock.now
         self.journal = journal
         self.clock = clock
         self.worker = new_id()
@@ -136,9 +163,10 @@ class ReplayBackend(Backend):
             log=self._log,
             scheduler=self._scheduler,
             events=self.parts.events(journal, self._scheduler),
+            slots=self.parts.slots(self._log, self._scheduler),
             evict=evict == "always",
             seed=seed,
-            slots=None if max_steps is None else BodySlots(check_limit("max_steps", max_steps), self._scheduler),
+            body_slots=None if max_steps is None else BodySlots(check_limit("max_steps", max_steps), self._scheduler),
             crash=self.crash,
         )
         self._driver = self.parts.driver(
@@ -165,8 +193,16 @@ class ReplayBackend(Backend):
         )
         self._log.subscribe(self._upkeep.apply)
         self._log.subscribe(self._arm_for)
+        self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
 
     # -- the worker
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        super().check_rules(function)
+        if function.cron is not None:
+            check_cron(function.cron, function.id)
+        if function.priority is not None:
+            check_priority(function.priority, function.id)
 
     @property
     def running(self) -> bool:
@@ -191,6 +227,8 @@ class ReplayBackend(Backend):
             self._driver.open()
             await patiently(self._sign_on, self.busy_timeout)
             self._deliver()
+            if self._crons is not None:
+                await patiently(self._crons.open, self.busy_timeout)
             await patiently(self.claim_runs, self.busy_timeout)
         except BaseException:
             await self._leave()
@@ -214,6 +252,8 @@ class ReplayBackend(Backend):
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
         self._disarm()
+        if self._crons is not None:
+            self._crons.close()
         self._up = False
         try:
             if self._log.crash is None:
@@ -249,6 +289,7 @@ class ReplayBackend(Backend):
             try:
                 self._upkeep.renew()
                 self.claim_runs()
+                self._host.slots.look()
                 if self.journal.changed():
                     self._look_around()
             except JournalBusyError:
@@ -262,7 +303,7 @@ class ReplayBackend(Backend):
         room = self._driver.room
         if room == 0:
             return
-        for row in self.journal.claim(self.worker, list(self.functions), time.time(), room):
+        for row in self.journal.claim(self.worker, list(self.functions), time.time(), self._driver.unfit, room):
             self._driver.spawn(row)
 
     def _has_room(self) -> bool:
@@ -291,13 +332,17 @@ class ReplayBackend(Backend):
             row = self.journal.get(run_id)
             if row is not None and row.status is RunStatus.CANCELLED:
                 self._driver.interrupt(run_id, CancelSignal)
-        self._arm(self.journal.next_due())
+        self._arm(self.journal.next_moment())
+        if self._crons is not None:
+            self._crons.look()
 
     # -- scheduled events
 
     def _arm_for(self, changes: Changes) -> None:
         if changes.scheduled is not None:
             self._arm(changes.scheduled)
+        if changes.claimable and self._up:
+            self.claim_runs()
 
     def _arm(self, due: float | None) -> None:
         """Have one timer, for the next scheduled event, or none."""
@@ -318,7 +363,7 @@ class ReplayBackend(Backend):
             return
         try:
             self._log.deliver(self.clock.now())
-            self._arm(self.journal.next_due())
+            self._arm(self.journal.next_moment())
         except JournalError as error:
             logger.warning("cannot deliver scheduled events now, will try again: %s", error)
             self._arm(self.clock.now() + 1)
@@ -329,6 +374,15 @@ class ReplayBackend(Backend):
         """Wait until nothing is running, sleeping or scheduled any more: what is left waits for an event."""
         self._check_up("drain")
         await self._scheduler.watch_quiet()
+
+    def now(self) -> float:
+        return self.clock.now()
+
+    async def received(self, event: Event) -> Event | None:
+        self._check_up("received")
+        return next(
+            (each.event for each in self.journal.events_since(0, event.name) if each.event.id == event.id), None
+        )
 
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
@@ -374,6 +428,18 @@ class ReplayBackend(Backend):
     async def cancel(self, run_id: str) -> None:
         self._check_up("cancel")
         await self._patiently(self._log.cancel, run_id, self.clock.now())
+
+    async def retry_run(self, run_id: str) -> RunView:
+        self._check_up("retry")
+        await self._patiently(self._log.resume, run_id, self.clock.now())
+        self.claim_runs()
+        return await self.view(run_id)
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        view = await self.view(run_id)
+        event = self.journal.records(run_id)[0].output or ""
+        new = self._host.new_run(new_id, view.function, event)
+        return view_of(self.journal, await self._patiently(self._log.fork, run_id, after, new, self.clock.now()))
 
     async def history(self, run_id: str) -> History:
         await self.view(run_id)

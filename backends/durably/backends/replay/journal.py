@@ -8,21 +8,33 @@ A storage of your own is a subclass of `Journal` that provides the abstract meth
 
 from __future__ import annotations
 
-import json
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from durably.backends.replay.flow.admission import Admission
+from durably.backends.replay.flow.batches import Batches, FullBatch
+from durably.backends.replay.flow.rules import Plan, StartRules, plan_for
+from durably.backends.replay.flow.store import FlowStore
 from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Event, Function, Singleton
 from durably.core.backend import RunStatus
+from durably.core.errors import MissingKeyError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 from durably.core.worker_view import WorkerView
 
 __all__ = ["Changes", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
+
+logger = logging.getLogger("durably")
+
+NO_RULES = StartRules()
+
+_ARRIVED = {"begins": RunStatus.RUNNING, "held": RunStatus.WAITING, "skipped": RunStatus.SKIPPED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +47,8 @@ class NewRun:
         event: What starts it, as JSON.
         parent: The run that waits for it, or ``None``.
         singleton: The rule of its function, or ``None``.
+        origin: Where it comes from, if it is a fork, as JSON.
+        rules: Its other rules of flow control.
     """
 
     id: str
@@ -42,14 +56,15 @@ class NewRun:
     event: str
     parent: str | None = None
     singleton: Singleton | None = None
+    origin: str = ""
+    rules: StartRules = NO_RULES
 
-    @property
-    def singleton_key(self) -> str | None:
-        """The value of the singleton's key for this run, as JSON."""
-        if self.singleton is None:
-            return None
+    def plan(self, now: float) -> Plan:
+        """What the rules come to for this run. Raises MissingKeyError."""
+        if self.singleton is None and self.rules == NO_RULES:
+            return Plan(function=self.function, rank=now)
         event = Event.model_validate_json(self.event)
-        return json.dumps(event.at(self.singleton.key), sort_keys=True) if self.singleton.key else ""
+        return plan_for(self.function, event, self.rules, self.singleton, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +96,17 @@ class Subscription:
         function: Its id.
         triggers: The names of the events.
         singleton: Its rule, or ``None``.
+        rules: Its other rules of flow control.
     """
 
     function: str
     triggers: tuple[str, ...]
     singleton: Singleton | None
+    rules: StartRules = NO_RULES
 
     @classmethod
     def of(cls, function: Function[Any, Any]) -> Subscription:
-        return cls(function.id, function.triggers, function.singleton)
+        return cls(function.id, function.triggers, function.singleton, StartRules.of(function))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +127,8 @@ class Changes:
         cancelled: Ids of runs that were cancelled.
         ended: Ids of runs that completed or failed.
         received: Events that were delivered.
-        scheduled: When the next scheduled event among those sent is due, or ``None``.
+        scheduled: When something that was put off is due, such as an event of a later time, or ``None``.
+        claimable: Whether runs that were held back may begin now.
     """
 
     created: list[RunRow] = field(default_factory=list)
@@ -118,6 +136,7 @@ class Changes:
     ended: list[str] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     scheduled: float | None = None
+    claimable: bool = False
 
 
 class Journal(ABC):
@@ -125,7 +144,18 @@ class Journal(ABC):
 
     The concrete methods are the rules; a storage does not override them. The abstract ones are what it provides: the
     first group is called by the engine, the last group by the rules, within a transaction.
+
+    Attributes:
+        flow: What the rules of flow control remember, or ``None`` for a storage that does not keep it: its backend
+            refuses functions with such rules.
     """
+
+    flow: FlowStore | None = None
+
+    @cached_property
+    def admission(self) -> Admission[Changes]:
+        """Decides when runs begin."""
+        return Admission(self, self.flow)
 
     # -- runs
 
@@ -175,6 +205,7 @@ class Journal(ABC):
                 self.set_status(record.run_id, status)
                 changes.ended.append(record.run_id)
                 self.cancel_children(record.run_id, record.at, changes)
+                self.leave(record.run_id, record.at, changes)
         return changes
 
     def cancel(self, run_id: str, now: float) -> Changes:
@@ -189,31 +220,77 @@ class Journal(ABC):
         known = self.get(new.id)
         if known is not None:
             return known
-        key = new.singleton_key
-        skipped = False
-        if new.singleton is not None and key is not None:
-            for other in self.live_singletons(new.function, key):
-                if new.singleton.mode == "skip":
-                    skipped = True
-                else:
-                    self.end_cancelled(other, now, changes)
+        try:
+            verdict = self.admission.arrive(new.id, new.plan(now), now, changes)
+        except MissingKeyError as error:
+            return self.add_failed(new, error, now, changes)
         row = RunRow(
             id=new.id,
             function=new.function,
-            status=RunStatus.SKIPPED if skipped else RunStatus.RUNNING,
+            status=_ARRIVED[verdict.outcome],
             parent=new.parent,
-            singleton=key,
-            owner=None if skipped else worker,
+            singleton=verdict.singleton,
+            owner=worker if verdict.outcome == "begins" else None,
             fence=1,
             crashes=(),
             created_at=now,
         )
-        self.insert(row)
-        first = StepRecord(new.id, 0, "", "run", "started", name=new.function, output=new.event, at=now)
-        self.append(first, row.fence)
+        self._add_row(row, new)
+        if verdict.held is not None and self.flow is not None:
+            self.flow.put(verdict.held)
         if row.owner is not None:
             changes.created.append(row)
         return row
+
+    def _add_row(self, row: RunRow, new: NewRun) -> None:
+        self.insert(row)
+        first = StepRecord(
+            new.id, 0, "", "run", "started", name=new.function, input=new.origin, output=new.event, at=row.created_at
+        )
+        self.append(first, row.fence)
+
+    def add_failed(self, new: NewRun, error: Exception, now: float, changes: Changes) -> RunRow:
+        """Create a run that cannot begin within a transaction, so that everybody sees why."""
+        logger.error("run %s of %r fails: %s", new.id, new.function, error)
+        row = RunRow(
+            id=new.id,
+            function=new.function,
+            status=RunStatus.RUNNING,
+            parent=new.parent,
+            singleton=None,
+            owner=None,
+            fence=1,
+            crashes=(),
+            created_at=now,
+        )
+        self._add_row(row, new)
+        data = error_to_json(error)
+        self.append(StepRecord(new.id, 1, "", "run", "failed", name=new.function, error=data, at=now), row.fence)
+        self.set_status(new.id, RunStatus.FAILED)
+        changes.ended.append(new.id)
+        return replace(row, status=RunStatus.FAILED)
+
+    # -- held back runs, as admission acts on them
+
+    def place(self, run_id: str, singleton: str | None, *, begins: bool) -> None:
+        """Give a run that was held back its singleton key, and let it begin or wait on, within a transaction."""
+        row = self.get(run_id)
+        assert row is not None
+        if begins:
+            self.set_status(run_id, RunStatus.RUNNING)
+            row = replace(row, status=RunStatus.RUNNING)
+        self.take(replace(row, singleton=singleton, owner=None))
+
+    def end_skipped(self, run_id: str, now: float, changes: Changes) -> None:
+        """End a run that was held back, and never began, as skipped within a transaction."""
+        self.set_status(run_id, RunStatus.SKIPPED)
+        changes.ended.append(run_id)
+
+    def leave(self, run_id: str, now: float, changes: Changes) -> None:
+        """Let the next run of the same singleton key begin after the end of a run, within a transaction."""
+        row = None if self.flow is None else self.get(run_id)
+        if row is not None and row.singleton is not None:
+            self.admission.left(row.function, row.singleton, now, changes)
 
     def end_cancelled(self, run_id: str, now: float, changes: Changes) -> None:
         """End a live run as cancelled within a transaction, and the live runs it waits for."""
@@ -225,6 +302,9 @@ class Journal(ABC):
         self.set_status(run_id, RunStatus.CANCELLED)
         changes.cancelled.append(run_id)
         self.cancel_children(run_id, now, changes)
+        if self.flow is not None:
+            self.flow.drop("held", run_id)
+        self.leave(run_id, now, changes)
 
     def cancel_children(self, run_id: str, now: float, changes: Changes) -> None:
         """End the live runs that a run waits for, within a transaction."""
@@ -241,12 +321,19 @@ class Journal(ABC):
         return changes
 
     def deliver(self, *, worker: str | None, served: Iterable[str], now: float) -> Changes:
-        """Deliver the scheduled events that are due."""
+        """Deliver the scheduled events that are due, and let runs begin whose time has come."""
         changes = Changes()
         with self.transaction():
             for event in self.take_due(now):
                 self.receive(event, worker, served, now, changes)
+            self.admission.deliver(now, changes)
+            self._flush(worker, served, now, changes)
         return changes
+
+    def next_moment(self) -> float | None:
+        """When `deliver` has something to do next, in seconds since 1970; ``None`` for never."""
+        held = None if self.flow is None else self.flow.next_due(["held", "batch"])
+        return min((each for each in (self.next_due(), held) if each is not None), default=None)
 
     def receive_all(
         self, events: Sequence[Event], worker: str | None, served: Iterable[str], now: float, changes: Changes
@@ -266,13 +353,57 @@ class Journal(ABC):
             return
         changes.received.append(received)
         for subscription in self.subscribers(event.name):
-            new = NewRun(
-                id=derive_id("run", event.id or "", subscription.function),
-                function=subscription.function,
-                event=event.model_dump_json(),
-                singleton=subscription.singleton,
-            )
-            self.add_run(new, worker if new.function in served else None, now, changes)
+            if subscription.rules.batch is None:
+                new = self._triggered(subscription.function, event, subscription.singleton, subscription.rules)
+                self.add_run(new, worker if new.function in served else None, now, changes)
+            else:
+                self._gather(subscription, event, worker, served, now, changes)
+
+    def _triggered(self, function: str, event: Event, singleton: Singleton | None, rules: StartRules) -> NewRun:
+        run_id = derive_id("run", event.id or "", function)
+        return NewRun(id=run_id, function=function, event=event.model_dump_json(), singleton=singleton, rules=rules)
+
+    def _gather(
+        self,
+        each: Subscription,
+        event: Event,
+        worker: str | None,
+        served: Iterable[str],
+        now: float,
+        changes: Changes,
+    ) -> None:
+        """Add an event to the batch of a function, which starts a run when it is full."""
+        assert each.rules.batch is not None
+        self._flush(worker, served, now, changes)  # a batch whose time was up before this event begins without it
+        try:
+            full, due = self._batches.add(each.function, event, each.rules.batch, each.rules, each.singleton, now)
+        except MissingKeyError as error:
+            alone = event.model_copy(update={"data": [event.data]})
+            self.add_failed(self._triggered(each.function, alone, None, NO_RULES), error, now, changes)
+            return
+        if full is None:
+            changes.scheduled = min(due, changes.scheduled or due)
+        else:
+            self._start_batch(full, worker, served, now, changes)
+
+    def _flush(self, worker: str | None, served: Iterable[str], now: float, changes: Changes) -> None:
+        for full in self._batches.take_due(now) if self.flow is not None else []:
+            self._start_batch(full, worker, served, now, changes)
+
+    def _start_batch(
+        self, full: FullBatch, worker: str | None, served: Iterable[str], now: float, changes: Changes
+    ) -> None:
+        new = self._triggered(full.function, full.event, full.singleton, full.rules)
+        self.add_run(new, worker if new.function in served else None, now, changes)
+
+    @property
+    def _batches(self) -> Batches:
+        assert self.flow is not None
+        return Batches(self.flow)
+
+    def subscription(self, function: str) -> Subscription | None:
+        """What is remembered of a function that this worker does not serve; a storage may not know it."""
+        return None
 
     # -- looking after what is stored
 
@@ -299,17 +430,41 @@ class Journal(ABC):
                 if row is not None and row.owner == worker and not row.status.final:
                     self.take(replace(row, owner=None))
 
-    def claim(self, worker: str, served: Sequence[str], now: float, limit: int | None = None) -> list[RunRow]:
-        """Take the live runs of served functions that have no owner, or whose owner's lease is over; oldest first."""
+    def is_alive(self, worker: str, now: float) -> bool:
+        """Whether a worker has a lease. A storage with a flow store says so; the concurrency of functions needs it."""
+        return True
+
+    def claim(
+        self,
+        worker: str,
+        served: Sequence[str],
+        now: float,
+        unfit: Container[str] = (),
+        limit: int | None = None,
+    ) -> list[RunRow]:
+        """Take the live runs of served functions that have no owner, or whose owner's lease is over; oldest first.
+
+        Args:
+            worker: Who takes them.
+            served: The ids of its functions.
+            now: Seconds since 1970.
+            unfit: Runs that its code does not fit: it leaves them to others while they are stuck.
+            limit: How many it takes at most.
+        """
         claimed: list[RunRow] = []
-        if not self.claimable(worker, served, now):
+        if not self._free(worker, served, now, unfit):
             return claimed
         with self.transaction():
-            for row in self.claimable(worker, served, now)[:limit]:
+            for row in self._free(worker, served, now, unfit)[:limit]:
                 crashes = row.crashes if row.owner is None else (*row.crashes, self.count(row.id))
-                claimed.append(replace(row, owner=worker, fence=row.fence + 1, crashes=crashes))
+                status = RunStatus.RUNNING if row.status is RunStatus.STUCK else row.status
+                claimed.append(replace(row, status=status, owner=worker, fence=row.fence + 1, crashes=crashes))
                 self.take(claimed[-1])
         return claimed
+
+    def _free(self, worker: str, served: Sequence[str], now: float, unfit: Container[str]) -> list[RunRow]:
+        rows = self.claimable(worker, served, now)
+        return [row for row in rows if row.status is not RunStatus.STUCK or row.id not in unfit]
 
     @abstractmethod
     def open(self) -> None:
@@ -399,11 +554,11 @@ class Journal(ABC):
 
     @abstractmethod
     def take(self, row: RunRow) -> None:
-        """Store the owner, the fence and the crashes of a run that a worker has claimed."""
+        """Store the status, the owner, the fence, the crashes and the singleton key of a run."""
 
     @abstractmethod
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        """The live runs of these functions that have no owner, or one whose lease is over; oldest first."""
+        """The running and the stuck runs of these functions without an owner, or whose lease is over; oldest first."""
 
     @abstractmethod
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:

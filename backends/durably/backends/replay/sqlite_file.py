@@ -53,10 +53,21 @@ CREATE TABLE workers (
 ) WITHOUT ROWID;
 """
 
+# What the rules of flow control remember, and the indices for runs that they hold back, and that wait for their code.
+# Runs that have ended, in the order in which they are forgotten; the numbers of those whose records go; who works here.
 SECOND = """
+ALTER TABLE functions ADD COLUMN rules TEXT;
+CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
+CREATE INDEX stuck_runs ON runs (function, singleton) WHERE status = 'stuck';
+CREATE TABLE flow (
+    n INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, gate TEXT NOT NULL, rank REAL NOT NULL, due REAL,
+    value TEXT NOT NULL, UNIQUE (kind, id)
+);
+CREATE INDEX flow_gates ON flow (kind, gate, rank);
+CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
 CREATE INDEX ended_runs ON runs (function) WHERE status IN ('completed', 'failed', 'cancelled', 'skipped');
 CREATE TABLE forgotten (n INTEGER PRIMARY KEY);
-CREATE TABLE worker_details (id TEXT PRIMARY KEY, details TEXT NOT NULL) WITHOUT ROWID
+CREATE TABLE worker_details (id TEXT PRIMARY KEY, details TEXT NOT NULL) WITHOUT ROWID;
 """
 
 VERSIONS = (FIRST, SECOND)

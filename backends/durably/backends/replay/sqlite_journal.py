@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from durably.backends.replay.flow.rules import StartRules
+from durably.backends.replay.flow.sqlite_store import SQLiteFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.backends.replay.pruning import PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
@@ -44,6 +46,7 @@ class SQLiteJournal(Journal):
     def __init__(self, path: str | Path) -> None:
         self.file = SQLiteFile(path, self._worker_of)
         self._pruning = SQLitePruning(self.file)
+        self.flow = SQLiteFlowStore(self.file)
         self._numbers: dict[str, int] = {}
         self._version = 0
 
@@ -74,7 +77,13 @@ class SQLiteJournal(Journal):
             self.file.run("DELETE FROM worker_details WHERE id NOT IN (SELECT id FROM workers)")
             for each in subscriptions:
                 rule = json.dumps([each.singleton.key, each.singleton.mode]) if each.singleton else None
-                self.file.run("REPLACE INTO functions VALUES (?, ?, ?)", each.function, json.dumps(each.triggers), rule)
+                self.file.run(
+                    "REPLACE INTO functions (id, triggers, singleton, rules) VALUES (?, ?, ?, ?)",
+                    each.function,
+                    json.dumps(each.triggers),
+                    rule,
+                    each.rules.to_json(),
+                )
 
     def lease(self, worker: str, until: float) -> None:
         self.file.run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, _this_host(), os.getpid(), until)
@@ -88,7 +97,7 @@ class SQLiteJournal(Journal):
     def workers(self, now: float) -> Sequence[WorkerView]:
         sql = """
             SELECT workers.id, host, pid, expires, details, (
-                SELECT count(*) FROM runs WHERE status = 'running' AND owner = workers.id
+                SELECT count(*) FROM runs WHERE status IN ('running', 'stuck') AND owner = workers.id
             ) FROM workers LEFT JOIN worker_details USING (id) WHERE expires > ? ORDER BY workers.id
         """
         found = self.file.run(sql, now).fetchall()
@@ -98,6 +107,10 @@ class SQLiteJournal(Journal):
         sql = "SELECT details FROM workers JOIN worker_details USING (id) WHERE pid = ? AND host = ?"
         row = self.file.run(sql, pid, _this_host()).fetchone()
         return "" if row is None else str(json.loads(row[0])[0])
+
+    def is_alive(self, worker: str, now: float) -> bool:
+        row = self.file.run("SELECT host, pid, expires FROM workers WHERE id = ?", worker).fetchone()
+        return row is not None and row[2] > now and not _is_dead(row[0], row[1])
 
     def release(self, worker: str) -> None:
         with self.transaction():
@@ -116,16 +129,19 @@ class SQLiteJournal(Journal):
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
         owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
         alive = {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
-        rows = self.file.run(f"{_RUN} WHERE status = 'running' AND owner IS NOT ? ORDER BY n", worker).fetchall()
+        by_status = (f"{_RUN} WHERE status = '{each}' AND owner IS NOT ?1" for each in ("running", "stuck"))
+        rows = self.file.run(f"{' UNION ALL '.join(by_status)} ORDER BY n", worker).fetchall()
         found = [self._row(*row) for row in rows]
         return [row for row in found if row.function in served and row.owner not in alive]
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET owner = ?, fence = ?, crashes = ? WHERE id = ?",
+            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ? WHERE id = ?",
+            row.status.value,
             row.owner,
             row.fence,
             json.dumps(row.crashes),
+            row.singleton,
             row.id,
         )
 
@@ -233,13 +249,13 @@ class SQLiteJournal(Journal):
         self.file.run("UPDATE runs SET status = ?, owner = NULL WHERE id = ?", status.value, run_id)
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
-        return self._ids("function = ? AND singleton = ?", function, singleton)
+        # Two questions in one, since each index is one of a status.
+        by_status = (f"SELECT n, id FROM runs WHERE status = '{each}' AND {{0}}" for each in _LIVE)
+        sql = " UNION ALL ".join(by_status).format("function = ?1 AND singleton = ?2")
+        return [id for _, id in self.file.run(f"{sql} ORDER BY n", function, singleton).fetchall()]
 
     def live_children(self, run_id: str) -> Sequence[str]:
-        return self._ids("parent = ?", run_id)
-
-    def _ids(self, condition: str, *values: Any) -> Sequence[str]:
-        rows = self.file.run(f"SELECT id FROM runs WHERE status = 'running' AND {condition} ORDER BY n", *values)
+        rows = self.file.run(f"SELECT id FROM runs WHERE parent = ? AND status IN {_LIVE}", run_id)
         return [id for (id,) in rows.fetchall()]
 
     # -- events
@@ -256,12 +272,22 @@ class SQLiteJournal(Journal):
         (due,) = self.file.run("SELECT min(due) FROM scheduled").fetchone()
         return None if due is None else float(due)
 
+    def subscription(self, function: str) -> Subscription | None:
+        return next((each for each in self._subscriptions() if each.function == function), None)
+
     def subscribers(self, event: str) -> Sequence[Subscription]:
-        found = [
-            Subscription(id, tuple(json.loads(triggers)), Singleton(*json.loads(rule)) if rule else None)
-            for id, triggers, rule in self.file.run("SELECT * FROM functions ORDER BY id").fetchall()
+        return [each for each in self._subscriptions() if event in each.triggers]
+
+    def _subscriptions(self) -> list[Subscription]:
+        return [
+            Subscription(
+                id,
+                tuple(json.loads(triggers)),
+                Singleton(*json.loads(rule)) if rule else None,
+                StartRules.from_json(rules),
+            )
+            for id, triggers, rule, rules in self.file.run(_FUNCTIONS).fetchall()
         ]
-        return [each for each in found if event in each.triggers]
 
     def log(self, event: Event, now: float) -> Received | None:
         cursor = self.file.run(
@@ -289,10 +315,15 @@ INSERT INTO runs VALUES (
     ?, ?, ?, ?, ?, ?, ?, ?, ?
 )
 """
+_LIVE = ("running", "waiting", "stuck")
+
+_FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
 
 _APPEND = """
 INSERT INTO records SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-WHERE EXISTS (SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'skipped'))
+WHERE EXISTS (
+    SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'waiting', 'stuck', 'skipped')
+)
 """
 
 

@@ -16,6 +16,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.temporal.events import EventHubClient
+from durably.backends.temporal.flow import FLOW_RULES
 from durably.backends.temporal.history.reader import read_records
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.outcome import completed_status, failed_status, view_of
@@ -25,7 +26,7 @@ from durably.backends.temporal.registry import StepRegistry
 from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, versioning_of
-from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Run, RunNotFoundError
+from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History
@@ -66,6 +67,7 @@ class TemporalBackend(Backend):
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, a little less than Temporal's own limit.
+        observers: See :class:`~durably.core.Backend`. What happens in workflows is told a moment later than it happens.
     """
 
     name = "temporal"
@@ -73,6 +75,7 @@ class TemporalBackend(Backend):
         durable=True,
         multi_process=True,
         max_payload_bytes=MAX_PAYLOAD_BYTES,
+        flow_control=FLOW_RULES,
         gaps={
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
@@ -103,8 +106,15 @@ class TemporalBackend(Backend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
-        super().__init__(functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes)
+        super().__init__(
+            functions,
+            resources=resources,
+            secrets=secrets,
+            max_payload_bytes=max_payload_bytes,
+            observers=observers,
+        )
         self.client = client
         self.task_queue = task_queue
         heartbeat = timedelta(seconds=duration_seconds(heartbeat, "heartbeat of TemporalBackend"))

@@ -17,6 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypedDict
 
+from durably.core.ids import check_session_key
 from durably.core.messages import Message
 from durably.core.sessions.store import SessionError, damaged, messages_from_json, messages_to_json
 
@@ -63,6 +64,7 @@ class JSONLSessions:
         Raises:
             SessionError: If the session's file is damaged.
         """
+        check_session_key(session_key)
         await asyncio.to_thread(self._append, session_key, key, messages_to_json(messages))
 
     async def load(self, session_key: str) -> list[Message]:
@@ -71,12 +73,19 @@ class JSONLSessions:
         Raises:
             SessionError: If the session's file is damaged.
         """
+        return [message for append in await self.load_appends(session_key) for message in append]
+
+    async def load_appends(self, session_key: str, after: int = 0) -> list[list[Message]]:
+        """See :meth:`AppendLog.load_appends`.
+
+        Raises:
+            SessionError: If the session's file is damaged.
+        """
         entries = await asyncio.to_thread(self._entries, session_key)
         path = self.path(session_key)
         return [
-            message
-            for number, entry in enumerate(entries, 1)
-            for message in messages_from_json(json.dumps(entry["messages"]), where=f"{path}, line {number}")
+            messages_from_json(json.dumps(entry["messages"]), where=f"{path}, line {number}")
+            for number, entry in enumerate(entries[after:], after + 1)
         ]
 
     def _append(self, session_key: str, key: str, text: str) -> None:

@@ -24,26 +24,36 @@ _PARTS = (
     "primitives",
     "waiting",
     "control",
+    "flow_control",
     "data",
+    "approvals",
+    "causes",
     "containment",
     "values",
     "retention",
     "workers",
+    "repair",
+    "observing",
 )
 
 # Before they are imported: a failed assertion then shows its values.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from durably.testing.conformance import (  # noqa: E402
+    approvals,
+    causes,
     containment,
     control,
     data,
     failure,
+    flow_control,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
     refusal,
+    repair,
     replay,
     retention,
     values,
@@ -71,11 +81,16 @@ for _part in (
     primitives,
     waiting,
     control,
+    flow_control,
     data,
+    approvals,
+    causes,
     containment,
     values,
     retention,
     workers,
+    repair,
+    observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import product
 from typing import Any
 
 from pydantic import BaseModel
 
-from durably.core import Context, Event, InvokeError, RunStatus, StepError, StepTimeoutError, function
+from durably.core import Context, Event, InvokeError, RunStatus, StepAPI, StepError, StepTimeoutError, function
+from durably.core.errors import ConcurrentStepError
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import clause
 
@@ -311,3 +314,32 @@ async def test_c18_branches_without_steps_leave_nothing_to_replay(subject: Subje
     assert await subject.crash(hollow, where=at("before_body", "last"))
     result, _ = await subject.run(hollow)
     assert result == [[], ["nothing", "nothing"], ["nothing", 1], 2]
+
+
+@clause
+async def test_c18_steps_begun_at_once_in_one_branch_are_refused(subject: Subject) -> None:
+    begin: dict[str, Callable[[StepAPI, str], Awaitable[Any]]] = {
+        "step": lambda step, key: step.run(key, _echo, key),
+        "sync": lambda step, key: step.run(key, len, key),
+        "send_event": lambda step, key: step.send_event(key, Event("c18/none")),
+        "sleep": lambda step, key: step.sleep(key, 0),
+        "invoke": lambda step, key: step.invoke(key, child),
+    }
+
+    @function("child")
+    async def child(ctx: Context[Any]) -> None:
+        pass
+
+    @function("hasty", retries=0)
+    async def hasty(ctx: Context[tuple[str, bool]]) -> None:
+        kind, in_branch = ctx.input
+
+        async def both() -> None:
+            await asyncio.gather(begin[kind](ctx.step, "one"), begin[kind](ctx.step, "two"), return_exceptions=True)
+
+        await (ctx.step.gather(both) if in_branch else both())
+
+    for number, (kind, in_branch) in enumerate(product(begin, (False, True))):
+        error, _ = await subject.fail(hasty, child, data=(kind, in_branch), number=number)
+        assert isinstance(error, InvokeError)
+        assert error.error_type == ConcurrentStepError.__name__, (kind, in_branch)

@@ -24,6 +24,8 @@ __all__ = [
     "PointSpec",
     "chain",
     "matches",
+    "names",
+    "never_reached",
 ]
 
 CrashMode = Literal["inproc", "sigkill"]
@@ -91,7 +93,8 @@ class Crash:
     """A crash at a named point.
 
     Args:
-        step: The step key (``"tool-charge:1"``) or a pattern with ``*``; empty for a point of the run itself.
+        step: The step key (``"tool-charge:1"``), or a pattern with ``*`` for one of its :func:`names`; empty for a
+            point of the run itself.
         at: The point's name, one of :data:`POINTS`.
         occurrence: Which passage, counted from 0 since the crash before it (or since the beginning).
         function: The id of the durable function, or ``None`` for any.
@@ -136,11 +139,11 @@ class Crash:
 
     def hits(self, point: Point) -> bool:
         """Whether a passage is one of those it counts."""
-        return (
-            point.name == self.at
-            and (self.function is None or point.function == self.function)
-            and (point.key == self.step or ("*" in self.step and matches(self.step, point.key)))
-        )
+        if point.name != self.at or self.function not in (None, point.function):
+            return False
+        if "*" not in self.step:
+            return point.key == self.step
+        return any(matches(self.step, each) for each in names(point.key))
 
 
 class CrashWitness(Protocol):
@@ -224,8 +227,10 @@ class FaultPlan:
 
 
 def never_reached(what: str, trace: Iterable[Point]) -> str:
-    """The sentence about a planned point that nothing passed."""
-    seen = dict.fromkeys(f"{point.key or 'run'}/{point.name}" for point in trace)
+    """The sentence about a planned point that nothing passed. Points of the same kind at other steps come first."""
+    kind = what.rpartition("/")[2].partition("#")[0]
+    points = sorted(trace, key=lambda point: point.name != kind)
+    seen = dict.fromkeys(f"{point.key or 'run'}/{point.name}" for point in points)
     shown = ", ".join(list(seen)[:12]) + (f" and {len(seen) - 12} more" if len(seen) > 12 else "")
     return (
         f"the crash {what} never happened: no run passed that point, so this tested nothing. Check the step's key and "
@@ -246,6 +251,12 @@ def chain(*probes: Probe | None) -> Probe:
 async def _all(pauses: Sequence[Awaitable[None]]) -> None:
     for pause in pauses:
         await pause
+
+
+def names(key: str) -> tuple[str, str, str]:
+    """What a pattern may call a step: its key, its key without the branches it stands in, and its step id."""
+    alone = key.rpartition("/")[2]
+    return key, alone, alone.partition(":")[0]
 
 
 def matches(pattern: str, text: str) -> bool:

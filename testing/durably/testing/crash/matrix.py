@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durably.core import Event, Function
+from durably.core.errors import ConcurrentStepError
 from durably.core.steps import Point
 from durably.testing.crash.ambient_inputs import OFFSETS
 from durably.testing.crash.determinism import NotDeterministicError, differ, explain, find_causes
@@ -22,6 +23,7 @@ from durably.testing.crash.scenario import Scenario
 from durably.testing.crash.selection import Planned, evenly, find_crashes, is_wanted, one_of_each_kind, parse_repro
 from durably.testing.crash.shared_prefix import can_share_prefixes, record_prefixes
 from durably.testing.laws import no_secrets, unseen_bodies
+from durably.testing.snapshot import RunLog
 
 __all__ = ["PAIR_BOUND", "Progress", "crash_matrix", "list_points"]
 
@@ -68,7 +70,8 @@ async def crash_matrix(
         backend: ``"memory"``, ``"sqlite"``, the name of an engine in ``ENGINES``, or a function
             ``(functions, store) -> backend`` that is called for each life. Left out, memory (sqlite for sigkill).
         crashes: How many crashes to put into one run at most: 1, 2 for pairs too, and so on.
-        points: Which points: names (``"after_effect"``) or ``step/name``, with ``*`` for anything.
+        points: Which points: names (``"after_effect"``) or ``step/name``, with ``*`` for anything. A step is meant by
+            its id, its key, or its key without the branches it stands in.
         mode: ``"inproc"`` drops the event loop's tasks; ``"sigkill"`` kills a process, once for each kind of point
             of each step id.
         functions: Further functions the backend must serve.
@@ -82,7 +85,8 @@ async def crash_matrix(
         deadline: Seconds one life may take.
 
     Raises:
-        NotDeterministicError: If two runs without a crash differ; it names the first difference.
+        NotDeterministicError: If two runs without a crash differ (it names the first difference), or if the code begins
+            two steps of one branch at the same time.
         PointNotReachedError: If something in ``points`` or ``repro`` was never passed.
     """
     if crashes < 1:
@@ -165,6 +169,12 @@ class _Matrix:
         baseline = await self.run_experiment(self.scenario)
         if baseline.trouble:
             raise NotDeterministicError(f"without any crash, {baseline.trouble}")
+        hasty = [log.id for log in baseline.after.runs.values() if _is_hasty(log)]
+        if hasty:
+            raise NotDeterministicError(
+                f"run {hasty[0]!r} begins two steps of one branch at the same time, so which comes first would depend "
+                "on chance. Write step.gather(lambda: step.run(...), lambda: step.run(...)) instead of asyncio.gather"
+            )
         unseen = unseen_bodies(baseline.ledger, baseline.after)
         if unseen:
             raise PointNotReachedError(
@@ -269,3 +279,8 @@ class _Matrix:
         for pattern in self.points:
             if not any(is_wanted(crash, (pattern,)) for crash in found):
                 raise PointNotReachedError(never_reached(pattern, self.baseline.traces[0]))
+
+
+def _is_hasty(log: RunLog) -> bool:
+    error = log.history.records[-1].error
+    return error is not None and error.get("type") == ConcurrentStepError.__name__

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from durably.core.steps import Point
-from durably.testing.crash.faults import Crash, matches
+from durably.testing.crash.faults import Crash, matches, names
 
 __all__ = ["Planned", "evenly", "find_crashes", "is_wanted", "one_of_each_kind", "parse_repro"]
 
@@ -42,11 +42,11 @@ def parse_repro(text: str, function: str) -> tuple[Crash, ...]:
 
 
 def is_wanted(crash: Crash, patterns: Iterable[str]) -> bool:
-    """Whether a crash fits one of the patterns: a point name, or ``step/name``."""
-    place = f"{crash.step or 'run'}/{crash.at}"
-    names = (place, f"{crash.function}::{place}")
+    """Whether a crash fits one of the patterns: a point name, or ``step/name`` with any of the step's ``names``."""
+    places = [f"{step or 'run'}/{crash.at}" for step in names(crash.step)]
+    places += [f"{crash.function}::{place}" for place in places]
     return any(
-        any(matches(pattern, name) for name in names) if "/" in pattern else matches(pattern, crash.at)
+        any(matches(pattern, place) for place in places) if "/" in pattern else matches(pattern, crash.at)
         for pattern in patterns
     )
 
@@ -56,8 +56,7 @@ def one_of_each_kind(front: list[Planned]) -> list[Planned]:
     kinds: dict[tuple[str, str | None, str], list[Planned]] = {}
     for each in front:
         crash = each[1]
-        step_id = crash.step.rpartition("/")[2].partition(":")[0]
-        kinds.setdefault((crash.at, crash.function, step_id), []).append(each)
+        kinds.setdefault((crash.at, crash.function, names(crash.step)[-1]), []).append(each)
     return [those[len(those) // 2] for those in kinds.values()]
 
 

@@ -5,13 +5,18 @@ backend.
 """
 
 from durably.testing.mutants import (
+    approvals,
+    causes,
     containment,
     data,
     failure,
+    flow_control,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
+    repair,
     retention,
     waiting,
     workers,
@@ -20,4 +25,20 @@ from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
 
-_PARTS = (identity, memoization, recovery, failure, primitives, waiting, data, containment, retention, workers)
+_PARTS = (
+    identity,
+    memoization,
+    recovery,
+    failure,
+    primitives,
+    waiting,
+    flow_control,
+    data,
+    containment,
+    causes,
+    observing,
+    repair,
+    approvals,
+    retention,
+    workers,
+)

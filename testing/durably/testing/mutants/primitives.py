@@ -15,7 +15,7 @@ from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
 from durably.core.run_events import started_event
-from durably.core.step_keys import Branch, Scope
+from durably.core.step_keys import Branch, KeyedSteps, Scope, _scope
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
@@ -176,3 +176,22 @@ class CrashRepeatsEveryBranch(RunRecords):
         if "[" in last:
             gather = last[: last.index("[") + 1]
             self.recorded = Recorded([record for record in records if not record.key.startswith(gather)])
+
+
+@mutant("C18")
+class StepsAtOnceRunInTurn(KeyedSteps):
+    """Two steps that one branch begins at the same time are run one after the other."""
+
+    def enter(self, step_id: str) -> Scope:
+        (_scope.get() or self.root).busy = None
+        return super().enter(step_id)
+
+
+@mutant("C18")
+class StepsThatNeverWait(ReplaySteps):
+    """A step that has nothing to wait for is over before another can be begun beside it."""
+
+    async def settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
+        await self.records.commit(scope, key, kind, "completed", input=asked, output=output, **fields)
+        await self.pass_point("after_send" if kind == "send_event" else "after_commit", key)
+        self._after_commit()

@@ -41,6 +41,11 @@ async def brief(ctx: Context[int]) -> int:
     return ctx.input
 
 
+@function("plain")
+async def plain(ctx: Context[int]) -> int:
+    return ctx.input
+
+
 @function("nap")
 async def nap(ctx: Context[float]) -> None:
     await ctx.step.sleep("nap", ctx.input)
@@ -126,7 +131,7 @@ async def test_a_worker_forgets_by_itself(engine: str, tmp_path: Path, monkeypat
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(["quick", "brief"]), st.integers(1, 100)), max_size=12),
+    st.lists(st.tuples(st.sampled_from(["quick", "plain"]), st.integers(1, 100)), max_size=12),
     st.none() | st.integers(0, 8),
     st.none() | st.integers(0, 400),
 )
@@ -153,7 +158,7 @@ def test_both_storages_forget_the_same(runs: list[tuple[str, int]], keep: int | 
         return left
 
     async def both(path: Path) -> None:
-        functions = [quick, brief, nap]
+        functions = [quick, plain, nap]
         on_file = SQLiteBackend(path, functions, clock=VirtualClock())
         assert await left_by(MemoryBackend(functions)) == await left_by(on_file)
 
@@ -183,7 +188,7 @@ async def test_the_number_of_a_forgotten_run_is_not_given_again(tmp_path: Path) 
 @aio
 async def test_the_file_shrinks(tmp_path: Path) -> None:
     clock, path = VirtualClock(), tmp_path / "runs.db"
-    async with SQLiteBackend(path, [quick], clock=clock) as backend:
+    async with SQLiteBackend(path, [quick, large], clock=clock) as backend:
         for number in range(50):
             await (await backend.start("quick", number)).result()
             await backend.invoke(large, "x" * 10_000)
@@ -191,7 +196,7 @@ async def test_the_file_shrinks(tmp_path: Path) -> None:
         await backend.prune(keep=1)
     before_closing = path.stat().st_size
     assert before_closing < 100_000, "half a megabyte of records went"
-    async with SQLiteBackend(path, [quick], clock=clock) as backend:
+    async with SQLiteBackend(path, [quick, large], clock=clock) as backend:
         assert len(await backend.runs()) == 2
 
 

@@ -475,11 +475,12 @@ class Journal(ABC):
             return claim
         with self.transaction():
             for row in self._free(worker, served, now, unfit):
-                if row.owner is not None:
-                    crashes = row.crash_log.crashed(self.count(row.id), moment)
-                    row = replace(row.with_crashes(crashes), owner=None, fence=row.fence + 1)
-                    self.take(row)  # nobody's, for now; whoever had it writes nothing more
+                vanished = row.owner is not None
+                if vanished:
+                    row = row.with_crashes(row.crash_log.crashed(self.count(row.id), moment))
                 if claim.passes_over(row, moment, suspects):
+                    if vanished:  # nobody's for now, and whoever had it writes nothing more
+                        self.take(replace(row, owner=None, fence=row.fence + 1))
                     continue
                 suspects -= row.is_suspected
                 status = RunStatus.RUNNING if row.status is RunStatus.STUCK else row.status

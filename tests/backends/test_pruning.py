@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.replay import sweeper
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.sqlite_file import FIRST, RUN_SHIFT
-from durably.core import Context, DefinitionError, Pruned, Retention, RunNotFoundError, RunStatus, function
+from durably.core import Context, DefinitionError, Function, Pruned, Retention, RunNotFoundError, RunStatus, function
 from durably.core.errors import StaleRunError, UnsupportedFeatureError
 from durably.core.history import StepRecord
 from examples.lmdb_backend import LMDBBackend
@@ -158,7 +159,7 @@ def test_both_storages_forget_the_same(runs: list[tuple[str, int]], keep: int | 
         return left
 
     async def both(path: Path) -> None:
-        functions = [quick, plain, nap]
+        functions: list[Function[Any, Any]] = [quick, plain, nap]
         on_file = SQLiteBackend(path, functions, clock=VirtualClock())
         assert await left_by(MemoryBackend(functions)) == await left_by(on_file)
 
@@ -257,16 +258,15 @@ asyncio.run(main())
 async def test_killed_while_it_forgets(tmp_path: Path, method: str, number: int) -> None:
     """Beside a live run: nothing of it is lost, what was half forgotten is forgotten, and no number comes again."""
     path = tmp_path / "runs.db"
-    clock = VirtualClock(1_700_000_000)
+    clock = VirtualClock(time.time() - 3600)
     async with SQLiteBackend(path, [quick, nap], clock=clock) as backend:
-        await backend.start(nap, 3600, run_id="live")
+        await backend.start(nap, 3600 * 24, run_id="live")
         for each in range(100):
             await (await backend.start(quick, each, run_id=f"q{each}")).result()
-    done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", CHILD, path, method, str(number)], check=False, cwd=Path.cwd()
-    )
+    command = [sys.executable, "-c", CHILD, str(path), method, str(number)]
+    done = await asyncio.to_thread(lambda: subprocess.run(command, check=False))
     assert done.returncode == -signal.SIGKILL
-    async with SQLiteBackend(path, [quick, nap], clock=VirtualClock(1_700_010_000)) as backend:
+    async with SQLiteBackend(path, [quick, nap], clock=VirtualClock(time.time())) as backend:
         left = await backend.runs(limit=1000)
         assert "live" in {run.id for run in left}
         for run in left:

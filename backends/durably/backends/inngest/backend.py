@@ -87,6 +87,9 @@ class InngestBackend(Backend):
             "retention": "Inngest keeps ended runs as long as its plan says, and forgets them by itself",
             "workers": "Inngest does not tell which apps are connected: look at its dashboard, or at your web server",
             "limits of a worker": "a served app takes what Inngest sends: use concurrency= of the function",
+            "a body begun by a process that was stopped while it held a request": "a request bears no lease, so that "
+            "nothing tells it that Inngest has asked another process meanwhile",
+            "a stop that cuts off a body, told apart from a crash": "either way the request has no answer",
             "a key that is absent from an event": "Inngest takes it for null before this library sees the event; the "
             "run that it starts fails with MissingKeyError",
             "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",

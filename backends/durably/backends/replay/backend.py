@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import SecretStr
 
 from durably.backends.cron_times import check_cron
-from durably.backends.replay.clock import Clock, Timer
+from durably.backends.replay.clock import Alarm, Clock
 from durably.backends.replay.driver import Driver
 from durably.backends.replay.events import EventWaiters
 from durably.backends.replay.flow.cron import CronTicks
@@ -22,6 +22,7 @@ from durably.backends.replay.flow.rules import check_priority
 from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, Journal, Subscription
+from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.patience import patiently
 from durably.backends.replay.records import Log, RunRecords
@@ -154,13 +155,16 @@ class ReplayBackend(Backend):
         self._awaited: Counter[str] = Counter()
         self._poller: asyncio.Task[None] | None = None
         self._up = False
-        self._delivery: Timer | None = None
+        self._delivery = Alarm(clock, self._deliver)
+        self._recovery = Alarm(clock, self._recover)
+        self.lease = Lease(journal, self.worker)
         self._scheduler = Scheduler(clock)
         self._log = self.parts.log(journal, self.worker, self.functions, self.environment)
         self._host = self.parts.host(
             environment=self.environment,
             functions=self.functions,
             log=self._log,
+            lease=self.lease,
             scheduler=self._scheduler,
             events=self.parts.events(journal, self._scheduler),
             slots=self.parts.slots(self._log, self._scheduler),
@@ -183,6 +187,7 @@ class ReplayBackend(Backend):
             self.name,
             journal,
             self.functions,
+            lease=self.lease,
             worker=self.worker,
             name=worker_name,
             retention=retention,
@@ -192,6 +197,8 @@ class ReplayBackend(Backend):
             patience=self.busy_timeout,
         )
         self._log.subscribe(self._upkeep.apply)
+        self.lease.lapsed = self._driver.drop_lost
+        self._driver.trial_over = self._recover
         self._log.subscribe(self._arm_for)
         self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
 
@@ -239,7 +246,7 @@ class ReplayBackend(Backend):
 
     def _sign_on(self) -> None:
         self.journal.register([Subscription.of(function) for function in self.functions.values()])
-        self._upkeep.lease()
+        self._upkeep.sign_on()
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop at the next step boundary of each run, then give the runs back."""
@@ -247,19 +254,18 @@ class ReplayBackend(Backend):
 
     async def _leave(self) -> None:
         await self._upkeep.stop()
-        late = await self._driver.stop(self.drain_timeout)  # meanwhile the lease is looked after
+        cut_off = await self._driver.stop(self.drain_timeout)  # meanwhile the lease is looked after
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        self._disarm()
+        self._delivery.clear()
+        self._recovery.clear()
         if self._crons is not None:
             self._crons.close()
         self._up = False
         try:
             if self._log.crash is None:
-                # A body that was cut off may have had its effect: its run counts as crashed, not as given back.
-                leave = self.journal.bury if late else self.journal.release
-                await patiently(partial(leave, self.worker), self.busy_timeout)
+                await self._patiently(self.journal.let_go, self.worker, cut_off)
         finally:
             self.journal.close()
 
@@ -303,8 +309,28 @@ class ReplayBackend(Backend):
         room = self._driver.room
         if room == 0:
             return
-        for row in self.journal.claim(self.worker, list(self.functions), time.time(), self._driver.unfit, room):
+        claim = self.journal.claim(
+            self.worker,
+            list(self.functions),
+            time.time(),
+            self._driver.unfit,
+            moment=self.clock.now(),
+            suspects=0 if self._driver.on_trial else 1,
+            limit=room,
+        )
+        for row in claim.runs:
             self._driver.spawn(row)
+        self._recovery.set(claim.due)
+
+    def _recover(self) -> None:
+        """Take up the runs whose pause after their crashes is over."""
+        if self._log.crash is not None:
+            return
+        try:
+            self.claim_runs()
+        except JournalError as error:
+            logger.warning("cannot take up runs now, will try again: %s", error)
+            self._recovery.set(self.clock.now() + 1)
 
     def _has_room(self) -> bool:
         has_room = self._driver.room != 0
@@ -345,18 +371,8 @@ class ReplayBackend(Backend):
             self.claim_runs()
 
     def _arm(self, due: float | None) -> None:
-        """Have one timer, for the next scheduled event, or none."""
-        timer = self._delivery
-        if timer is not None and not timer.cancelled and due is not None and timer.when <= due:
-            return
-        self._disarm()
-        if due is not None and self._up:
-            self._delivery = self.clock.call_at(due, self._deliver)
-
-    def _disarm(self) -> None:
-        if self._delivery is not None:
-            self._delivery.cancel()
-            self._delivery = None
+        if self._up:
+            self._delivery.set(due)
 
     def _deliver(self) -> None:
         if self._log.crash is not None:

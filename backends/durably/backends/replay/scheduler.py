@@ -73,8 +73,7 @@ class Scheduler:
     def _advance(self) -> None:
         """Jump to the next timer, where the clock can jump; with none left, tell those who wait for quiet."""
         while self.active == 0 and (self._watchers or self._idle) and not self._stopped:
-            only_quiet = self._watchers == len(self._idle)
-            if (only_quiet and self.clock.armed == 0) or not self.clock.advance():
+            if not self.clock.advance():
                 if self.clock.armed == 0:
                     for future in self._idle:
                         self.wake(future)
@@ -147,6 +146,7 @@ class RunScheduler:
     Attributes:
         signal: What the pass is to unwind with at its next step boundary, or ``None``.
         cut_off: Whether its task is cancelled because it did not end in time.
+        rests: Called when all branches of the run have begun to wait.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -154,6 +154,7 @@ class RunScheduler:
         self.signal: type[Signal] | None = None
         self.cut_off = False
         self._parked: set[Future] = set()
+        self.rests: Callable[[], None] = lambda: None
         self._branches = 1
         self._resting = 0
 
@@ -209,6 +210,7 @@ class RunScheduler:
         self._parked.add(future)
         self._resting += rest
         if self.resting:
+            self.rests()
             self.scheduler.run_rests()
         try:
             return await self.scheduler.wait(future, due)

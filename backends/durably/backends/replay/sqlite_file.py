@@ -68,6 +68,7 @@ CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
 CREATE INDEX ended_runs ON runs (function) WHERE status IN ('completed', 'failed', 'cancelled', 'skipped');
 CREATE TABLE forgotten (n INTEGER PRIMARY KEY);
 CREATE TABLE worker_details (id TEXT PRIMARY KEY, details TEXT NOT NULL) WITHOUT ROWID;
+ALTER TABLE runs ADD COLUMN crash_notes TEXT;
 """
 
 VERSIONS = (FIRST, SECOND)
@@ -183,12 +184,22 @@ class SQLiteFile:
         except sqlite3.IntegrityError:
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if _is_busy(error):
-                raise self._lock.refuse() from error
-            raise JournalError(f"{self.path}: {error}") from error
+            raise self._refused(error) from error
         if self._lock.refused and (cursor.rowcount >= 0 or sql.startswith("BEGIN")):  # it wrote, or may write
             self._lock.pass_by()
         return cursor
+
+    def run_whole(self, sql: str) -> None:
+        """Run a statement that does a part of its work at each step, to its end. Raises what :meth:`run` raises."""
+        if self._db is None:
+            raise JournalError(f"{self.path} is not open")
+        try:
+            self._db.executescript(sql)  # `execute` takes one step of what gives no rows
+        except sqlite3.DatabaseError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> JournalError:
+        return self._lock.refuse() if _is_busy(error) else JournalError(f"{self.path}: {error}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

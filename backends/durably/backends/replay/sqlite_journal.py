@@ -136,12 +136,14 @@ class SQLiteJournal(Journal):
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ? WHERE id = ?",
+            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, crash_notes = ?"
+            " WHERE id = ?",
             row.status.value,
             row.owner,
             row.fence,
             json.dumps(row.crashes),
             row.singleton,
+            row.crash_notes or None,
             row.id,
         )
 
@@ -161,7 +163,7 @@ class SQLiteJournal(Journal):
         return [self._row(*row) for row in rows.fetchall()]
 
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
-        parent, singleton, owner, fence, crashes, created_at = rest
+        parent, singleton, owner, fence, crashes, created_at, crash_notes = rest
         self._remember(id, n)
         return RunRow(
             id=id,
@@ -173,6 +175,7 @@ class SQLiteJournal(Journal):
             fence=fence,
             crashes=tuple(json.loads(crashes)),
             created_at=created_at,
+            crash_notes=crash_notes or "",
         )
 
     def insert(self, row: RunRow) -> None:
@@ -306,13 +309,13 @@ class SQLiteJournal(Journal):
         return [Event.model_validate_json(event) for (event,) in rows]
 
 
-_RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at FROM runs"
+_RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, crash_notes FROM runs"
 
 # Not simply the next after those that are there: a number that was forgotten is not given again.
 _INSERT = """
 INSERT INTO runs VALUES (
     1 + max(coalesce((SELECT max(n) FROM runs), 0), coalesce((SELECT max(n) FROM forgotten), 0)),
-    ?, ?, ?, ?, ?, ?, ?, ?, ?
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL
 )
 """
 _LIVE = ("running", "waiting", "stuck")

@@ -130,7 +130,7 @@ class SQLitePruning(PrunableStorage):
         surplus = min(free - total // FREE_PART, pages)
         if mode != INCREMENTAL or surplus <= 0:
             return False
-        self._file.run(f"PRAGMA incremental_vacuum({surplus})").fetchall()
+        self._file.run_whole(f"PRAGMA incremental_vacuum({surplus})")
         return bool(surplus == pages)
 
 

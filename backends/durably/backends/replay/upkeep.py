@@ -12,6 +12,7 @@ from typing import Any
 
 from durably.backends.replay.clock import Clock
 from durably.backends.replay.journal import Changes, Journal
+from durably.backends.replay.lease import Lease
 from durably.backends.replay.pruning import Pruner
 from durably.backends.replay.sweeper import Sweeper
 from durably.core import Function, Pruned, Retention, WorkerView
@@ -19,8 +20,6 @@ from durably.core.errors import UnsupportedFeatureError
 from durably.core.worker_view import library_version
 
 __all__ = ["Upkeep"]
-
-LEASE_SECONDS = 15.0
 
 
 class Upkeep:
@@ -30,6 +29,7 @@ class Upkeep:
         backend: The name of the engine, for errors.
         journal: The storage.
         functions: What the worker serves.
+        lease: Its lease.
         worker: Its id.
         name: What others see it as; empty: the program's name and its process id.
         retention: How long finished runs are kept, unless their function says otherwise; ``None``: for ever.
@@ -51,6 +51,7 @@ class Upkeep:
         journal: Journal,
         functions: Mapping[str, Function[Any, Any]],
         *,
+        lease: Lease,
         worker: str,
         name: str,
         retention: Retention | None,
@@ -65,7 +66,7 @@ class Upkeep:
         self._backend = backend
         self._journal = journal
         self._functions = functions
-        self._leased_at = 0.0
+        self._lease = lease
         storage = journal.pruning
         self._pruner: Pruner | None = None
         self._sweeper: Sweeper | None = None
@@ -79,18 +80,15 @@ class Upkeep:
 
     # -- the lease
 
-    def lease(self) -> None:
+    def sign_on(self) -> None:
         """Say that the worker lives, and who it is."""
-        now = time.time()
-        with self._journal.transaction():
-            self._journal.lease(self.worker, now + LEASE_SECONDS)
-            self._journal.introduce(self._view())
-        self._leased_at = now
+        self._lease.renew()
+        self._journal.introduce(self._view())
 
     def renew(self) -> None:
         """Say so again, if it is time."""
-        if time.time() > self._leased_at + LEASE_SECONDS / 3:
-            self.lease()
+        if self._lease.is_due:
+            self.sign_on()
 
     def _view(self) -> WorkerView:
         return WorkerView(

@@ -33,6 +33,7 @@ _PARTS = (
     "retention",
     "workers",
     "repair",
+    "crash_loops",
     "observing",
 )
 
@@ -44,6 +45,7 @@ from durably.testing.conformance import (  # noqa: E402
     causes,
     containment,
     control,
+    crash_loops,
     data,
     failure,
     flow_control,
@@ -90,6 +92,7 @@ for _part in (
     retention,
     workers,
     repair,
+    crash_loops,
     observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})

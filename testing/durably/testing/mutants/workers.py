@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from durably.backends.replay.driver import Driver
 from durably.core.errors import SuspendSignal
@@ -15,7 +16,7 @@ __all__: list[str] = []
 class DrainTakesNewRuns(Driver):
     """While its last bodies end, the worker goes on taking runs."""
 
-    async def stop(self, grace: float) -> bool:
+    async def stop(self, grace: float) -> Collection[str]:
         for run_id in list(self._passes):
             self.interrupt(run_id, SuspendSignal)
         await self._drain(asyncio.get_running_loop().time() + grace)

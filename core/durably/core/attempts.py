@@ -202,6 +202,7 @@ async def run_step(
     """
     beat = _beat(environment.probe, Point("in_body", function, run_id, call.key)) if beats else None
     info = StepInfo(run_id, call.key, attempt, environment.resources, beat, function, environment.observers)
+    info.max_payload_bytes = environment.max_payload_bytes
     token = _current.set(info)
     try:
         if environment.probe is not None:

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, FilePath, NewPath, SecretStr, field_validator
 
-from durably.core import Context, Event, Function, InvokeError, SerializationError, function
+from durably.core import Agent, Context, Event, Function, InvokeError, SerializationError, function
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import clause
+from durably.testing.models.scripted import ScriptedModel
 
 
 def _marked(text: str) -> str:
@@ -203,3 +204,25 @@ async def test_c13_an_event_that_would_arrive_changed_is_refused(subject: Subjec
             except SerializationError:
                 continue
             raise AssertionError(f"{data} was sent")
+
+
+@clause
+async def test_c04_the_verdict_on_a_typed_answer_holds(subject: Subject) -> None:
+    judged: list[str] = []
+
+    def look(name: str) -> str:
+        judged.append(name)
+        if judged.count(name) > 1 or name == "wrong":
+            raise ValueError(name)
+        return f"seen {name}"
+
+    agent = Agent(
+        "c04-typed",
+        model=ScriptedModel('"wrong"', '"right"'),
+        instructions="",
+        output_type=Annotated[str, AfterValidator(look)],
+    )
+    assert await subject.crash(agent, data="go", where=at("after_commit", "think:1"))
+    result, _ = await subject.run(agent, data="go")
+    assert (result.output, result.iterations, len(result.messages)) == ("seen right", 2, 4)
+    assert judged == ["wrong", "right"], "each answer is judged once"

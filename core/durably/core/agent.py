@@ -190,6 +190,11 @@ class Agent(Function[str | AgentInput, AgentResult]):
         self.stream = stream or sink is not None
         self.sink = sink
 
+    @property
+    def records_input(self) -> bool:
+        """See :attr:`~durably.core.Function.records_input`. The verdict on an agent's own input is always the same."""
+        return False
+
     async def load_context(self) -> str:
         """Return the system prompt: the body of ``load-context``."""
         if isinstance(self.instructions, str):

@@ -125,6 +125,14 @@ class RecordedValuesAreJudgedAgain(ReplaySteps):
 
 
 @mutant("C04")
+class EventsAreJudgedAgain(ReplaySteps):
+    """What an event brings is judged at each attempt and replay."""
+
+    def records_input(self) -> bool:
+        return False
+
+
+@mutant("C04")
 class TypedAnswersAreJudgedAgain(ReplaySteps):
     """The verdict on a model's typed answer is not kept."""
 

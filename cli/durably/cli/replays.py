@@ -26,8 +26,6 @@ Target = Annotated[
 ]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The records of a run: what 'durably export' wrote.")]
 
-PAGE = 500
-
 
 def replay(file: File, target: Target, as_json: AsJSON = False) -> None:
     """Take the code of now through a recorded run. No body runs; the first step that does not fit is named.
@@ -94,8 +92,10 @@ async def _verdict(history: History, functions: Sequence[Function[Any, Any]]) ->
 
 
 async def _live_runs(engine: Backend) -> AsyncIterator[Run[Any]]:
-    for run in await engine.runs(status=RunStatus.RUNNING, limit=1_000_000):
-        yield run
+    for status in RunStatus:
+        if not status.final:
+            for run in await engine.runs(status=status, limit=1_000_000):
+                yield run
 
 
 def _functions(target: str) -> list[Function[Any, Any]]:

@@ -32,7 +32,9 @@ def test_the_report_shows_each_clause_and_each_failure() -> None:
     assert not report.ok
     assert {outcome.clause for outcome in report.outcomes} == {"C04"}
     text = str(report)
-    assert text.startswith(f"lossy: 6 tests of {len(CLAUSES)} clauses\n")
+    tests = sum("_c04_" in name for name in TESTS)
+    assert text.startswith(f"lossy: {tests} tests of {len(CLAUSES)} clauses
+")
     assert "C05  not tested" in text
     assert "failed: test_c04_" in text
     assert check(MemorySubject, tests="_c04_").ok

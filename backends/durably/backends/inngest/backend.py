@@ -26,8 +26,9 @@ from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, ser
 from durably.backends.inngest.suspended_code import SuspendedRuns
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.deltas import DeltaStore
 from durably.core.flow_support import FLOW_CONTROL, native, refused
-from durably.core.history import History
+from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
 from durably.core.run_events import is_judged
 
@@ -61,6 +62,7 @@ class InngestBackend(Backend):
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, a little less than Inngest's own limit.
         observers: See :class:`~durably.core.Backend`.
+        deltas: Where the pieces of streamed answers are kept, such as ``SQLiteDeltas(path)``; left out, nowhere.
 
     Attributes:
         client: The SDK's client.
@@ -100,6 +102,7 @@ class InngestBackend(Backend):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         super().__init__(
             functions,
@@ -107,6 +110,7 @@ class InngestBackend(Backend):
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
             observers=observers,
+            deltas=deltas,
         )
         self.environment.observers.now = now
         self.client = client
@@ -229,6 +233,11 @@ class InngestBackend(Backend):
 
     async def history(self, run_id: str) -> History:
         return await self._runs.history(await self.view(run_id), self.redactor)
+
+    async def records_since(self, run_id: str, seq: int) -> Sequence[StepRecord]:
+        await self.view(run_id)
+        # A run that was asked for is there a little later.
+        return await super().records_since(run_id, seq) if self._runs.has_begun(run_id) else ()
 
     def _check_alive(self) -> None:
         if self._crash is not None:

@@ -30,6 +30,7 @@ _PARTS = (
     "containment",
     "values",
     "observing",
+    "streams",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -49,6 +50,7 @@ from durably.testing.conformance import (  # noqa: E402
     recovery,
     refusal,
     replay,
+    streams,
     values,
     waiting,
 )
@@ -79,6 +81,7 @@ for _part in (
     containment,
     values,
     observing,
+    streams,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -15,6 +15,7 @@ from durably.testing.mutants import (
     observing,
     primitives,
     recovery,
+    streams,
     waiting,
 )
 from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
@@ -33,4 +34,5 @@ _PARTS = (
     containment,
     causes,
     observing,
+    streams,
 )

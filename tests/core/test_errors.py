@@ -28,7 +28,10 @@ from durably.core.errors import (
 )
 
 EXAMPLES = [
+    errors.ApprovalNotPendingError(approval="a", reason="b", by="c", at=1.0),
     errors.ConcurrentStepError(step="a"),
+    errors.CrashLoopError(crashes=6, since=1767225600.0),
+    errors.StepCrashedError(step="a", attempts=6, crashes=6, since=1767225600.0),
     ContextWindowExceededError("long", provider="p", model="m", status=400),
     errors.DefinitionError("wrong"),
     DurablyError("plain"),
@@ -44,6 +47,8 @@ EXAMPLES = [
     RetryAfterError("later", delay=3),
     errors.RunCancelledError(step="i", error_type="E", message="x", function="f", run_id="r"),
     RunNotFoundError("r"),
+    errors.RunNotFailedError(run_id="r", status="completed"),
+    errors.StepNotFoundError(run_id="r", step="a", near=["b"]),
     errors.SerializationError("bad", step="a"),
     errors.StaleRunError(run_id="r", fence=2),
     StepError(step="a", attempts=4, error_type="OSError", message="x"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from durably.backends.temporal import TemporalBackend
 from durably.core import Backend, Function
-from durably.testing.conformance import Subject
+from durably.testing.conformance import TESTS, Subject
 from tests.temporal.link import Link
 
 __all__ = ["TemporalSubject"]
@@ -35,6 +35,11 @@ class TemporalSubject(Subject):
 
     unit = 1.5
     patience = 50.0
+    gaps: Mapping[str, str] = {
+        **{name: "not built yet" for name in TESTS if "_c26_" in name},
+        "test_c08_a_worker_that_wakes_after_its_lease_begins_no_body": "a worker of which only the connection was cut "
+        "does not know it; one that was stopped does (tests/temporal/test_crash_loops.py)",
+    }
 
     def __init__(self, address: str, **worker: Any) -> None:
         super().__init__()

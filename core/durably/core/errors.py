@@ -10,6 +10,7 @@ The tree::
     ├── StepError                  a step's attempts are used up
     │   ├── StepTimeoutError       ... because the last one ran out of time
     │   ├── StepInterruptedError   an at-most-once step was cut off by a crash
+    │   ├── StepCrashedError       ... its process died while it ran, more often than crash_limit
     │   └── InvokeError            ... the step was a call of another function, which failed
     │       └── RunCancelledError  ... or was cancelled
     ├── NonRetriableError          raised by users: stop retrying
@@ -23,8 +24,12 @@ The tree::
     ├── StepCancelledError         asyncio.timeout, or the like, around a step
     ├── SerializationError         a value cannot be written as JSON and read back
     │   └── PayloadTooLargeError
+    ├── CrashLoopError             the process dies again and again outside the steps of a run
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
+    ├── RunNotFailedError          ... so it cannot be retried
+    ├── StepNotFoundError          ... so a run cannot be forked behind it
+    ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
     ├── MissingKeyError            a run has no value at the key of one of its function's rules
     ├── JournalError               the storage refuses to read or write
     │   └── JournalCorruptError    ... or gives back something else than was written
@@ -33,7 +38,7 @@ The tree::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -43,11 +48,14 @@ from durably.core.error_text import error_text, plain_data, type_name
 from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
+    "ApprovalNotPendingError",
     "CancelSignal",
     "ConcurrentStepError",
     "ContextWindowExceededError",
+    "CrashLoopError",
     "DefinitionError",
     "DurablyError",
+    "InterruptSignal",
     "InvokeError",
     "JournalCorruptError",
     "JournalError",
@@ -59,13 +67,16 @@ __all__ = [
     "PayloadTooLargeError",
     "RetryAfterError",
     "RunCancelledError",
+    "RunNotFailedError",
     "RunNotFoundError",
     "SerializationError",
     "Signal",
     "StaleRunError",
     "StepCancelledError",
+    "StepCrashedError",
     "StepError",
     "StepInterruptedError",
+    "StepNotFoundError",
     "StepTimeoutError",
     "SuspendSignal",
     "ToolError",
@@ -138,6 +149,34 @@ class StepTimeoutError(StepError):
 
 class StepInterruptedError(StepError):
     """An ``at_most_once`` step was started, then a crash hid whether its effect happened. It is not run again."""
+
+
+class StepCrashedError(StepError):
+    """A step's process died while its body ran, more often than ``crash_limit`` allows. It is not run again.
+
+    Other bodies that ran in the same process are suspected along with it.
+
+    Attributes:
+        crashes: How many times.
+        since: When the first of these crashes was noticed, in seconds since 1970.
+    """
+
+    fields = ("step", "attempts", "error_type", "message", "crashes", "since")
+
+    def __init__(
+        self,
+        *,
+        step: str,
+        attempts: int,
+        crashes: int,
+        since: float,
+        error_type: str = "StepCrashedError",
+        message: str = "",
+    ) -> None:
+        message = message or f"its process died {crashes} times while it was running, since {_moment_text(since)}"
+        super().__init__(step=step, attempts=attempts, error_type=error_type, message=message)
+        self.crashes = crashes
+        self.since = since
 
 
 class InvokeError(StepError):
@@ -332,6 +371,27 @@ class PayloadTooLargeError(SerializationError):
         self.limit = limit
 
 
+class CrashLoopError(DurablyError):
+    """The process of a run dies again and again while none of its steps has begun: the run is given up.
+
+    Attributes:
+        crashes: How many times it died without the run coming any further.
+        since: When the first of these crashes was noticed, in seconds since 1970.
+    """
+
+    fields = ("crashes", "since")
+
+    def __init__(self, *, crashes: int, since: float) -> None:
+        super().__init__(
+            f"the process died {crashes} times in the same place of this run, outside its steps, since "
+            f"{_moment_text(since)}. Usual causes: the function's own code ends the process (os._exit, a crash in a C "
+            "extension), or uses more memory than there is. Move what may do that into a step, whose crashes the "
+            "function can catch."
+        )
+        self.crashes = crashes
+        self.since = since
+
+
 class StaleRunError(DurablyError):
     """This worker lost the run to another one. What it tried to write was refused."""
 
@@ -353,6 +413,64 @@ class RunNotFoundError(DurablyError):
     def __init__(self, run_id: str) -> None:
         super().__init__(f"there is no run {run_id!r} in this backend")
         self.run_id = run_id
+
+
+class RunNotFailedError(DurablyError):
+    """A run that has not failed cannot be retried.
+
+    Attributes:
+        run_id: The run.
+        status: Where it stands instead, such as ``"completed"``.
+    """
+
+    fields = ("run_id", "status")
+
+    def __init__(self, *, run_id: str, status: str) -> None:
+        super().__init__(
+            f"run {run_id!r} is {status}, and only a failed run can be retried. To have it go another way, start a new "
+            'run from its records: run.fork(after="a-step-key")'
+        )
+        self.run_id = run_id
+        self.status = status
+
+
+class StepNotFoundError(DurablyError):
+    """A run has no step of this key that has come to its end.
+
+    Attributes:
+        run_id: The run.
+        step: The key that was asked for.
+        near: Keys that it has, the nearest first.
+    """
+
+    fields = ("run_id", "step", "near")
+
+    def __init__(self, *, run_id: str, step: str, near: Sequence[str]) -> None:
+        known = f"did you mean {', '.join(map(repr, near))}?" if near else "no step of it has."
+        super().__init__(f"run {run_id!r} has no step {step!r} that has ended; {known}")
+        self.run_id = run_id
+        self.step = step
+        self.near = list(near)
+
+
+class ApprovalNotPendingError(DurablyError):
+    """There is nothing to answer: the question is not known, was answered before, or its time is up.
+
+    Attributes:
+        approval: What was to be answered.
+        reason: Why it cannot be.
+        by: Who answered first, if somebody did who said so.
+        at: When, in seconds since 1970, if that is known.
+    """
+
+    fields = ("approval", "reason", "by", "at")
+
+    def __init__(self, *, approval: str, reason: str, by: str | None = None, at: float | None = None) -> None:
+        super().__init__(f"the approval {approval!r} is not pending: {reason}")
+        self.approval = approval
+        self.reason = reason
+        self.by = by
+        self.at = at
 
 
 class MissingKeyError(DurablyError):
@@ -421,8 +539,16 @@ class SuspendSignal(Signal):
     """The run leaves memory here and goes on later, from its records."""
 
 
+class InterruptSignal(Signal):
+    """A body, or the code of a function, raised ``KeyboardInterrupt``: the worker stops, and the run is given back."""
+
+
 class CancelSignal(Signal):
     """The run was cancelled. Nothing that it does from here on is kept."""
+
+
+def _moment_text(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(sep=" ", timespec="seconds")
 
 
 def is_retriable(error: BaseException) -> bool:

@@ -1,13 +1,16 @@
 """The public names of the core's top level, each from the module that owns it."""
 
 from durably.core.agent import Agent
-from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalRequest, approve, reject
+from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalDecision, ApprovalRequest, approve, reject
+from durably.core.approval_desk import PendingApproval
 from durably.core.backend import Backend, Capabilities, Run, RunStatus
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Context
 from durably.core.delegation import delegate, delegate_async, delegate_scheduled
 from durably.core.errors import (
+    ApprovalNotPendingError,
+    CrashLoopError,
     DefinitionError,
     DurablyError,
     InvokeError,
@@ -18,6 +21,7 @@ from durably.core.errors import (
     RunCancelledError,
     RunNotFoundError,
     SerializationError,
+    StepCrashedError,
     StepError,
     StepInterruptedError,
     StepTimeoutError,
@@ -46,12 +50,15 @@ __all__ = [
     "Agent",
     "AgentInput",
     "AgentResult",
+    "ApprovalDecision",
+    "ApprovalNotPendingError",
     "ApprovalRequest",
     "Backend",
     "Budget",
     "Capabilities",
     "Compaction",
     "Context",
+    "CrashLoopError",
     "DefinitionError",
     "DurablyError",
     "Event",
@@ -68,6 +75,7 @@ __all__ = [
     "NonDeterminismError",
     "NonRetriableError",
     "Observer",
+    "PendingApproval",
     "RetryAfterError",
     "RetryPolicy",
     "Run",
@@ -80,6 +88,7 @@ __all__ = [
     "SessionStore",
     "Singleton",
     "StepAPI",
+    "StepCrashedError",
     "StepError",
     "StepInfo",
     "StepInterruptedError",

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, TypeVar
 
-from durably.core.attempts import FunctionSteps, StepCall
+from durably.core.attempts import FunctionSteps, StepCall, interrupt_process
 from durably.core.durations import duration_seconds, moment, timeout_seconds
 from durably.core.errors import (
     ConcurrentStepError,
@@ -24,9 +24,10 @@ from durably.core.errors import (
     NestedStepError,
     NonDeterminismError,
     StepCancelledError,
+    UnsupportedFeatureError,
 )
 from durably.core.events import Event, check_events
-from durably.core.ids import check_event_name, check_step_id
+from durably.core.ids import check_event_name, check_patch_id, check_step_id
 from durably.core.reference import FunctionRef
 from durably.core.steps import Duration, _current
 
@@ -127,12 +128,25 @@ class StepEngine(ABC):
             NonDeterminismError: If some are.
         """
 
+    def patched(self, scope: Scope, patch_id: str) -> bool:
+        """Whether the code of a scope goes by a patch: as recorded, or decided and to be recorded now.
+
+        Raises:
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        reason = "it does not say how a run records that its code was patched"
+        raise UnsupportedFeatureError(backend=type(self).__name__, feature=f"patched({patch_id!r})", reason=reason)
+
     def is_ending(self) -> bool:
         """Whether the engine itself cancels the code now, so that a cancellation is its own and not the code's.
 
         An engine that does not know takes every cancellation for its own.
         """
         return True
+
+    def records_input(self) -> bool:
+        """Whether the run may begin with a step that judges its input. One that began without it must not."""
+        return False
 
     def before_step(self, scope: Scope) -> None:
         """Called before each step, to unwind code that may not go on. Does nothing unless an engine needs it."""
@@ -161,6 +175,9 @@ class KeyedSteps(FunctionSteps):
     def is_ending(self) -> bool:
         return self._engine.is_ending()
 
+    def records_input(self) -> bool:
+        return self._engine.records_input()
+
     def check_end(self) -> None:
         if self.root.refusal is not None:
             raise self.root.refusal
@@ -175,9 +192,10 @@ class KeyedSteps(FunctionSteps):
         retries: int | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        crash_limit: int | None = None,
     ) -> Any:
         def act(scope: Scope, key: str) -> Awaitable[Any]:
-            call = StepCall.of(key, fn, args, output_type, retries, timeout, at_most_once)
+            call = StepCall.of(key, fn, args, output_type, retries, timeout, at_most_once, crash_limit)
             return self._engine.run(scope, call)
 
         return await self._perform(step_id, act)
@@ -209,6 +227,10 @@ class KeyedSteps(FunctionSteps):
             step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, wanted, limit)
         )
 
+    def patched(self, patch_id: str) -> bool:
+        check_patch_id(patch_id)
+        return self._engine.patched(self._scope(patch_id), patch_id)
+
     async def gather(self, *branches: Branch) -> tuple[Any, ...]:
         for branch in branches:
             if not callable(branch):
@@ -238,6 +260,8 @@ class KeyedSteps(FunctionSteps):
                 return value
             except Exception as error:
                 return error  # an outcome: the other branches go on
+            except KeyboardInterrupt as error:
+                raise interrupt_process() from error
             finally:
                 with suppress(ValueError):  # thrown away with its task, by whoever collects it: that context is another
                     _scope.reset(token)
@@ -270,17 +294,21 @@ class KeyedSteps(FunctionSteps):
             NestedStepError: If the body of a step is running.
             ConcurrentStepError: If another step of this branch is.
         """
-        inside = _current.get()
-        if inside is not None:
-            raise NestedStepError(step=step_id, inside=inside.key)
-        if self.root.refusal is not None:
-            raise self.root.refusal
-        scope = _scope.get() or self.root
+        scope = self._scope(step_id)
         if scope.busy is not None:
             self.root.refusal = ConcurrentStepError(step=step_id)
             raise self.root.refusal
         self._engine.before_step(scope)
         return scope
+
+    def _scope(self, step_id: str) -> Scope:
+        """The scope of the code that asks now; raises NestedStepError, or why the code may not go on."""
+        inside = _current.get()
+        if inside is not None:
+            raise NestedStepError(step=step_id, inside=inside.key)
+        if self.root.refusal is not None:
+            raise self.root.refusal
+        return _scope.get() or self.root
 
     def _check_scope(self, scope: Scope) -> None:
         try:

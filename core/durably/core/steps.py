@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple, overload
 
 from durably.core.durations import Duration
+from durably.core.errors import UnsupportedFeatureError
 from durably.core.events import Event
 from durably.core.ids import derive_id
 from durably.core.observer import Observers
@@ -57,6 +58,7 @@ class StepInfo:
         resources: What the backend was given by name as ``resources=``. Never recorded.
         function: The id of the run's function.
         observers: Who is told what happens on this worker.
+        max_payload_bytes: The largest value it may return, as JSON, or ``None`` if that is not known.
     """
 
     run_id: str
@@ -66,6 +68,7 @@ class StepInfo:
     _beat: Callable[[], None] | None = None
     function: str = ""
     observers: Observers = field(default_factory=Observers)
+    max_payload_bytes: int | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -114,6 +117,7 @@ class StepAPI(ABC):
         retries: int | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        crash_limit: int | None = None,
     ) -> T: ...
     @overload
     async def run(
@@ -125,6 +129,7 @@ class StepAPI(ABC):
         retries: int | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        crash_limit: int | None = None,
     ) -> T: ...
     @abstractmethod  # type: ignore[misc]  # mypy cannot match *args: *Ts with *args: Any
     async def run(
@@ -136,6 +141,7 @@ class StepAPI(ABC):
         retries: int | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        crash_limit: int | None = None,
     ) -> Any:
         """Run a body once and remember what it returned.
 
@@ -148,12 +154,14 @@ class StepAPI(ABC):
             timeout: How long one attempt may take.
             at_most_once: Never run the body twice: record that it starts, and fail with
                 :class:`~durably.core.StepInterruptedError` if a crash cuts it off. Not retried.
+            crash_limit: How many crashes the body may have been cut off by; left out, the function's.
 
         Returns:
             The body's value, rebuilt from its JSON.
 
         Raises:
             StepError: If the attempts are used up; the same on replay.
+            StepCrashedError: If more crashes cut the body off than its ``crash_limit``; the same on replay.
             SerializationError: If an argument or the value has no JSON form or is too large.
         """
 
@@ -247,3 +255,19 @@ class StepAPI(ABC):
         Raises:
             ExceptionGroup: With the errors of the branches that failed, once every branch has ended.
         """
+
+    def patched(self, patch_id: str) -> bool:
+        """Whether this run goes by the changed code of a patch: lets code change while runs are in flight.
+
+        ``True`` for a run that comes to this place for the first time, ``False`` for one that was past it when the
+        patch arrived. The answer is recorded: it is the same on every replay, and wherever this run asks for the id
+        again; only a branch of a ``gather`` that was past its place before the patch came keeps to the old code.
+
+        Args:
+            patch_id: Names the change.
+
+        Raises:
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        reason = "it does not say how a run records that its code was patched"
+        raise UnsupportedFeatureError(backend=type(self).__name__, feature=f"patched({patch_id!r})", reason=reason)

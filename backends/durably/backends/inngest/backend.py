@@ -27,8 +27,9 @@ from durably.backends.inngest.suspended_code import SuspendedRuns
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.deltas import DeltaStore
+from durably.core.errors import UnsupportedFeatureError
 from durably.core.flow_support import FLOW_CONTROL, native, refused
-from durably.core.history import History, StepRecord
+from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import is_judged
 
@@ -79,10 +80,21 @@ class InngestBackend(Backend):
         max_payload_bytes=MAX_PAYLOAD_BYTES,
         flow_control={
             **dict.fromkeys(FLOW_CONTROL, native()),
+            "cron": native('its own rule for nights an hour is skipped or repeats; only missed="once"'),
+            "concurrency": native("it counts calls, which are the steps of a run and the code between them"),
             "singleton_queue": refused("Inngest's concurrency counts steps, and its singleton cannot wait"),
         },
         gaps={
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
+            "a body begun by a process that was stopped while it held a request": "a request bears no lease, so that "
+            "nothing tells it that Inngest has asked another process meanwhile",
+            "a stop that cuts off a body, told apart from a crash": "either way the request has no answer",
+            "a key that is absent from an event": "Inngest takes it for null before this library sees the event; the "
+            "run that it starts fails with MissingKeyError",
+            "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",
+            "fork": "Inngest does not take what steps gave from another run",
+            "on_code_change": "Inngest gives a run up that is not answered; pin its version, or let old runs end first",
+            "patched": "Inngest has no place for a mark beside a step; let old runs end first",
             "runs(), children by our ids and skipped runs in production": "its REST API does not show them",
         },
     )
@@ -142,6 +154,15 @@ class InngestBackend(Backend):
 
     # -- the worker
 
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        super().check_rules(function)
+        if function.cron is not None and function.cron.missed != "once":
+            raise UnsupportedFeatureError(
+                backend=self.name,
+                feature=f"missed={function.cron.missed!r} in cron= of function {function.id!r}",
+                reason="Inngest says nothing of times that it missed; take it out",
+            )
+
     async def __aenter__(self) -> Self:
         """Serve the functions and register them; unfinished runs go on by themselves."""
         if self._stack is not None:
@@ -183,6 +204,9 @@ class InngestBackend(Backend):
             self.suspended.clear()
 
     # -- the port
+
+    def now(self) -> float:
+        return self._now()
 
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         return await self._events.send(events)
@@ -232,12 +256,9 @@ class InngestBackend(Backend):
             await asyncio.sleep(self._poll)  # the event is there, its run not yet
 
     async def history(self, run_id: str) -> History:
-        return await self._runs.history(await self.view(run_id), self.redactor)
-
-    async def records_since(self, run_id: str, seq: int) -> Sequence[StepRecord]:
-        await self.view(run_id)
-        # A run that was asked for is there a little later.
-        return await super().records_since(run_id, seq) if self._runs.has_begun(run_id) else ()
+        while not self._runs.has_begun((view := await self.view(run_id)).id):  # noqa: ASYNC110
+            await asyncio.sleep(self._poll)  # the event is there, its run not yet
+        return await self._runs.history(view, self.redactor)
 
     def _check_alive(self) -> None:
         if self._crash is not None:

@@ -48,10 +48,11 @@ CREATE TABLE workers (
 ) WITHOUT ROWID;
 """
 
-# What the rules of flow control remember, and the index for runs that they hold back.
+# What the rules of flow control remember, and the indices for runs that they hold back, and that wait for their code.
 SECOND = """
 ALTER TABLE functions ADD COLUMN rules TEXT;
 CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
+CREATE INDEX stuck_runs ON runs (function, singleton) WHERE status = 'stuck';
 CREATE TABLE flow (
     n INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, gate TEXT NOT NULL, rank REAL NOT NULL, due REAL,
     value TEXT NOT NULL, UNIQUE (kind, id)
@@ -61,6 +62,7 @@ CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
 CREATE TABLE deltas (
     run TEXT NOT NULL, number INTEGER NOT NULL, place INTEGER, delta TEXT NOT NULL, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
+ALTER TABLE runs ADD COLUMN crash_notes TEXT;
 """
 
 VERSIONS = (FIRST, SECOND)

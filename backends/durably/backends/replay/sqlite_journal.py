@@ -93,17 +93,21 @@ class SQLiteJournal(Journal):
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
         owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
         alive = {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
-        rows = self.file.run(f"{_RUN} WHERE status = 'running' AND owner IS NOT ? ORDER BY n", worker).fetchall()
+        by_status = (f"{_RUN} WHERE status = '{each}' AND owner IS NOT ?1" for each in ("running", "stuck"))
+        rows = self.file.run(f"{' UNION ALL '.join(by_status)} ORDER BY n", worker).fetchall()
         found = [self._row(*row) for row in rows]
         return [row for row in found if row.function in served and row.owner not in alive]
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET owner = ?, fence = ?, crashes = ?, singleton = ? WHERE id = ?",
+            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, crash_notes = ?"
+            " WHERE id = ?",
+            row.status.value,
             row.owner,
             row.fence,
             json.dumps(row.crashes),
             row.singleton,
+            row.crash_notes or None,
             row.id,
         )
 
@@ -123,7 +127,7 @@ class SQLiteJournal(Journal):
         return [self._row(*row) for row in rows.fetchall()]
 
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
-        parent, singleton, owner, fence, crashes, created_at = rest
+        parent, singleton, owner, fence, crashes, created_at, crash_notes = rest
         self._numbers[id] = n
         return RunRow(
             id=id,
@@ -135,11 +139,12 @@ class SQLiteJournal(Journal):
             fence=fence,
             crashes=tuple(json.loads(crashes)),
             created_at=created_at,
+            crash_notes=crash_notes or "",
         )
 
     def insert(self, row: RunRow) -> None:
         cursor = self.file.run(
-            "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
             row.id,
             row.function,
             row.status.value,
@@ -200,12 +205,12 @@ class SQLiteJournal(Journal):
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         # Two questions in one, since each index is one of a status.
-        by_status = (f"SELECT n, id FROM runs WHERE status = '{each}' AND {{0}}" for each in ("running", "waiting"))
+        by_status = (f"SELECT n, id FROM runs WHERE status = '{each}' AND {{0}}" for each in _LIVE)
         sql = " UNION ALL ".join(by_status).format("function = ?1 AND singleton = ?2")
         return [id for _, id in self.file.run(f"{sql} ORDER BY n", function, singleton).fetchall()]
 
     def live_children(self, run_id: str) -> Sequence[str]:
-        rows = self.file.run("SELECT id FROM runs WHERE parent = ? AND status IN ('running', 'waiting')", run_id)
+        rows = self.file.run(f"SELECT id FROM runs WHERE parent = ? AND status IN {_LIVE}", run_id)
         return [id for (id,) in rows.fetchall()]
 
     # -- events
@@ -256,13 +261,17 @@ class SQLiteJournal(Journal):
         return [Event.model_validate_json(event) for (event,) in rows]
 
 
-_RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at FROM runs"
+_RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, crash_notes FROM runs"
+
+_LIVE = ("running", "waiting", "stuck")
 
 _FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
 
 _APPEND = """
 INSERT INTO records SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-WHERE EXISTS (SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'waiting', 'skipped'))
+WHERE EXISTS (
+    SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'waiting', 'stuck', 'skipped')
+)
 """
 
 

@@ -26,9 +26,12 @@ _PARTS = (
     "control",
     "flow_control",
     "data",
+    "approvals",
     "causes",
     "containment",
     "values",
+    "repair",
+    "crash_loops",
     "observing",
     "streams",
 )
@@ -37,9 +40,11 @@ _PARTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from durably.testing.conformance import (  # noqa: E402
+    approvals,
     causes,
     containment,
     control,
+    crash_loops,
     data,
     failure,
     flow_control,
@@ -49,6 +54,7 @@ from durably.testing.conformance import (  # noqa: E402
     primitives,
     recovery,
     refusal,
+    repair,
     replay,
     streams,
     values,
@@ -77,9 +83,12 @@ for _part in (
     control,
     flow_control,
     data,
+    approvals,
     causes,
     containment,
     values,
+    repair,
+    crash_loops,
     observing,
     streams,
 ):

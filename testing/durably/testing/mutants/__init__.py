@@ -5,8 +5,10 @@ backend.
 """
 
 from durably.testing.mutants import (
+    approvals,
     causes,
     containment,
+    crash_loops,
     data,
     failure,
     flow_control,
@@ -15,6 +17,7 @@ from durably.testing.mutants import (
     observing,
     primitives,
     recovery,
+    repair,
     streams,
     waiting,
 )
@@ -32,7 +35,10 @@ _PARTS = (
     flow_control,
     data,
     containment,
+    crash_loops,
     causes,
     observing,
     streams,
+    repair,
+    approvals,
 )

@@ -64,12 +64,12 @@ class ServerRuns:
                 return self._view(await self.api.run(inngest_id), run_id)
         return await self._find_by_event(run_id) or await self._find_child(run_id)
 
-    def has_begun(self, run_id: str) -> bool:
-        """Whether Inngest has the run that :meth:`find` has looked for, and not only the event that starts it."""
-        return self._inngest_id(run_id) is not None
-
     def _inngest_id(self, run_id: str) -> str | None:
         return self._cache.inngest_ids.get(run_id) or (run_id if _ULID.fullmatch(run_id) else None)
+
+    def has_begun(self, run_id: str) -> bool:
+        """Whether Inngest has made a run, as far as it was looked at."""
+        return self._inngest_id(run_id) is not None
 
     async def _find_by_event(self, run_id: str) -> RunView | None:
         """A run that a program started: the id of its event is known, since we fixed it."""

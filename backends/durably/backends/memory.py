@@ -20,6 +20,7 @@ from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Capabilities, Event, Function, Observer, Retention
 from durably.core.backend import RunStatus
+from durably.core.deltas import DeltaStore, MemoryDeltas
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
 from durably.core.worker_view import WorkerView
@@ -50,6 +51,7 @@ class MemoryBackend(ReplayBackend):
         max_steps: How many bodies it runs at once; the others wait for their turn.
         retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
+        deltas: Where the pieces of streamed answers are kept; left out, with the journal.
     """
 
     name = "memory"
@@ -74,6 +76,7 @@ class MemoryBackend(ReplayBackend):
         max_steps: int | None = None,
         retention: Retention | None = None,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         journal = journal or MemoryJournal()
         super().__init__(
@@ -91,6 +94,7 @@ class MemoryBackend(ReplayBackend):
             max_steps=max_steps,
             retention=retention,
             observers=observers,
+            deltas=deltas or journal.deltas,
         )
 
 
@@ -99,6 +103,7 @@ class MemoryJournal(Journal):
 
     Attributes:
         latest: The moment of the newest record, or 0.
+        deltas: The pieces of streamed answers.
     """
 
     prunes_by: ClassVar[type[MemoryPruning]] = MemoryPruning
@@ -106,6 +111,7 @@ class MemoryJournal(Journal):
 
     def __init__(self) -> None:
         self.latest = 0.0
+        self.deltas = MemoryDeltas()
         self._runs: dict[str, RunRow] = {}
         self._records: dict[str, list[StepRecord]] = {}
         self._children: dict[str, list[str]] = {}
@@ -115,13 +121,21 @@ class MemoryJournal(Journal):
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
         self._views: dict[str, WorkerView] = {}
-        self._pruning = self.prunes_by(self._runs, self._records, self._children, self._events, self._event_ids)
+        self._pruning = self.prunes_by(
+            self._runs,
+            self._records,
+            self._children,
+            self._events,
+            self._event_ids,
+            lambda run_id: self.deltas.delete(run_id),
+        )
         self.flow = MemoryFlowStore()
 
     def left_behind(self) -> MemoryJournal:
         """A copy as it stands when every worker has died at this moment. For the harness."""
         copy = MemoryJournal()
         copy.latest = self.latest
+        copy.deltas = self.deltas.copy()
         copy._runs.update(self._runs)
         copy._records.update({run_id: list(records) for run_id, records in self._records.items()})
         copy._children.update({run_id: list(children) for run_id, children in self._children.items()})

@@ -12,7 +12,9 @@ from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import Clock, SystemClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.sqlite_journal import SQLiteJournal
+from durably.backends.sqlite_deltas import SQLiteDeltas
 from durably.core import Capabilities, Function, Observer, Retention
+from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration
 
 __all__ = ["SQLiteBackend"]
@@ -41,6 +43,7 @@ class SQLiteBackend(ReplayBackend):
         retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
         busy_timeout: How long ``start``, ``send`` and other calls wait while another process holds the file's lock.
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
+        deltas: Where the pieces of streamed answers are kept; left out, in the file.
     """
 
     name = "sqlite"
@@ -63,6 +66,7 @@ class SQLiteBackend(ReplayBackend):
         retention: Retention | None = None,
         busy_timeout: Duration = 30,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         super().__init__(
             functions,
@@ -80,4 +84,5 @@ class SQLiteBackend(ReplayBackend):
             retention=retention,
             busy_timeout=busy_timeout,
             observers=observers,
+            deltas=deltas or SQLiteDeltas(path),
         )

@@ -43,9 +43,10 @@ from durably.core import (
     WorkerView,
 )
 from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.errors import CancelSignal, JournalBusyError, JournalError
-from durably.core.history import History
+from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
 from durably.core.step_keys import KeyedSteps
@@ -106,6 +107,7 @@ class ReplayBackend(Backend):
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
         observers: See :class:`~durably.core.Backend`.
+        deltas: See :class:`~durably.core.Backend`.
 
     Attributes:
         journal: Where runs are kept.
@@ -114,6 +116,7 @@ class ReplayBackend(Backend):
     """
 
     parts: ClassVar[Parts] = Parts()
+    longest_look = 0.1
 
     def __init__(
         self,
@@ -134,6 +137,7 @@ class ReplayBackend(Backend):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         if evict not in ("never", "always"):
             raise ValueError(f"evict={evict!r}: use 'never' or 'always'")
@@ -144,6 +148,7 @@ class ReplayBackend(Backend):
             max_payload_bytes=max_payload_bytes,
             threads=threads,
             observers=observers,
+            deltas=deltas,
         )
         self.environment.observers.now = clock.now
         self.journal = journal
@@ -200,6 +205,8 @@ class ReplayBackend(Backend):
         self.lease.lapsed = self._driver.drop_lost
         self._driver.trial_over = self._recover
         self._log.subscribe(self._arm_for)
+        for writer in self.delta_writers:
+            writer.place = self._driver.place
         self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
 
     # -- the worker
@@ -268,6 +275,8 @@ class ReplayBackend(Backend):
                 await self._patiently(self.journal.let_go, self.worker, cut_off)
         finally:
             self.journal.close()
+            if self.deltas is not None:
+                self.deltas.close()
 
     async def work_until(self, stop: asyncio.Event) -> None:
         waits = [asyncio.ensure_future(each.wait()) for each in (stop, self._died)]
@@ -472,6 +481,13 @@ class ReplayBackend(Backend):
     async def _patiently(self, write: Callable[..., T], *args: Any) -> T:
         """Write for a program, which may wait for the lock of the storage as long as was said."""
         return await patiently(partial(write, *args), self.busy_timeout)
+
+    async def records_since(self, run_id: str, seq: int) -> Sequence[StepRecord]:
+        await self.view(run_id)
+        return self.journal.records_since(run_id, seq)
+
+    async def watch(self, run_id: str, seconds: float) -> None:
+        await self._scheduler.watch_for(run_id, seconds)
 
     def _check_up(self, what: str) -> None:
         if not self._up:

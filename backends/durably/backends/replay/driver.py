@@ -122,6 +122,11 @@ class Driver:
         """The ids of the runs that are in memory here."""
         return list(self._tasks)
 
+    def place(self, run_id: str) -> int | None:
+        """How many records a run has that is in memory here."""
+        run_pass = self._passes.get(run_id)
+        return None if run_pass is None else run_pass.records.count
+
     @property
     def room(self) -> int | None:
         """How many more runs it takes now; ``None`` for any number."""

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from durably.backends.replay.sqlite_lock import LockWatch
 from durably.core.errors import JournalError
@@ -68,6 +68,9 @@ CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
 CREATE INDEX ended_runs ON runs (function) WHERE status IN ('completed', 'failed', 'cancelled', 'skipped');
 CREATE TABLE forgotten (n INTEGER PRIMARY KEY);
 CREATE TABLE worker_details (id TEXT PRIMARY KEY, details TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE deltas (
+    run TEXT NOT NULL, number INTEGER NOT NULL, place INTEGER, delta TEXT NOT NULL, PRIMARY KEY (run, number)
+) WITHOUT ROWID;
 ALTER TABLE runs ADD COLUMN crash_notes TEXT;
 """
 
@@ -81,10 +84,18 @@ class SQLiteFile:
     Args:
         path: The file.
         worker_of: The name of the worker that a process is, empty for none: for messages.
+        synchronous: ``"FULL"``, or ``"NORMAL"`` for what need not survive a power cut: a commit then waits for no disk.
     """
 
-    def __init__(self, path: str | Path, worker_of: Callable[[int], str] = lambda pid: "") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        worker_of: Callable[[int], str] = lambda pid: "",
+        *,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    ) -> None:
         self.path = Path(path)
+        self._synchronous = synchronous
         self._db: sqlite3.Connection | None = None
         self._lock = LockWatch(self.path, worker_of)
 
@@ -119,7 +130,7 @@ class SQLiteFile:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes hold only before the first table is made
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")
         with self.transaction():
             version = 0 if self._is_new(db) else self._version(db)
             for statements in VERSIONS[version:]:

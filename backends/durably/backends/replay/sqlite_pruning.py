@@ -69,15 +69,16 @@ class SQLitePruning(PrunableStorage):
     def forget_runs(self, run_ids: Sequence[str]) -> int:
         places = ", ".join("?" * len(run_ids))
         sql = f"""
-            SELECT n FROM runs WHERE id IN ({places}) AND status IN {ENDED}
+            SELECT n, id FROM runs WHERE id IN ({places}) AND status IN {ENDED}
             AND NOT EXISTS (SELECT 1 FROM runs AS p WHERE p.id = runs.parent AND p.status IN {ASKING})
         """
         with self._file.transaction():
-            numbers = [n for (n,) in self._file.run(sql, *run_ids).fetchall()]
-            for n in numbers:
+            found = self._file.run(sql, *run_ids).fetchall()
+            for n, id in found:
                 self._file.run("INSERT OR IGNORE INTO forgotten VALUES (?)", n)
                 self._file.run("DELETE FROM runs WHERE n = ?", n)
-        return len(numbers)
+                self._file.run("DELETE FROM deltas WHERE run = ?", id)
+        return len(found)
 
     def forget_records(self, limit: int) -> int:
         gone = 0

@@ -35,6 +35,7 @@ _PARTS = (
     "repair",
     "crash_loops",
     "observing",
+    "streams",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -58,6 +59,7 @@ from durably.testing.conformance import (  # noqa: E402
     repair,
     replay,
     retention,
+    streams,
     values,
     waiting,
     workers,
@@ -94,6 +96,7 @@ for _part in (
     repair,
     crash_loops,
     observing,
+    streams,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -19,6 +19,7 @@ from durably.testing.mutants import (
     recovery,
     repair,
     retention,
+    streams,
     waiting,
     workers,
 )
@@ -39,6 +40,7 @@ _PARTS = (
     crash_loops,
     causes,
     observing,
+    streams,
     repair,
     approvals,
     retention,

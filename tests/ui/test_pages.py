@@ -139,6 +139,9 @@ def test_runs_are_filtered() -> None:
         of_echo = (await http.get("/runs?function=echo")).text
         assert "/runs/echo-0" in of_echo
         assert "/runs/refund-1042" not in of_echo
+        of_text = (await http.get("/runs?text=und-10")).text
+        assert "/runs/refund-1042" in of_text
+        assert "/runs/echo-0" not in of_text
         assert (await http.get("/runs?status=nonsense")).status_code == 400
 
     on_page(test)

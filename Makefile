@@ -17,7 +17,7 @@ lint: $(READY)
 	$(BIN)/ruff format --quiet --check .
 
 types: $(READY)
-	$(BIN)/mypy core backends providers testing cli examples tests
+	$(BIN)/mypy core backends providers telemetry testing cli examples tests
 	$(BIN)/pyright
 
 unit: $(READY)

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("core", "backends", "providers", "testing", "cli")
+PARTS = ("core", "backends", "providers", "telemetry", "testing", "cli")
 MAY_IMPORT = {
     "core": {"core"},
     "backends": {"core", "backends"},
     "providers": {"core", "providers"},
+    "telemetry": {"core", "telemetry"},
     "testing": {"core", "backends", "testing"},
     "cli": {*PARTS, "ui"},
 }
@@ -32,6 +33,8 @@ FOR_USERS = {
     "durably.core.model",
     "durably.core.observer",
     "durably.core.steps",
+    "durably.telemetry",
+    "durably.telemetry.id_generator",
     "durably.testing",
     "durably.testing.laws",
     "durably.testing.snapshot",
@@ -130,7 +133,8 @@ def test_the_core_waits_for_its_first_name() -> None:
 
 @pytest.mark.parametrize("module", ["durably.core", "durably.backends", "durably.testing"])
 def test_what_needs_no_extra_imports_none(module: str) -> None:
-    extras = ["anthropic", "openai", "litellm", "temporalio", "inngest", "rich", "typer", "pytest", "hypothesis"]
+    models, engines = ["anthropic", "openai", "litellm"], ["temporalio", "inngest"]
+    extras = [*models, *engines, "opentelemetry", "rich", "typer", "pytest", "hypothesis"]
     code = f"import sys, {module}; print([m for m in {extras} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -24,13 +24,15 @@ MODULES = [
     "durably.core.model",
     "durably.core.observer",
     "durably.providers",
+    "durably.telemetry",
+    "durably.telemetry.id_generator",
     "durably.testing",
 ]
 """What users import from. A name of any other module is not promised to stay."""
 
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
-DOTTED = re.compile(r"\bdurably\.(?:core|backends|providers|testing|cli)(?:\.\w+)*")
+DOTTED = re.compile(r"\bdurably\.(?:core|backends|providers|telemetry|testing|cli)(?:\.\w+)*")
 REFERENCE = re.compile(r":(?:class|data|func|meth|mod):`~?(durably[\w.]+)`")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from durably.core import Capabilities, Event, Function
 from durably.core.backend import RunStatus
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
+from durably.core.run_filter import RunFilter
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
 
@@ -77,6 +78,7 @@ class MemoryJournal(Journal):
     def __init__(self) -> None:
         self.latest = 0.0
         self._runs: dict[str, RunRow] = {}
+        self._numbers: dict[str, int] = {}
         self._records: dict[str, list[StepRecord]] = {}
         self._children: dict[str, list[str]] = {}
         self._events: list[Received] = []
@@ -90,6 +92,7 @@ class MemoryJournal(Journal):
         copy = MemoryJournal()
         copy.latest = self.latest
         copy._runs = dict(self._runs)
+        copy._numbers = dict(self._numbers)
         copy._records = {run_id: list(records) for run_id, records in self._records.items()}
         copy._children = {run_id: list(children) for run_id, children in self._children.items()}
         copy._events = list(self._events)
@@ -117,6 +120,11 @@ class MemoryJournal(Journal):
         for row in self._runs.values():
             if row.owner == worker:
                 self._runs[row.id] = replace(row, owner=None)
+        self._leases.pop(worker, None)
+
+    def living(self, now: float) -> Collection[str]:
+        # Nobody renews a lease here: all workers are in this process, and live until they say otherwise.
+        return {worker for worker, until in self._leases.items() if until}
 
     def bury(self, worker: str) -> None:
         self._leases[worker] = 0.0
@@ -141,6 +149,12 @@ class MemoryJournal(Journal):
         ]
         return chosen[:limit]
 
+    def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
+        for row in self._runs.values() if back else reversed(self._runs.values()):
+            number = self._numbers[row.id]
+            if place is None or (number > place if back else number < place):
+                yield number, row
+
     def cursor(self) -> int:
         return len(self._events)
 
@@ -155,6 +169,7 @@ class MemoryJournal(Journal):
         yield
 
     def insert(self, row: RunRow) -> None:
+        self._numbers[row.id] = 1 + self._numbers[next(reversed(self._runs))] if self._runs else 1
         self._runs[row.id] = row
         self._records[row.id] = []
         if row.parent is not None:
@@ -168,8 +183,8 @@ class MemoryJournal(Journal):
         records.append(record)
         self.latest = record.at
 
-    def set_status(self, run_id: str, status: RunStatus) -> None:
-        self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None)
+    def set_status(self, run_id: str, status: RunStatus, at: float) -> None:
+        self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None, ended_at=at)
 
     def take(self, row: RunRow) -> None:
         self._runs[row.id] = row
@@ -194,8 +209,8 @@ class MemoryJournal(Journal):
     def live_children(self, run_id: str) -> Sequence[str]:
         return [child for child in self._children.get(run_id, ()) if not self._runs[child].status.final]
 
-    def subscribers(self, event: str) -> Sequence[Subscription]:
-        return [each for each in self._subscriptions.values() if event in each.triggers]
+    def subscriptions(self) -> Sequence[Subscription]:
+        return list(self._subscriptions.values())
 
     def log(self, event: Event, now: float) -> Received | None:
         if event.id in self._event_ids:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 
 from pydantic import SecretStr
 
@@ -22,9 +21,11 @@ from durably.core.errors import (
 from durably.core.events import Event, check_events
 from durably.core.functions import Function
 from durably.core.history import History
-from durably.core.ids import check_run_id
+from durably.core.ids import check_run_id, check_tags
 from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
+from durably.core.run_filter import FoundRuns, RunFilter, RunFilters, RunPage, check_limit, run_filter
+from durably.core.run_view import RunStatus, RunView
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 
@@ -32,21 +33,6 @@ __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-
-class RunStatus(StrEnum):
-    """Where a run stands."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    SKIPPED = "skipped"
-
-    @property
-    def final(self) -> bool:
-        """Whether the run has ended: a final status never changes."""
-        return self is not RunStatus.RUNNING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,31 +54,6 @@ class Capabilities:
     replay: bool = True
     max_payload_bytes: int
     gaps: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunView:
-    """A run at one moment, as a backend knows it.
-
-    Attributes:
-        id: The run.
-        function: The id of its function.
-        status: Where it stood.
-        output: Its result as JSON text, once it is completed.
-        error: Its error as JSON data, once it has failed.
-        created_at: Seconds since 1970.
-        ended_at: Seconds since 1970; 0 while it is live.
-        parent: The id of the run that invoked it, or ``None``.
-    """
-
-    id: str
-    function: str
-    status: RunStatus
-    output: str | None = None
-    error: dict[str, Any] | None = None
-    created_at: float = 0.0
-    ended_at: float = 0.0
-    parent: str | None = None
 
 
 class Run(Generic[Out]):
@@ -264,38 +225,60 @@ class Backend(ABC):
 
     @overload
     async def start(
-        self, function: FunctionRef[In, Out], data: In | None = None, *, run_id: str | None = None
+        self,
+        function: FunctionRef[In, Out],
+        data: In | None = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
     ) -> Run[Out]: ...
     @overload
-    async def start(self, function: str, data: Any = None, *, run_id: str | None = None) -> Run[Any]: ...
-    async def start(self, function: Any, data: Any = None, *, run_id: str | None = None) -> Run[Any]:
-        """Start a run and return at once. Starting an id twice attaches to the first.
+    async def start(
+        self, function: str, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> Run[Any]: ...
+    async def start(
+        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> Run[Any]:
+        """Start a run and return at once. Starting an id twice with one input attaches to the first.
 
         Args:
             function: The function or its id.
             data: Its input.
             run_id: 1 to 200 printable characters; left out, a random one.
+            tags: Texts to find it by, such as ``["tenant:7"]``: at most 20, each 1 to 200 printable characters. A run
+                that is attached to keeps those it has.
 
         Raises:
-            TypeError: If the run id is not a text.
-            ValueError: If it is not such a text, or begins with ``durably.``.
+            TypeError: If the run id or a tag is not a text.
+            ValueError: If it is not such a text, or the run id begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
+            RunExistsError: If the id belongs to a run of another function, or with another input.
         """
         if run_id is not None:
             check_run_id(run_id)
+        tags = check_tags(tags)
         reference = self.find_function(function)
         text = encode_data(reference, data)
-        return Run(self, reference, await self.start_run(reference, text, run_id))
+        return Run(self, reference, await self.start_run(reference, text, run_id, tags))
 
     @overload
     async def invoke(
-        self, function: FunctionRef[In, Out], data: In | None = None, *, run_id: str | None = None
+        self,
+        function: FunctionRef[In, Out],
+        data: In | None = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
     ) -> Out: ...
     @overload
-    async def invoke(self, function: str, data: Any = None, *, run_id: str | None = None) -> Any: ...
-    async def invoke(self, function: Any, data: Any = None, *, run_id: str | None = None) -> Any:
+    async def invoke(
+        self, function: str, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> Any: ...
+    async def invoke(
+        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> Any:
         """Start a run and wait for its result. Raises what :meth:`start` and :meth:`Run.result` raise."""
-        return await (await self.start(function, data, run_id=run_id)).result()
+        return await (await self.start(function, data, run_id=run_id, tags=tags)).result()
 
     async def send(self, *events: Event) -> list[str]:
         """Hand over events from outside; returns their ids.
@@ -314,29 +297,71 @@ class Backend(ABC):
         Raises:
             RunNotFoundError: If there is none.
         """
-        view = await self.view(run_id)
-        return Run(self, self.find_function(view.function), view)
+        return self._handle(await self.view(run_id))
 
-    @abstractmethod
     async def runs(
-        self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
-    ) -> list[Run[Any]]:
-        """The newest runs, newest first."""
+        self, *, after: str | None = None, before: str | None = None, limit: int = 100, **filters: Unpack[RunFilters]
+    ) -> RunPage[Run[Any]]:
+        """Some of the runs that fit, newest first: the newest of all, or those next to a page that was got before.
+
+        A page stays where it is while runs are added: going on from it shows no run twice, and leaves none out.
+
+        Args:
+            after: The ``next`` of a page: the runs that are older than those.
+            before: The ``previous`` of a page: the runs that are newer than those.
+            limit: How many at most.
+            filters: See :class:`~durably.core.run_filter.RunFilters`.
+
+        Raises:
+            TypeError: If there is no such filter, or a value is of no use for it.
+            ValueError: If a value is out of range, a cursor comes from elsewhere, or two are given.
+            UnsupportedFeatureError: If the engine cannot list runs, or not by this.
+        """
+        check_limit(limit)
+        if after is not None and before is not None:
+            raise ValueError("after= and before= go two ways: give one of them")
+        found = await self.find_runs(run_filter(filters), after, before, limit)
+        return RunPage(tuple(map(self._handle, found.views)), found.next, found.previous)
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[RunStatus, int]:
+        """How many runs fit, by where they stand; a status that none has is left out. Raises what :meth:`runs` does."""
+        return await self.tally_runs(run_filter(filters))
+
+    def _handle(self, view: RunView) -> Run[Any]:
+        return Run(self, self.find_function(view.function), view)
 
     # -- what an engine provides; programs use the handle, `Run`
 
     @abstractmethod
-    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+    async def start_run(
+        self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
+    ) -> RunView:
         """Start a run, or find the one that has this id.
 
         Args:
             function: The function.
             data: The input as JSON text, checked.
             run_id: The id, or ``None`` for a random one.
+            tags: Its tags, checked; a run that is there keeps its own.
 
         Raises:
-            DurablyError: If the id belongs to a run of another function.
+            RunExistsError: If the id belongs to a run of another function, or with another input.
         """
+
+    @abstractmethod
+    async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
+        """A page of the runs that fit, newest first. See :meth:`runs`.
+
+        Args:
+            where: Which runs.
+            after: The place behind which it begins, or ``None``.
+            before: The place before which it ends, or ``None``.
+            limit: How many at most.
+        """
+
+    @abstractmethod
+    async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
+        """How many runs fit, by where they stand."""
 
     @abstractmethod
     async def send_events(self, events: Sequence[Event]) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import SecretStr
@@ -18,14 +18,16 @@ from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, Journal, Subscription
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.records import Log, RunRecords
+from durably.backends.replay.run_list import find_page, tally
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Backend, Event, Function, FunctionRef, Run, RunNotFoundError
+from durably.core import Backend, Event, Function, FunctionRef, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.errors import CancelSignal, JournalError
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
+from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Parts", "ReplayBackend"]
@@ -257,19 +259,21 @@ class ReplayBackend(Backend):
         self._log.publish(events, self.clock.now())
         return [event.id or "" for event in events]
 
-    async def runs(
-        self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
-    ) -> list[Run[Any]]:
+    async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
         self._check_up("runs")
-        name = function.id if isinstance(function, FunctionRef) else function
-        rows = self.journal.rows(name, status, limit)
-        return [Run(self, self.find_function(row.function), view_of(self.journal, row)) for row in rows]
+        return find_page(self.journal, where, after, before, limit)
 
-    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+    async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
+        self._check_up("count_runs")
+        return tally(self.journal, where)
+
+    async def start_run(
+        self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
+    ) -> RunView:
         self._check_up("start")
         run_id = run_id or new_id()
         new = self._host.new_run(run_id, function.id, started_event(function, run_id, data))
-        row = self._log.create(new, self.clock.now())
+        row = self._log.create(replace(new, tags=tuple(tags)), self.clock.now())
         check_function(run_id, row.function, function.id)
         return view_of(self.journal, row)
 

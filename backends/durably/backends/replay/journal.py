@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,8 +19,15 @@ from durably.core import Event, Function, Singleton
 from durably.core.backend import RunStatus
 from durably.core.history import StepRecord
 from durably.core.ids import derive_id
+from durably.core.run_events import session_key_of
+from durably.core.run_filter import RunFilter
+from durably.core.standing import open_records
 
 __all__ = ["Changes", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
+
+
+ALL = 2**62
+"""More runs than there can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +40,7 @@ class NewRun:
         event: What starts it, as JSON.
         parent: The run that waits for it, or ``None``.
         singleton: The rule of its function, or ``None``.
+        tags: What it can be found by.
     """
 
     id: str
@@ -40,13 +48,12 @@ class NewRun:
     event: str
     parent: str | None = None
     singleton: Singleton | None = None
+    tags: tuple[str, ...] = ()
 
-    @property
-    def singleton_key(self) -> str | None:
-        """The value of the singleton's key for this run, as JSON."""
+    def singleton_key(self, event: Event) -> str | None:
+        """The value of the singleton's key for this run, as JSON; ``event`` is what starts it."""
         if self.singleton is None:
             return None
-        event = Event.model_validate_json(self.event)
         return json.dumps(event.at(self.singleton.key), sort_keys=True) if self.singleton.key else ""
 
 
@@ -55,9 +62,14 @@ class RunRow:
     """A run as it is stored, without its records.
 
     Attributes:
+        status: How it ended, or ``RUNNING``: where a live run stands is read from its records.
         owner: The worker that holds it, or ``None``.
         fence: Grows with each change of owner; a write with an older one is refused.
         crashes: How many records the run had each time an owner had vanished.
+        root: The run at the top of the calls that led to it, or ``None`` if it is at the top itself.
+        session_key: The one in its input, or ``None``.
+        tags: What it can be found by.
+        ended_at: Seconds since 1970; 0 while it is live.
     """
 
     id: str
@@ -69,6 +81,16 @@ class RunRow:
     fence: int
     crashes: tuple[int, ...]
     created_at: float
+    root: str | None = None
+    session_key: str | None = None
+    tags: tuple[str, ...] = ()
+    ended_at: float = 0.0
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> RunRow:
+        """Read a row from what ``json.loads`` gives for the fields of one."""
+        status, crashes, tags = RunStatus(data["status"]), tuple(data["crashes"]), tuple(data["tags"])
+        return cls(**{**data, "status": status, "crashes": crashes, "tags": tags})
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +192,7 @@ class Journal(ABC):
             if cancel is not None:
                 self.end_cancelled(cancel, record.at, changes)
             if status is not None:
-                self.set_status(record.run_id, status)
+                self.set_status(record.run_id, status, record.at)
                 changes.ended.append(record.run_id)
                 self.cancel_children(record.run_id, record.at, changes)
         return changes
@@ -187,7 +209,9 @@ class Journal(ABC):
         known = self.get(new.id)
         if known is not None:
             return known
-        key = new.singleton_key
+        event = Event.model_validate_json(new.event)
+        parent = None if new.parent is None else self.get(new.parent)
+        key = new.singleton_key(event)
         skipped = False
         if new.singleton is not None and key is not None:
             for other in self.live_singletons(new.function, key):
@@ -205,6 +229,10 @@ class Journal(ABC):
             fence=1,
             crashes=(),
             created_at=now,
+            root=None if parent is None else parent.root or parent.id,
+            session_key=session_key_of(event),
+            tags=new.tags,
+            ended_at=now if skipped else 0.0,
         )
         self.insert(row)
         first = StepRecord(new.id, 0, "", "run", "started", name=new.function, output=new.event, at=now)
@@ -220,7 +248,7 @@ class Journal(ABC):
             return
         seq = self.count(run_id)
         self.append(StepRecord(run_id, seq, "", "run", "cancelled", name=row.function, at=now), row.fence)
-        self.set_status(run_id, RunStatus.CANCELLED)
+        self.set_status(run_id, RunStatus.CANCELLED, now)
         changes.cancelled.append(run_id)
         self.cancel_children(run_id, now, changes)
 
@@ -272,6 +300,34 @@ class Journal(ABC):
             )
             self.add_run(new, worker if new.function in served else None, now, changes)
 
+    def subscribers(self, event: str) -> Sequence[Subscription]:
+        """The functions that an event of this name starts."""
+        return [each for each in self.subscriptions() if event in each.triggers]
+
+    # -- finding
+
+    def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
+        """Runs with their places, which grow from run to run: all that fit, and maybe others, which the caller drops.
+
+        Args:
+            where: Which runs.
+            place: Only those behind this place, or ``None`` for all.
+            back: From older runs to newer ones; else from newer to older.
+        """
+        rows = self.rows(None, None, ALL)
+        numbered = [(len(rows) - index, row) for index, row in enumerate(rows)]
+        for number, row in reversed(numbered) if back else numbered:
+            if place is None or (number > place if back else number < place):
+                yield number, row
+
+    def count_ended(self, where: RunFilter) -> dict[RunStatus, int] | None:
+        """How many runs that have ended fit, by their status; ``None`` if only :meth:`scan` can tell."""
+        return None
+
+    def open_records(self, run_id: str) -> list[StepRecord]:
+        """Those of a run's records that hold it up. See :func:`durably.core.standing.open_records`."""
+        return open_records(self.records(run_id))
+
     # -- ownership
 
     def claim(self, worker: str, served: Sequence[str], now: float) -> list[RunRow]:
@@ -309,6 +365,10 @@ class Journal(ABC):
     @abstractmethod
     def bury(self, worker: str) -> None:
         """Note that a worker is dead, before its lease is over."""
+
+    @abstractmethod
+    def living(self, now: float) -> Collection[str]:
+        """The workers that count as alive at a moment: whose leases are not over."""
 
     @abstractmethod
     def changed(self) -> bool:
@@ -369,8 +429,8 @@ class Journal(ABC):
         """Add a run, without records."""
 
     @abstractmethod
-    def set_status(self, run_id: str, status: RunStatus) -> None:
-        """Give a run another status, and take its owner away."""
+    def set_status(self, run_id: str, status: RunStatus, at: float) -> None:
+        """End a run at a moment, and take its owner away."""
 
     @abstractmethod
     def take(self, row: RunRow) -> None:
@@ -389,8 +449,8 @@ class Journal(ABC):
         """The ids of the live runs that a run waits for."""
 
     @abstractmethod
-    def subscribers(self, event: str) -> Sequence[Subscription]:
-        """The functions that an event of this name starts."""
+    def subscriptions(self) -> Sequence[Subscription]:
+        """The functions that any worker has registered."""
 
     @abstractmethod
     def log(self, event: Event, now: float) -> Received | None:

@@ -7,17 +7,20 @@ import os
 import platform
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from durably.backends.replay import sqlite_search
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.backends.replay.sqlite_file import SQLiteFile
 from durably.core import Event, Singleton
 from durably.core.backend import RunStatus
 from durably.core.errors import JournalCorruptError, JournalError, StaleRunError
 from durably.core.history import StepRecord
+from durably.core.run_filter import RunFilter
+from durably.core.standing import may_open, may_settle
 
 __all__ = ["SQLiteJournal"]
 
@@ -72,14 +75,17 @@ class SQLiteJournal(Journal):
     def bury(self, worker: str) -> None:
         self.file.run("UPDATE workers SET expires = 0 WHERE id = ?", worker)
 
+    def living(self, now: float) -> Collection[str]:
+        owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
+        return {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
+
     def changed(self) -> bool:
         (version,) = self.file.run("PRAGMA data_version").fetchone()
         before, self._version = self._version, version
         return bool(version != before)
 
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
-        alive = {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
+        alive = self.living(now)
         rows = self.file.run(f"{_RUN} WHERE status = 'running' AND owner IS NOT ? ORDER BY n", worker).fetchall()
         found = [self._row(*row) for row in rows]
         return [row for row in found if row.function in served and row.owner not in alive]
@@ -108,8 +114,27 @@ class SQLiteJournal(Journal):
         )
         return [self._row(*row) for row in rows.fetchall()]
 
+    def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
+        condition, values = sqlite_search.condition(where)
+        order, beyond = ("ASC", ">") if back else ("DESC", "<")
+        while True:
+            behind = "" if place is None else f" AND n {beyond} {place}"
+            rows = self.file.run(
+                f"{_RUN} WHERE {condition}{behind} ORDER BY n {order} LIMIT {_SCAN}", *values
+            ).fetchall()
+            for row in rows:
+                place = row[0]
+                yield row[0], self._row(*row)
+            if len(rows) < _SCAN:
+                return
+
+    def count_ended(self, where: RunFilter) -> dict[RunStatus, int]:
+        condition, values = sqlite_search.condition(where)
+        sql = f"SELECT status, count(*) FROM runs WHERE status != 'running' AND {condition} GROUP BY status"
+        return {RunStatus(status): count for status, count in self.file.run(sql, *values).fetchall()}
+
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
-        parent, singleton, owner, fence, crashes, created_at = rest
+        parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at = rest
         self._numbers[id] = n
         return RunRow(
             id=id,
@@ -121,11 +146,15 @@ class SQLiteJournal(Journal):
             fence=fence,
             crashes=tuple(json.loads(crashes)),
             created_at=created_at,
+            root=root,
+            session_key=session_key,
+            tags=tuple(json.loads(tags or "[]")),
+            ended_at=ended_at or 0.0,
         )
 
     def insert(self, row: RunRow) -> None:
         cursor = self.file.run(
-            "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             row.id,
             row.function,
             row.status.value,
@@ -135,10 +164,39 @@ class SQLiteJournal(Journal):
             row.fence,
             json.dumps(row.crashes),
             row.created_at,
+            row.root,
+            row.session_key,
+            json.dumps(row.tags) if row.tags else None,
+            row.ended_at or None,
         )
-        self._numbers[row.id] = cursor.lastrowid or 0
+        n = self._numbers[row.id] = cursor.lastrowid or 0
+        for tag in row.tags:
+            self.file.run("INSERT INTO tags VALUES (?, ?)", tag, n)
 
     def append(self, record: StepRecord, fence: int) -> None:
+        if record.kind == "step" and record.attempt == 1 and record.status != "retrying":
+            self._append(record, fence)  # nearly all: one statement, and nothing else to note
+            return
+        with self.file.joined():
+            self._append(record, fence)
+            self._note(record)
+
+    def _note(self, record: StepRecord) -> None:
+        """Keep the list of what holds runs up."""
+        n = self._numbers[record.run_id]
+        if may_open(record):
+            id, retrying = (n << RUN_SHIFT) + record.seq, record.status == "retrying"
+            self.file.run("REPLACE INTO open_steps VALUES (?, ?, ?, ?)", n, record.key, id, retrying)
+        elif may_settle(record):
+            self.file.run("DELETE FROM open_steps WHERE run = ? AND key = ?", n, record.key)
+
+    def open_records(self, run_id: str) -> list[StepRecord]:
+        n = self._numbers[run_id]
+        first = n << RUN_SHIFT
+        rows = self.file.run(_OPEN, n, first + (1 << RUN_SHIFT)).fetchall()
+        return [_record(run_id, row[0] - first, first, row) for row in rows]
+
+    def _append(self, record: StepRecord, fence: int) -> None:
         n = self._numbers.get(record.run_id, 0)
         fields = _fields(record)
         try:
@@ -177,8 +235,9 @@ class SQLiteJournal(Journal):
         ).fetchone()
         return _record(run_id, row[0] - first, first, row)
 
-    def set_status(self, run_id: str, status: RunStatus) -> None:
-        self.file.run("UPDATE runs SET status = ?, owner = NULL WHERE id = ?", status.value, run_id)
+    def set_status(self, run_id: str, status: RunStatus, at: float) -> None:
+        sql = "UPDATE runs SET status = ?, owner = NULL, ended_at = ? WHERE id = ?"
+        self.file.run(sql, status.value, at, run_id)
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         return self._ids("function = ? AND singleton = ?", function, singleton)
@@ -204,12 +263,11 @@ class SQLiteJournal(Journal):
         (due,) = self.file.run("SELECT min(due) FROM scheduled").fetchone()
         return None if due is None else float(due)
 
-    def subscribers(self, event: str) -> Sequence[Subscription]:
-        found = [
+    def subscriptions(self) -> Sequence[Subscription]:
+        return [
             Subscription(id, tuple(json.loads(triggers)), Singleton(*json.loads(rule)) if rule else None)
             for id, triggers, rule in self.file.run("SELECT * FROM functions ORDER BY id").fetchall()
         ]
-        return [each for each in found if event in each.triggers]
 
     def log(self, event: Event, now: float) -> Received | None:
         cursor = self.file.run(
@@ -228,7 +286,19 @@ class SQLiteJournal(Journal):
         return [Event.model_validate_json(event) for (event,) in rows]
 
 
-_RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at FROM runs"
+_SCAN = 100
+"""How many runs one look reads."""
+
+_RUN = """
+SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at
+FROM runs
+"""
+
+# The delay of the code's own retry is over with the next record, which need not be about it.
+_OPEN = """
+SELECT records.* FROM open_steps JOIN records ON records.id = open_steps.id WHERE run = ?1
+AND (open_steps.key != '' OR records.id = (SELECT max(id) FROM records WHERE id < ?2)) ORDER BY records.id
+"""
 
 _APPEND = """
 INSERT INTO records SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?

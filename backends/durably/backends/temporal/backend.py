@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Any, Literal, Self
 
 from pydantic import SecretStr
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.api.enums.v1 import PendingWorkflowTaskState
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -21,15 +22,19 @@ from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.outcome import completed_status, failed_status, view_of
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, check_size, payload, text_of
 from durably.backends.temporal.registry import StepRegistry
+from durably.backends.temporal.run_info import run_memo
+from durably.backends.temporal.run_list import RunLister
 from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, stop_signals, versioning_of
-from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Run, RunNotFoundError
+from durably.core import Backend, Capabilities, Event, Function, FunctionRef, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
+from durably.core.run_filter import FoundRuns, RunFilter
+from durably.core.standing import open_records, standing, waits_for_worker
 
 __all__ = ["TemporalBackend"]
 
@@ -120,6 +125,7 @@ class TemporalBackend(Backend):
         )
         options = WorkerOptions(role=role, drain=drain, fail_on_code_change=on_code_change == "fail", options=given)
         self._worker = TemporalWorker(self._host, self._hubs, self._locks, options)
+        self._lister = RunLister(client, task_queue, self._look)
 
     # -- the worker
 
@@ -156,26 +162,17 @@ class TemporalBackend(Backend):
             check_size(text, step="", limit=self.environment.max_payload_bytes)
         return await self._hubs.send([Event.model_validate_json(text) for text in texts])
 
-    async def runs(
-        self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
-    ) -> list[Run[Any]]:
-        name = function.id if isinstance(function, FunctionRef) else function
-        # A run that has gone on in a fresh history is several executions; the newest one stands for it.
-        query = f"TaskQueue = '{self.task_queue}' AND ExecutionStatus != 'ContinuedAsNew'"
-        if name is not None:
-            query += f" AND WorkflowType = '{name}'"
-        found: list[Run[Any]] = []
-        async for execution in self.client.list_workflows(query):
-            if execution.workflow_type.startswith("durably."):
-                continue
-            view = view_of(execution, await execution.memo())
-            if status in (None, view.status):
-                found.append(Run(self, self.find_function(view.function), view))
-            if len(found) == limit:
-                break
-        return found
+    async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
+        self._worker.check_alive()
+        return await self._lister.page(where, after, before, limit)
 
-    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+    async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
+        self._worker.check_alive()
+        return await self._lister.tally(where)
+
+    async def start_run(
+        self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
+    ) -> RunView:
         self._worker.check_alive()
         run_id = run_id or new_id()
         event = self.redactor.text(started_event(function, run_id, data))
@@ -185,6 +182,7 @@ class TemporalBackend(Backend):
                 function.id,
                 payload(event),
                 id=run_id,
+                memo=run_memo(Event.model_validate_json(event), tags=tags),
                 task_queue=self._host.queues.get(function.id, self.task_queue),
                 task_timeout=self._host.task_timeout,
                 # An id that was used stands for its run, though that may have ended: Temporal would run it once more.
@@ -195,7 +193,8 @@ class TemporalBackend(Backend):
             view = await self.view(run_id)
             check_function(run_id, view.function, function.id)
             return view
-        return await self._claim(function, event, RunView(id=run_id, function=function.id, status=RunStatus.RUNNING))
+        view = RunView(id=run_id, function=function.id, status=RunStatus.RUNNING, tags=tuple(tags))
+        return await self._claim(function, event, view)
 
     async def _claim(self, function: FunctionRef[Any, Any], event: str, view: RunView) -> RunView:
         """Ask for a new run's singleton lock in the order of the starts; the run asks too, in case we die here."""
@@ -209,8 +208,20 @@ class TemporalBackend(Backend):
         view = await self._describe(run_id)
         if view.status.final:
             status, output, error = await self._outcome(run_id)
-            view = replace(view, status=status, output=output, error=error)
-        return view
+            return replace(view, status=status, output=output, error=error)
+        return await self._look(view)
+
+    async def _look(self, view: RunView) -> RunView:
+        """Where a live run stands, by its records and by whether a worker has taken up what is to be done."""
+        held = standing(open_records(await read_records(self.client, view.id)))
+        found = await self.client.get_workflow_handle(view.id).describe()
+        if found.status is not WorkflowExecutionStatus.RUNNING:
+            return view  # it has ended, or goes on in a fresh history, since it was looked up
+        task = found.raw_description.pending_workflow_task
+        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
+            since = task.original_scheduled_time.ToMicroseconds() / 1e6
+            held = waits_for_worker(held, view.function, since)
+        return replace(view, status=held.status, waiting_for=held.waiting_for)
 
     async def wait(self, run_id: str) -> RunView:
         status, output, error = await self._worker.serve(self._outcome(run_id))

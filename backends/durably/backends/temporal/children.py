@@ -15,6 +15,8 @@ from durably.backends.temporal.commands import check_cancelled
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.outcome import completed_status, failed_status
 from durably.backends.temporal.payloads import payload, text_of
+from durably.backends.temporal.run_info import INFO, run_memo
+from durably.core import Event
 from durably.core.backend import RunView
 
 __all__ = ["ChildRun"]
@@ -48,6 +50,7 @@ class ChildRun:
             self.function,
             args=[payload(self.event), payload(origin)],
             id=self.id,
+            memo=run_memo(Event.model_validate_json(self.event), root=_root()),
             task_queue=host.queues.get(self.function, host.task_queue),
             result_type=RawValue,
             task_timeout=host.task_timeout,
@@ -80,3 +83,9 @@ class ChildRun:
             status, data = failed_status(error.cause)
             return RunView(id=self.id, function=self.function, status=status, error=data)
         return RunView(id=self.id, function=self.function, status=completed_status(value), output=text_of(value))
+
+
+def _root() -> str:
+    """The run at the top of the calls that led to this workflow; itself, if it is at the top."""
+    info = workflow.memo_value(INFO, {})
+    return str(info.get("root") or workflow.info().workflow_id)

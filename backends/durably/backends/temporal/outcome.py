@@ -20,6 +20,7 @@ from temporalio.exceptions import (
 )
 
 from durably.backends.temporal.payloads import STATUS, metadata_of
+from durably.backends.temporal.run_info import run_info
 from durably.core import NonDeterminismError
 from durably.core.backend import RunStatus, RunView
 from durably.core.errors import error_to_json
@@ -54,6 +55,7 @@ def view_of(found: WorkflowExecution, memo: Mapping[str, Any]) -> RunView:
         ended_at=found.close_time.timestamp() if found.close_time else 0.0,
         # A run that an event started is to Temporal the child of the event's hub.
         parent=None if parent is None or parent.startswith("durably.") else parent,
+        **run_info(memo),
     )
 
 

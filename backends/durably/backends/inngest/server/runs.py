@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ from durably.backends.inngest.server.trace_views import RunApi, RunInfo, SpanOut
 from durably.core import Event
 from durably.core.backend import RunStatus, RunView
 from durably.core.history import History, RecordStatus, StepRecord
+from durably.core.run_events import session_key_of
+from durably.core.run_view import WaitingFor
 from durably.core.secrets import Redactor
 
 __all__ = ["ServerRuns"]
@@ -35,6 +38,13 @@ _END: dict[RunStatus, RecordStatus] = {
     RunStatus.CANCELLED: "cancelled",
 }
 """What the last record of a run says; one that was skipped has none."""
+
+
+def unserved(run_id: str, function: str) -> RunView:
+    """A run whose event is there, and which no app has been given yet."""
+    since = time.time()
+    worker = WaitingFor(kind="worker", since=since, name=function)
+    return RunView(id=run_id, function=function, status=RunStatus.WAITING, waiting_for=(worker,))
 
 
 class ServerRuns:
@@ -79,28 +89,35 @@ class ServerRuns:
                 return None
             runs = []  # sent, and not yet received
         if not runs:
-            return RunView(id=run_id, function=function, status=RunStatus.RUNNING)
+            return unserved(run_id, function)
         self._cache.inngest_ids[run_id] = runs[0].id
         return self._view(runs[0], run_id)
 
     async def _find_child(self, run_id: str) -> RunView | None:
         """A child: its event is Inngest's own, but its data names the run."""
-        found = await self.api.runs(1, f"event.data._durably.run == {json.dumps(run_id)}")
-        if not found:
-            return None
-        self._cache.inngest_ids[run_id] = found[0].id
-        return self._view(await self.api.run(found[0].id), run_id)
+        async for found in self.api.runs(f"event.data._durably.run == {json.dumps(run_id)}"):
+            self._cache.inngest_ids[run_id] = found.id
+            return self._view(await self.api.run(found.id), run_id)
+        return None
 
-    async def newest(self, first: int) -> list[RunView]:
-        """The newest runs, newest first, by Inngest's ids."""
-        return [self._view(info, "") for info in await self.api.runs(first)]
+    async def newest(self) -> AsyncIterator[RunView]:
+        """All runs, newest first, by Inngest's ids."""
+        async for info in self.api.runs():
+            yield self._view(info, "")
 
-    async def with_own_id(self, view: RunView) -> RunView:
-        """A run by Inngest's id as one by ours, which its event knows."""
-        _, origin = await self._event(view.id)
+    async def told(self, view: RunView) -> RunView:
+        """A run by Inngest's id as one by ours, with what else its event says of it."""
+        event, origin = await self._event(view.id)
         run_id = origin.run or view.id
         self._cache.inngest_ids[run_id] = view.id
-        return replace(view, id=run_id, parent=origin.parent)
+        return replace(
+            view,
+            id=run_id,
+            parent=origin.parent,
+            root=origin.ancestry[0] if origin.parent else None,
+            session_key=session_key_of(event),
+            tags=origin.tags,
+        )
 
     async def _event(self, inngest_id: str) -> tuple[Event, Origin]:
         return read_event(await self.api.event(inngest_id))

@@ -175,9 +175,9 @@ class LMDBJournal(Journal):
         chosen = [row for row in reversed(found) if function in (None, row.function) and status in (None, row.status)]
         return chosen[:limit]
 
-    def set_status(self, run_id: str, status: RunStatus, at: float) -> None:
+    def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
         row = RunRow.from_data(self._get("runs", self._number(run_id)))
-        self.take(replace(row, status=status, owner=None, ended_at=at))
+        self.take(replace(row, status=status, owner=None, ended_at=ended_at))
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         return [row.id for row in self._live() if row.function == function and row.singleton == singleton]

@@ -30,6 +30,7 @@ FOR_USERS = {
     "durably.core.history",
     "durably.core.messages",
     "durably.core.model",
+    "durably.core.observer",
     "durably.core.steps",
     "durably.testing",
     "durably.testing.laws",

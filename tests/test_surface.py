@@ -22,6 +22,7 @@ MODULES = [
     "durably.core.history",
     "durably.core.messages",
     "durably.core.model",
+    "durably.core.observer",
     "durably.providers",
     "durably.testing",
 ]

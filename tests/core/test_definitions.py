@@ -122,7 +122,7 @@ def test_options_that_cannot_work(options: dict[str, Any]) -> None:
 
 
 def test_singleton_and_retry_policy_are_checked() -> None:
-    with pytest.raises(DefinitionError, match="use 'cancel' or 'skip'"):
+    with pytest.raises(DefinitionError, match="use 'cancel', 'skip' or 'queue'"):
         Singleton("key", mode="drop")  # type: ignore[arg-type]
     with pytest.raises(DefinitionError, match="is not a retry policy"):
         RetryPolicy(factor=0.5)

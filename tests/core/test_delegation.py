@@ -203,7 +203,7 @@ async def test_each_child_has_a_session_of_its_own() -> None:
         [user("a"), assistant("yes")],
         [user("b"), assistant("yes")],
     ]
-    assert len(sessions._messages) == 2
+    assert len(sessions._appends) == 2
 
 
 # -- not waiting

@@ -35,6 +35,7 @@ EXAMPLES = [
     InvokeError(step="i", error_type="ValueError", message="x", function="f", run_id="r"),
     JournalCorruptError(run_id="r", seq=3),
     errors.JournalError("full"),
+    errors.MissingKeyError(function="f", option="singleton", key="user.id"),
     ModelError("busy", provider="p", model="m", status=529, request_id="q", retriable=True, retry_after=2.5),
     errors.NestedStepError(step="a", inside="b"),
     NonDeterminismError(step="a", recorded="x", asked="y"),

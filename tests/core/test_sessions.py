@@ -26,12 +26,16 @@ from durably.backends.memory import MemoryJournal
 from durably.core import (
     Agent,
     AgentInput,
+    InvokeError,
     JSONLSessions,
     MemorySessions,
+    RunStatus,
     SessionError,
     SessionStore,
+    Singleton,
     SQLiteSessions,
     assistant,
+    tool,
     user,
 )
 from durably.core.errors import Signal
@@ -40,15 +44,17 @@ from durably.core.messages import (
     FilePart,
     Message,
     OpaquePart,
+    SessionPrefix,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolResultMessage,
     UserMessage,
 )
-from durably.core.sessions import jsonl
+from durably.core.sessions import SessionReader, joined, jsonl
+from durably.core.sessions import prefix as prefix_module
 from durably.core.steps import Point
-from durably.testing import ScriptedModel
+from durably.testing import ScriptedModel, call, crash_matrix
 
 CHILD = Path(__file__).parent / "session_child.py"
 
@@ -287,9 +293,251 @@ async def test_history_is_loaded_in_its_step_and_not_again_on_replay(make: Make,
         run = await backend.start(agent, AgentInput(message="Who am I?", session_key="s"))
         assert (await run.result()).text == "Ann"
         loaded = [each.value for each in await run.history() if each.key == "load-history"]
-    assert len(loaded) == 1
-    assert len(loaded[0]) == 2
+    (read,) = loaded
+    assert (read["appends"], read["turns"]) == (1, 1)
+    assert "Ann" not in str(read), "a record says how far the run has read, not what"
     assert [each.role for each in model.requests[0].messages] == ["user", "assistant", "user"]
+
+
+# -- what a session keeps of runs that did not end well
+
+
+def cut_off(message: Message) -> bool:
+    return isinstance(message, ToolResultMessage) and message.is_error and "cut off" in str(message.content)
+
+
+@files
+@pytest.mark.asyncio
+@pytest.mark.parametrize("save_turns", [True, False])
+async def test_a_failed_run_leaves_what_was_said(make: Make, save_turns: bool, tmp_path: Path) -> None:
+    store, model = make(tmp_path), ScriptedModel(call("look"), call("look"), "hello again")
+
+    @tool(on_error="raise", retries=0)
+    def look() -> str:
+        raise ValueError("no")
+
+    agent = Agent("a", model=model, instructions="", sessions=store, save_turns=save_turns, tools=[look], retries=0)
+    async with MemoryBackend([agent]) as backend:
+        with pytest.raises(InvokeError):
+            await backend.invoke(agent, AgentInput(message="I am Ann", session_key="s"))
+        said = await store.load("s")
+        assert said[0] == user("I am Ann")
+        assert [message.role for message in said[1:]] == (["assistant"] if save_turns else [])
+        model.requests.clear()
+        with pytest.raises(InvokeError):
+            await backend.invoke(agent, AgentInput(message="Who am I?", session_key="s"))
+    seen = model.requests[0].messages
+    if save_turns:
+        assert [message.role for message in seen] == ["user", "assistant", "tool", "user"]
+        assert cut_off(seen[2])
+    else:
+        assert seen == [user("I am Ann\n\nWho am I?")], "two user messages in a row would be refused by some providers"
+
+
+@files
+@pytest.mark.asyncio
+async def test_a_cancelled_run_leaves_what_was_said(make: Make, tmp_path: Path) -> None:
+    store, model = make(tmp_path), ScriptedModel(call("ask"), "It was Ann who asked.")
+    agent = Agent(
+        "a",
+        model=model,
+        instructions="",
+        sessions=store,
+        tools=[tool(ask, requires_approval=True)],
+        singleton=Singleton(key="session_key", mode="cancel"),
+    )
+    async with MemoryBackend([agent]) as backend:
+        first = await backend.start(agent, AgentInput(message="I am Ann", session_key="s"))
+        await backend.drain()
+        result = await backend.invoke(agent, AgentInput(message="Who was it?", session_key="s"))
+        assert (await first.refresh()).status is RunStatus.CANCELLED
+    assert result.text == "It was Ann who asked."
+    seen = model.requests[1].messages
+    assert [message.role for message in seen] == ["user", "assistant", "tool", "user"]
+    assert cut_off(seen[2])
+    assert [message.role for message in await store.load("s")] == ["user", "assistant", "user", "assistant"]
+
+
+def ask() -> str:
+    return "yes"
+
+
+@files
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+@pytest.mark.asyncio
+async def test_a_session_is_the_same_wherever_its_run_crashes(make: Make, backend: str, tmp_path: Path) -> None:
+    places = iter(range(10_000))
+
+    def world() -> tuple[Agent, SessionStore]:
+        directory = tmp_path / str(next(places))
+        directory.mkdir()
+        store = make(directory)
+        model = ScriptedModel([call("ask"), call("ask")], call("ask"), "done")
+        return Agent("a", model=model, instructions="", sessions=store, tools=[ask]), store
+
+    async def saved(store: SessionStore) -> list[Any]:
+        return [message.model_dump() for message in await store.load("s")]
+
+    asked = AgentInput(message="hi", session_key="s")
+    report = await crash_matrix(world, asked, state=saved, backend=backend)
+    assert report.ok, report
+    steps = [step.key for step in report.steps]
+    assert [key for key in steps if key.startswith("save")] == [
+        "save-message",
+        "save-turn",
+        "save-turn:1",
+        "save-session",
+    ]
+
+
+class _Before(Agent):
+    """An agent as it was when the history was recorded as messages."""
+
+    async def load_history(self, session_key: str | None) -> list[Message]:
+        assert self.sessions is not None
+        assert session_key is not None
+        return await self.sessions.load(session_key)
+
+
+@files
+@pytest.mark.asyncio
+async def test_a_run_whose_history_was_recorded_whole_goes_on(make: Make, tmp_path: Path) -> None:
+    store, journal = make(tmp_path), MemoryJournal()
+    await store.append("s", [user("I am Ann"), assistant("hello Ann")], key="before")
+    asked = AgentInput(message="ask", session_key="s")
+
+    def agent_of(kind: type[Agent]) -> Agent:
+        model = ScriptedModel("hello", call("ask"), "Ann")
+        return kind("a", model=model, instructions="", sessions=store, tools=[ask])
+
+    def probe(point: Point) -> None:
+        if (point.name, point.key) == ("after_commit", "tool-ask"):
+            raise Killed
+
+    first = MemoryBackend([before := agent_of(_Before)], journal=journal)
+    first.probe = probe
+    with pytest.raises(Killed):
+        async with first:
+            await first.invoke(before, asked, run_id="r")
+    async with MemoryBackend([now := agent_of(Agent)], journal=journal) as second:
+        run = await second.start(now, asked, run_id="r")
+        result = await run.result()
+        keys = [record.key for record in (await run.history()).steps()]
+    assert keys == ["load-context", "load-history", "think", "tool-ask", "think:1", "save-session"]
+    assert [message.role for message in result.messages] == ["user", "assistant", "tool", "assistant"]
+    assert [message.role for message in await store.load("s")][2:] == ["user", "assistant", "tool", "assistant"]
+
+
+# -- a session is read once, and what is new
+
+
+@files
+@pytest.mark.asyncio
+async def test_a_session_that_was_changed_meanwhile_is_refused(make: Make, tmp_path: Path) -> None:
+    store = make(tmp_path)
+    await store.append("s", [user("I am Ann")], key="1")
+    reader = SessionReader(store)
+    prefix = await reader.read("s")
+    assert await reader.messages(prefix) == [user("I am Ann")]
+    file_of(tmp_path).unlink()
+    await store.append("s", [user("I am Bob")], key="1")
+    with pytest.raises(SessionError, match="'s' is not what this run has read: its first 1 appends"):
+        await SessionReader(make(tmp_path)).messages(prefix)
+    assert await reader.messages(await reader.read("s")) == [user("I am Bob")], "what was deleted is not remembered"
+    file_of(tmp_path).unlink()
+    assert (await reader.read("s")).appends == 0
+
+
+class _TwoMethods:
+    """A store of a user's own, with no more than the port asks for."""
+
+    def __init__(self, store: MemorySessions) -> None:
+        self.append, self.load = store.append, store.load
+
+
+STEPS = st.tuples(st.sampled_from(["append", "read", "forget"]), st.sampled_from("ab"), st.integers(0, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(actions=st.lists(STEPS, max_size=30), small=st.booleans(), two_methods=st.booleans())
+def test_a_reader_sees_what_is_there(actions: list[tuple[str, str, int]], small: bool, two_methods: bool) -> None:
+    async def run() -> None:
+        store = MemorySessions()
+        reader = SessionReader(_TwoMethods(store) if two_methods else store)
+        read: list[tuple[SessionPrefix, list[Message]]] = []
+        for number, (action, key, count) in enumerate(actions):
+            if action == "append":
+                await store.append(key, [user(str(count))] * count, key=str(number))
+            elif action == "forget":
+                store.__init__()  # type: ignore[misc]
+                read = [each for each in read if not each[1]]
+            else:
+                read.append((await reader.read(key), await store.load(key)))
+            for prefix, messages in read:
+                assert await reader.messages(prefix) == messages
+
+    bound = prefix_module.CACHED_MESSAGES
+    prefix_module.CACHED_MESSAGES = 2 if small else bound
+    try:
+        asyncio.run(run())
+    finally:
+        prefix_module.CACHED_MESSAGES = bound
+
+
+CALLS = st.lists(st.sampled_from("abc"), max_size=3, unique=True)
+SAID = st.one_of(
+    st.sampled_from(["hi", "ho"]).map(user),
+    CALLS.map(lambda ids: AssistantMessage(parts=[ToolCall(id=id, name="t", arguments={}) for id in ids])),
+    st.sampled_from("abc").map(lambda id: ToolResultMessage(call_id=id, name="t", content=f"answer {id}")),
+)
+
+
+@given(before=st.lists(SAID, max_size=12), now=st.lists(st.sampled_from(["hi", "ho"]).map(user), max_size=1))
+def test_a_session_is_joined_to_what_every_provider_takes(before: list[Message], now: list[Message]) -> None:
+    messages = joined(before, now)
+    position = 0
+    while position < len(messages):
+        message = messages[position]
+        assert message.role != "tool", "an answer without its call"
+        following = messages[position + 1 :]
+        if isinstance(message, AssistantMessage):
+            calls = [each.id for each in message.tool_calls]
+            answers = following[: len(calls)]
+            assert [each.call_id for each in answers if isinstance(each, ToolResultMessage)] == calls
+            position += len(calls)
+        else:
+            assert not following or following[0].role != "user", "two user messages in a row"
+        position += 1
+    kept = [message for message in before if message.role == "assistant"]
+    assert [message for message in messages if message.role == "assistant"] == kept
+    assert joined(messages, []) == messages
+    words = [word for each in messages if isinstance(each, UserMessage) for word in str(each.content).split()]
+    said = [str(each.content) for each in [*before, *now] if isinstance(each, UserMessage)]
+    assert words == said or (bool(before and now) and before[-1] == now[0] and words == said[:-1])
+
+
+def test_an_answer_that_was_saved_late_stands_behind_its_call() -> None:
+    first = AssistantMessage(parts=[ToolCall(id="1", name="t", arguments={})])
+    late = ToolResultMessage(call_id="1", name="t", content="42")
+    saved: list[Message] = [user("a"), first, user("b"), assistant("from another run"), late, first]
+    messages = joined(saved, [user("c")])
+    assert messages[:5] == [user("a"), first, late, user("b"), assistant("from another run")]
+    assert messages[5] == first
+    assert cut_off(messages[6]), "an id that is used again takes no answer of before"
+    assert messages[7:] == [user("c")]
+
+
+@pytest.mark.asyncio
+async def test_what_a_run_records_of_its_session_does_not_grow(tmp_path: Path) -> None:
+    store = SQLiteSessions(tmp_path / "sessions.db")
+    agent = Agent("a", model=ScriptedModel(*["word " * 200] * 60), instructions="", sessions=store)
+    sizes = []
+    async with MemoryBackend([agent]) as backend:
+        for number in range(60):
+            run = await backend.start(agent, AgentInput(message=f"{number} " * 100, session_key="s"))
+            await run.ended()
+            sizes.append(len((await run.history()).to_jsonl()))
+    assert max(sizes) <= min(sizes) + 400
 
 
 # -- files that are not as they were
@@ -303,7 +551,7 @@ async def test_a_damaged_file_is_an_error_that_names_it(make: Make, tmp_path: Pa
         await store.append("s", [user("word " * 200)], key=str(number))
     path = file_of(tmp_path)
     data = bytearray(path.read_bytes())
-    middle = len(data) // 2
+    middle = data.index(b"word word")
     data[middle : middle + 300] = b"\xff" * 300
     path.write_bytes(data)
     with pytest.raises(SessionError, match=str(path)) as caught:

@@ -60,7 +60,7 @@ def test_no_kill_starts_every_body_once_and_work_files_are_kept_when_asked(demo:
     assert str(folder) in done.stderr
     assert data["ok"]
     assert len(data["processes"]) == 1
-    assert len({start["step"] for start in data["starts"]}) == len(data["starts"]) == 18
+    assert len({start["step"] for start in data["starts"]}) == len(data["starts"]) == 24
 
 
 def test_plain_lines_without_a_terminal(demo: RunDemo, source: Path) -> None:

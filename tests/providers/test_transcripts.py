@@ -149,7 +149,7 @@ def test_repair_changes_nothing_twice_and_keeps_the_beginning(
 @asynccontextmanager
 async def reused(case: Case, server: LLMServer) -> AsyncIterator[StreamingModel]:
     async with case.reused(server) as (model, resources):
-        token = _current.set(StepInfo("run", "think", 1, resources, None))
+        token = _current.set(StepInfo("run", "think", 1, resources))
         try:
             yield model
         finally:

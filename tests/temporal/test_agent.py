@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.temporal import TemporalBackend, commands
-from durably.core import Agent, Context, InvokeError, Tool, function, tool
+from durably.core import Agent, AgentInput, Context, InvokeError, SQLiteSessions, Tool, function, tool
 from durably.core.backend import Backend
 from durably.core.history import History
 from durably.core.ids import new_id
@@ -95,6 +95,23 @@ async def test_a_conversation_travels_to_another_worker(open_temporal: OpenTempo
         assert result.iterations == 13
         description = await workflows.client.get_workflow_handle(run.id).describe()
     assert description.raw_description.workflow_execution_info.history_size_bytes < 12 * 60_000 * 1.5
+
+
+async def test_a_session_is_read_by_the_worker_that_thinks(open_temporal: OpenTemporal, tmp_path: Path) -> None:
+    sessions = SQLiteSessions(tmp_path / "sessions.db")
+    model = ScriptedModel(call("get_order", order_id="7"), "Shipped.", "Order 7.")
+    agent = Agent("clerk", model=model, instructions="Be kind.", tools=[get_order], sessions=sessions)
+    async with (
+        open_temporal(agent, role="workflows") as workflows,
+        open_temporal(agent, role="activities"),
+    ):
+        await workflows.invoke(agent, AgentInput(message="Where is order 7? " * 1000, session_key="s"))
+        run = await workflows.start(agent, AgentInput(message="Which order was it?", session_key="s"))
+        assert (await run.result()).text == "Order 7."
+        assert "Where is" not in (await run.history()).to_jsonl(), "what was said before is not recorded again"
+    roles = ["user", "assistant", "tool", "assistant", "user"]
+    assert [message.role for message in model.requests[-1].messages] == roles
+    assert [message.role for message in await sessions.load("s")] == [*roles, "assistant"]
 
 
 async def test_history_grows_with_the_turns_and_no_faster(open_temporal: OpenTemporal) -> None:

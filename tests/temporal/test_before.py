@@ -228,4 +228,9 @@ async def test_temporals_own_check_is_made(temporal_address: str) -> None:
 async def test_the_records_of_a_run_are_those_that_were_read_before(now: Now, run_id: str) -> None:
     view = RunView(id=run_id, function=RECORDS[run_id].function, status=RunStatus.COMPLETED)
     run: Run[Any] = Run(now.backend, FunctionRef[Any, Any](view.function), view)
-    assert (await run.history()).records == RECORDS[run_id].records
+    now_read = iter([replace(record, seq=0) for record in await run.history()])
+    for record in RECORDS[run_id]:
+        # Between them stands now what Temporal kept of attempts that failed.
+        found = next(each for each in now_read if each.status != "retrying" or record.status == "retrying")
+        assert found == replace(record, seq=0)
+    assert [each.status for each in now_read] == []

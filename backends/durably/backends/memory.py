@@ -11,14 +11,19 @@ from pydantic import SecretStr
 
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.flow.rules import FLOW_RULES
+from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
-from durably.core import Capabilities, Event, Function
+from durably.core import Capabilities, Event, Function, Observer
 from durably.core.backend import RunStatus
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
 from durably.core.run_filter import RunFilter
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
+
+
+_LIVE = (RunStatus.RUNNING, RunStatus.WAITING)
 
 
 class MemoryBackend(ReplayBackend):
@@ -36,10 +41,13 @@ class MemoryBackend(ReplayBackend):
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
     """
 
     name = "memory"
-    capabilities = Capabilities(durable=False, multi_process=False, virtual_time=True, max_payload_bytes=8 * 2**20)
+    capabilities = Capabilities(
+        durable=False, multi_process=False, virtual_time=True, max_payload_bytes=8 * 2**20, flow_control=FLOW_RULES
+    )
     journal: MemoryJournal
 
     def __init__(
@@ -53,6 +61,7 @@ class MemoryBackend(ReplayBackend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         journal = journal or MemoryJournal()
         super().__init__(
@@ -65,6 +74,7 @@ class MemoryBackend(ReplayBackend):
             resources=resources,
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
+            observers=observers,
         )
 
 
@@ -74,6 +84,8 @@ class MemoryJournal(Journal):
     Attributes:
         latest: The moment of the newest record, or 0.
     """
+
+    flow: MemoryFlowStore
 
     def __init__(self) -> None:
         self.latest = 0.0
@@ -86,6 +98,7 @@ class MemoryJournal(Journal):
         self._scheduled: list[Event] = []
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
+        self.flow = MemoryFlowStore()
 
     def left_behind(self) -> MemoryJournal:
         """A copy as it stands when every worker has died at this moment. For the harness."""
@@ -99,6 +112,7 @@ class MemoryJournal(Journal):
         copy._event_ids = set(self._event_ids)
         copy._scheduled = list(self._scheduled)
         copy._subscriptions = dict(self._subscriptions)
+        copy.flow = self.flow.copy()
         return copy
 
     def open(self) -> None:
@@ -178,13 +192,13 @@ class MemoryJournal(Journal):
     def append(self, record: StepRecord, fence: int) -> None:
         row = self._runs[record.run_id]
         records = self._records[record.run_id]
-        if row.fence != fence or len(records) != record.seq or (records and row.status is not RunStatus.RUNNING):
+        if row.fence != fence or len(records) != record.seq or (records and row.status not in _LIVE):
             raise StaleRunError(run_id=record.run_id, fence=fence)
         records.append(record)
         self.latest = record.at
 
-    def set_status(self, run_id: str, status: RunStatus, at: float) -> None:
-        self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None, ended_at=at)
+    def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
+        self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None, ended_at=ended_at)
 
     def take(self, row: RunRow) -> None:
         self._runs[row.id] = row
@@ -193,7 +207,7 @@ class MemoryJournal(Journal):
         return [
             row
             for row in self._runs.values()
-            if not row.status.final
+            if row.status is RunStatus.RUNNING
             and row.function in served
             and row.owner != worker
             and (row.owner is None or self._leases.get(row.owner, 0.0) <= now)

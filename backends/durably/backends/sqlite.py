@@ -10,11 +10,9 @@ from pydantic import SecretStr
 
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import Clock, SystemClock
+from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.sqlite_journal import SQLiteJournal
-from durably.core import (
-    Capabilities,
-    Function,
-)
+from durably.core import Capabilities, Function, Observer
 
 __all__ = ["SQLiteBackend"]
 
@@ -36,10 +34,11 @@ class SQLiteBackend(ReplayBackend):
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
     """
 
     name = "sqlite"
-    capabilities = Capabilities(durable=True, multi_process=True, max_payload_bytes=8 * 2**20)
+    capabilities = Capabilities(durable=True, multi_process=True, max_payload_bytes=8 * 2**20, flow_control=FLOW_RULES)
     journal: SQLiteJournal
 
     def __init__(
@@ -52,6 +51,7 @@ class SQLiteBackend(ReplayBackend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         super().__init__(
             functions,
@@ -63,4 +63,5 @@ class SQLiteBackend(ReplayBackend):
             resources=resources,
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
+            observers=observers,
         )

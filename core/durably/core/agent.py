@@ -23,8 +23,8 @@ from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import Function, FunctionOptions, check_triggers
 from durably.core.history import History
-from durably.core.loop import create_agent_loop
-from durably.core.messages import Message, Transcript
+from durably.core.loop import AgentLoop, create_agent_loop
+from durably.core.messages import Message, SessionPrefix, Transcript
 from durably.core.model import (
     DeltaSink,
     Model,
@@ -38,7 +38,7 @@ from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
 from durably.core.run_events import read_input
 from durably.core.serialization import Codec, codec_for
-from durably.core.sessions import SessionStore
+from durably.core.sessions import SessionError, SessionReader, SessionStore, joined
 from durably.core.sink import publish
 from durably.core.steps import current_step
 from durably.core.tool_definition import define_tool
@@ -85,10 +85,14 @@ class Agent(Function[str | AgentInput, AgentResult]):
         compaction: When a summary replaces the older part of a conversation. See :class:`~durably.core.Compaction`.
             Default: a conversation that is too long fails the run.
         sessions: The store of conversations, for runs with a ``session_key``. See :class:`~durably.core.SessionStore`.
+        save_turns: Whether a session also keeps the turns of a run that was cancelled or failed. If not, it keeps the
+            user's message and what was said by runs that ended well.
         model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
         model_timeout: Seconds that one model call may take. Default: no limit.
-        sink: Gets the pieces of an answer while ``think`` runs, if the model can stream. It is a callable, or the name
-            of a resource of the backend that is one. Only the whole answer is recorded.
+        stream: Whether ``think`` asks the model to show its answer while it writes it, if the model can. The pieces go
+            to the backend's observers. Only the whole answer is recorded.
+        sink: Gets the pieces as well, for this agent alone. It is a callable, or the name of a resource of the backend
+            that is one. With a sink, ``stream`` is on.
         options: See :class:`~durably.core.functions.FunctionOptions`.
 
     Raises:
@@ -96,6 +100,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
     """
 
     __slots__ = (
+        "_reader",
         "budget",
         "compaction",
         "instructions",
@@ -105,9 +110,11 @@ class Agent(Function[str | AgentInput, AgentResult]):
         "model_timeout",
         "name",
         "output_codec",
+        "save_turns",
         "sessions",
         "sink",
         "specs",
+        "stream",
         "summarizer",
         "tools",
     )
@@ -123,8 +130,10 @@ class Agent(Function[str | AgentInput, AgentResult]):
     compaction: Compaction | None
     summarizer: Model
     sessions: SessionStore | None
+    save_turns: bool
     model_options: Mapping[str, object]
     model_timeout: float | None
+    stream: bool
     sink: DeltaSink | str | None
 
     def __init__(
@@ -140,8 +149,10 @@ class Agent(Function[str | AgentInput, AgentResult]):
         fallback: Model | str | Sequence[Model | str] = (),
         compaction: Compaction | None = None,
         sessions: SessionStore | None = None,
+        save_turns: bool = True,
         model_options: Mapping[str, object] | None = None,
         model_timeout: float | None = None,
+        stream: bool = False,
         sink: DeltaSink | str | None = None,
         **options: Unpack[FunctionOptions],
     ) -> None:
@@ -172,8 +183,11 @@ class Agent(Function[str | AgentInput, AgentResult]):
             self.model if compaction is None or compaction.model is None else resolve_model(compaction.model)
         )
         self.sessions = sessions
+        self.save_turns = save_turns
+        self._reader = None if sessions is None else SessionReader(sessions)
         self.model_options = dict(model_options or {})
         self.model_timeout = model_timeout
+        self.stream = stream or sink is not None
         self.sink = sink
 
     async def load_context(self) -> str:
@@ -183,11 +197,22 @@ class Agent(Function[str | AgentInput, AgentResult]):
         made = self.instructions()
         return await made if inspect.isawaitable(made) else made
 
-    async def load_history(self, session_key: str | None) -> list[Message]:
-        """Return the session's messages so far: the body of ``load-history``."""
-        if self.sessions is None or session_key is None:
+    async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]:
+        """Read the session and return how far it goes: the body of ``load-history``. Without a session, ``[]``."""
+        if self._reader is None or session_key is None:
             return []
-        return await self.sessions.load(session_key)
+        return await self._reader.read(session_key)
+
+    async def _messages(self, transcript: Transcript) -> list[Message]:
+        """A transcript with the messages of the session it goes on with."""
+        if transcript.before is None:
+            return transcript.messages
+        if self._reader is None:
+            raise SessionError(
+                f"agent {self.name!r} has no sessions= now, and this run began with session "
+                f"{transcript.before.session_key!r}: give it the store that it had"
+            )
+        return joined(await self._reader.messages(transcript.before), transcript.messages)
 
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse:
         """Ask the model once: the body of ``think``.
@@ -202,16 +227,16 @@ class Agent(Function[str | AgentInput, AgentResult]):
             system += f"\n\nYou have {turns_left} {turns} left, this one included. Bring the work to an end."
         request = ModelRequest(
             system=system,
-            messages=transcript.messages,
+            messages=await self._messages(transcript),
             tools=self.specs,
             turn=transcript.turn,
             output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
             options=self.model_options,
         )
-        if self.sink is None or not isinstance(self.model, StreamingModel):
-            response = await self.model.complete(request)
-        else:
+        if self.stream and isinstance(self.model, StreamingModel):
             response = await publish(self.model, request, self.sink)
+        else:
+            response = await self.model.complete(request)
         kept = recordable(response)
         return self._marked(kept, changed=kept is not response)
 
@@ -236,7 +261,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
             summary: The summary of what came before them, or an empty text.
         """
         instructions = "" if self.compaction is None else self.compaction.instructions
-        response = recordable(await self.summarizer.complete(summary_request(instructions, summary, older)))
+        told = summary_request(instructions, summary, await self._messages(older))
+        response = recordable(await self.summarizer.complete(told))
         if not response.message.text:
             provider, _, name = self.summarizer.name.partition(":")
             raise ModelError("the summary is empty", provider=provider, model=name, retriable=True)
@@ -249,11 +275,12 @@ class Agent(Function[str | AgentInput, AgentResult]):
 
     async def _handle(self, ctx: Context[AgentInput]) -> AgentResult:
         session_key = _session_key(ctx.input, ctx.run_id)
-        run_loop = create_agent_loop(self, ctx.input.message, session_key=session_key, depth=ctx.input.depth)
-        result = await run_loop(ctx.step, ctx.logger)
-        if self.sessions is not None and session_key is not None:
-            await ctx.step.run("save-session", self.save, session_key, result.messages)
-        return result
+        run_loop = self._loop(ctx.input, session_key)
+        return await run_loop(ctx.step, ctx.logger)
+
+    def _loop(self, asked: AgentInput, session_key: str | None) -> AgentLoop:
+        saves = self.sessions is not None and session_key is not None
+        return create_agent_loop(self, asked.message, session_key=session_key, depth=asked.depth, save=saves)
 
     def restore(self, result: AgentResult, history: History) -> AgentResult:
         """See :meth:`~durably.core.Function.restore`. The conversation is read back from the recorded steps."""
@@ -262,8 +289,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
             event = Event.model_validate_json(history.records[0].output or "")
             asked: AgentInput = read_input(self, event)
             session_key = _session_key(asked, history.run_id)
-            loop = create_agent_loop(self, asked.message, session_key=session_key, depth=asked.depth)
-            coroutine = loop(RecordedSteps(history), None)
+            coroutine = self._loop(asked, session_key)(RecordedSteps(history), None)
             try:
                 coroutine.send(None)  # one call runs it to the end: every step is recorded, so nothing waits
             except StopIteration as end:

@@ -27,6 +27,7 @@ __all__ = [
     "ApprovalRequest",
     "approve",
     "name_question",
+    "refusal",
     "reject",
     "wait_for_approval",
 ]
@@ -155,14 +156,20 @@ async def wait_for_approval(
         ),
         partial(step.send_event, f"ask-{call.name}", Event(APPROVAL_REQUESTED, request.model_dump(mode="json"))),
     )
-    return _refusal(call.name, answer)
+    return refusal(call.name, answer)
 
 
 async def _name_question() -> ApprovalQuestion:
     return name_question()
 
 
-def _refusal(tool: str, answer: Event | None) -> str | None:
+def refusal(tool: str, answer: Event | None) -> str | None:
+    """Return why a tool may not run, in words for the model, or ``None`` if the answer allows it.
+
+    Args:
+        tool: The tool's name.
+        answer: The event that answered, or ``None`` if nobody did in time.
+    """
     if answer is None:
         return f"{tool} was not run: it needs a person's approval, and nobody answered in time"
     try:

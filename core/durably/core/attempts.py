@@ -31,7 +31,9 @@ from durably.core.errors import (
 )
 from durably.core.events import Event
 from durably.core.functions import Function
+from durably.core.history import Kind
 from durably.core.ids import derive_id
+from durably.core.observer import Observers, StepBegan
 from durably.core.run_events import read_input
 from durably.core.run_logger import RunLogger
 from durably.core.secrets import Redactor
@@ -63,6 +65,7 @@ class Environment:
         probe: Where the harness looks on, or ``None``.
         body_threads: Where sync bodies run.
         bodies: The tasks of the bodies that run now, so that the harness can end them with the worker.
+        observers: Who is told what happens.
     """
 
     resources: Mapping[str, Any]
@@ -72,6 +75,7 @@ class Environment:
     probe: Probe | None = None
     body_threads: BodyThreads = field(default_factory=BodyThreads)
     bodies: set[asyncio.Task[Any]] = field(default_factory=set)
+    observers: Observers = field(default_factory=Observers)
 
     async def pass_point(self, name: str, function: str, run_id: str, key: str = "") -> None:
         """Report a point and wait where the harness wants to wait."""
@@ -173,6 +177,8 @@ async def run_step(
     function: str,
     run_id: str,
     attempt: int,
+    failures: int = 0,
+    kind: Kind | None = "step",
     beats: bool = False,
 ) -> StepOutput:
     """Run one attempt of a body and write down what it gave.
@@ -183,6 +189,8 @@ async def run_step(
         function: The id of the durable function, for the points.
         run_id: The run.
         attempt: The number of this execution, from 1.
+        failures: How many attempts failed before.
+        kind: What the body is the body of, for observers; ``None`` if it is no step of the run.
         beats: Whether the harness is told when the body calls ``current_step().heartbeat()``.
 
     Raises:
@@ -193,11 +201,25 @@ async def run_step(
         KeyboardInterrupt: If the process is to end.
     """
     beat = _beat(environment.probe, Point("in_body", function, run_id, call.key)) if beats else None
-    token = _current.set(StepInfo(run_id, call.key, attempt, environment.resources, beat))
+    info = StepInfo(run_id, call.key, attempt, environment.resources, beat, function, environment.observers)
+    token = _current.set(info)
     try:
         if environment.probe is not None:
             await environment.pass_point("before_body", function, run_id, call.key)
-        value = await _contained(call, environment)
+        if environment.observers.steps and kind is not None:
+            began = StepBegan(
+                run_id=run_id,
+                function=function,
+                step=call.key,
+                kind=kind,
+                attempt=attempt,
+                at=environment.observers.now(),
+                failures=failures,
+            )
+            with environment.observers.around_body(began):
+                value = await _contained(call, environment)
+        else:
+            value = await _contained(call, environment)
         if environment.probe is not None:
             await environment.pass_point("after_effect", function, run_id, call.key)
     finally:
@@ -373,7 +395,7 @@ async def run_function(
             input=read_input(function, event),
             run_id=run_id,
             attempt=attempt,
-            logger=RunLogger(function.id, run_id, environment.redactor, lambda: steps.replaying),
+            logger=RunLogger(function.id, run_id, attempt, environment.redactor, lambda: steps.replaying),
             resources=environment.resources,
         )
         value = await function.handler(context)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 from pydantic import SecretStr
 
 from durably.core.attempts import Environment
+from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
     DefinitionError,
     DurablyError,
@@ -19,15 +20,19 @@ from durably.core.errors import (
     error_from_json,
 )
 from durably.core.events import Event, check_events
-from durably.core.functions import Function
+from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
+from durably.core.functions import Function, check_keys
 from durably.core.history import History
 from durably.core.ids import check_run_id, check_tags
+from durably.core.lifecycle_log import LifecycleLog
+from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
 from durably.core.run_filter import FoundRuns, RunFilter, RunFilters, RunPage, check_limit, run_filter
 from durably.core.run_view import RunStatus, RunView
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
+from durably.core.trace import TEXT_LIMIT, Trace
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
 
@@ -45,6 +50,7 @@ class Capabilities:
         virtual_time: Sleeping costs no time.
         replay: A run can be replayed from the start after each step (``evict="always"``).
         max_payload_bytes: The largest value a step may return, as JSON.
+        flow_control: How it keeps each rule of :data:`~durably.core.flow_support.FLOW_CONTROL`.
         gaps: What is missing, and why: feature to reason.
     """
 
@@ -53,6 +59,7 @@ class Capabilities:
     virtual_time: bool = False
     replay: bool = True
     max_payload_bytes: int
+    flow_control: Mapping[str, Support] = field(default_factory=lambda: NO_RULES)
     gaps: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -113,6 +120,10 @@ class Run(Generic[Out]):
         """Its records so far."""
         return await self._backend.history(self.id)
 
+    async def trace(self, *, limit: int | None = TEXT_LIMIT) -> Trace:
+        """What happened in it so far. See :meth:`~durably.core.Trace.of`."""
+        return Trace.of(await self.history(), limit=limit)
+
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self._function.id!r}, {self.status.value})"
 
@@ -121,12 +132,13 @@ def invoke_error(view: RunView, step: str = "") -> DurablyError:
     """The error for whoever waited for a run that did not complete."""
     if view.status is RunStatus.FAILED:
         error = view.error or {}
-        message = (
-            str(error_from_json(error)) if error.get("type") in DurablyError._classes else error.get("message", "")
-        )
-        return InvokeError(
+        ours = error.get("type") in DurablyError._classes
+        message = str(error_from_json(error)) if ours else error.get("message", "")
+        failed = InvokeError(
             step=step, error_type=error.get("type", "Error"), message=message, function=view.function, run_id=view.id
         )
+        carry_traceback(failed, str(error.get("traceback") or ""))
+        return failed
     return RunCancelledError(
         step=step,
         error_type="RunCancelledError",
@@ -147,6 +159,7 @@ class Backend(ABC):
         secrets: Texts to mask wherever something is written; every ``SecretStr`` among the resources is masked too.
         max_payload_bytes: The largest value a step may return, as JSON; left out, what the engine can keep.
         threads: Whether sync bodies run in threads.
+        observers: Who is told what happens. See :class:`~durably.core.Observer`.
 
     Raises:
         DefinitionError: If two functions have one id.
@@ -155,8 +168,6 @@ class Backend(ABC):
 
     name: ClassVar[str]
     capabilities: Capabilities
-    flow_control: ClassVar[frozenset[str]] = frozenset()
-    """The options of flow control it applies, of ``durably.core.functions.FLOW_CONTROL``; others are refused."""
 
     def __init__(
         self,
@@ -166,6 +177,7 @@ class Backend(ABC):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         threads: bool = True,
+        observers: Iterable[Observer] = (),
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
         redactor = Redactor(secrets)
@@ -174,7 +186,9 @@ class Backend(ABC):
             redactor=redactor,
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             threads=threads,
+            observers=Observers((LifecycleLog(), *observers)),
         )
+        self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
         for function in functions:
             self._register(function)
@@ -206,16 +220,26 @@ class Backend(ABC):
             return
         if known is not None:
             raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
-        for option in function.flow_control:
-            if option not in self.flow_control:
-                raise UnsupportedFeatureError(
-                    backend=self.name,
-                    feature=f"{option}= on function {function.id!r}",
-                    reason="this engine has no such rule; take the option out, or choose an engine that has it",
-                )
+        self.check_rules(function)
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        """Refuse a function whose rules of flow control this engine cannot keep.
+
+        Raises:
+            UnsupportedFeatureError: If it cannot.
+            DefinitionError: If a rule is written in a way that it cannot read.
+        """
+        for rule in function.flow_control:
+            support = self.capabilities.flow_control[rule]
+            if support.how == "refused":
+                raise UnsupportedFeatureError(
+                    backend=self.name,
+                    feature=f"{FLOW_CONTROL[rule]} on function {function.id!r}",
+                    reason=f"{support.note}; take the option out, or choose an engine that has it",
+                )
 
     @abstractmethod
     async def __aenter__(self) -> Self: ...
@@ -253,12 +277,15 @@ class Backend(ABC):
             ValueError: If it is not such a text, or the run id begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
             RunExistsError: If the id belongs to a run of another function, or with another input.
+            MissingKeyError: If it has nothing at the key of one of the function's rules.
         """
         if run_id is not None:
             check_run_id(run_id)
         tags = check_tags(tags)
         reference = self.find_function(function)
         text = encode_data(reference, data)
+        if isinstance(reference, Function):
+            check_keys(reference, text)
         return Run(self, reference, await self.start_run(reference, text, run_id, tags))
 
     @overload

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from durably.core.errors import DefinitionError
-from durably.core.messages import ContentPart, Message, Transcript, user
+from durably.core.messages import ContentPart, Message, user
 from durably.core.model import Model, ModelRequest, Usage
 
 __all__ = ["Compaction", "first_kept", "summary_request"]
@@ -68,7 +68,7 @@ def first_kept(messages: Sequence[Message], keep: int) -> int:
     return start
 
 
-def summary_request(instructions: str, summary: str, older: Transcript) -> ModelRequest:
+def summary_request(instructions: str, summary: str, older: Sequence[Message]) -> ModelRequest:
     """Return the request for a summary.
 
     Args:
@@ -77,7 +77,7 @@ def summary_request(instructions: str, summary: str, older: Transcript) -> Model
         older: The messages to summarise.
     """
     before = [f"(summary of what came before)\n{summary}"] if summary else []
-    told = "\n\n".join([*before, *map(_told, older.messages)])
+    told = "\n\n".join([*before, *map(_told, older)])
     return ModelRequest(system=instructions, messages=[user(told)])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from durably.core.compaction import first_kept
-from durably.core.messages import Message, TextPart, Transcript, UserMessage
+from durably.core.messages import Message, SessionPrefix, TextPart, Transcript, UserMessage
 
 __all__ = ["Conversation"]
 
@@ -18,7 +18,7 @@ class Conversation:
 
     Args:
         system: The system prompt.
-        history: The messages before this run.
+        history: The messages before this run, or how far the run has read its session.
         message: The message that the run answers.
 
     Attributes:
@@ -27,14 +27,18 @@ class Conversation:
         summary: The summary of those that it no longer sees, or an empty text.
     """
 
-    def __init__(self, system: str, history: list[Message], message: UserMessage) -> None:
-        # A function may save the incoming message before it runs the loop. The model would then see it twice.
-        before = history[:-1] if history and history[-1] == message else history
+    def __init__(self, system: str, history: list[Message] | SessionPrefix, message: UserMessage) -> None:
         self.said: list[Message] = [message]
-        self.transcript = Transcript(system, [*before, message])
         self.summary = ""
         self._message = message
-        self._place = len(before)  # where the answered message is in the transcript; it is never summarised
+        if isinstance(history, SessionPrefix):
+            self._place = 0  # where the answered message is in the transcript; it is never summarised
+            self.transcript = Transcript(system, [message], before=history)
+            return
+        # A function may save the incoming message before it runs the loop. The model would then see it twice.
+        before = history[:-1] if history and history[-1] == message else history
+        self._place = len(before)
+        self.transcript = Transcript(system, [*before, message])
 
     def add(self, *messages: Message) -> None:
         """Add messages at the end."""
@@ -51,12 +55,15 @@ class Conversation:
             That part, or ``None`` if it is empty.
         """
         old, _ = self._parts(keep)
-        return Transcript("", old) if old else None
+        before = self.transcript.before
+        if before is not None and not before.appends:
+            before = None
+        return Transcript("", old, before=before) if old or before else None
 
     def compact(self, keep: int, summary: str) -> None:
         """Replace the part that :meth:`older` returns by a summary of it."""
-        old, kept = self._parts(keep)
-        skipped = self.transcript.skipped + _answers(old)
+        _, kept = self._parts(keep)
+        skipped = self.transcript.turn - _answers(kept)
         self.summary = summary
         self._place = 0
         self.transcript = Transcript(self.transcript.system, [self._with_summary(), *kept], skipped)

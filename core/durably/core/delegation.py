@@ -32,7 +32,7 @@ from durably.core.result import AgentInput, AgentResult
 from durably.core.steps import Duration, StepAPI
 from durably.core.tools import Tool, ToolOutcome, check_tool_name
 
-__all__ = ["Delegate", "delegate", "delegate_async", "delegate_scheduled"]
+__all__ = ["Delegate", "delegate", "delegate_async", "delegate_scheduled", "delegated_outcome", "started_text"]
 
 Mode = Literal["wait", "start", "schedule"]
 
@@ -97,8 +97,7 @@ class Delegate(Tool):
     async def _start(self, step: StepAPI, asked: AgentInput, ts: float | None) -> str:
         event = Event(start_event(self.agent.id), asked.model_dump(mode="json", exclude_none=True), ts=ts)
         (event_id,) = await step.send_event(f"tool-{self.name}", event)
-        begins = "has started" if ts is None else f"will start at {datetime.fromtimestamp(ts, UTC):%Y-%m-%dT%H:%M:%SZ}"
-        return f"{self.agent.id} {begins} (event {event_id}) and works on its own; its answer does not come back here"
+        return started_text(self.agent.id, event_id, ts)
 
     async def _wait(self, step: StepAPI, asked: AgentInput) -> ToolOutcome:
         try:
@@ -108,11 +107,7 @@ class Delegate(Tool):
                 raise
             # No record of this run says what the child spent before it failed. A cost of 0 would be wrong.
             return ToolOutcome(content=str(error), is_error=True, usage=Usage(), cost=None)
-        content = result.text or f"({self.agent.id} gave no text)"
-        done = result.stop_reason == "completed"
-        if not done:
-            content = f"{self.agent.id} ended before it was done ({result.stop_reason}). Its last words: {content}"
-        return ToolOutcome(content=content, is_error=not done, usage=result.usage, cost=result.cost)
+        return delegated_outcome(self.agent.id, result)
 
     async def due(self, when: str | float) -> float | ToolOutcome:
         """Return the moment to start at, or what is wrong with it: the body of ``when-<name>``."""
@@ -120,6 +115,21 @@ class Delegate(Tool):
             return due_time(when, self.now())
         except ToolError as error:
             return ToolOutcome(content=str(error), is_error=True)
+
+
+def delegated_outcome(agent_id: str, result: AgentResult) -> ToolOutcome:
+    """Return what the model is told of a delegate's answer, and what the answer cost."""
+    content = result.text or f"({agent_id} gave no text)"
+    done = result.stop_reason == "completed"
+    if not done:
+        content = f"{agent_id} ended before it was done ({result.stop_reason}). Its last words: {content}"
+    return ToolOutcome(content=content, is_error=not done, usage=result.usage, cost=result.cost)
+
+
+def started_text(agent_id: str, event_id: str, ts: float | None) -> str:
+    """Return what the model is told of a delegate that was started, or will be at ``ts`` (seconds since 1970)."""
+    begins = "has started" if ts is None else f"will start at {datetime.fromtimestamp(ts, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{agent_id} {begins} (event {event_id}) and works on its own; its answer does not come back here"
 
 
 def delegate(

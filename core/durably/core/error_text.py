@@ -9,7 +9,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MESSAGE_LIMIT", "error_text", "plain_data", "shown", "type_name", "writable"]
+__all__ = [
+    "MESSAGE_LIMIT",
+    "Redact",
+    "TracebackNote",
+    "error_message",
+    "error_notes",
+    "error_text",
+    "plain_data",
+    "shown",
+    "type_name",
+    "writable",
+]
 
 MESSAGE_LIMIT = 8_000
 """Characters that are kept of an error's text."""
@@ -26,6 +37,12 @@ DEPTH = 6
 Redact = Callable[[str], str]
 
 
+class TracebackNote(str):
+    """The traceback of what an error stands for, as a note on it. It is no part of what the error says."""
+
+    __slots__ = ()
+
+
 def error_text(error: BaseException, redact: Redact = str) -> str:
     """What an exception says, with the notes that were added to it.
 
@@ -36,13 +53,24 @@ def error_text(error: BaseException, redact: Redact = str) -> str:
     Returns:
         Text that any storage takes, at most ``MESSAGE_LIMIT`` characters and a word on how many there were.
     """
+    notes = [note for note in error_notes(error) if not isinstance(note, TracebackNote)]
+    return writable("\n".join([error_message(error), *notes]), redact)
+
+
+def error_message(error: BaseException) -> str:
+    """What an exception says, without notes, of any length."""
     if isinstance(error, BaseExceptionGroup):
-        said = _string_of(error, lambda: f"{error.message}: {_parts(error)}")
-    else:
-        said = _string_of(error)
-    notes = getattr(error, "__notes__", ())
-    lines = [said, *(each for each in notes if isinstance(each, str))] if isinstance(notes, list) else [said]
-    return writable("\n".join(lines), redact)
+        return _string_of(error, lambda: f"{error.message}: {_parts(error)}")
+    return _string_of(error)
+
+
+def error_notes(error: BaseException) -> list[str]:
+    """The notes that were added to an exception."""
+    try:
+        notes = getattr(error, "__notes__", ())
+        return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    except Exception:  # a property of the user's
+        return []
 
 
 def type_name(error: BaseException) -> str:

@@ -25,6 +25,7 @@ The tree::
     │   └── PayloadTooLargeError
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
+    ├── MissingKeyError            a run has no value at the key of one of its function's rules
     ├── JournalError               the storage refuses to read or write
     │   └── JournalCorruptError    ... or gives back something else than was written
     └── UnsupportedFeatureError    the backend cannot do this at all
@@ -39,6 +40,7 @@ from typing import Any, ClassVar
 
 from durably.core.durations import Duration, duration_seconds, moment
 from durably.core.error_text import error_text, plain_data, type_name
+from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
     "CancelSignal",
@@ -49,6 +51,7 @@ __all__ = [
     "InvokeError",
     "JournalCorruptError",
     "JournalError",
+    "MissingKeyError",
     "ModelError",
     "NestedStepError",
     "NonDeterminismError",
@@ -352,6 +355,29 @@ class RunNotFoundError(DurablyError):
         self.run_id = run_id
 
 
+class MissingKeyError(DurablyError):
+    """What starts a run has nothing at the key of a rule of its function, so that nobody can say whom it concerns.
+
+    Attributes:
+        function: The id of the function.
+        option: Its option, such as ``"singleton"``.
+        key: The dotted path.
+        wanted: What should stand there.
+    """
+
+    fields = ("function", "option", "key", "wanted")
+
+    def __init__(self, *, function: str, option: str, key: str, wanted: str = "a value that is not null") -> None:
+        super().__init__(
+            f"the input of {function!r} has nothing at {key!r} that its {option}= could go by: start it with {wanted} "
+            "there, or correct the key"
+        )
+        self.function = function
+        self.option = option
+        self.key = key
+        self.wanted = wanted
+
+
 class JournalError(DurablyError):
     """The storage cannot be opened, read or written, as with a full disk, a lock that stays held, or a wrong file."""
 
@@ -402,7 +428,10 @@ class CancelSignal(Signal):
 def is_retriable(error: BaseException) -> bool:
     """Return whether another attempt may help. This library's errors say so themselves; any other is retried."""
     if isinstance(error, BaseExceptionGroup):
-        return any(is_retriable(each) for each in error.exceptions)
+        try:
+            return any(is_retriable(each) for each in error.exceptions)
+        except Exception:  # groups a thousand deep, or a property of a user's subclass
+            return True
     if not isinstance(error, DurablyError):
         return True
     try:
@@ -412,7 +441,7 @@ def is_retriable(error: BaseException) -> bool:
 
 
 def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> dict[str, Any]:
-    """Describe any exception as JSON data: its class name, its text, and the fields if it is one of ours.
+    """Describe any exception as JSON data: its class name, its text or its fields if it is one of ours, its traceback.
 
     Nothing the exception does can make this fail, and any storage takes what it returns.
 
@@ -420,6 +449,11 @@ def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> d
         error: The exception.
         redact: Masks secrets in every text, before it is clipped.
     """
+    trace = traceback_text(error, redact)
+    return {**_said(error, redact), "traceback": trace} if trace else _said(error, redact)
+
+
+def _said(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
     kind = type_name(error)
     if isinstance(error, DurablyError):
         with suppress(Exception):  # a user's subclass may have no such fields, or properties that raise
@@ -428,10 +462,16 @@ def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> d
 
 
 def error_from_json(data: dict[str, Any]) -> DurablyError:
-    """Rebuild an error from its JSON form.
+    """Rebuild an error from its JSON form. The recorded traceback is a note on it.
 
     A class of another library comes back as ``NonRetriableError``, as does one that cannot be made from its fields.
     """
+    error = _rebuilt(data)
+    carry_traceback(error, str(data.get("traceback") or ""))
+    return error
+
+
+def _rebuilt(data: dict[str, Any]) -> DurablyError:
     cls = DurablyError._classes.get(data["type"])
     if cls is None:
         return NonRetriableError(f"{data['type']}: {data.get('message', '')}")

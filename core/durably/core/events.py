@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
@@ -75,7 +76,12 @@ class Event(BaseModel):
     def _find(self, path: str) -> Any:
         value: Any = self.data
         for part in path.removeprefix("data.").split("."):
-            value = value.get(part, _ABSENT) if isinstance(value, dict) else getattr(value, part, _ABSENT)
+            if isinstance(value, dict):
+                value = value.get(part, _ABSENT)
+            elif isinstance(value, BaseModel) or is_dataclass(value):
+                value = getattr(value, part, _ABSENT)
+            else:  # a text and a list have attributes too, and none of them is data
+                return _ABSENT
         return value
 
 

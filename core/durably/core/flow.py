@@ -4,20 +4,41 @@ Owns: the options and the checks of their values. Does not own: how an engine ap
 refuses the function at start-up.
 
 A ``key`` is a dotted path in the function's input, such as ``"user.id"``. The rule then holds for each value at that
-path separately.
+path separately. A period is a duration, as everywhere: seconds, a ``timedelta``, or a text such as ``"10s"``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Literal, Self
+from zoneinfo import ZoneInfo
 
-from durably.core.durations import duration_seconds
+from pydantic import BaseModel, ConfigDict
+
+from durably.core.durations import Duration, duration_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 
-__all__ = ["Batch", "Concurrency", "Debounce", "Priority", "RateLimit", "Throttle"]
+__all__ = ["Batch", "Concurrency", "Cron", "CronTick", "Debounce", "Priority", "RateLimit", "Throttle"]
+
+
+def period_seconds(period: Duration) -> float:
+    """Return the seconds of a rule's period, which was checked where the rule was made."""
+    return duration_seconds(period, "the period")
+
+
+class _Rule:
+    """What is written with names alone: ``Debounce(period="5s")``."""
+
+    _example: ClassVar[str]
+
+    # Before the __init__ of the dataclass, which would only say how many arguments it takes.
+    def __new__(cls, *args: Any, **values: Any) -> Self:
+        if args:
+            said = ", ".join(shown(each) for each in args)
+            raise DefinitionError(f"{cls.__name__}({said}): write each value with its name: {cls._example}")
+        return super().__new__(cls)
 
 
 def _positive(name: str, **numbers: int) -> None:
@@ -26,21 +47,21 @@ def _positive(name: str, **numbers: int) -> None:
             raise DefinitionError(f"{name}: {field} must be a whole number, 1 or more, not {shown(value)}")
 
 
-def _whole(name: str, **durations: timedelta) -> None:
-    for field, value in durations.items():
-        what = f"{name}: {field}"
-        if not isinstance(value, timedelta):
-            raise DefinitionError(f"{what} is a timedelta, such as timedelta(seconds=10), not {shown(value)}")
-        if value < timedelta(seconds=1) or value % timedelta(seconds=1):
-            raise DefinitionError(f"{what}: {value} is not a whole number of seconds, at least one")
+def _span(rule: object, *fields: str) -> None:
+    """Make timedeltas of the durations of a rule."""
+    for field in fields:
+        value, what = getattr(rule, field), f"{type(rule).__name__}: {field}"
         try:
-            duration_seconds(value, what)
-        except ValueError as error:
+            seconds = duration_seconds(value, what)
+        except (TypeError, ValueError) as error:
             raise DefinitionError(str(error)) from None
+        if not seconds:
+            raise DefinitionError(f"{what} must be longer than 0 seconds, not {shown(value)}")
+        object.__setattr__(rule, field, timedelta(seconds=seconds))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concurrency:
+class Concurrency(_Rule):
     """Limits how many steps of a function run at the same time. The others wait.
 
     Args:
@@ -53,6 +74,8 @@ class Concurrency:
         DefinitionError: If ``limit`` is below 1.
     """
 
+    _example = "Concurrency(limit=5)"
+
     limit: int
     key: str = ""
     scope: Literal["fn", "env", "account"] = "fn"
@@ -62,72 +85,76 @@ class Concurrency:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Debounce:
+class Debounce(_Rule):
     """Starts one run with the last event, once no other event has come for a while.
 
     Args:
-        period: How long no event must come, in whole seconds.
+        period: How long no event must come.
         key: Dotted path in the input. Default: the rule holds for the function as a whole.
-        timeout: How long to wait at most if events keep coming, in whole seconds. Default: for ever.
+        timeout: How long to wait at most if events keep coming. Default: for ever.
 
     Raises:
-        DefinitionError: If a duration is not a whole number of seconds, at least one.
+        DefinitionError: If a duration cannot be read, or is 0.
     """
 
-    period: timedelta
+    _example = 'Debounce(period="5s")'
+
+    period: Duration
     key: str = ""
-    timeout: timedelta | None = None
+    timeout: Duration | None = None
 
     def __post_init__(self) -> None:
-        _whole("Debounce", period=self.period)
-        if self.timeout is not None:
-            _whole("Debounce", timeout=self.timeout)
+        _span(self, "period", *(["timeout"] if self.timeout is not None else []))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Throttle:
+class Throttle(_Rule):
     """Starts a limited number of runs in a period. Later ones wait.
 
     Args:
         limit: The number of runs.
-        period: The period, in whole seconds.
+        period: The period.
         burst: How many more may start at once.
         key: Dotted path in the input. Default: the rule holds for the function as a whole.
 
     Raises:
-        DefinitionError: If a number is below 1, or the duration is not a whole number of seconds, at least one.
+        DefinitionError: If a number is below 1, or the duration cannot be read.
     """
 
+    _example = 'Throttle(limit=100, period="1m")'
+
     limit: int
-    period: timedelta
+    period: Duration
     burst: int = 1
     key: str = ""
 
     def __post_init__(self) -> None:
         _positive("Throttle", limit=self.limit, burst=self.burst)
-        _whole("Throttle", period=self.period)
+        _span(self, "period")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateLimit:
+class RateLimit(_Rule):
     """Starts a limited number of runs in a period. Events beyond it are dropped.
 
     Args:
         limit: The number of runs.
-        period: The period, in whole seconds.
+        period: The period.
         key: Dotted path in the input. Default: the rule holds for the function as a whole.
 
     Raises:
-        DefinitionError: If a number is below 1, or the duration is not a whole number of seconds, at least one.
+        DefinitionError: If a number is below 1, or the duration cannot be read.
     """
 
+    _example = 'RateLimit(limit=100, period="1m")'
+
     limit: int
-    period: timedelta
+    period: Duration
     key: str = ""
 
     def __post_init__(self) -> None:
         _positive("RateLimit", limit=self.limit)
-        _whole("RateLimit", period=self.period)
+        _span(self, "period")
 
 
 @dataclass(frozen=True)
@@ -135,30 +162,92 @@ class Priority:
     """Decides which waiting run starts first.
 
     Args:
-        run: An expression in the engine's own language. Its value is a number of seconds: the run is placed in the
-            queue as if it had come that much earlier.
+        run: A number of seconds, or the dotted path of one in the input: the run is placed in the queue as if it had
+            come that much earlier. An absent one counts as 0. Inngest takes any expression of its language.
     """
 
     run: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(_Rule):
     """Starts one run for several events. The function's input is then the list of their data.
 
     Args:
         max_size: The largest number of events in one run.
-        timeout: How long to wait for more events, in whole seconds.
+        timeout: How long to wait for more events.
         key: Dotted path in the input. Default: the rule holds for the function as a whole.
 
     Raises:
-        DefinitionError: If max_size is below 1, or the duration is not a whole number of seconds, at least one.
+        DefinitionError: If max_size is below 1, or the duration cannot be read.
     """
 
+    _example = 'Batch(max_size=50, timeout="5s")'
+
     max_size: int
-    timeout: timedelta
+    timeout: Duration
     key: str = ""
 
     def __post_init__(self) -> None:
         _positive("Batch", max_size=self.max_size)
-        _whole("Batch", timeout=self.timeout)
+        _span(self, "timeout")
+
+
+@dataclass(frozen=True)
+class Cron:
+    """Starts a run at certain times.
+
+    A time that does not exist on the night the clock is set forward comes at the first minute after the gap; one that
+    comes twice when it is set back counts once. A schedule that says ``*`` for the hour follows the hours as they pass.
+
+    Args:
+        schedule: Minute, hour, day of the month, month, day of the week, such as ``"0 9 * * 1-5"``.
+        timezone: The zone of these times, such as ``"Europe/Berlin"``.
+        missed: After a time without any worker: ``"once"`` starts one run, for the last time that was missed;
+            ``"each"`` one for each of them.
+
+    Raises:
+        DefinitionError: If the schedule has not five fields, or there is no such zone.
+    """
+
+    schedule: str
+    timezone: str = "UTC"
+    missed: Literal["once", "each"] = "once"
+
+    def __post_init__(self) -> None:
+        example = "such as '0 9 * * 1-5' for nine o'clock from Monday to Friday"
+        if not isinstance(self.schedule, str) or len(self.schedule.split()) != 5:
+            raise DefinitionError(f"cron: {shown(self.schedule)} is not a schedule of five fields, {example}")
+        if self.missed not in ("once", "each"):
+            raise DefinitionError(f"cron: missed={shown(self.missed)}: use 'once' or 'each'")
+        try:
+            ZoneInfo(self.timezone)
+        except Exception:  # of several kinds, as the text looks like a path or not
+            zone = shown(self.timezone)
+            raise DefinitionError(f"cron: there is no time zone {zone}; write one such as 'Europe/Berlin'") from None
+
+
+def read_cron(value: Cron | str | None) -> Cron | None:
+    """Return a function's cron from what its option says; a text may begin with ``TZ=Europe/Berlin``.
+
+    Raises:
+        DefinitionError: What :class:`Cron` raises.
+    """
+    if value is None or isinstance(value, Cron):
+        return value
+    zone, _, rest = value.partition(" ") if isinstance(value, str) else ("", "", "")
+    return Cron(rest, timezone=zone.removeprefix("TZ=")) if zone.startswith("TZ=") else Cron(value)
+
+
+class CronTick(BaseModel):
+    """The input of a run that a cron starts, where the function's input type takes it; else the input is ``None``.
+
+    Attributes:
+        cron: The schedule.
+        at: The time that the run stands for. After an outage it may start much later.
+    """
+
+    model_config = ConfigDict(defer_build=True, frozen=True)
+
+    cron: str
+    at: datetime

@@ -7,6 +7,7 @@ retries (``retry.py``), and running a function (the backends).
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,19 +17,18 @@ from pydantic import BaseModel, ConfigDict
 
 from durably.core.annotations import awaited, is_async, is_lazy, resolve_hints, uncached
 from durably.core.context import Context
-from durably.core.errors import DefinitionError
+from durably.core.errors import DefinitionError, SerializationError
 from durably.core.events import Event
-from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
+from durably.core.flow import Batch, Concurrency, Cron, Debounce, Priority, RateLimit, Throttle, read_cron
+from durably.core.flow_support import FLOW_CONTROL
 from durably.core.history import History
 from durably.core.ids import check_event_name
+from durably.core.input_paths import check_path, key_value
 from durably.core.reference import FunctionRef
 from durably.core.retry import RetryPolicy
 from durably.core.serialization import codec_for
 
-__all__ = ["FLOW_CONTROL", "FailedRun", "Function", "FunctionOptions", "Singleton", "function"]
-
-FLOW_CONTROL = ("concurrency", "debounce", "throttle", "rate_limit", "priority", "batch", "cron", "idempotency")
-"""The options that an engine applies itself. An engine that cannot refuses the function at start-up."""
+__all__ = ["FailedRun", "Function", "FunctionOptions", "Singleton", "check_keys", "function"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -42,18 +42,19 @@ class Singleton:
 
     Args:
         key: Dotted path of the value in the input, such as ``"session_key"``. Default: one live run of the function.
-        mode: ``"cancel"`` cancels the older run, ``"skip"`` drops the newer one.
+        mode: ``"cancel"`` cancels the older run, ``"skip"`` drops the newer one, ``"queue"`` lets it wait: the runs of
+            a key follow each other in the order of their arrival.
 
     Raises:
         DefinitionError: If the mode is another one.
     """
 
     key: str = ""
-    mode: Literal["cancel", "skip"] = "cancel"
+    mode: Literal["cancel", "skip", "queue"] = "cancel"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("cancel", "skip"):
-            raise DefinitionError(f"Singleton mode {self.mode!r}: use 'cancel' or 'skip'")
+        if self.mode not in ("cancel", "skip", "queue"):
+            raise DefinitionError(f"Singleton mode {self.mode!r}: use 'cancel', 'skip' or 'queue'")
 
 
 class FailedRun(BaseModel):
@@ -90,8 +91,8 @@ class FunctionOptions(TypedDict, total=False):
         rate_limit: See :mod:`durably.core.flow`.
         priority: See :mod:`durably.core.flow`.
         batch: See :mod:`durably.core.flow`.
-        cron: When to start it, as a cron expression.
-        idempotency: Dotted path in the input. Only the first event with a given value there starts a run.
+        cron: When to start it: a cron expression, or a :class:`~durably.core.flow.Cron` with a time zone.
+        idempotency: Dotted path in the input. Of the events with one value there, only the first of a day starts a run.
     """
 
     triggers: Sequence[str]
@@ -105,7 +106,7 @@ class FunctionOptions(TypedDict, total=False):
     rate_limit: RateLimit | None
     priority: Priority | None
     batch: Batch | None
-    cron: str | None
+    cron: Cron | str | None
     idempotency: str | None
 
 
@@ -154,7 +155,7 @@ class Function(FunctionRef[In, Out]):
     rate_limit: RateLimit | None
     priority: Priority | None
     batch: Batch | None
-    cron: str | None
+    cron: Cron | None
     idempotency: str | None
     uses: tuple[Function[Any, Any], ...]
 
@@ -183,19 +184,74 @@ class Function(FunctionRef[In, Out]):
         self.rate_limit = options.get("rate_limit")
         self.priority = options.get("priority")
         self.batch = options.get("batch")
-        self.cron = options.get("cron")
+        self.cron = read_cron(options.get("cron"))
         self.idempotency = options.get("idempotency")
         # The failure handler is a function with runs of its own, so a backend must register it as well.
         self.uses = (*uses, self.on_failure) if self.on_failure else tuple(uses)
+        self._check_rules()
+        if self.cron is not None and not (self.takes_tick or _takes(self, None)):
+            raise DefinitionError(
+                f"function {id!r}: a cron gives it a CronTick or None: write 'ctx: Context[CronTick]'"
+            )
 
     @property
     def flow_control(self) -> tuple[str, ...]:
-        """The options of flow control that it uses."""
-        return tuple(name for name in FLOW_CONTROL if getattr(self, name))
+        """The rules of flow control that it uses, of :data:`~durably.core.flow_support.FLOW_CONTROL`."""
+        queues = self.singleton is not None and self.singleton.mode == "queue"
+        used = [name for name in FLOW_CONTROL if getattr(self, name, None)]
+        return tuple("singleton_queue" if name == "singleton" and queues else name for name in used)
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The dotted paths in its input that its options name: option and path."""
+        rules = ("singleton", "debounce", "throttle", "rate_limit", "batch")
+        keys = [(name, rule.key) for name in rules if (rule := getattr(self, name))]
+        keys += [("concurrency", each.key) for each in self.concurrency]
+        return [(option, path) for option, path in [*keys, ("idempotency", self.idempotency)] if path]
+
+    @property
+    def takes_tick(self) -> bool:
+        """Whether its input can be a :class:`~durably.core.flow.CronTick`; else a cron gives it ``None``."""
+        return _takes(self, {"cron": "* * * * *", "at": "2030-01-31T09:00:00Z"})
+
+    def _check_rules(self) -> None:
+        where = f"function {self.id!r}"
+        kind = self.input.type
+        if self.batch is not None:
+            kind = (get_args(kind) or (Any,))[0]  # a key is that of one event; the input is a list of them
+            for option in ("debounce", "rate_limit", "idempotency", "priority"):
+                if getattr(self, option):
+                    raise DefinitionError(f"{where}: batch= does not go together with {option}=: take one of them out")
+        for option, path in self.keys:
+            if self.batch is not None and option != "batch":
+                raise DefinitionError(f"{where}: a batch has no single value at the key of {option}: take the key out")
+            check_path(path, kind, f"{where}, {option}")
+        if self.cron is not None and not (self.takes_tick or _takes(self, None)):
+            raise DefinitionError(f"{where}: a cron gives it a CronTick, or None: write 'ctx: Context[CronTick]'")
 
     def restore(self, result: Out, history: History) -> Out:
         """Return what a caller gets for a recorded result. An agent adds the conversation, which no record repeats."""
         return result
+
+
+def _takes(function: Function[Any, Any], data: object) -> bool:
+    try:
+        function.input.validate(data, what="the input")
+    except SerializationError:
+        return False
+    return True
+
+
+def check_keys(function: Function[Any, Any], data: str) -> None:
+    """Refuse an input without a value at the key of one of the function's rules; ``data`` is the input as JSON text.
+
+    Raises:
+        MissingKeyError: If there is none.
+    """
+    if function.keys and function.batch is None:
+        event = Event(function.id, json.loads(data))
+        for option, path in function.keys:
+            key_value(event, path, function=function.id, option=option)
 
 
 def check_triggers(id: str, triggers: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from durably.core.messages import (
     AssistantMessage,
     ContentPart,
     Message,
+    SessionPrefix,
     ToolCall,
     ToolResultMessage,
     Transcript,
@@ -29,7 +30,7 @@ from durably.core.serialization import Codec
 from durably.core.steps import StepAPI
 from durably.core.tools import Tool, ToolOutcome
 
-__all__ = ["AgentParts", "create_agent_loop"]
+__all__ = ["AgentLoop", "AgentParts", "create_agent_loop"]
 
 FEW_TURNS = 2
 """From this many turns left on, the model is told."""
@@ -38,7 +39,7 @@ AgentLoop = Callable[[StepAPI, Logger | None], Coroutine[Any, Any, AgentResult]]
 
 
 class AgentParts(Protocol):
-    """What the loop needs of an agent. The four methods are bodies of steps."""
+    """What the loop needs of an agent. The methods are bodies of steps."""
 
     @property
     def tools(self) -> Mapping[str, Tool]: ...
@@ -53,13 +54,21 @@ class AgentParts(Protocol):
     @property
     def compaction(self) -> Compaction | None: ...
     async def load_context(self) -> str: ...
-    async def load_history(self, session_key: str | None) -> list[Message]: ...
+    @property
+    def save_turns(self) -> bool: ...
+    async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
+    async def save(self, session_key: str, messages: Sequence[Message]) -> None: ...
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
 
 def create_agent_loop(
-    agent: AgentParts, message: str | list[ContentPart], *, session_key: str | None = None, depth: int = 0
+    agent: AgentParts,
+    message: str | list[ContentPart],
+    *,
+    session_key: str | None = None,
+    depth: int = 0,
+    save: bool = False,
 ) -> AgentLoop:
     """The loop of one agent and one message, to be run by any function that has steps.
 
@@ -68,6 +77,8 @@ def create_agent_loop(
         message: What the user says.
         session_key: The conversation to go on with, for an agent with ``sessions``.
         depth: How many delegations led to this agent; delegates with a ``max_depth`` count on from there.
+        save: Whether the loop adds to the session what is said: the message when it begins, each turn that calls tools
+            when its calls are known, and the rest at the end.
 
     Returns:
         ``async (step, logger) -> AgentResult``. It holds no state: called again on replay, it takes the same way.
@@ -77,6 +88,18 @@ def create_agent_loop(
         system = await step.run("load-context", agent.load_context)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
+        session = _Session(agent, step, session_key if save else None, conversation)
+        # A run that began when its history was recorded as messages goes on as it began: it saves all at its end.
+        as_it_comes = isinstance(history, SessionPrefix)
+        if as_it_comes:
+            await session.save("save-message")
+        result = await turns(step, logger, conversation, session if as_it_comes and agent.save_turns else None)
+        await session.save("save-session")
+        return result
+
+    async def turns(
+        step: StepAPI, logger: Logger | None, conversation: Conversation, session: _Session | None
+    ) -> AgentResult:
         progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
             if agent.budget and agent.budget.is_spent(progress.tokens, progress.cost):
@@ -88,6 +111,8 @@ def create_agent_loop(
                 agent.budget.check_price(response)
             conversation.add(response.message)
             if calls:
+                if session is not None:
+                    await session.save("save-turn")
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
                 outcomes = await _act(agent, step, response, depth)
@@ -106,6 +131,31 @@ def create_agent_loop(
         return progress.result("max_iterations")
 
     return run_loop
+
+
+class _Session:
+    """What of a run stands in its session already.
+
+    Args:
+        agent: Writes to it.
+        step: Runs that as a step.
+        key: The session, or ``None`` to save nothing.
+        conversation: What is said.
+    """
+
+    def __init__(self, agent: AgentParts, step: StepAPI, key: str | None, conversation: Conversation) -> None:
+        self._agent = agent
+        self._step = step
+        self._key = key
+        self._conversation = conversation
+        self._saved = 0
+
+    async def save(self, step_id: str) -> None:
+        """Add what was said since the last time."""
+        said = self._conversation.said[self._saved :]
+        if self._key is not None and said:
+            await self._step.run(step_id, self._agent.save, self._key, said)
+            self._saved += len(said)
 
 
 async def _think(

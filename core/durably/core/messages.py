@@ -23,6 +23,7 @@ __all__ = [
     "Message",
     "OpaquePart",
     "RefusalPart",
+    "SessionPrefix",
     "TextPart",
     "ThinkingPart",
     "ToolCall",
@@ -197,6 +198,22 @@ def assistant(text: str) -> AssistantMessage:
     return AssistantMessage(parts=[TextPart(text=text)])
 
 
+class SessionPrefix(_Frozen):
+    """The beginning of a session, as a run has read it: how far, instead of the messages once more.
+
+    Attributes:
+        session_key: The session.
+        appends: How many appends it holds.
+        digest: A text that is equal for equal messages.
+        turns: How many assistant messages it holds.
+    """
+
+    session_key: str
+    appends: int
+    digest: str
+    turns: int
+
+
 class Transcript:
     """A conversation as the argument of a step. It can only grow.
 
@@ -207,20 +224,25 @@ class Transcript:
         system: The system prompt.
         messages: The messages so far.
         skipped: How many assistant messages came before these and were replaced by a summary.
+        before: What was said in the session before, or ``None``.
 
     Attributes:
         system: The system prompt.
+        before: See above.
         messages: The messages. Add to them with :meth:`append` and :meth:`extend` alone, which keep the digest.
         skipped: See above.
-        turn: How many assistant messages there were, the skipped ones included.
+        turn: How many assistant messages there were, the skipped ones and those of the session included.
     """
 
-    def __init__(self, system: str, messages: Iterable[Message] = (), skipped: int = 0) -> None:
+    def __init__(
+        self, system: str, messages: Iterable[Message] = (), skipped: int = 0, before: SessionPrefix | None = None
+    ) -> None:
         self.system = system
+        self.before = before
         self.messages: list[Message] = []
         self.skipped = skipped
-        self.turn = skipped
-        self._digest = digest(system)
+        self.turn = skipped + (0 if before is None else before.turns)
+        self._digest = digest(system if before is None else system + before.model_dump_json())
         self.extend(messages)
 
     def append(self, message: Message) -> None:

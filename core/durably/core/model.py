@@ -161,19 +161,23 @@ class StreamedDelta(BaseModel):
 
     Args:
         run_id: The run.
+        function: The id of the run's function.
         step: The key of the step, such as ``"think:1"``.
         attempt: The attempt of the step. A higher one writes the answer anew: a listener drops what it has.
         offset: How many pieces of this attempt came before.
         delta: The piece.
+        at: When it came, in seconds since 1970.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
 
     run_id: str
+    function: str = ""
     step: str
     attempt: int
     offset: int
     delta: Delta
+    at: float = 0.0
 
 
 DeltaSink = Callable[[StreamedDelta], Awaitable[None] | None]

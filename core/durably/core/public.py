@@ -26,16 +26,21 @@ from durably.core.errors import (
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import FailedRun, Function, Singleton, function
+from durably.core.lifecycle_log import LifecycleLog
 from durably.core.loop import create_agent_loop
 from durably.core.messages import assistant, user
 from durably.core.model import Model
+from durably.core.observer import Observer
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
 from durably.core.retry import RetryPolicy
+from durably.core.run_filter import RunPage
+from durably.core.run_view import WaitingFor
 from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_definition import tool
 from durably.core.tools import Tool
+from durably.core.trace import Trace
 
 __all__ = [
     "APPROVAL_GIVEN",
@@ -58,16 +63,19 @@ __all__ = [
     "FunctionRef",
     "InvokeError",
     "JSONLSessions",
+    "LifecycleLog",
     "MemorySessions",
     "Model",
     "ModelError",
     "NonDeterminismError",
     "NonRetriableError",
+    "Observer",
     "RetryAfterError",
     "RetryPolicy",
     "Run",
     "RunCancelledError",
     "RunNotFoundError",
+    "RunPage",
     "RunStatus",
     "SQLiteSessions",
     "SerializationError",
@@ -81,6 +89,8 @@ __all__ = [
     "StepTimeoutError",
     "Tool",
     "ToolError",
+    "Trace",
+    "WaitingFor",
     "approve",
     "assistant",
     "create_agent_loop",

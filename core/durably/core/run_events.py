@@ -6,6 +6,7 @@ Each id is derived from the run and the step key alone, so that it is the same o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from durably.core.errors import SerializationError
@@ -15,9 +16,11 @@ from durably.core.ids import check_session_key, derive_id, new_id
 from durably.core.reference import FunctionRef
 
 __all__ = [
+    "CRON",
     "INVOKED",
     "STARTED",
     "child_id",
+    "cron_event",
     "failed_event",
     "invoked_event",
     "is_judged",
@@ -30,6 +33,7 @@ __all__ = [
 
 STARTED = "durably/function.started"
 INVOKED = "durably/function.invoked"
+CRON = "durably/cron.fired"
 _REQUESTED = "durably/function.requested"
 """The name of both where the program that starts the run does not know the function's own input type."""
 
@@ -84,6 +88,19 @@ def session_key_of(event: Event) -> str | None:
     except (TypeError, ValueError):
         return None
     return str(key)
+
+
+def cron_event(function: Function[Any, Any], schedule: str, at: datetime) -> Event:
+    """The event of a run that a cron starts; its id is the id of that run, so that a time has one run.
+
+    Args:
+        function: The function.
+        schedule: The schedule, for people to read.
+        at: The time that the run stands for, with its zone.
+    """
+    time = at.astimezone(UTC).isoformat()
+    tick = {"cron": schedule, "at": time}
+    return Event(CRON, tick if function.takes_tick else None, id=derive_id("cron", function.id, time))
 
 
 def failed_event(function: Function[Any, Any], run_id: str, cause: Event, error: dict[str, Any]) -> Event:

@@ -30,8 +30,8 @@ class RunStatus(StrEnum):
         return self not in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.RETRYING)
 
 
-WaitKind = Literal["event", "approval", "timer", "child", "worker"]
-"""What a run can wait for. ``worker``: one that serves its function."""
+WaitKind = Literal["event", "approval", "timer", "child", "turn", "worker"]
+"""What a run can wait for. ``turn``: that a rule of flow control lets it begin. ``worker``: that one takes it up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ class WaitingFor:
     Attributes:
         kind: What it is.
         since: Since when, in seconds since 1970.
-        name: The event, the tool that wants an approval, or the function of the child or of the worker; empty for a
-            timer.
+        name: The event, the tool that wants an approval, the function of the child or of the worker, or the option
+            that holds it back; empty for a timer.
         step: The key of the step that waits; empty for a worker.
         run_id: The child, or ``None``.
         until: When the wait ends at the latest, in seconds since 1970, or ``None``.

@@ -10,7 +10,7 @@ from durably.core.approval import APPROVAL_GIVEN
 from durably.core.history import StepRecord
 from durably.core.run_view import RunStatus, WaitingFor, WaitKind
 
-__all__ = ["Standing", "may_open", "may_settle", "open_records", "standing", "waits_for_worker"]
+__all__ = ["Standing", "may_open", "may_settle", "open_records", "standing", "waits_for_turn", "waits_for_worker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,16 @@ def waits_for_worker(held: Standing, function: str, since: float) -> Standing:
     """
     worker = WaitingFor(kind="worker", since=since, name=function)
     return Standing(RunStatus.WAITING, (*held.waiting_for, worker))
+
+
+def waits_for_turn(rule: str, since: float) -> Standing:
+    """Where a run stands that has not begun, because a rule of flow control holds it back.
+
+    Args:
+        rule: The option that says so, such as ``"singleton"``.
+        since: When it was started, in seconds since 1970.
+    """
+    return Standing(RunStatus.WAITING, (WaitingFor(kind="turn", since=since, name=rule),))
 
 
 def _wait(record: StepRecord) -> WaitingFor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from durably.core.error_text import error_text
+from durably.core.error_trace import carry_traceback
 from durably.core.errors import SerializationError, StepError, StepInterruptedError, StepTimeoutError, error_to_json
 
 __all__ = ["final_error", "interrupted", "invoke_timeout"]
@@ -38,8 +39,12 @@ def final_error(key: str, failures: int, error: Exception, redact: Callable[[str
     """
     if isinstance(error, SerializationError):
         return error
-    if type(error) is StepTimeoutError and error.step == key:
-        return StepTimeoutError(step=key, attempts=failures, error_type="TimeoutError", message=error.message)
     data = error_to_json(error, redact)
-    message = data.get("message") or error_text(error, redact)
-    return StepError(step=key, attempts=failures, error_type=data["type"], message=message)
+    final: StepError
+    if type(error) is StepTimeoutError and error.step == key:
+        final = StepTimeoutError(step=key, attempts=failures, error_type="TimeoutError", message=error.message)
+    else:
+        message = data.get("message") or error_text(error, redact)
+        final = StepError(step=key, attempts=failures, error_type=data["type"], message=message)
+    carry_traceback(final, data.get("traceback", ""))
+    return final

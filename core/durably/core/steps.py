@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple, overload
 
 from durably.core.durations import Duration
 from durably.core.events import Event
 from durably.core.ids import derive_id
+from durably.core.observer import Observers
 from durably.core.reference import FunctionRef
 
 __all__ = ["Duration", "Point", "PointName", "Probe", "StepAPI", "StepInfo", "current_step"]
@@ -54,6 +55,8 @@ class StepInfo:
         key: The step key, such as ``"tool-charge:1"``.
         attempt: The number of this execution, from 1; no two executions of a step see the same.
         resources: What the backend was given by name as ``resources=``. Never recorded.
+        function: The id of the run's function.
+        observers: Who is told what happens on this worker.
     """
 
     run_id: str
@@ -61,6 +64,8 @@ class StepInfo:
     attempt: int
     resources: Mapping[str, Any]
     _beat: Callable[[], None] | None = None
+    function: str = ""
+    observers: Observers = field(default_factory=Observers)
 
     @property
     def idempotency_key(self) -> str:

@@ -86,7 +86,8 @@ class _ObservedSessions:
         self._observer = observer
 
     async def load(self, session_key: str) -> list[Message]:
-        self._observer.body_started()
+        if current_step().key == "load-history":  # a turn reads the session again, as a part of its own step
+            self._observer.body_started()
         return await self._sessions.load(session_key)
 
     async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:

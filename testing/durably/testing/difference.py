@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from durably.core.history import History, StepRecord
 
-__all__ = ["Difference", "describe", "first_difference", "same_text", "settled"]
+__all__ = ["Difference", "describe", "first_difference", "same_error", "same_text", "settled"]
 
 # Ids of runs, events and effects are derived from the run's id, which differs between runs on a shared server.
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -76,7 +78,12 @@ def _differs(one: StepRecord, other: StepRecord) -> str:
         return "input"
     if not same_text(one.output, other.output):
         return "output"
-    return "" if same_text(one.error, other.error) else "error"
+    return "" if same_error(one.error, other.error) else "error"
+
+
+def same_error(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether two errors say the same. The way that a replay took to raise one may be another."""
+    return same_text(*(each and {**each, "traceback": ""} for each in (one, other)))
 
 
 def same_text(one: object, other: object) -> bool:

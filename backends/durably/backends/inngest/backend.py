@@ -25,9 +25,9 @@ from durably.backends.inngest.server.rest import RestApi
 from durably.backends.inngest.server.runs import ServerRuns
 from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, serve_on_loopback
 from durably.backends.inngest.suspended_code import SuspendedRuns
-from durably.core import Backend, Capabilities, Event, Function, FunctionRef, RunNotFoundError
+from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
-from durably.core.functions import FLOW_CONTROL
+from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import is_judged
@@ -59,6 +59,7 @@ class InngestBackend(Backend):
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, a little less than Inngest's own limit.
+        observers: See :class:`~durably.core.Backend`.
 
     Attributes:
         client: The SDK's client.
@@ -73,13 +74,16 @@ class InngestBackend(Backend):
         multi_process=True,
         replay=False,
         max_payload_bytes=MAX_PAYLOAD_BYTES,
+        flow_control={
+            **dict.fromkeys(FLOW_CONTROL, native()),
+            "singleton_queue": refused("Inngest's concurrency counts steps, and its singleton cannot wait"),
+        },
         gaps={
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
             "runs(), children by our ids and skipped runs in production": "its REST API does not show them",
             "status='waiting' and 'retrying' in runs()": "Inngest does not tell what a live run waits for",
         },
     )
-    flow_control = frozenset(FLOW_CONTROL)
 
     def __init__(
         self,
@@ -95,8 +99,16 @@ class InngestBackend(Backend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
-        super().__init__(functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes)
+        super().__init__(
+            functions,
+            resources=resources,
+            secrets=secrets,
+            max_payload_bytes=max_payload_bytes,
+            observers=observers,
+        )
+        self.environment.observers.now = now
         self.client = client
         self.suspended = SuspendedRuns(hold)
         self._now = now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -10,22 +9,20 @@ import inngest
 
 from durably.backends.inngest.events import Origin, trigger_event
 from durably.backends.inngest.host import InngestHost
-from durably.backends.inngest.outcome import RunFailed, traceback_text
+from durably.backends.inngest.outcome import RunFailed
 from durably.backends.inngest.recorded_steps import StepRecorder
 from durably.backends.inngest.records import encode_record, encode_result
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt
 from durably.backends.inngest.steps import InngestSteps
 from durably.backends.inngest.suspended_code import SuspendableCode
-from durably.core import DurablyError, Event, Function, NonDeterminismError
+from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
-from durably.core.error_text import error_text, writable
 from durably.core.errors import Signal, SuspendSignal, error_to_json
-from durably.core.history import StepRecord
+from durably.core.failure_log import log_failed_run
+from durably.core.history import RecordStatus, StepRecord
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Driver", "RunPass"]
-
-logger = logging.getLogger("durably")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +112,7 @@ class Driver:
         records = cached.records
         # What has a target runs one step, and nothing comes after it for the same code.
         code = SuspendableCode(request, cached, suspends=self.host.suspended.seconds > 0 and request.target is None)
-        recorder = StepRecorder(self.host, run_id, code, records)
+        recorder = StepRecorder(self.host, function.id, run_id, code, records)
         ancestry = tuple(dict.fromkeys((*origin.ancestry, run_id, ctx.run_id)))
         engine = InngestSteps(
             self.host, function, run_id=run_id, ancestry=ancestry, known=known, code=code, recorder=recorder
@@ -151,9 +148,13 @@ class Driver:
         """One attempt of a run's code: the run's result as JSON data."""
         root, failures = run_pass.steps.root, run_pass.failures
         if run_pass.error is not None:
-            raise RunFailed(run_pass.error, "")
+            self._tell(run_pass, "failed", error=run_pass.error)
+            raise RunFailed(run_pass.error)
         if run_pass.fresh:
             await self._pass_first_points(run_pass)
+            # A request that is made again was told of by the worker that did not answer it.
+            if not failures and not run_pass.code.request.attempt and run_pass.code.first_time(""):
+                self._tell(run_pass, "started", output=run_pass.event.model_dump_json())
         if run_pass.due is not None:
             await run_pass.recorder.sleep_until(root, f"run~wait{failures}", run_pass.due)
         try:
@@ -172,6 +173,7 @@ class Driver:
         if run_pass.target is not None:
             self._target_lost(run_pass, "the end")
         await self._pass_point("before_result", run_pass)
+        self._tell(run_pass, "completed", output=output)
         return encode_result(output)
 
     async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> NoReturn:
@@ -181,16 +183,16 @@ class Driver:
         if run_pass.target is not None:
             self._give_up(run_pass, data)
         delay = function_retry_delay(function, run_pass.run_id, failures, error)
+        log_failed_run(function.id, run_pass.run_id, failures, error, delay, redact)
         if delay is not None:
             due = self.host.now() + delay
             record = run_pass.recorder.record(
                 "", "run", "retrying", name=function.id, attempt=failures, error=data, due=due
             )
             await run_pass.recorder.retry_run(run_pass.steps.root, record)
-        if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
-            logger.error("run %s of %r failed: %s", run_pass.run_id, function.id, error_text(error, redact))
         await self._pass_point("before_result", run_pass)
-        raise RunFailed(data, writable(traceback_text(error), redact))
+        self._tell(run_pass, "failed", error=data)
+        raise RunFailed(data)
 
     def _target_lost(self, run_pass: RunPass, asked: str) -> NoReturn:
         """The step that Inngest planned and now wants run is not in the code: the run must not go on without it."""
@@ -205,6 +207,12 @@ class Driver:
         # Kept as the step's output, so that the step ends like any other: the next request reads it and fails the run.
         record = StepRecord(run_pass.run_id, 0, "", "run", "failed", error=data, at=round(self.host.now(), 3))
         request.settle_target("failed", encode_record(record))
+
+    def _tell(self, run_pass: RunPass, status: RecordStatus, **fields: Any) -> None:
+        """Tell observers how a run goes."""
+        function = run_pass.function.id
+        record = StepRecord(run_pass.run_id, 0, "", "run", status, name=function, at=self.host.now(), **fields)
+        self.host.environment.observers.tell_of(record, function)
 
     async def _pass_first_points(self, run_pass: RunPass) -> None:
         origin = run_pass.origin

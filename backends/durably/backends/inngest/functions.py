@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,9 @@ from durably.backends.inngest.apps import start_event
 from durably.backends.inngest.driver import Driver
 from durably.backends.inngest.events import CALL_ABANDONED, FUNCTION_CANCELLED, FUNCTION_FAILED, path_expression
 from durably.core import Function
+from durably.core.durations import Duration
 from durably.core.errors import UnsupportedFeatureError
+from durably.core.flow import Cron, period_seconds
 from durably.core.functions import FailedRun
 
 __all__ = ["REQUEST_RETRIES", "make_function"]
@@ -41,7 +44,7 @@ def make_function(client: inngest.Inngest, function: Function[Any, Any], driver:
 def _triggers(client: inngest.Inngest, function: Function[Any, Any]) -> list[Any]:
     triggers: list[Any] = [inngest.TriggerEvent(event=name) for name in function.triggers]
     if function.cron is not None:
-        triggers.append(inngest.TriggerCron(cron=function.cron))
+        triggers.append(inngest.TriggerCron(cron=_cron_text(function.cron)))
     if function.input.type is FailedRun and function.id.endswith("-failure"):
         failed = f"event.data.function_id == '{client.app_id}-{function.id.removesuffix('-failure')}'"
         triggers.append(inngest.TriggerEvent(event=FUNCTION_FAILED, expression=failed))
@@ -59,7 +62,25 @@ def _cancel() -> list[inngest.Cancel]:
 
 def _singleton(function: Function[Any, Any]) -> inngest.Singleton | None:
     rule = function.singleton
-    return None if rule is None else inngest.Singleton(key=_key(rule.key), mode=rule.mode)
+    if rule is None or rule.mode == "queue":  # which the backend has refused
+        return None
+    return inngest.Singleton(key=_key(rule.key), mode=rule.mode)
+
+
+def _cron_text(cron: Cron) -> str:
+    return cron.schedule if cron.timezone == "UTC" else f"TZ={cron.timezone} {cron.schedule}"
+
+
+def _span(period: Duration, option: str, function: Function[Any, Any]) -> timedelta:
+    """A period, in the whole seconds that Inngest counts in."""
+    seconds = period_seconds(period)
+    if seconds < 1 or seconds % 1:
+        raise UnsupportedFeatureError(
+            backend="inngest",
+            feature=f"a period of {seconds:g} seconds in {option}= of function {function.id!r}",
+            reason="Inngest counts in whole seconds, at least one; write such a period",
+        )
+    return timedelta(seconds=seconds)
 
 
 def _key(path: str) -> str | None:
@@ -74,17 +95,28 @@ def _flow(function: Function[Any, Any]) -> dict[str, Any]:
             inngest.Concurrency(limit=each.limit, key=_key(each.key), scope=each.scope) for each in function.concurrency
         ]
     if (rule := function.debounce) is not None:
-        made["debounce"] = inngest.Debounce(period=rule.period, key=_key(rule.key), timeout=rule.timeout)
+        made["debounce"] = inngest.Debounce(
+            period=_span(rule.period, "debounce", function),
+            key=_key(rule.key),
+            timeout=None if rule.timeout is None else _span(rule.timeout, "debounce", function),
+        )
     if (limit := function.throttle) is not None:
         made["throttle"] = inngest.Throttle(
-            limit=limit.limit, period=limit.period, burst=limit.burst, key=_key(limit.key)
+            limit=limit.limit,
+            period=_span(limit.period, "throttle", function),
+            burst=limit.burst,
+            key=_key(limit.key),
         )
     if (rate := function.rate_limit) is not None:
-        made["rate_limit"] = inngest.RateLimit(limit=rate.limit, period=rate.period, key=_key(rate.key))
+        made["rate_limit"] = inngest.RateLimit(
+            limit=rate.limit, period=_span(rate.period, "rate_limit", function), key=_key(rate.key)
+        )
     if function.priority is not None:
         made["priority"] = inngest.Priority(run=function.priority.run)
     if (batch := function.batch) is not None:
-        made["batch_events"] = inngest.Batch(max_size=batch.max_size, timeout=batch.timeout, key=_key(batch.key))
+        made["batch_events"] = inngest.Batch(
+            max_size=batch.max_size, timeout=_span(batch.timeout, "batch", function), key=_key(batch.key)
+        )
     if function.idempotency:
         made["idempotency"] = _key(function.idempotency)
     try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import traceback
 from typing import Any
 
 import inngest
 
 from durably.core.backend import RunStatus, RunView
 
-__all__ = ["RunFailed", "child_view", "error_data", "traceback_text"]
+__all__ = ["RunFailed", "child_view", "error_data"]
 
 MARK = "durably: "
 """What the last line of a stack begins with that holds an error of ours: Inngest carries no other field of it."""
@@ -21,13 +20,11 @@ class RunFailed(inngest.NonRetriableError):  # a message to Inngest, not an erro
 
     Args:
         data: What the function raised, as JSON data without secrets.
-        text: Its traceback, without secrets.
     """
 
-    def __init__(self, data: dict[str, Any], text: str) -> None:
+    def __init__(self, data: dict[str, Any]) -> None:
         super().__init__(str(data.get("message") or data["type"]), quiet=True)
         self._data = data
-        self._text = text
 
     @property
     def name(self) -> str:
@@ -37,21 +34,17 @@ class RunFailed(inngest.NonRetriableError):  # a message to Inngest, not an erro
     @property
     def stack(self) -> str:
         """The traceback, and a line with the error's fields."""
-        return f"{self._text}\n{MARK}{json.dumps(self._data)}"
-
-
-def traceback_text(error: BaseException) -> str:
-    """The traceback of an error."""
-    return "".join(traceback.format_exception(error)).rstrip()
+        fields = {name: value for name, value in self._data.items() if name != "traceback"}
+        return f"{self._data.get('traceback', '')}\n{MARK}{json.dumps(fields)}"
 
 
 def error_data(error: dict[str, Any] | None) -> dict[str, Any]:
     """The error of a run as JSON data, from what Inngest says of it."""
     error = error or {}
-    _, found, line = str(error.get("stack") or "").rpartition(MARK)
+    stack, found, line = str(error.get("stack") or "").rpartition(MARK)
     if found:
         data: dict[str, Any] = json.loads(line)
-        return data
+        return {**data, "traceback": stack.strip("\n")} if stack.strip() else data
     return {"type": error.get("name") or "Error", "message": error.get("message") or error.get("error") or ""}
 
 

@@ -34,6 +34,7 @@ class StepRecorder:
 
     Args:
         host: The worker.
+        function: The id of its function.
         run_id: The run.
         code: Puts steps to Inngest.
         records: What the run recorded so far.
@@ -43,10 +44,13 @@ class StepRecorder:
         sent: The ids of the events that the run has sent.
     """
 
-    def __init__(self, host: InngestHost, run_id: str, code: SuspendableCode, records: Sequence[StepRecord]) -> None:
+    def __init__(
+        self, host: InngestHost, function: str, run_id: str, code: SuspendableCode, records: Sequence[StepRecord]
+    ) -> None:
         self.recorded = Recorded(records)
         self.sent: list[str] = []
         self._host = host
+        self._function = function
         self._run_id = run_id
         self._code = code
         self._count = 0
@@ -134,8 +138,14 @@ class StepRecorder:
         number = self.number(key) if number is None else number
         step_id = f"{key}~{number}" if number else key
 
+        observers = self._host.environment.observers
+
         async def run() -> dict[str, Any]:
-            return encode_record(await body())
+            record = await body()
+            # Told where it is made: which worker gets the next request, nobody knows.
+            if observers.steps or record.status != "completed":
+                observers.tell_of(record, self._function)
+            return encode_record(record)
 
         await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused
         if scope.root.refusal is not None:

@@ -43,11 +43,13 @@ class CachedRun:
         settled: The hashes of the steps that had ended at the newest request.
         decoded: The hashes of the steps whose outputs are in ``records``, or held none.
         records: The run's records, as far as they were decoded.
+        begun: The steps whose begin was told to observers and is not recorded; the run's code as an empty key.
     """
 
     settled: list[str] = field(default_factory=list)
     decoded: list[str] = field(default_factory=list)
     records: list[StepRecord] = field(default_factory=list)
+    begun: set[str] = field(default_factory=set)
 
     def read(self, run_id: str, request: Request) -> int:
         """Decode what is new in a request; how many of the records were known before.

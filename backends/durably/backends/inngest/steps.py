@@ -19,6 +19,7 @@ from durably.core import Event, Function, FunctionRef, NonDeterminismError
 from durably.core.attempts import StepCall, run_step, step_retry_delay
 from durably.core.backend import encode_data, invoke_error
 from durably.core.errors import PayloadTooLargeError, StepTimeoutError, SuspendSignal, error_to_json
+from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
 from durably.core.run_events import child_id, is_judged, named_events
@@ -96,7 +97,12 @@ class InngestSteps(StepEngine):
         attempt = earlier + 1 + lost
         try:
             output = await run_step(
-                call, self.host.environment, function=self.function.id, run_id=self.run_id, attempt=attempt
+                call,
+                self.host.environment,
+                function=self.function.id,
+                run_id=self.run_id,
+                attempt=attempt,
+                failures=self.recorder.recorded.failures(key) if self.host.environment.observers.steps else 0,
             )
             self._check_state(key, output.text)
         except Exception as error:
@@ -110,10 +116,12 @@ class InngestSteps(StepEngine):
         key = call.key
         failures = self.recorder.recorded.failures(key) + 1
         delay = step_retry_delay(call, self.function, self.run_id, failures, error)
+        redact = self.host.environment.redactor.text
+        log_failed_step(key, self.function.id, self.run_id, attempt, error, delay, redact)
         if delay is None:
-            final = final_error(key, failures, error, self.host.environment.redactor.text)
+            final = final_error(key, failures, error, redact)
             return self.recorder.failed(key, "step", final, attempt=attempt, input=asked, started=started)
-        data = error_to_json(error, self.host.environment.redactor.text)
+        data = error_to_json(error, redact)
         due = self.host.now() + delay
         return self.recorder.record(
             key, "step", "retrying", attempt=attempt, input=asked, error=data, due=due, started=started
@@ -133,8 +141,8 @@ class InngestSteps(StepEngine):
         record = await self.take(scope, key, "invoke", asked)
         if record is None:
             child = child_id(self.run_id, key)
-            await self._begin_wait(key, f"{key}~call")
             started = self.host.now()
+            await self._begin_wait("invoke", key, f"{key}~call", function.id, timeout)
             result = await self._call(scope, key, function, child, data, timeout)
             await self.pass_point("child_done", key)
 
@@ -221,7 +229,7 @@ class InngestSteps(StepEngine):
         record = await self.take(scope, key, "wait_for_event", asked)
         if record is None:
             wait = f"{key}~event"
-            await self._begin_wait(key, wait)
+            await self._begin_wait("wait_for_event", key, wait, name, timeout)
             found = await self.recorder.ask(
                 scope,
                 lambda request: request.step.wait_for_event(
@@ -290,11 +298,16 @@ class InngestSteps(StepEngine):
         if scope.parent is None or self.code.request.is_target(key):
             await self.pass_point("before_start", key)
 
-    async def _begin_wait(self, key: str, step_id: str) -> None:
+    async def _begin_wait(self, kind: Kind, key: str, step_id: str, name: str, timeout: float | None) -> None:
         """Report that a step begins which waits for something, unless what it waits for is there."""
         self.recorder.race_gathers_of(key)
         if not self.code.request.has_settled(step_id):
             await self.pass_point("before_start", key)
+            if self.code.first_time(key):
+                now = self.host.now()
+                due = None if timeout is None else now + timeout
+                begun = StepRecord(self.run_id, 0, key, kind, "started", name=name, at=now, due=due)
+                self.host.environment.observers.tell_of(begun, self.function.id)
 
     async def pass_point(self, name: str, key: str) -> None:
         """Report a point to the harness."""

@@ -121,6 +121,12 @@ class SuspendableCode:
         self._answer.set_result(interrupt)
         return await self._next
 
+    def first_time(self, key: str) -> bool:
+        """Whether this worker comes for the first time to a step that waits; an empty key stands for the run's code."""
+        first = key not in self._run.begun
+        self._run.begun.add(key)
+        return first
+
     # -- for the registry
 
     @property

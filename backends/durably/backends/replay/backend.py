@@ -14,6 +14,9 @@ from pydantic import SecretStr
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.driver import Driver
 from durably.backends.replay.events import EventWaiters
+from durably.backends.replay.flow.cron import CronTicks, check_cron
+from durably.backends.replay.flow.rules import check_priority
+from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, Journal, Subscription
 from durably.backends.replay.outcome import find_run, view_of
@@ -21,7 +24,7 @@ from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.run_list import find_page, tally
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Backend, Event, Function, FunctionRef, RunNotFoundError
+from durably.core import Backend, Event, Function, FunctionRef, Observer, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.errors import CancelSignal, JournalError
 from durably.core.history import History
@@ -45,6 +48,8 @@ class Parts:
     Attributes:
         log: How a worker writes to the journal.
         events: Who waits for which event.
+        slots: Which bodies run, where a function limits them.
+        crons: When the times of crons come.
         host: What the runs of a worker share.
         driver: How runs are driven.
         records: How the records of a run are kept.
@@ -54,6 +59,8 @@ class Parts:
 
     log: type[Log] = Log
     events: type[EventWaiters] = EventWaiters
+    slots: type[Slots] = Slots
+    crons: type[CronTicks] = CronTicks
     host: type[ReplayHost] = ReplayHost
     driver: type[Driver] = Driver
     records: type[RunRecords] = RunRecords
@@ -76,6 +83,7 @@ class ReplayBackend(Backend):
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
+        observers: See :class:`~durably.core.Backend`.
 
     Attributes:
         journal: Where runs are kept.
@@ -99,12 +107,19 @@ class ReplayBackend(Backend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         if evict not in ("never", "always"):
             raise ValueError(f"evict={evict!r}: use 'never' or 'always'")
         super().__init__(
-            functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes, threads=threads
+            functions,
+            resources=resources,
+            secrets=secrets,
+            max_payload_bytes=max_payload_bytes,
+            threads=threads,
+            observers=observers,
         )
+        self.environment.observers.now = clock.now
         self.journal = journal
         self.clock = clock
         self.worker = new_id()
@@ -122,6 +137,7 @@ class ReplayBackend(Backend):
             log=self._log,
             scheduler=self._scheduler,
             events=self.parts.events(journal, self._scheduler),
+            slots=self.parts.slots(self._log, self._scheduler),
             evict=evict == "always",
             seed=seed,
             crash=self.crash,
@@ -130,8 +146,16 @@ class ReplayBackend(Backend):
             self._host, records=self.parts.records, steps=self.parts.steps, keys=self.parts.keys
         )
         self._log.subscribe(self._arm_for)
+        self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
 
     # -- the worker
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        super().check_rules(function)
+        if function.cron is not None:
+            check_cron(function.cron, function.id)
+        if function.priority is not None:
+            check_priority(function.priority, function.id)
 
     @property
     def running(self) -> bool:
@@ -155,6 +179,8 @@ class ReplayBackend(Backend):
         self.journal.register([Subscription.of(function) for function in self.functions.values()])
         self._lease()
         self._deliver()
+        if self._crons is not None:
+            self._crons.open()
         self.claim_runs()
         if self._poll is not None:
             self._poller = asyncio.create_task(self._watch(self._poll))
@@ -167,6 +193,8 @@ class ReplayBackend(Backend):
             await asyncio.gather(self._poller, return_exceptions=True)
         late = await self._driver.stop(self.grace)
         self._disarm()
+        if self._crons is not None:
+            self._crons.close()
         self._up = False
         try:
             if self._log.crash is None:
@@ -190,6 +218,7 @@ class ReplayBackend(Backend):
                 if time.time() > self._leased_at + LEASE_SECONDS / 3:
                     self._lease()
                 self.claim_runs()
+                self._host.slots.look()
                 if self.journal.changed():
                     self._look_around()
             except JournalError as error:
@@ -215,13 +244,17 @@ class ReplayBackend(Backend):
             row = self.journal.get(run_id)
             if row is not None and row.status is RunStatus.CANCELLED:
                 self._driver.interrupt(run_id, CancelSignal)
-        self._arm(self.journal.next_due())
+        self._arm(self.journal.next_moment())
+        if self._crons is not None:
+            self._crons.look()
 
     # -- scheduled events
 
     def _arm_for(self, changes: Changes) -> None:
         if changes.scheduled is not None:
             self._arm(changes.scheduled)
+        if changes.claimable and self._up:
+            self.claim_runs()
 
     def _arm(self, due: float | None) -> None:
         """Have one timer, for the next scheduled event, or none."""
@@ -242,7 +275,7 @@ class ReplayBackend(Backend):
             return
         try:
             self._log.deliver(self.clock.now())
-            self._arm(self.journal.next_due())
+            self._arm(self.journal.next_moment())
         except JournalError as error:
             logger.warning("cannot deliver scheduled events now, will try again: %s", error)
             self._arm(self.clock.now() + 1)

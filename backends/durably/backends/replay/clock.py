@@ -15,15 +15,19 @@ LONGEST_NAP = 60.0
 
 
 class Timer:
-    """Something that will be called at a moment, unless it is cancelled first."""
+    """Something that will be called at a moment, unless it is cancelled first.
 
-    def __init__(self, clock: Clock, when: float, callback: Callable[[], None]) -> None:
+    A clock counts it among its armed timers, unless it is one in the background.
+    """
+
+    def __init__(self, clock: Clock, when: float, callback: Callable[[], None], background: bool = False) -> None:
         self.when = when
         self.cancelled = False
         self._clock = clock
         self._callback = callback
         self.handle: asyncio.TimerHandle | None = None
-        clock.armed += 1
+        self._counts = int(not background)
+        clock.armed += self._counts
 
     def fire(self) -> None:
         """Call back, once."""
@@ -35,7 +39,7 @@ class Timer:
         """Never call back."""
         if not self.cancelled:
             self.cancelled = True
-            self._clock.armed -= 1
+            self._clock.armed -= self._counts
             if self.handle is not None:
                 self.handle.cancel()
 
@@ -44,7 +48,7 @@ class Clock(Protocol):
     """Where an engine gets its time from.
 
     Attributes:
-        armed: How many timers are waiting.
+        armed: How many timers are waiting, without those in the background.
     """
 
     armed: int
@@ -53,8 +57,8 @@ class Clock(Protocol):
         """Seconds since 1970."""
         ...
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call back at a moment, never before it."""
+    def call_at(self, when: float, callback: Callable[[], None], *, background: bool = False) -> Timer:
+        """Call back at a moment, never before it; in the background: nobody who waits for quiet waits for it."""
         ...
 
     def advance(self) -> bool:
@@ -70,8 +74,8 @@ class SystemClock:
 
     now = staticmethod(time.time)
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        timer = Timer(self, when, callback)
+    def call_at(self, when: float, callback: Callable[[], None], *, background: bool = False) -> Timer:
+        timer = Timer(self, when, callback, background)
         loop = asyncio.get_running_loop()
 
         def look() -> None:
@@ -104,9 +108,9 @@ class VirtualClock:
     def now(self) -> float:
         return self._now
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+    def call_at(self, when: float, callback: Callable[[], None], *, background: bool = False) -> Timer:
         self._count += 1
-        timer = Timer(self, when, callback)
+        timer = Timer(self, when, callback, background)
         heapq.heappush(self._heap, (when, self._count, timer))
         return timer
 

@@ -14,11 +14,11 @@ from durably.backends.replay.journal import Changes, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import DurablyError, Event, Function, NonDeterminismError
+from durably.core import Event, Function
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
-from durably.core.error_text import error_text
 from durably.core.errors import CancelSignal, JournalCorruptError, JournalError, Signal, SuspendSignal, error_to_json
+from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
 from durably.core.step_keys import KeyedSteps
@@ -181,6 +181,8 @@ class Driver:
             while again:
                 again = await self._pass_over(row)
         except CancelSignal:
+            # Told by the worker that held the run, whoever cancelled it: only it knows what it told of the run before.
+            self._tell_of(self.host.log.journal.last_record(row.id), row)
             self.host.scheduler.run_ended(row.id)
         except SuspendSignal:
             pass
@@ -214,6 +216,8 @@ class Driver:
 
     def _begin(self, row: RunRow, records: Sequence[StepRecord], scheduler: RunScheduler) -> RunPass:
         function = self.host.functions[row.function]
+        if len(records) == 1 and not row.crashes:
+            self._tell_of(records[0], row)
         kept = self._records(self.host.log, self.host.environment, row, records, scheduler)
         engine = self._steps(self.host, function, kept, scheduler)
         own = [record for record in records if not record.key]
@@ -233,6 +237,7 @@ class Driver:
         seq, now = self.host.log.journal.count(row.id), self.host.scheduler.clock.now()
         last = StepRecord(row.id, seq, "", "run", "failed", name=row.function, error=error_to_json(error), at=now)
         self.host.log.append(last, row.fence, status=RunStatus.FAILED)
+        self._tell_of(last, row)
 
     async def attempt(self, run_pass: RunPass) -> bool:
         """One attempt of a run's code; whether the run has ended."""
@@ -260,13 +265,12 @@ class Driver:
         redact = self.host.environment.redactor.text
         data = error_to_json(error, redact)
         delay = function_retry_delay(function, row.id, failures, error)
+        log_failed_run(function.id, row.id, failures, error, delay, redact)
         if delay is not None:
             due = self.host.scheduler.clock.now() + delay
             await records.retry_run(run_pass.steps.root, failures, data, due)
             await self._pass_point("backing_off", row)
             return False
-        if not isinstance(error, DurablyError) or isinstance(error, NonDeterminismError):
-            logger.error("run %s of %r failed: %s", row.id, function.id, error_text(error, redact))
         await self._pass_point("before_result", row)
         runs = []
         if function.on_failure is not None:
@@ -276,6 +280,9 @@ class Driver:
         await records.finish(run_pass.steps.root, "failed", run_pass.first.at, error=data, runs=runs)
         await self._pass_point("after_result", row)
         return True
+
+    def _tell_of(self, record: StepRecord, row: RunRow) -> None:
+        self.host.environment.observers.tell_of(record, row.function)
 
     async def _pass_point(self, name: str, row: RunRow) -> None:
         await self.host.environment.pass_point(name, row.function, row.id)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from durably.backends.replay.events import EventWaiters
-from durably.backends.replay.journal import NewRun
+from durably.backends.replay.flow.slots import Slots
+from durably.backends.replay.journal import NewRun, Subscription
 from durably.backends.replay.records import Log
 from durably.backends.replay.scheduler import Scheduler
 from durably.core import Function
@@ -27,6 +28,7 @@ class ReplayHost:
         log: Where records are written, and read.
         scheduler: Wakes what waits, and knows the time.
         events: Who waits for which event.
+        slots: Which bodies run, where a function limits them.
         evict: Whether a run is replayed from the start after each step.
         seed: Fixes the order of concurrent branches, or ``None`` to leave it to the event loop.
         crash: Lets the worker die as a process does. For the harness.
@@ -37,12 +39,13 @@ class ReplayHost:
     log: Log
     scheduler: Scheduler
     events: EventWaiters
+    slots: Slots
     evict: bool
     seed: int | None
     crash: Callable[[BaseException], None]
 
     def new_run(self, run_id: str, function: str, event: str, parent: str | None = None) -> NewRun:
-        """A run to be created, under the rules of its function if this worker knows it.
+        """A run to be created, under the rules of its function.
 
         Args:
             run_id: Its id.
@@ -51,9 +54,10 @@ class ReplayHost:
             parent: The run that waits for it, or ``None``.
         """
         known = self.functions.get(function)
-        singleton = None if known is None else known.singleton
+        rule = self.log.journal.subscription(function) if known is None else Subscription.of(known)
         text = self.environment.redactor.text(event)
-        return NewRun(id=run_id, function=function, event=text, parent=parent, singleton=singleton)
+        new = NewRun(id=run_id, function=function, event=text, parent=parent)
+        return new if rule is None else replace(new, singleton=rule.singleton, rules=rule.rules)
 
     def turns(self, key: str) -> int:
         """How often a step of a branch lets the others go first, as the seed says."""

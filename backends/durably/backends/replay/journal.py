@@ -8,15 +8,21 @@ A storage of your own is a subclass of `Journal` that provides the abstract meth
 
 from __future__ import annotations
 
-import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from durably.backends.replay.flow.admission import Admission
+from durably.backends.replay.flow.batches import Batches, FullBatch
+from durably.backends.replay.flow.rules import Plan, StartRules, plan_for
+from durably.backends.replay.flow.store import FlowStore
 from durably.core import Event, Function, Singleton
 from durably.core.backend import RunStatus
+from durably.core.errors import MissingKeyError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 from durably.core.run_events import session_key_of
@@ -24,6 +30,12 @@ from durably.core.run_filter import RunFilter
 from durably.core.standing import open_records
 
 __all__ = ["Changes", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
+
+logger = logging.getLogger("durably")
+
+NO_RULES = StartRules()
+
+_ARRIVED = {"begins": RunStatus.RUNNING, "held": RunStatus.WAITING, "skipped": RunStatus.SKIPPED}
 
 
 ALL = 2**62
@@ -41,6 +53,7 @@ class NewRun:
         parent: The run that waits for it, or ``None``.
         singleton: The rule of its function, or ``None``.
         tags: What it can be found by.
+        rules: Its other rules of flow control.
     """
 
     id: str
@@ -49,12 +62,14 @@ class NewRun:
     parent: str | None = None
     singleton: Singleton | None = None
     tags: tuple[str, ...] = ()
+    rules: StartRules = NO_RULES
 
-    def singleton_key(self, event: Event) -> str | None:
-        """The value of the singleton's key for this run, as JSON; ``event`` is what starts it."""
-        if self.singleton is None:
-            return None
-        return json.dumps(event.at(self.singleton.key), sort_keys=True) if self.singleton.key else ""
+    def plan(self, now: float) -> Plan:
+        """What the rules come to for this run. Raises MissingKeyError."""
+        if self.singleton is None and self.rules == NO_RULES:
+            return Plan(function=self.function, rank=now)
+        event = Event.model_validate_json(self.event)
+        return plan_for(self.function, event, self.rules, self.singleton, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +77,8 @@ class RunRow:
     """A run as it is stored, without its records.
 
     Attributes:
-        status: How it ended, or ``RUNNING``: where a live run stands is read from its records.
+        status: How it ended; ``WAITING`` while a rule of flow control holds it back; else ``RUNNING``: where a live
+            run stands is read from its records.
         owner: The worker that holds it, or ``None``.
         fence: Grows with each change of owner; a write with an older one is refused.
         crashes: How many records the run had each time an owner had vanished.
@@ -101,15 +117,17 @@ class Subscription:
         function: Its id.
         triggers: The names of the events.
         singleton: Its rule, or ``None``.
+        rules: Its other rules of flow control.
     """
 
     function: str
     triggers: tuple[str, ...]
     singleton: Singleton | None
+    rules: StartRules = NO_RULES
 
     @classmethod
     def of(cls, function: Function[Any, Any]) -> Subscription:
-        return cls(function.id, function.triggers, function.singleton)
+        return cls(function.id, function.triggers, function.singleton, StartRules.of(function))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +148,8 @@ class Changes:
         cancelled: Ids of runs that were cancelled.
         ended: Ids of runs that completed or failed.
         received: Events that were delivered.
-        scheduled: When the next scheduled event among those sent is due, or ``None``.
+        scheduled: When something that was put off is due, such as an event of a later time, or ``None``.
+        claimable: Whether runs that were held back may begin now.
     """
 
     created: list[RunRow] = field(default_factory=list)
@@ -138,6 +157,7 @@ class Changes:
     ended: list[str] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     scheduled: float | None = None
+    claimable: bool = False
 
 
 class Journal(ABC):
@@ -145,7 +165,18 @@ class Journal(ABC):
 
     The concrete methods are the rules; a storage does not override them. The abstract ones are what it provides: the
     first group is called by the engine, the last group by the rules, within a transaction.
+
+    Attributes:
+        flow: What the rules of flow control remember, or ``None`` for a storage that does not keep it: its backend
+            refuses functions with such rules.
     """
+
+    flow: FlowStore | None = None
+
+    @cached_property
+    def admission(self) -> Admission[Changes]:
+        """Decides when runs begin."""
+        return Admission(self, self.flow)
 
     # -- runs
 
@@ -195,6 +226,7 @@ class Journal(ABC):
                 self.set_status(record.run_id, status, record.at)
                 changes.ended.append(record.run_id)
                 self.cancel_children(record.run_id, record.at, changes)
+                self.leave(record.run_id, record.at, changes)
         return changes
 
     def cancel(self, run_id: str, now: float) -> Changes:
@@ -209,37 +241,87 @@ class Journal(ABC):
         known = self.get(new.id)
         if known is not None:
             return known
-        event = Event.model_validate_json(new.event)
-        parent = None if new.parent is None else self.get(new.parent)
-        key = new.singleton_key(event)
-        skipped = False
-        if new.singleton is not None and key is not None:
-            for other in self.live_singletons(new.function, key):
-                if new.singleton.mode == "skip":
-                    skipped = True
-                else:
-                    self.end_cancelled(other, now, changes)
+        try:
+            verdict = self.admission.arrive(new.id, new.plan(now), now, changes)
+        except MissingKeyError as error:
+            return self.add_failed(new, error, now, changes)
         row = RunRow(
             id=new.id,
             function=new.function,
-            status=RunStatus.SKIPPED if skipped else RunStatus.RUNNING,
+            status=_ARRIVED[verdict.outcome],
             parent=new.parent,
-            singleton=key,
-            owner=None if skipped else worker,
+            singleton=verdict.singleton,
+            owner=worker if verdict.outcome == "begins" else None,
             fence=1,
             crashes=(),
             created_at=now,
-            root=None if parent is None else parent.root or parent.id,
-            session_key=session_key_of(event),
-            tags=new.tags,
-            ended_at=now if skipped else 0.0,
+            ended_at=now if verdict.outcome == "skipped" else 0.0,
+            **self._found_by(new),
         )
-        self.insert(row)
-        first = StepRecord(new.id, 0, "", "run", "started", name=new.function, output=new.event, at=now)
-        self.append(first, row.fence)
+        self._add_row(row, new)
+        if verdict.held is not None and self.flow is not None:
+            self.flow.put(verdict.held)
         if row.owner is not None:
             changes.created.append(row)
         return row
+
+    def _add_row(self, row: RunRow, new: NewRun) -> None:
+        self.insert(row)
+        first = StepRecord(new.id, 0, "", "run", "started", name=new.function, output=new.event, at=row.created_at)
+        self.append(first, row.fence)
+
+    def _found_by(self, new: NewRun) -> dict[str, Any]:
+        """The fields of a new run's row that it is found by, besides those that it comes with."""
+        parent = None if new.parent is None else self.get(new.parent)
+        return {
+            "root": None if parent is None else parent.root or parent.id,
+            "session_key": session_key_of(Event.model_validate_json(new.event)),
+            "tags": new.tags,
+        }
+
+    def add_failed(self, new: NewRun, error: Exception, now: float, changes: Changes) -> RunRow:
+        """Create a run that cannot begin within a transaction, so that everybody sees why."""
+        logger.error("run %s of %r fails: %s", new.id, new.function, error)
+        row = RunRow(
+            id=new.id,
+            function=new.function,
+            status=RunStatus.RUNNING,
+            parent=new.parent,
+            singleton=None,
+            owner=None,
+            fence=1,
+            crashes=(),
+            created_at=now,
+            **self._found_by(new),
+        )
+        self._add_row(row, new)
+        data = error_to_json(error)
+        self.append(StepRecord(new.id, 1, "", "run", "failed", name=new.function, error=data, at=now), row.fence)
+        self.set_status(new.id, RunStatus.FAILED, now)
+        changes.ended.append(new.id)
+        return replace(row, status=RunStatus.FAILED, ended_at=now)
+
+    # -- held back runs, as admission acts on them
+
+    def place(self, run_id: str, singleton: str | None, *, begins: bool) -> None:
+        """Give a run that was held back its singleton key, and let it begin or wait on, within a transaction."""
+        row = self.get(run_id)
+        assert row is not None
+        if begins:
+            self.set_status(run_id, RunStatus.RUNNING, 0.0)
+            row = replace(row, status=RunStatus.RUNNING)
+        self.take(replace(row, singleton=singleton, owner=None))
+
+    def end_skipped(self, run_id: str, now: float, changes: Changes) -> None:
+        """End a run that was held back, and never began, as skipped within a transaction."""
+        self.set_status(run_id, RunStatus.SKIPPED, now)
+        changes.ended.append(run_id)
+
+    def leave(self, run_id: str, now: float, changes: Changes) -> None:
+        """Let the next run of the same singleton key begin after the end of a run, within a transaction."""
+        row = None if self.flow is None else self.get(run_id)
+        if row is not None and row.singleton is not None:
+            self.admission.left(row.function, row.singleton, now, changes)
 
     def end_cancelled(self, run_id: str, now: float, changes: Changes) -> None:
         """End a live run as cancelled within a transaction, and the live runs it waits for."""
@@ -251,6 +333,9 @@ class Journal(ABC):
         self.set_status(run_id, RunStatus.CANCELLED, now)
         changes.cancelled.append(run_id)
         self.cancel_children(run_id, now, changes)
+        if self.flow is not None:
+            self.flow.drop("held", run_id)
+        self.leave(run_id, now, changes)
 
     def cancel_children(self, run_id: str, now: float, changes: Changes) -> None:
         """End the live runs that a run waits for, within a transaction."""
@@ -267,12 +352,19 @@ class Journal(ABC):
         return changes
 
     def deliver(self, *, worker: str | None, served: Iterable[str], now: float) -> Changes:
-        """Deliver the scheduled events that are due."""
+        """Deliver the scheduled events that are due, and let runs begin whose time has come."""
         changes = Changes()
         with self.transaction():
             for event in self.take_due(now):
                 self.receive(event, worker, served, now, changes)
+            self.admission.deliver(now, changes)
+            self._flush(worker, served, now, changes)
         return changes
+
+    def next_moment(self) -> float | None:
+        """When `deliver` has something to do next, in seconds since 1970; ``None`` for never."""
+        held = None if self.flow is None else self.flow.next_due(["held", "batch"])
+        return min((each for each in (self.next_due(), held) if each is not None), default=None)
 
     def receive_all(
         self, events: Sequence[Event], worker: str | None, served: Iterable[str], now: float, changes: Changes
@@ -292,13 +384,57 @@ class Journal(ABC):
             return
         changes.received.append(received)
         for subscription in self.subscribers(event.name):
-            new = NewRun(
-                id=derive_id("run", event.id or "", subscription.function),
-                function=subscription.function,
-                event=event.model_dump_json(),
-                singleton=subscription.singleton,
-            )
-            self.add_run(new, worker if new.function in served else None, now, changes)
+            if subscription.rules.batch is None:
+                new = self._triggered(subscription.function, event, subscription.singleton, subscription.rules)
+                self.add_run(new, worker if new.function in served else None, now, changes)
+            else:
+                self._gather(subscription, event, worker, served, now, changes)
+
+    def _triggered(self, function: str, event: Event, singleton: Singleton | None, rules: StartRules) -> NewRun:
+        run_id = derive_id("run", event.id or "", function)
+        return NewRun(id=run_id, function=function, event=event.model_dump_json(), singleton=singleton, rules=rules)
+
+    def _gather(
+        self,
+        each: Subscription,
+        event: Event,
+        worker: str | None,
+        served: Iterable[str],
+        now: float,
+        changes: Changes,
+    ) -> None:
+        """Add an event to the batch of a function, which starts a run when it is full."""
+        assert each.rules.batch is not None
+        self._flush(worker, served, now, changes)  # a batch whose time was up before this event begins without it
+        try:
+            full, due = self._batches.add(each.function, event, each.rules.batch, each.rules, each.singleton, now)
+        except MissingKeyError as error:
+            alone = event.model_copy(update={"data": [event.data]})
+            self.add_failed(self._triggered(each.function, alone, None, NO_RULES), error, now, changes)
+            return
+        if full is None:
+            changes.scheduled = min(due, changes.scheduled or due)
+        else:
+            self._start_batch(full, worker, served, now, changes)
+
+    def _flush(self, worker: str | None, served: Iterable[str], now: float, changes: Changes) -> None:
+        for full in self._batches.take_due(now) if self.flow is not None else []:
+            self._start_batch(full, worker, served, now, changes)
+
+    def _start_batch(
+        self, full: FullBatch, worker: str | None, served: Iterable[str], now: float, changes: Changes
+    ) -> None:
+        new = self._triggered(full.function, full.event, full.singleton, full.rules)
+        self.add_run(new, worker if new.function in served else None, now, changes)
+
+    @property
+    def _batches(self) -> Batches:
+        assert self.flow is not None
+        return Batches(self.flow)
+
+    def subscription(self, function: str) -> Subscription | None:
+        """What is remembered of a function, if any worker has registered it."""
+        return next((each for each in self.subscriptions() if each.function == function), None)
 
     def subscribers(self, event: str) -> Sequence[Subscription]:
         """The functions that an event of this name starts."""
@@ -329,6 +465,10 @@ class Journal(ABC):
         return open_records(self.records(run_id))
 
     # -- ownership
+
+    def is_alive(self, worker: str, now: float) -> bool:
+        """Whether a worker counts as alive."""
+        return worker in self.living(now)
 
     def claim(self, worker: str, served: Sequence[str], now: float) -> list[RunRow]:
         """Take the live runs of served functions that have no owner, or whose owner's lease is over."""
@@ -429,12 +569,12 @@ class Journal(ABC):
         """Add a run, without records."""
 
     @abstractmethod
-    def set_status(self, run_id: str, status: RunStatus, at: float) -> None:
-        """End a run at a moment, and take its owner away."""
+    def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
+        """Give a run another status, and when it ended, or 0; and take its owner away."""
 
     @abstractmethod
     def take(self, row: RunRow) -> None:
-        """Store the owner, the fence and the crashes of a run that a worker has claimed."""
+        """Store the owner, the fence, the crashes and the singleton key of a run."""
 
     @abstractmethod
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:

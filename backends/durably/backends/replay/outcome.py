@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from durably.backends.replay.journal import Journal, RunRow
 from durably.core.backend import RunStatus, RunView
-from durably.core.standing import Standing, standing, waits_for_worker
+from durably.core.standing import Standing, standing, waits_for_turn, waits_for_worker
 
 __all__ = ["find_run", "view_of"]
 
@@ -45,6 +45,9 @@ def view_of(journal: Journal, row: RunRow, living: Collection[str] | None = None
 
 
 def _standing(journal: Journal, row: RunRow, living: Collection[str] | None) -> Standing:
+    if row.status is RunStatus.WAITING:
+        entry = None if journal.flow is None else journal.flow.find("held", row.id)
+        return waits_for_turn("" if entry is None else entry.value["stage"], row.created_at)
     held = standing(journal.open_records(row.id))
     if row.owner is not None and row.owner in (journal.living(time.time()) if living is None else living):
         return held

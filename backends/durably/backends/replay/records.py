@@ -82,37 +82,38 @@ class Log:
             events=self.redacted(events),
             cancel=cancel,
         )
-        self._tell(changes)
+        self.tell(changes)
 
     def create(self, new: NewRun, now: float) -> RunRow:
         """Create a run, or find the one that has its id."""
         self.check_alive()
         worker = self.worker if new.function in self._served else None
         row, changes = self.journal.create(new, worker=worker, now=now)
-        self._tell(changes)
+        self.tell(changes)
         return row
 
     def cancel(self, run_id: str, now: float) -> None:
         """Cancel a live run, and the live runs it waits for."""
         self.check_alive()
-        self._tell(self.journal.cancel(run_id, now))
+        self.tell(self.journal.cancel(run_id, now))
 
     def publish(self, events: Sequence[Event], now: float) -> None:
         """Receive events from outside."""
         self.check_alive()
         events = self.redacted(events)
-        self._tell(self.journal.publish(events, worker=self.worker, served=self._served, now=now))
+        self.tell(self.journal.publish(events, worker=self.worker, served=self._served, now=now))
 
     def deliver(self, now: float) -> None:
         """Deliver the scheduled events that are due."""
         self.check_alive()
-        self._tell(self.journal.deliver(worker=self.worker, served=self._served, now=now))
+        self.tell(self.journal.deliver(worker=self.worker, served=self._served, now=now))
 
     def redacted(self, events: Iterable[Event]) -> list[Event]:
         """Events without secrets."""
         return [Event.model_validate_json(self._environment.redactor.text(event.model_dump_json())) for event in events]
 
-    def _tell(self, changes: Changes) -> None:
+    def tell(self, changes: Changes) -> None:
+        """Let all who listen act on what a transaction changed."""
         for listener in self._listeners:
             listener(changes)
 
@@ -128,6 +129,7 @@ class RunRecords:
         scheduler: Waits while the journal refuses, and is told when the run is lost.
 
     Attributes:
+        cause: The event that started the run, as JSON text.
         recorded: What the code is compared with.
         stale: Whether another worker owns the run now.
     """
@@ -141,6 +143,7 @@ class RunRecords:
         scheduler: RunScheduler,
     ) -> None:
         self.row = row
+        self.cause = records[0].output or ""
         self.recorded = Recorded(records)
         self.stale = False
         self._log = log
@@ -249,11 +252,18 @@ class RunRecords:
                 self.recorded.add_failure(record.key)
         elif record.status != "started":
             scope.window = self._seq
+        observers = self._environment.observers
+        if observers.steps or record.status != "completed" or not record.key:
+            observers.tell_of(record, self.row.function)
         return record
 
     def _lost(self, error: StaleRunError) -> BaseException:
-        logger.warning("%s; this worker drops the run", error)
         self.stale = True
+        row = self._log.journal.get(self.row.id)
+        if row is not None and row.status is RunStatus.CANCELLED:  # by another worker; nobody else goes on with it
+            self._scheduler.interrupt(CancelSignal)
+            return CancelSignal()
+        logger.warning("%s; this worker drops the run", error)
         signal = self._scheduler.signal or SuspendSignal
         self._scheduler.interrupt(signal)
         return signal()

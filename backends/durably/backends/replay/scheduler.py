@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, TypeVar
 
 from durably.backends.replay.clock import Clock
-from durably.core.errors import Signal
+from durably.core.errors import CancelSignal, Signal
 
 __all__ = ["RunScheduler", "Scheduler"]
 
@@ -70,7 +70,8 @@ class Scheduler:
     def _advance(self) -> None:
         """Jump to the next timer, where the clock can jump; with none left, tell those who wait for quiet."""
         while self.active == 0 and (self._watchers or self._idle) and not self._stopped:
-            if not self.clock.advance():
+            only_quiet = self._watchers == len(self._idle)
+            if (only_quiet and self.clock.armed == 0) or not self.clock.advance():
                 if self.clock.armed == 0:
                     for future in self._idle:
                         self.wake(future)
@@ -153,7 +154,8 @@ class RunScheduler:
 
     def interrupt(self, signal: type[Signal]) -> None:
         """Unwind the code at its next step boundary; what waits now is woken for that."""
-        self.signal = signal
+        if self.signal is not CancelSignal:  # that is final: a worker that stops must not take it for a suspension
+            self.signal = signal
         for future in list(self._parked):
             self.scheduler.wake(future)
 

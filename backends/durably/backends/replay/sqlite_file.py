@@ -48,8 +48,17 @@ CREATE TABLE workers (
 ) WITHOUT ROWID;
 """
 
-# What holds a live run up is listed, so that where runs stand can be told without reading all that they recorded.
+# The rules of flow control are remembered, with what they hold back. What holds a live run up is listed, so that
+# where runs stand can be told without reading all that they recorded.
 SECOND = """
+ALTER TABLE functions ADD COLUMN rules TEXT;
+CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
+CREATE TABLE flow (
+    n INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, gate TEXT NOT NULL, rank REAL NOT NULL, due REAL,
+    value TEXT NOT NULL, UNIQUE (kind, id)
+);
+CREATE INDEX flow_gates ON flow (kind, gate, rank);
+CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
 ALTER TABLE runs ADD COLUMN root TEXT;
 ALTER TABLE runs ADD COLUMN session_key TEXT;
 ALTER TABLE runs ADD COLUMN tags TEXT;

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from durably.backends.replay import sqlite_search
+from durably.backends.replay.flow.rules import StartRules
+from durably.backends.replay.flow.sqlite_store import SQLiteFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.backends.replay.sqlite_file import SQLiteFile
 from durably.core import Event, Singleton
@@ -39,6 +41,7 @@ class SQLiteJournal(Journal):
 
     def __init__(self, path: str | Path) -> None:
         self.file = SQLiteFile(path)
+        self.flow = SQLiteFlowStore(self.file)
         self._numbers: dict[str, int] = {}
         self._version = 0
 
@@ -62,7 +65,13 @@ class SQLiteJournal(Journal):
         with self.transaction():
             for each in subscriptions:
                 rule = json.dumps([each.singleton.key, each.singleton.mode]) if each.singleton else None
-                self.file.run("REPLACE INTO functions VALUES (?, ?, ?)", each.function, json.dumps(each.triggers), rule)
+                self.file.run(
+                    "REPLACE INTO functions (id, triggers, singleton, rules) VALUES (?, ?, ?, ?)",
+                    each.function,
+                    json.dumps(each.triggers),
+                    rule,
+                    each.rules.to_json(),
+                )
 
     def lease(self, worker: str, until: float) -> None:
         self.file.run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, _this_host(), os.getpid(), until)
@@ -92,10 +101,11 @@ class SQLiteJournal(Journal):
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET owner = ?, fence = ?, crashes = ? WHERE id = ?",
+            "UPDATE runs SET owner = ?, fence = ?, crashes = ?, singleton = ? WHERE id = ?",
             row.owner,
             row.fence,
             json.dumps(row.crashes),
+            row.singleton,
             row.id,
         )
 
@@ -130,7 +140,7 @@ class SQLiteJournal(Journal):
 
     def count_ended(self, where: RunFilter) -> dict[RunStatus, int]:
         condition, values = sqlite_search.condition(where)
-        sql = f"SELECT status, count(*) FROM runs WHERE status != 'running' AND {condition} GROUP BY status"
+        sql = f"SELECT status, count(*) FROM runs WHERE status NOT IN ('running', 'waiting') AND {condition} GROUP BY 1"
         return {RunStatus(status): count for status, count in self.file.run(sql, *values).fetchall()}
 
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
@@ -235,18 +245,18 @@ class SQLiteJournal(Journal):
         ).fetchone()
         return _record(run_id, row[0] - first, first, row)
 
-    def set_status(self, run_id: str, status: RunStatus, at: float) -> None:
+    def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
         sql = "UPDATE runs SET status = ?, owner = NULL, ended_at = ? WHERE id = ?"
-        self.file.run(sql, status.value, at, run_id)
+        self.file.run(sql, status.value, ended_at or None, run_id)
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
-        return self._ids("function = ? AND singleton = ?", function, singleton)
+        # Two questions in one, since each index is one of a status.
+        by_status = (f"SELECT n, id FROM runs WHERE status = '{each}' AND {{0}}" for each in ("running", "waiting"))
+        sql = " UNION ALL ".join(by_status).format("function = ?1 AND singleton = ?2")
+        return [id for _, id in self.file.run(f"{sql} ORDER BY n", function, singleton).fetchall()]
 
     def live_children(self, run_id: str) -> Sequence[str]:
-        return self._ids("parent = ?", run_id)
-
-    def _ids(self, condition: str, *values: Any) -> Sequence[str]:
-        rows = self.file.run(f"SELECT id FROM runs WHERE status = 'running' AND {condition} ORDER BY n", *values)
+        rows = self.file.run("SELECT id FROM runs WHERE parent = ? AND status IN ('running', 'waiting')", run_id)
         return [id for (id,) in rows.fetchall()]
 
     # -- events
@@ -265,8 +275,13 @@ class SQLiteJournal(Journal):
 
     def subscriptions(self) -> Sequence[Subscription]:
         return [
-            Subscription(id, tuple(json.loads(triggers)), Singleton(*json.loads(rule)) if rule else None)
-            for id, triggers, rule in self.file.run("SELECT * FROM functions ORDER BY id").fetchall()
+            Subscription(
+                id,
+                tuple(json.loads(triggers)),
+                Singleton(*json.loads(rule)) if rule else None,
+                StartRules.from_json(rules),
+            )
+            for id, triggers, rule, rules in self.file.run(_FUNCTIONS).fetchall()
         ]
 
     def log(self, event: Event, now: float) -> Received | None:
@@ -300,9 +315,11 @@ SELECT records.* FROM open_steps JOIN records ON records.id = open_steps.id WHER
 AND (open_steps.key != '' OR records.id = (SELECT max(id) FROM records WHERE id < ?2)) ORDER BY records.id
 """
 
+_FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
+
 _APPEND = """
 INSERT INTO records SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-WHERE EXISTS (SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'skipped'))
+WHERE EXISTS (SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'waiting', 'skipped'))
 """
 
 

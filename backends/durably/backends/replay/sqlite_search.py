@@ -43,8 +43,9 @@ def _standing(statuses: frozenset[RunStatus]) -> tuple[str, list[Any]]:
     # Written out: the partial indexes are for these very words.
     parts = [f"status = '{end}'" for end in ends]
     live = {status for status in statuses if not status.final}
-    if live:
-        parts.append("status = 'running'")
     if live == {RunStatus.RETRYING}:
-        parts[-1] += " AND n IN (SELECT run FROM open_steps WHERE retrying)"
+        parts.append("status = 'running' AND n IN (SELECT run FROM open_steps WHERE retrying)")
+    elif live:  # two looks, each with an index of its own
+        looks = (f"SELECT n FROM runs WHERE status = '{each}'" for each in ("running", "waiting"))
+        parts.append(f"n IN ({' UNION ALL '.join(looks)})")
     return " OR ".join(parts), []

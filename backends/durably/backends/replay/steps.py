@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any
 
 from durably.backends.replay.events import EventWaiter
+from durably.backends.replay.flow.slots import wanted_slots
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.outcome import find_run
 from durably.backends.replay.records import RunRecords
@@ -16,6 +17,7 @@ from durably.core import DefinitionError, Event, Function, FunctionRef
 from durably.core.attempts import StepCall, StepOutput, run_step, step_retry_delay
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
 from durably.core.errors import CancelSignal, Signal, SuspendSignal
+from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, invoke_input, settle
 from durably.core.run_events import child_id, invoked_event, named_events
@@ -72,23 +74,35 @@ class ReplaySteps(StepEngine):
     async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         """One attempt: what it gave, its final error raised, or ``None`` once the delay before the next is over."""
         key = call.key
-        if call.at_most_once:
-            await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
-        started = self.clock.now()
-        try:
-            output = await run_step(
-                call,
-                self.host.environment,
-                function=self.function.id,
-                run_id=self.run_id,
-                attempt=attempt,
-                beats=True,
-            )
-        except Exception as error:
-            await self.attempt_failed(scope, call, attempt, asked, started, error)
+        failure: Exception | None = None
+        async with self._slots(key):
+            if call.at_most_once:
+                await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
+            environment, started = self.host.environment, self.clock.now()
+            try:
+                output = await run_step(
+                    call,
+                    environment,
+                    function=self.function.id,
+                    run_id=self.run_id,
+                    attempt=attempt,
+                    failures=self.records.recorded.failures(key) if environment.observers.steps else 0,
+                    beats=True,
+                )
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            await self.attempt_failed(scope, call, attempt, asked, started, failure)
             return None
         await self.settled(scope, key, "step", asked, output.text, attempt=attempt, started=started)
         return output
+
+    def _slots(self, key: str) -> AbstractAsyncContextManager[None]:
+        """A block in which the function's limits let a body run."""
+        if not self.function.concurrency:
+            return nullcontext()
+        wanted = wanted_slots(self.function, Event.model_validate_json(self.records.cause))
+        return self.host.slots.hold(wanted, self.run_id, key, self.scheduler)
 
     async def attempt_failed(
         self, scope: Scope, call: StepCall, attempt: int, asked: str, started: float, error: Exception
@@ -97,9 +111,11 @@ class ReplaySteps(StepEngine):
         key = call.key
         failures = self.records.recorded.failures(key) + 1
         delay = step_retry_delay(call, self.function, self.run_id, failures, error)
+        redact = self.host.environment.redactor.text
+        log_failed_step(key, self.function.id, self.run_id, attempt, error, delay, redact)
         if delay is None:
             record = self.records.record(key, "step", "failed", started=started, attempt=attempt, input=asked)
-            await self.fail(scope, record, final_error(key, failures, error, self.host.environment.redactor.text))
+            await self.fail(scope, record, final_error(key, failures, error, redact))
             return
         due = self.clock.now() + delay
         await self.records.commit(

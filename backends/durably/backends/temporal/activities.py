@@ -18,6 +18,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from durably.backends.temporal.host import TemporalHost
+from durably.backends.temporal.logged_failure import LoggedFailure
 from durably.backends.temporal.payloads import (
     ARGUMENT,
     ATTEMPT,
@@ -32,7 +33,9 @@ from durably.backends.temporal.payloads import (
 from durably.backends.temporal.registry import StepFunctionNotFoundError, decode_argument, parameter_types
 from durably.core import DefinitionError, DurablyError, Function, SerializationError
 from durably.core.attempts import StepCall, run_step, step_retry_delay
-from durably.core.errors import Signal
+from durably.core.errors import Signal, error_to_json
+from durably.core.failure_log import log_failed_step
+from durably.core.history import RecordStatus, StepRecord
 from durably.core.messages import Transcript
 from durably.core.serialization import return_type
 from durably.core.step_errors import final_error
@@ -102,6 +105,7 @@ class _StepAttempt:
         self._info = info
         self._run_id = info.workflow_id or ""
         self._failures = int(info.heartbeat_details[0]) if info.heartbeat_details else request.failures
+        self._number = info.attempt + request.failures + request.lost
 
     async def run(self, args: Sequence[RawValue]) -> RawValue:
         """Find the body and run it; its value as a payload."""
@@ -112,8 +116,9 @@ class _StepAttempt:
             heartbeat.stop()
 
     async def _run(self, call: StepCall) -> RawValue:
-        host, info, request = self._host, self._info, self._request
-        number = info.attempt + request.failures + request.lost
+        host, info, request, number = self._host, self._info, self._request, self._number
+        observers = host.environment.observers
+        started = observers.now() if observers.steps else 0.0
         try:
             output = await run_step(
                 call,
@@ -121,26 +126,47 @@ class _StepAttempt:
                 function=info.workflow_type or "",
                 run_id=self._run_id,
                 attempt=number,
+                failures=self._failures,
+                kind=None if observers.steps and request.is_system else "step",
                 beats=True,
             )
         except Exception as error:
             # From nothing: Temporal would keep the cause, and what is secret in it.
-            raise self._failed(call, error) from None
+            raise self._failed(call, error, started) from None
         self.check_alive()
+        if observers.steps:
+            self._tell("completed", started, output=output.text)
         counted = {ATTEMPT: str(number)} if info.is_local and number > 1 else {}
         return payload(output.text, **{INPUT: request.input, **counted})
 
-    def _failed(self, call: StepCall, error: Exception) -> ApplicationError:
+    def _failed(self, call: StepCall, error: Exception, started: float) -> ApplicationError:
         """The failure that says whether, and when, another attempt follows."""
         redactor, failures = self._host.environment.redactor, self._failures + 1
         function = self._host.functions.get(self._info.workflow_type or "") or _UNKNOWN
         delay = step_retry_delay(call, function, self._run_id, failures, error)
         self.check_alive()
+        name = self._info.workflow_type or ""
+        log_failed_step(call.key, name, self._run_id, self._number, error, delay, redactor.text)
         if delay is None:
-            return failure(final_error(call.key, failures, error, redactor.text), redactor, self._request.input)
+            final = final_error(call.key, failures, error, redactor.text)
+            self._tell("failed", started, error=error_to_json(final, redactor.text))
+            return failure(final, redactor, self._request.input, kind=LoggedFailure)
+        self._tell("retrying", started, error=error_to_json(error, redactor.text), delay=delay)
         if not self._info.is_local:
             activity.heartbeat(failures)  # how the next attempt, on whatever worker, knows of this one
-        return failure(error, redactor, delay, self._request.input, retriable=True, delay=_at_least(delay))
+        given = (delay, self._request.input)
+        return failure(error, redactor, *given, retriable=True, delay=_at_least(delay), kind=LoggedFailure)
+
+    def _tell(self, status: RecordStatus, started: float, *, delay: float | None = None, **fields: Any) -> None:
+        """Tell observers what this attempt came to. Who runs the body tells, since each attempt may be elsewhere."""
+        if self._request.is_system:
+            return
+        observers = self._host.environment.observers
+        now = observers.now()
+        fields |= {"attempt": self._number, "at": now, "took": now - started if started else 0.0}
+        fields["due"] = None if delay is None else now + delay
+        record = StepRecord(self._run_id, 0, self._info.activity_id, "step", status, **fields)
+        observers.tell_of(record, self._info.workflow_type or "")
 
     # -- the body and its arguments
 

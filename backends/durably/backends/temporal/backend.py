@@ -27,7 +27,7 @@ from durably.backends.temporal.run_list import RunLister
 from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, stop_signals, versioning_of
-from durably.core import Backend, Capabilities, Event, Function, FunctionRef, RunNotFoundError
+from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History
@@ -65,6 +65,7 @@ class TemporalBackend(Backend):
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, a little less than Temporal's own limit.
+        observers: See :class:`~durably.core.Backend`. What happens in workflows is told a moment later than it happens.
     """
 
     name = "temporal"
@@ -97,8 +98,15 @@ class TemporalBackend(Backend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
-        super().__init__(functions, resources=resources, secrets=secrets, max_payload_bytes=max_payload_bytes)
+        super().__init__(
+            functions,
+            resources=resources,
+            secrets=secrets,
+            max_payload_bytes=max_payload_bytes,
+            observers=observers,
+        )
         self.client = client
         self.task_queue = task_queue
         heartbeat = timedelta(seconds=duration_seconds(heartbeat, "heartbeat of TemporalBackend"))

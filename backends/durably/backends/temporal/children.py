@@ -46,7 +46,7 @@ class ChildRun:
         """Start it; its result comes from the handle."""
         # The second argument tells the child nothing: a reader of the history finds there which step began it.
         origin = json.dumps({"key": self.key, "input": self.asked, "timeout": self.timeout})
-        return await workflow.start_child_workflow(
+        handle = await workflow.start_child_workflow(
             self.function,
             args=[payload(self.event), payload(origin)],
             id=self.id,
@@ -58,6 +58,9 @@ class ChildRun:
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
         )
+        # Looked at however this run ends, or asyncio would complain in the log that nobody did.
+        handle.add_done_callback(_look_at)
+        return handle
 
     async def wait(self, handle: asyncio.Task[RawValue]) -> bool:
         """Wait for its end; whether that came in time. Otherwise it is cancelled."""
@@ -67,7 +70,6 @@ class ChildRun:
         handle.cancel()
         # The command that cancels the child is made only when the handle's task runs.
         await workflow.wait([handle])
-        handle.exception()  # looked at, or asyncio would complain that nobody did
         return False
 
     def view(self, handle: asyncio.Task[RawValue]) -> RunView:
@@ -89,3 +91,8 @@ def _root() -> str:
     """The run at the top of the calls that led to this workflow; itself, if it is at the top."""
     info = workflow.memo_value(INFO, {})
     return str(info.get("root") or workflow.info().workflow_id)
+
+
+def _look_at(handle: asyncio.Task[RawValue]) -> None:
+    if not handle.cancelled():
+        handle.exception()

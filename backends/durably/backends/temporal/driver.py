@@ -33,8 +33,9 @@ from durably.core import Event, Function
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
 from durably.core.error_text import error_text, type_name
-from durably.core.errors import CancelSignal, Signal
-from durably.core.history import StepRecord
+from durably.core.errors import CancelSignal, Signal, error_to_json
+from durably.core.failure_log import log_failed_run
+from durably.core.history import RecordStatus, StepRecord
 from durably.core.run_events import failed_event
 from durably.core.step_keys import KeyedSteps
 
@@ -84,17 +85,28 @@ class RunDriver:
         except ContinueAsNewSignal:
             self._continue_as_new()
         except (CancelSignal, asyncio.CancelledError):
+            self._tell("cancelled")
             await self._claim.release()
             # Whatever unwound the code: this is what Temporal takes for the end of a run that was cancelled.
             raise asyncio.CancelledError from None
         except Signal as signal:
             # No error that Temporal would write down as the run's: the task is tried again, by another worker.
             raise RuntimeError("this worker has crashed") from signal
-        except ApplicationError:
+        except ApplicationError as error:
+            self._tell("failed", error=error.details[0])
             await self._claim.release()
             raise
+        self._tell("completed", output=text_of(output))
         await self._claim.release()
         return output
+
+    def _tell(self, status: RecordStatus, **fields: Any) -> None:
+        """Tell observers how the run goes; ``at`` is when, in seconds since 1970, if not now."""
+        began = workflow.info().workflow_start_time.timestamp()
+        fields = {"at": workflow.time(), "name": self._function.id, **fields}
+        # Of a run that has gone on in a fresh history, this one does not know when it began.
+        took = 0.0 if "continued" in self._origin else fields["at"] - began
+        self._host.tell_of(StepRecord(self._run_id, 0, "", "run", status, took=took, **fields), self._function.id)
 
     async def _may_run(self) -> bool:
         """Whether there is anything to do; waits for the lock of the function's singleton key."""
@@ -114,6 +126,9 @@ class RunDriver:
         engine = TemporalSteps(host, self._function, run_id, records, self._commands, self._inbox)
         steps = KeyedSteps(engine)
         engine.pass_point("before_first", "")
+        if "continued" not in self._origin:
+            started = workflow.info().workflow_start_time.timestamp()
+            self._tell("started", output=text_of(self._input), at=started)
         try:
             output = await run_function(
                 self._function, steps, self._event, host.environment, run_id=run_id, attempt=self._failures + 1
@@ -125,6 +140,8 @@ class RunDriver:
                 records.check_failure(error)
             self._failures += 1
             delay = function_retry_delay(self._function, run_id, self._failures, error)
+            if not workflow.unsafe.is_replaying():
+                log_failed_run(self._function.id, run_id, self._failures, error, delay, host.environment.redactor.text)
             if delay is not None:
                 engine.pass_point("backing_off", "")
                 self._retry(error, delay)
@@ -135,9 +152,11 @@ class RunDriver:
         return payload(output)
 
     def _retry(self, error: Exception, delay: float) -> NoReturn:
-        said = error_text(error, self._host.environment.redactor.text)
-        why = f"{RETRY}{self._failures} {type_name(error)}: {said}"
-        self._continue_as_new(due=workflow.time() + delay, why=why[:SUMMARY])
+        redact, due = self._host.environment.redactor.text, workflow.time() + delay
+        data = error_to_json(error, redact)
+        self._tell("retrying", attempt=self._failures, error=data, due=due)
+        why = f"{RETRY}{self._failures} {type_name(error)}: {error_text(error, redact)}"
+        self._continue_as_new(due=due, why=why[:SUMMARY], error=data)
 
     async def _fail(self, error: Exception) -> ApplicationError:
         """The end after the last attempt; the failure handler is started once, by its id."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from temporalio import workflow
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior
 
@@ -15,6 +17,7 @@ from durably.backends.temporal.crash import Crash
 from durably.backends.temporal.registry import StepRegistry
 from durably.core import Function
 from durably.core.attempts import Environment, StepCall
+from durably.core.history import StepRecord
 
 __all__ = ["HOST", "TemporalHost"]
 
@@ -43,6 +46,8 @@ class TemporalHost:
             here, and a conversation need not travel within one process.
         evicting: Temporal's ids of the runs that are leaving the worker's cache now: their code is cancelled for that.
         histories: What the server has of the runs that this worker is taking up.
+        untold: What observers are to be told once a workflow's task is done, by Temporal's run id.
+        loop: Where the worker runs, and where observers are told; ``None`` before it was started.
     """
 
     environment: Environment
@@ -60,6 +65,31 @@ class TemporalHost:
     pending: dict[tuple[str, str], StepCall] = field(default_factory=dict)
     evicting: set[str] = field(default_factory=set)
     histories: RecordedHistories = field(init=False)
+    loop: asyncio.AbstractEventLoop | None = None
+    untold: dict[str, list[tuple[StepRecord, str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.histories = RecordedHistories(self.client)
+
+    def tell_of(self, record: StepRecord, function: str) -> None:
+        """Have observers told what a workflow has come to, once its task has said so to the server.
+
+        Args:
+            record: The record of it.
+            function: The id of the run's function.
+        """
+        if not workflow.unsafe.is_replaying():
+            self.untold.setdefault(workflow.info().run_id, []).append((record, function))
+
+    def tell(self, run_id: str, *, done: bool) -> None:
+        """Tell what a workflow has come to in its task, or forget it.
+
+        Args:
+            run_id: Temporal's id of the run.
+            done: Whether the task is done. One that failed, or was cut off by a crash, is done again.
+        """
+        told = self.untold.pop(run_id, ())
+        if done and self.loop is not None:
+            # Not here: this is a thread of Temporal's, with an event loop in which every task is part of a workflow.
+            for record, function in told:
+                self.loop.call_soon_threadsafe(self.environment.observers.tell_of, record, function)

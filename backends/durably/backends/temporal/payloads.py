@@ -21,6 +21,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from durably.core.error_text import error_text
+from durably.core.error_trace import shortened
 from durably.core.errors import PayloadTooLargeError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
@@ -80,6 +81,9 @@ LOCAL_ACTIVITY = "core_local_activity"
 SUMMARY = 200
 """Summaries are cut to this many characters; Temporal allows 400 bytes."""
 
+KEPT = 2_400
+"""Bytes of texts in the failure of an attempt that is not the last: Temporal drops the details of one over 4 kB."""
+
 SEND = "durably.send"
 WAIT = "durably.wait"
 CLAIM = "durably.claim"
@@ -127,6 +131,11 @@ class ActivityRequest:
     failures: int = 0
     lost: int = 0
 
+    @property
+    def is_system(self) -> bool:
+        """Whether it runs one of the library's own activities, which is no step of the run's code."""
+        return self.body in (SEND, WAIT, CLAIM, RECALL, PAUSE)
+
     def to_payload(self) -> RawValue:
         """The request as a payload; fields that hold their default are left out."""
         data = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}
@@ -142,7 +151,12 @@ _DEFAULTS = [(field.name, field.default) for field in fields(ActivityRequest)]
 
 
 def failure(
-    error: BaseException, redactor: Redactor, *details: Any, retriable: bool = False, delay: timedelta | None = None
+    error: BaseException,
+    redactor: Redactor,
+    *details: Any,
+    retriable: bool = False,
+    delay: timedelta | None = None,
+    kind: type[ApplicationError] = ApplicationError,
 ) -> ApplicationError:
     """An error as Temporal keeps it: its class name as the type, its JSON form as the first detail.
 
@@ -152,16 +166,32 @@ def failure(
         details: Further details: the input of a step, and before it the delay of a closure that is to be retried.
         retriable: Whether Temporal makes another attempt.
         delay: When Temporal makes it.
+        kind: The class of the failure.
     """
     data = error_to_json(error, redactor.text)
-    return ApplicationError(
-        error_text(error, redactor.text),
+    message = error_text(error, redactor.text)
+    if retriable:
+        data, message = _short(data), shortened(message, KEPT // 4)
+    return kind(
+        message,
         data,
         *details,
         type=data["type"],
         non_retryable=not retriable,
         next_retry_delay=delay,
     )
+
+
+def _short(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _short_text(value, KEPT // 2 if name == "traceback" else KEPT // 4) if isinstance(value, str) else value
+        for name, value in data.items()
+    }
+
+
+def _short_text(text: str, limit: int) -> str:
+    # The client's converter may write JSON in ASCII, which takes up to three times as many bytes.
+    return shortened(text, limit * len(text.encode()) // len(json.dumps(text)))
 
 
 def check_size(text: str, *, step: str, limit: int) -> None:

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from durably.core import Agent, Function, SerializationError
 from durably.core.annotations import hint_of
-from durably.core.messages import Message, Transcript
+from durably.core.messages import Message, SessionPrefix, Transcript
 from durably.core.serialization import codec_for
 
 __all__ = ["StepFunctionNotFoundError", "StepRegistry", "decode_argument", "encode_argument", "parameter_types"]
@@ -121,6 +121,7 @@ class _Conversation:
     system: str
     messages: list[Message]
     skipped: int = 0
+    before: SessionPrefix | None = None
 
 
 _any = codec_for(Any)
@@ -155,7 +156,7 @@ def encode_argument(value: Any, tp: Any, *, step: str) -> str:
         SerializationError: If it has none, or the body's parameter does not say what to rebuild it to.
     """
     if isinstance(value, Transcript):
-        return _conversation.encode(_Conversation(value.system, value.messages, value.skipped), step=step)
+        return _conversation.encode(_Conversation(value.system, value.messages, value.skipped, value.before), step=step)
     if tp is Any and not isinstance(value, str | int | float | bool | list | dict | tuple | None):
         raise SerializationError(
             f"an argument is a {type(value).__name__}, and the body's parameter has no type hint to rebuild it to on "
@@ -173,5 +174,5 @@ def decode_argument(text: str, tp: Any, *, step: str) -> Any:
     """
     if tp is Transcript:
         conversation = _conversation.decode(text, step=step)
-        return Transcript(conversation.system, conversation.messages, conversation.skipped)
+        return Transcript(conversation.system, conversation.messages, conversation.skipped, conversation.before)
     return codec_for(tp).decode(text, step=step)

@@ -149,15 +149,17 @@ class TemporalSteps(StepEngine):
         key, asked = child.key, child.asked
         handle = await child.start(self.host)
         self.pass_point("child_started", key)
+        due = None if child.timeout is None else started + child.timeout
+        self.tell_begun("invoke", key, started, name=child.function, due=due)
         if not await child.wait(handle):
             error: Exception = invoke_timeout(key, child.function, child.timeout)
-            return self.records.add("invoke", key, asked, started, error=error)
+            return self.told(self.records.add("invoke", key, asked, started, error=error))
         self.pass_point("child_done", key)
         self.pass_point("after_commit", key)
         view = child.view(handle)
         if view.status is not RunStatus.COMPLETED:
-            return self.records.add("invoke", key, asked, started, error=invoke_error(view, step=key))
-        return self.records.add("invoke", key, asked, started, output=view.output)
+            return self.told(self.records.add("invoke", key, asked, started, error=invoke_error(view, step=key)))
+        return self.told(self.records.add("invoke", key, asked, started, output=view.output))
 
     # -- events and time
 
@@ -188,10 +190,11 @@ class TemporalSteps(StepEngine):
             self.pass_point("before_start", key)
             due = until if duration is None else started + duration
             delay = timedelta(seconds=max(SHORTEST, (due or 0.0) - started))
+            self.tell_begun("sleep", key, started, due=due)
             # The summary is all that the history has of the step's key.
             await workflow.sleep(delay, summary=f"{key} {asked}")
             self.pass_point("after_commit", key)
-            self.records.add("sleep", key, asked, started, output="null")
+            self.told(self.records.add("sleep", key, asked, started, output="null"))
 
     async def wait_for_event(
         self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
@@ -205,10 +208,12 @@ class TemporalSteps(StepEngine):
                 await self.waits.register(key, name, match, asked)
         if record is None:
             self.pass_point("registered", key)
-            event = await self.waits.receive(key, name, None if timeout is None else started + timeout)
+            due = None if timeout is None else started + timeout
+            self.tell_begun("wait_for_event", key, started, name=name, due=due)
+            event = await self.waits.receive(key, name, due)
             self.pass_point("after_commit", key)
             output = self.host.environment.redactor.text(MAYBE_EVENT.encode(event, step=key))
-            record = self.records.add("wait_for_event", key, asked, started, output=output)
+            record = self.told(self.records.add("wait_for_event", key, asked, started, output=output))
         seen: Event | None = settle(record, MAYBE_EVENT)
         return seen
 
@@ -269,13 +274,22 @@ class TemporalSteps(StepEngine):
         """The record of a step whose activity gave a value."""
         record = self.records.settled(kind, key, asked, value, started)
         self.pass_point("after_commit", key)
-        return record
+        return record if kind == "step" else self.told(record)
 
     def failed(self, kind: Kind, key: str, asked: str, error: FailureError, started: float) -> StepRecord:
         """The record of a step whose activity failed for good."""
         check_cancelled()  # a run that is cancelled cancels its activities: that is no failure of theirs
         record = self.records.failed(kind, key, asked, error, started)
         self.pass_point("after_commit", key)
+        return record
+
+    def tell_begun(self, kind: Kind, key: str, started: float, **fields: Any) -> None:
+        """Tell observers that a step has begun which waits."""
+        self.told(StepRecord(self.run_id, 0, key, kind, "started", at=started, **fields))
+
+    def told(self, record: StepRecord) -> StepRecord:
+        """A record that observers were told of. Of a body they are told where it runs."""
+        self.host.tell_of(record, self.function.id)
         return record
 
     def pass_point(self, name: str, key: str) -> None:

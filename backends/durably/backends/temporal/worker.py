@@ -26,6 +26,7 @@ from durably.backends.temporal.activities import StepActivities
 from durably.backends.temporal.driver import FunctionWorkflow
 from durably.backends.temporal.events import EventHub, EventHubClient, ScheduledEvent
 from durably.backends.temporal.host import HOST, TemporalHost
+from durably.backends.temporal.logged_failure import silence_sdk
 from durably.backends.temporal.singleton import SingletonClient, SingletonLock
 from durably.backends.temporal.workflow_runner import CheckedRunner
 
@@ -88,7 +89,9 @@ class TemporalWorker:
 
     def start(self) -> None:
         """Start it in the current event loop."""
+        silence_sdk()
         steps = StepActivities(self._host)
+        self._host.loop = asyncio.get_running_loop()
         self._host.crash.arm(steps.cut_off)
         self._host.histories.arm()
         self._worker = self._make(steps)

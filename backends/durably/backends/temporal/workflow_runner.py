@@ -66,8 +66,11 @@ class _CheckedInstance(WorkflowInstance):
                 self._check.evicted(evicted)
             return self._evict(act)
         completion = self._activate(act)
+        crashed = self._host.crash.signal is not None
+        if self._host.untold:
+            self._host.tell(act.run_id, done=completion.HasField("successful") and not crashed)
         # An eviction is let through above: without it the SDK could not let go of the workflow, and never end.
-        if self._host.crash.signal is not None:
+        if crashed:
             raise RuntimeError("this worker has crashed")
         return completion
 
@@ -78,6 +81,7 @@ class _CheckedInstance(WorkflowInstance):
             return self._instance.activate(act)
         finally:
             self._host.evicting.discard(act.run_id)
+            self._host.tell(act.run_id, done=False)
 
     def _activate(self, act: WorkflowActivation) -> WorkflowActivationCompletion:
         if self._check is None:

@@ -71,12 +71,19 @@ class JSONLSessions:
         Raises:
             SessionError: If the session's file is damaged.
         """
+        return [message for append in await self.load_appends(session_key) for message in append]
+
+    async def load_appends(self, session_key: str, after: int = 0) -> list[list[Message]]:
+        """See :meth:`AppendLog.load_appends`.
+
+        Raises:
+            SessionError: If the session's file is damaged.
+        """
         entries = await asyncio.to_thread(self._entries, session_key)
         path = self.path(session_key)
         return [
-            message
-            for number, entry in enumerate(entries, 1)
-            for message in messages_from_json(json.dumps(entry["messages"]), where=f"{path}, line {number}")
+            messages_from_json(json.dumps(entry["messages"]), where=f"{path}, line {number}")
+            for number, entry in enumerate(entries[after:], after + 1)
         ]
 
     def _append(self, session_key: str, key: str, text: str) -> None:

@@ -26,6 +26,9 @@ CREATE TABLE appends (
 )
 """
 
+INDEX = "CREATE INDEX IF NOT EXISTS by_session ON appends (session)"
+"""Lets a session be read from a place on, in its order; files of the first version get it with their next append."""
+
 
 class SQLiteSessions:
     """Keeps sessions in one file. Several processes may share it: writers wait for each other.
@@ -55,14 +58,24 @@ class SQLiteSessions:
         Raises:
             SessionError: If the file is damaged or belongs to another program.
         """
-        rows = await asyncio.to_thread(self._rows, session_key)
-        messages: list[Message] = []
-        for n, text, crc in rows:
+        return [message for append in await self.load_appends(session_key) for message in append]
+
+    async def load_appends(self, session_key: str, after: int = 0) -> list[list[Message]]:
+        """See :meth:`AppendLog.load_appends`.
+
+        Raises:
+            SessionError: If the file is damaged or belongs to another program.
+        """
+        return await asyncio.to_thread(self._appends, session_key, after)
+
+    def _appends(self, session_key: str, after: int) -> list[list[Message]]:
+        appends = []
+        for n, text, crc in self._rows(session_key, after):
             where = f"{self.path}: append {n} of session {session_key!r}"
             if zlib.crc32(text) != crc:
                 raise damaged(where, "its checksum is wrong")
-            messages += messages_from_json(text.decode(), where=where)
-        return messages
+            appends.append(messages_from_json(text.decode(), where=where))
+        return appends
 
     def _append(self, session_key: str, key: str, text: str) -> None:
         if not self.path.parent.is_dir():
@@ -77,19 +90,20 @@ class SQLiteSessions:
                 db.execute(SCHEMA)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {USER_VERSION}")
+            db.execute(INDEX)
             values = session_key, key, text, zlib.crc32(text.encode())
             db.execute("INSERT OR IGNORE INTO appends VALUES (NULL, ?, ?, ?, ?)", values)
             db.execute("COMMIT")
 
-    def _rows(self, session_key: str) -> list[tuple[int, bytes, int]]:
+    def _rows(self, session_key: str, after: int) -> list[tuple[int, bytes, int]]:
         if not self.path.exists():
             return []
         with self._open() as db:
             db.execute("BEGIN")
             if self._is_new(db):
                 return []
-            sql = "SELECT n, CAST(messages AS BLOB), crc FROM appends WHERE session = ? ORDER BY n"
-            return db.execute(sql, (session_key,)).fetchall()
+            sql = "SELECT n, CAST(messages AS BLOB), crc FROM appends WHERE session = ? ORDER BY n LIMIT -1 OFFSET ?"
+            return db.execute(sql, (session_key, after)).fetchall()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -40,18 +40,22 @@ class MemorySessions:
     """Keeps sessions as long as the program lives, for tests and scripts."""
 
     def __init__(self) -> None:
-        self._messages: dict[str, list[Message]] = {}
+        self._appends: dict[str, list[list[Message]]] = {}
         self._keys: set[tuple[str, str]] = set()
 
     async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
         """See :meth:`SessionStore.append`."""
         if (session_key, key) not in self._keys:
             self._keys.add((session_key, key))
-            self._messages.setdefault(session_key, []).extend(messages)
+            self._appends.setdefault(session_key, []).append(list(messages))
 
     async def load(self, session_key: str) -> list[Message]:
         """See :meth:`SessionStore.load`."""
-        return list(self._messages.get(session_key, ()))
+        return [message for append in self._appends.get(session_key, ()) for message in append]
+
+    async def load_appends(self, session_key: str, after: int = 0) -> list[list[Message]]:
+        """See :meth:`AppendLog.load_appends`."""
+        return [list(append) for append in self._appends.get(session_key, [])[after:]]
 
 
 _MESSAGES = codec_for(list[Message])

@@ -24,21 +24,27 @@ _PARTS = (
     "primitives",
     "waiting",
     "control",
+    "flow_control",
     "data",
+    "causes",
     "containment",
     "values",
+    "observing",
 )
 
 # Before they are imported: a failed assertion then shows its values.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from durably.testing.conformance import (  # noqa: E402
+    causes,
     containment,
     control,
     data,
     failure,
+    flow_control,
     identity,
     memoization,
+    observing,
     primitives,
     recovery,
     refusal,
@@ -67,9 +73,12 @@ for _part in (
     primitives,
     waiting,
     control,
+    flow_control,
     data,
+    causes,
     containment,
     values,
+    observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Backend, Function, InvokeError, Run
+from durably.core import Backend, Function, InvokeError, Observer, Run
 from durably.core.errors import Signal
 from durably.core.history import History
 from durably.core.ids import new_id
@@ -55,6 +55,7 @@ class Subject(ABC):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str] = (),
         max_payload_bytes: int | None = None,
+        observers: Iterable[Observer] = (),
     ) -> AbstractAsyncContextManager[Backend]:
         """A running backend on the storage that earlier ones left behind, closed or crashed."""
 

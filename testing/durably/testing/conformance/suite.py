@@ -16,7 +16,7 @@ import pytest
 
 from durably.testing.conformance.subject import Kill, Subject
 
-__all__ = ["CLAUSES", "TESTS", "Outcome", "Report", "Test", "check", "clause", "load_gaps", "save_gaps"]
+__all__ = ["CLAUSES", "TESTS", "Outcome", "RefusedError", "Report", "Test", "check", "clause", "load_gaps", "save_gaps"]
 
 Test = Callable[[Subject], Awaitable[None]]
 
@@ -45,11 +45,17 @@ CLAUSES: dict[str, str] = {
     "C19": "a sleep ends at its recorded moment",
     "C20": "wait_for_event: the first match after its start, or None",
     "C21": "cancel stops a run and its children, for good",
-    "C22": "singleton: cancel and skip",
+    "C22": "singleton: cancel, skip and queue",
     "C23": "records are JSON with a schema version",
     "C24": "no secret is written",
     "C27": "whatever a body or a function raises ends as its failure, and harms nobody else",
+    "C28": "observers are told each thing once, in order, never in a replay",
+    "C30": "flow control: when a run begins, how many bodies run, and a key that is absent groups nobody",
 }
+
+
+class RefusedError(Exception):
+    """Raised by a test: the backend refuses what is tested at start-up, with this reason."""
 
 
 def clause(test: Test) -> Callable[[Subject], None]:
@@ -99,6 +105,8 @@ def _run(name: str, subject: Subject) -> Outcome:
     reason = subject.gaps.get(name)
     try:
         asyncio.run(_bounded(TESTS[name], subject))
+    except RefusedError as refused:
+        return Outcome(test=name, result="gap", detail=str(refused))
     except (Exception, Kill, asyncio.CancelledError) as error:
         if reason is not None:
             return Outcome(test=name, result="gap", detail=reason)

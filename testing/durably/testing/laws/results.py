@@ -8,7 +8,7 @@ from typing import Any
 
 from durably.core.history import History
 from durably.core.messages import Message, ToolResultMessage
-from durably.testing.difference import Difference, first_difference, same_text
+from durably.testing.difference import Difference, first_difference, same_error, same_text
 from durably.testing.laws.violation import (
     DECIDES,
     ENGINE,
@@ -118,7 +118,7 @@ def change_is_noticed(
         step: The key of the step that was changed.
     """
     noticed = found.error is not None and found.error.get("type") == "NonDeterminismError"
-    if not noticed and found.output == expected.output and found.error == expected.error:
+    if not noticed and found.output == expected.output and same_error(found.error, expected.error):
         return
     if not noticed:
         what = found.error if found.error is not None else found.output

@@ -4,9 +4,33 @@
 backend.
 """
 
-from durably.testing.mutants import containment, data, failure, identity, memoization, primitives, recovery, waiting
+from durably.testing.mutants import (
+    causes,
+    containment,
+    data,
+    failure,
+    flow_control,
+    identity,
+    memoization,
+    observing,
+    primitives,
+    recovery,
+    waiting,
+)
 from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
 
-_PARTS = (identity, memoization, recovery, failure, primitives, waiting, data, containment)
+_PARTS = (
+    identity,
+    memoization,
+    recovery,
+    failure,
+    primitives,
+    waiting,
+    flow_control,
+    data,
+    containment,
+    causes,
+    observing,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from temporalio.api.history.v1 import HistoryEvent
@@ -62,6 +63,18 @@ class ActivityEvents:
 
     async def activity_task_started(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         self._attempts[attributes.scheduled_event_id] = attributes.attempt
+        if attributes.HasField("last_failure"):
+            await self._retried(attributes, at)
+
+    async def _retried(self, attributes: Any, at: float) -> None:
+        """The attempt before this one failed. Temporal keeps its failure until then, and of those before it nothing."""
+        begun = self._list.began(f"activity {attributes.scheduled_event_id}")
+        failure = await self._payloads.read_failure(attributes.last_failure)
+        if begun is None or begun.kind != "step" or not isinstance(failure, ApplicationError) or not failure.details:
+            return  # a crash, or a worker that stopped, and not the body
+        _, error = failed_status(failure)
+        attempt = attributes.attempt - 1
+        self._list.append(replace(begun, status="retrying", attempt=attempt, error=error, due=at, at=at))
 
     async def activity_task_completed(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         begun, request, attempt = self._ended(attributes)

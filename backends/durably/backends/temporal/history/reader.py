@@ -106,8 +106,9 @@ class RunEvents:
 
     async def workflow_execution_started(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         first, *rest = await self._payloads.read(attributes.input.payloads)
-        earlier = json.loads(text_of(rest[0])).get("continued", "") if rest else ""
-        self._list.begin_run(attributes.workflow_type.name, text_of(first), at, earlier)
+        origin = json.loads(text_of(rest[0])) if rest else {}
+        earlier = origin.get("continued", "")
+        self._list.begin_run(attributes.workflow_type.name, text_of(first), at, earlier, origin.get("error"))
 
     async def workflow_execution_completed(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         [value] = await self._payloads.read(attributes.result.payloads)

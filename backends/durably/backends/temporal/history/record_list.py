@@ -27,6 +27,7 @@ class RecordList:
         self.earlier = ""
         self._run_id = run_id
         self._begun: dict[str, StepRecord] = {}
+        self._failed: dict[str, Any] | None = None
 
     def new(self, key: str, kind: Kind, status: RecordStatus, at: float, **fields: Any) -> StepRecord:
         """A record that is not in the list yet."""
@@ -60,6 +61,10 @@ class RecordList:
         """The first record of a step whose end has come, or ``None`` if it is no step."""
         return self._begun.pop(place, None)
 
+    def began(self, place: str) -> StepRecord | None:
+        """The first record of a step whose end has not come, or ``None`` if it is no step."""
+        return self._begun.get(place)
+
     def under_way(self) -> list[StepRecord]:
         """The first records of steps that are under way, in the order in which they began."""
         return [record for record in self._begun.values() if not record.key.startswith("durably:")]
@@ -73,14 +78,26 @@ class RecordList:
 
     # -- the run itself
 
-    def begin_run(self, function: str, event: str, at: float, earlier: str) -> None:
-        """Add the run's first record, with the event that started it as JSON text."""
+    def begin_run(
+        self, function: str, event: str, at: float, earlier: str, failed: dict[str, Any] | None = None
+    ) -> None:
+        """Add the run's first record.
+
+        Args:
+            function: The id of its function.
+            event: What started it, as JSON text.
+            at: When it began.
+            earlier: Temporal's id of the history before this one, or an empty text.
+            failed: The error of the attempt that ended with that history, as JSON data.
+        """
         self.earlier = earlier
+        self._failed = failed
         self.append(self.new("", "run", "started", at, name=function, output=event))
 
     def retry_run(self, attempt: int, error: dict[str, Any], due: float, at: float) -> None:
         """Add that the code itself failed and runs again at a moment."""
         name = self.records[0].name
+        error = self._failed or error  # the summary of the timer has room for the beginning of its text
         self.append(self.new("", "run", "retrying", at, name=name, attempt=attempt, error=error, due=due))
 
     def end_run(self, status: RecordStatus, at: float, **fields: Any) -> None:

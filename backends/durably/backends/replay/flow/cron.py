@@ -1,0 +1,164 @@
+"""Crons: when the next time comes, and one run for each, whichever worker is up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from itertools import islice
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from durably.backends.replay.clock import Clock, Timer
+from durably.backends.replay.flow.store import Entry, FlowStore
+from durably.backends.replay.host import ReplayHost
+from durably.backends.replay.journal import Changes
+from durably.core import DefinitionError, Function
+from durably.core.errors import JournalError
+from durably.core.flow import Cron
+from durably.core.run_events import cron_event
+
+try:
+    from cronsim import CronSim, CronSimError
+except ImportError as error:
+    MISSING: ImportError | None = error
+else:
+    MISSING = None
+
+__all__ = ["CronTicks", "check_cron", "last_time", "times_after"]
+
+logger = logging.getLogger("durably")
+
+AT_ONCE = 500
+"""How many missed times get their runs in one transaction."""
+
+TROUBLE_SECONDS = 1.0
+
+
+def check_cron(cron: Cron, function: str) -> None:
+    """Refuse a schedule that cannot be read, or never comes.
+
+    Raises:
+        DefinitionError: If it is one.
+        ImportError: If the library that reads schedules is not installed.
+    """
+    if MISSING is not None:
+        raise ImportError("cron= on this backend needs cronsim: pip install 'durably[cron]'") from MISSING
+    try:
+        next(times_after(cron, 0.0))
+    except (CronSimError, StopIteration) as error:
+        reason = str(error) or "it never comes"
+        raise DefinitionError(f"function {function!r}, cron: {cron.schedule!r} is not a schedule: {reason}") from None
+
+
+def times_after(cron: Cron, moment: float) -> Iterator[float]:
+    """The times of a cron after a moment, in seconds since 1970."""
+    # CronSim keeps to Debian's cron: a time in the gap comes at its end, and a time that comes twice counts once.
+    start = datetime.fromtimestamp(moment, ZoneInfo(cron.timezone))
+    return (each.timestamp() for each in CronSim(cron.schedule, start))
+
+
+def last_time(cron: Cron, due: float, now: float) -> float:
+    """The last time of a cron by now, where `due` is an earlier one; looked for backwards, in ever longer spans."""
+    span = 3600.0
+    while now - span > due:
+        found = None
+        for moment in times_after(cron, now - span):
+            if moment > now:
+                break
+            found = moment
+        if found is not None:
+            return found
+        span *= 8
+    last = due
+    for moment in times_after(cron, due):
+        if moment > now:
+            break
+        last = moment
+    return last
+
+
+class CronTicks:
+    """The crons of the functions that one worker serves.
+
+    The next time of each is kept in the journal, and moves on in the transaction that creates the run of the one
+    before: so each has one run, whatever crashes and however many workers are up.
+
+    Args:
+        host: The worker.
+        store: Where the times are kept.
+        clock: Where time comes from.
+    """
+
+    def __init__(self, host: ReplayHost, store: FlowStore, clock: Clock) -> None:
+        self._host = host
+        self._store = store
+        self._clock = clock
+        self._timer: Timer | None = None
+        self._crons: dict[str, tuple[Function[Any, Any], Cron]] = {}
+
+    def open(self) -> None:
+        """Note the crons of this worker's functions, and begin to let them come."""
+        functions = self._host.functions.values()
+        self._crons = {each.id: (each, each.cron) for each in functions if each.cron is not None}
+        now = self._clock.now()
+        with self._host.log.journal.transaction():
+            for function in functions:
+                known = self._store.find("cron", function.id)
+                if function.cron is None:
+                    self._store.drop("cron", function.id)
+                elif known is None or known.value != asdict(function.cron):
+                    self._put(function.id, function.cron, next(times_after(function.cron, now)))
+        if self._crons:
+            self.fire()
+
+    def look(self) -> None:
+        """Wait for the next time again, after another worker let one come."""
+        if self._crons and self._timer is not None:
+            self.fire()
+
+    def close(self) -> None:
+        """Let none come any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def fire(self) -> None:
+        """Start the runs whose time has come, and wait for the next."""
+        self.close()
+        if self._host.log.crash is not None:
+            return
+        again = self._clock.now() + TROUBLE_SECONDS
+        try:
+            changes = Changes()
+            with self._host.log.journal.transaction():
+                for entry in self._store.due("cron", self._clock.now()):
+                    if entry.id in self._crons:
+                        self._tick(entry, changes)
+            moments = [each.due for each in self._store.all("cron") if each.id in self._crons and each.due is not None]
+            again = min(moments, default=again)
+            self._host.log.tell(changes)
+        except JournalError as error:
+            logger.warning("cannot start the runs of crons now, will try again: %s", error)
+        # In the background: what waits for quiet does not wait for the end of all crons.
+        self._timer = self._clock.call_at(again, self.fire, background=True)
+
+    def _tick(self, entry: Entry, changes: Changes) -> None:
+        """Start the runs of one cron within a transaction."""
+        function, _ = self._crons[entry.id]
+        cron, now, due = Cron(**entry.value), self._clock.now(), entry.due or 0.0
+        if cron.missed == "once":
+            moments = [last_time(cron, due, now)]
+        else:
+            later = islice(times_after(cron, due), AT_ONCE)
+            moments = [due, *(each for each in later if each <= now)]
+        log = self._host.log
+        for moment in moments:
+            event = cron_event(function, cron.schedule, datetime.fromtimestamp(moment, ZoneInfo(cron.timezone)))
+            new = self._host.new_run(event.id or "", function.id, event.model_dump_json())
+            log.journal.add_run(new, log.worker, now, changes)
+        self._put(entry.id, cron, next(times_after(cron, moments[-1])))
+
+    def _put(self, function: str, cron: Cron, due: float) -> None:
+        self._store.put(Entry(kind="cron", id=function, gate="cron", due=due, value=asdict(cron)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ from durably.core.errors import (
     DurablyError,
     InvokeError,
     RunCancelledError,
+    RunExistsError,
+    SerializationError,
     UnsupportedFeatureError,
     error_from_json,
 )
-from durably.core.events import Event, check_events
+from durably.core.events import Event, check_events, same_json
 from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
 from durably.core.functions import Function, check_keys
 from durably.core.history import History
@@ -430,14 +433,30 @@ class Backend(ABC):
         return function
 
 
-def check_function(run_id: str, recorded: str, asked: str) -> None:
-    """Refuse to take a run of one function for a run of another.
+def check_same_start(function: FunctionRef[Any, Any], run_id: str, known: str, recorded: Any, asked: Any) -> None:
+    """Refuse to take a run for another one that was to have its id.
+
+    Args:
+        function: The function that was to be started.
+        run_id: The id.
+        known: The id of the function of the run that is there.
+        recorded: The input of that, as JSON data.
+        asked: The input that this was to have, as JSON data without secrets.
 
     Raises:
-        DurablyError: If the two ids of functions differ.
+        RunExistsError: If the two functions or the two inputs differ.
     """
-    if recorded != asked:
-        raise DurablyError(f"run {run_id!r} belongs to function {recorded!r}, not {asked!r}")
+    if known != function.id or not _same_input(function, recorded, asked):
+        raise RunExistsError(run_id=run_id, function=known, asked=function.id)
+
+
+def _same_input(function: FunctionRef[Any, Any], recorded: Any, asked: Any) -> bool:
+    if same_json(recorded, asked):
+        return True
+    try:  # one of the two may come from a program that does not know the function's own type, and fills in no defaults
+        return same_json(*(json.loads(encode_data(function, data)) for data in (recorded, asked)))
+    except SerializationError:
+        return False
 
 
 def encode_data(function: FunctionRef[Any, Any], data: Any) -> str:

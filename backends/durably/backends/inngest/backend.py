@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -26,7 +27,7 @@ from durably.backends.inngest.server.runs import ServerRuns
 from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, serve_on_loopback
 from durably.backends.inngest.suspended_code import SuspendedRuns
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
-from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
 from durably.core.ids import new_id
@@ -195,7 +196,9 @@ class InngestBackend(Backend):
     ) -> RunView:
         self._check_alive()
         if run_id is not None and (known := await self._runs.find(run_id)) is not None:
-            check_function(run_id, known.function, function.id)
+            asked = json.loads(self.redactor.text(data))
+            event = await self._runs.start_of(run_id)
+            check_same_start(function, run_id, known.function, asked if event is None else event.data, asked)
             return known
         run_id = run_id or new_id()
         name = start_event(self._apps.of(function.id), function.id)

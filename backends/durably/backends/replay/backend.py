@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ from durably.backends.replay.run_list import find_page, tally
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Backend, Event, Function, FunctionRef, Observer, RunNotFoundError
-from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.errors import CancelSignal, JournalError
 from durably.core.history import History
 from durably.core.ids import new_id
@@ -304,10 +305,13 @@ class ReplayBackend(Backend):
         self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
     ) -> RunView:
         self._check_up("start")
+        is_new = run_id is None
         run_id = run_id or new_id()
         new = self._host.new_run(run_id, function.id, started_event(function, run_id, data))
         row = self._log.create(replace(new, tags=tuple(tags)), self.clock.now())
-        check_function(run_id, row.function, function.id)
+        if not is_new and (text := self.journal.first_record(run_id).output) != new.event:
+            recorded, asked = json.loads(text or "{}"), json.loads(new.event)
+            check_same_start(function, run_id, row.function, recorded.get("data"), asked["data"])
         return view_of(self.journal, row)
 
     async def view(self, run_id: str) -> RunView:

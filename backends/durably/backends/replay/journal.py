@@ -464,6 +464,10 @@ class Journal(ABC):
         """Those of a run's records that hold it up. See :func:`durably.core.standing.open_records`."""
         return open_records(self.records(run_id))
 
+    def first_record(self, run_id: str) -> StepRecord:
+        """The first record of a run, which has what started it."""
+        return self.records(run_id)[0]
+
     # -- ownership
 
     def is_alive(self, worker: str, now: float) -> bool:

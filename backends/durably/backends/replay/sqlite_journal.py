@@ -238,6 +238,13 @@ class SQLiteJournal(Journal):
         ).fetchone()
         return int(last) - first + 1
 
+    def first_record(self, run_id: str) -> StepRecord:
+        first = self._numbers[run_id] << RUN_SHIFT
+        row = self.file.run("SELECT * FROM records WHERE id = ?", first).fetchone()
+        if row is None:
+            raise JournalCorruptError(run_id=run_id, seq=0)
+        return _record(run_id, 0, first, row)
+
     def last_record(self, run_id: str) -> StepRecord:
         first = self._numbers[run_id] << RUN_SHIFT
         row = self.file.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,7 +29,7 @@ from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, stop_signals, versioning_of
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
-from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History
 from durably.core.ids import new_id
@@ -199,7 +200,9 @@ class TemporalBackend(Backend):
             )
         except WorkflowAlreadyStartedError:
             view = await self.view(run_id)
-            check_function(run_id, view.function, function.id)
+            first = (await read_records(self.client, run_id))[0]
+            recorded, asked = json.loads(first.output or "{}"), json.loads(event)
+            check_same_start(function, run_id, view.function, recorded.get("data"), asked["data"])
             return view
         view = RunView(id=run_id, function=function.id, status=RunStatus.RUNNING, tags=tuple(tags))
         return await self._claim(function, event, view)

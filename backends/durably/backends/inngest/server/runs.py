@@ -119,6 +119,11 @@ class ServerRuns:
             tags=origin.tags,
         )
 
+    async def start_of(self, run_id: str) -> Event | None:
+        """What started a run that was found, or ``None`` while Inngest has its event and not yet the run."""
+        inngest_id = self._inngest_id(run_id)
+        return None if inngest_id is None else (await self._event(inngest_id))[0]
+
     async def _event(self, inngest_id: str) -> tuple[Event, Origin]:
         return read_event(await self.api.event(inngest_id))
 

@@ -28,6 +28,7 @@ from durably.core.errors import (
 )
 
 EXAMPLES = [
+    errors.ApprovalNotPendingError(approval="a", reason="b", by="c", at=1.0),
     errors.ConcurrentStepError(step="a"),
     ContextWindowExceededError("long", provider="p", model="m", status=400),
     errors.DefinitionError("wrong"),
@@ -44,6 +45,8 @@ EXAMPLES = [
     RetryAfterError("later", delay=3),
     errors.RunCancelledError(step="i", error_type="E", message="x", function="f", run_id="r"),
     RunNotFoundError("r"),
+    errors.RunNotFailedError(run_id="r", status="completed"),
+    errors.StepNotFoundError(run_id="r", step="a", near=["b"]),
     errors.SerializationError("bad", step="a"),
     errors.StaleRunError(run_id="r", fence=2),
     StepError(step="a", attempts=4, error_type="OSError", message="x"),

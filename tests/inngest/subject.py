@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import inngest
@@ -59,6 +60,14 @@ class EngineSubject(Subject):
 
     def storage(self) -> bytes | None:
         return repr([(run.events, run.steps, run.output) for run in self.engine.runs.values()]).encode()
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        self.engine.longest_jump = 3600.0
+        try:
+            yield
+        finally:
+            self.engine.longest_jump = math.inf
 
     async def until(self, condition: Callable[[], bool]) -> None:
         while not condition():

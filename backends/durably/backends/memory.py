@@ -23,9 +23,6 @@ from durably.core.run_filter import RunFilter
 __all__ = ["MemoryBackend", "MemoryJournal"]
 
 
-_LIVE = (RunStatus.RUNNING, RunStatus.WAITING)
-
-
 class MemoryBackend(ReplayBackend):
     """Runs durable functions in this process, without threads, files or waiting.
 
@@ -192,10 +189,10 @@ class MemoryJournal(Journal):
     def append(self, record: StepRecord, fence: int) -> None:
         row = self._runs[record.run_id]
         records = self._records[record.run_id]
-        if row.fence != fence or len(records) != record.seq or (records and row.status not in _LIVE):
+        if row.fence != fence or len(records) != record.seq or (records and row.status.final):
             raise StaleRunError(run_id=record.run_id, fence=fence)
         records.append(record)
-        self.latest = record.at
+        self.latest = max(self.latest, record.at)  # those that a fork took over are older
 
     def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
         self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None, ended_at=ended_at)
@@ -207,7 +204,7 @@ class MemoryJournal(Journal):
         return [
             row
             for row in self._runs.values()
-            if row.status is RunStatus.RUNNING
+            if row.status in (RunStatus.RUNNING, RunStatus.STUCK)
             and row.function in served
             and row.owner != worker
             and (row.owner is None or self._leases.get(row.owner, 0.0) <= now)

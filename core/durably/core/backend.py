@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 
 from pydantic import SecretStr
 
+from durably.core.approval import ApprovalDecision, ApprovalRequest
+from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
 from durably.core.attempts import Environment
 from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
@@ -26,7 +29,7 @@ from durably.core.events import Event, check_events, same_json
 from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
 from durably.core.functions import Function, check_keys
 from durably.core.history import History
-from durably.core.ids import check_run_id, check_tags
+from durably.core.ids import check_run_id, check_tags, new_id
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
@@ -38,6 +41,9 @@ from durably.core.steps import Probe
 from durably.core.trace import TEXT_LIMIT, Trace
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
+
+MANY_RUNS = 1_000_000
+"""More than are looked through for what is pending."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -118,6 +124,38 @@ class Run(Generic[Out]):
         """Stop it at its next step boundary, along with the runs it waits for. Final; nothing for an ended run."""
         await self._backend.cancel(self.id)
         await self.refresh()
+
+    async def retry(self) -> Self:
+        """Take up a failed run again, from its records, with the code of now; this handle, refreshed.
+
+        What was committed stays committed. The step that failed gets a fresh set of attempts, and so does the function;
+        a child that failed is retried with it. ``result()`` waits for the new end.
+
+        Raises:
+            RunNotFailedError: If it has not failed.
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        self.view = await self._backend.retry_run(self.id)
+        return self
+
+    async def fork(self, after: str, *, run_id: str | None = None) -> Run[Out]:
+        """Start a new run with the beginning of this one's records, which then goes on with the code of now.
+
+        Effects behind the cut get new idempotency keys, since these depend on the run's id.
+
+        Args:
+            after: The key of a step that has ended. The new run begins with all that was committed up to there, also by
+                other branches; steps that had only begun are dropped.
+            run_id: The id of the new run; left out, a random one.
+
+        Raises:
+            StepNotFoundError: If no such step has ended.
+            DurablyError: If the id belongs to another run.
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        if run_id is not None:
+            check_run_id(run_id)
+        return Run(self._backend, self._function, await self._backend.fork_run(self.id, after, run_id or new_id()))
 
     async def history(self) -> History:
         """Its records so far."""
@@ -223,6 +261,8 @@ class Backend(ABC):
             return
         if known is not None:
             raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
+        if function.on_code_change == "wait" and "on_code_change" in self.capabilities.gaps:
+            raise self._lacks("on_code_change", f'on_code_change="wait" on function {function.id!r}')
         self.check_rules(function)
         self.functions[function.id] = function
         for used in function.uses:
@@ -360,6 +400,84 @@ class Backend(ABC):
     def _handle(self, view: RunView) -> Run[Any]:
         return Run(self, self.find_function(view.function), view)
 
+    # -- approvals
+
+    async def approvals(
+        self,
+        *,
+        run: str | None = None,
+        function: FunctionRef[Any, Any] | str | None = None,
+        tool: str | None = None,
+        after: PendingApproval | None = None,
+        limit: int = 100,
+    ) -> list[PendingApproval]:
+        """The calls of tools that wait for a person, the oldest first.
+
+        Args:
+            run: The id of a run: only its own.
+            function: A function: only those of its runs.
+            tool: The name of a tool: only its calls.
+            after: The last one of a page that was got before: those that come after it.
+            limit: How many at most.
+
+        Raises:
+            RunNotFoundError: If there is no run of this id.
+        """
+        name = function.id if isinstance(function, FunctionRef) else function
+        found = await pending_approvals(self, run, name, tool)
+        if after is not None:
+            found = [each for each in found if (each.asked_at, each.id) > (after.asked_at, after.id)]
+        return found[:limit]
+
+    async def approve(
+        self,
+        approval: str | PendingApproval | ApprovalRequest,
+        *,
+        by: str | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> ApprovalDecision:
+        """Let a tool run that waits for a person.
+
+        Args:
+            approval: What is pending, or its id.
+            by: Who decides; it is recorded.
+            arguments: What the tool is to be run with instead of what the model asked for. The model is told.
+
+        Raises:
+            ApprovalNotPendingError: If it is not pending; the error says who answered before.
+            SerializationError: If the arguments do not fit the tool, or this backend does not know it. Nothing is
+                recorded then.
+        """
+        return await answer_approval(self, request_id(approval), approved=True, by=by, arguments=arguments)
+
+    async def reject(
+        self, approval: str | PendingApproval | ApprovalRequest, reason: str = "", *, by: str | None = None
+    ) -> ApprovalDecision:
+        """Refuse a call that waits for a person.
+
+        Args:
+            approval: What is pending, or its id.
+            reason: Why, in words for the model.
+            by: Who decides; it is recorded.
+
+        Raises:
+            ApprovalNotPendingError: See :meth:`approve`.
+        """
+        return await answer_approval(self, request_id(approval), approved=False, reason=reason, by=by)
+
+    async def live_run_ids(self, function: str | None) -> list[str]:
+        """The ids of the runs that have not ended, of one function or of all."""
+        live = [status for status in RunStatus if not status.final]
+        return [run.id for run in await self.runs(function=function, status=live, limit=MANY_RUNS)]
+
+    async def received(self, event: Event) -> Event | None:
+        """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""
+        return None
+
+    def now(self) -> float:
+        """The time that this engine goes by, in seconds since 1970."""
+        return time.time()
+
     # -- what an engine provides; programs use the handle, `Run`
 
     @abstractmethod
@@ -416,6 +534,24 @@ class Backend(ABC):
     @abstractmethod
     async def history(self, run_id: str) -> History:
         """The records of a run. Raises what :meth:`view` raises."""
+
+    async def retry_run(self, run_id: str) -> RunView:
+        """Take up a failed run again; see :meth:`Run.retry`. An engine that cannot refuses."""
+        raise self._lacks("retry", "Run.retry()")
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        """Start a run with the beginning of another one's records; see :meth:`Run.fork`.
+
+        Args:
+            run_id: The run that it comes from.
+            after: The key of the step where that is cut.
+            new_id: The id of the new run, checked.
+        """
+        raise self._lacks("fork", "Run.fork()")
+
+    def _lacks(self, gap: str, feature: str) -> UnsupportedFeatureError:
+        reason = self.capabilities.gaps.get(gap, "this engine has nothing of the kind")
+        return UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
 
     def find_function(self, function: FunctionRef[Any, Any] | str) -> FunctionRef[Any, Any]:
         """The function of an id, or a reference to one that another program serves.

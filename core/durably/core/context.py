@@ -39,3 +39,7 @@ class Context(Generic[In]):
     attempt: int
     logger: Logger
     resources: Mapping[str, Any]
+
+    def patched(self, patch_id: str) -> bool:
+        """Whether this run goes by the changed code of a patch. See :meth:`~durably.core.StepAPI.patched`."""
+        return self.step.patched(patch_id)

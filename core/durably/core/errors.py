@@ -27,6 +27,9 @@ The tree::
     ├── RunNotFoundError
     ├── RunExistsError             the id of a new run belongs to one of another function or input
     ├── AmbiguousRunIdError        several runs have ids that begin so
+    ├── RunNotFailedError          ... so it cannot be retried
+    ├── StepNotFoundError          ... so a run cannot be forked behind it
+    ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
     ├── MissingKeyError            a run has no value at the key of one of its function's rules
     ├── JournalError               the storage refuses to read or write
     │   └── JournalCorruptError    ... or gives back something else than was written
@@ -46,6 +49,7 @@ from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
     "AmbiguousRunIdError",
+    "ApprovalNotPendingError",
     "CancelSignal",
     "ConcurrentStepError",
     "ContextWindowExceededError",
@@ -63,6 +67,7 @@ __all__ = [
     "RetryAfterError",
     "RunCancelledError",
     "RunExistsError",
+    "RunNotFailedError",
     "RunNotFoundError",
     "SerializationError",
     "Signal",
@@ -70,6 +75,7 @@ __all__ = [
     "StepCancelledError",
     "StepError",
     "StepInterruptedError",
+    "StepNotFoundError",
     "StepTimeoutError",
     "SuspendSignal",
     "ToolError",
@@ -396,6 +402,64 @@ class RunExistsError(DurablyError):
         self.run_id = run_id
         self.function = function
         self.asked = asked
+
+
+class RunNotFailedError(DurablyError):
+    """A run that has not failed cannot be retried.
+
+    Attributes:
+        run_id: The run.
+        status: Where it stands instead, such as ``"completed"``.
+    """
+
+    fields = ("run_id", "status")
+
+    def __init__(self, *, run_id: str, status: str) -> None:
+        super().__init__(
+            f"run {run_id!r} is {status}, and only a failed run can be retried. To have it go another way, start a new "
+            'run from its records: run.fork(after="a-step-key")'
+        )
+        self.run_id = run_id
+        self.status = status
+
+
+class StepNotFoundError(DurablyError):
+    """A run has no step of this key that has come to its end.
+
+    Attributes:
+        run_id: The run.
+        step: The key that was asked for.
+        near: Keys that it has, the nearest first.
+    """
+
+    fields = ("run_id", "step", "near")
+
+    def __init__(self, *, run_id: str, step: str, near: Sequence[str]) -> None:
+        known = f"did you mean {', '.join(map(repr, near))}?" if near else "no step of it has."
+        super().__init__(f"run {run_id!r} has no step {step!r} that has ended; {known}")
+        self.run_id = run_id
+        self.step = step
+        self.near = list(near)
+
+
+class ApprovalNotPendingError(DurablyError):
+    """There is nothing to answer: the question is not known, was answered before, or its time is up.
+
+    Attributes:
+        approval: What was to be answered.
+        reason: Why it cannot be.
+        by: Who answered first, if somebody did who said so.
+        at: When, in seconds since 1970, if that is known.
+    """
+
+    fields = ("approval", "reason", "by", "at")
+
+    def __init__(self, *, approval: str, reason: str, by: str | None = None, at: float | None = None) -> None:
+        super().__init__(f"the approval {approval!r} is not pending: {reason}")
+        self.approval = approval
+        self.reason = reason
+        self.by = by
+        self.at = at
 
 
 class MissingKeyError(DurablyError):

@@ -84,6 +84,8 @@ class FunctionOptions(TypedDict, total=False):
         retry_policy: The delays between attempts. See :class:`~durably.core.RetryPolicy`.
         singleton: Allows one live run for each value of a key. See :class:`Singleton`.
         on_failure: A function that runs once when a run has failed for good. Its input is a :class:`FailedRun`.
+        on_code_change: What becomes of a run that the code does not fit any more. ``"fail"``, the default, ends it with
+            ``NonDeterminismError``; ``"wait"`` leaves it, stuck, until a worker comes with code that fits.
         concurrency: See :mod:`durably.core.flow`. This and the options below are flow control: an engine that does not
             have one refuses the function.
         debounce: See :mod:`durably.core.flow`.
@@ -100,6 +102,7 @@ class FunctionOptions(TypedDict, total=False):
     retry_policy: RetryPolicy
     singleton: Singleton | None
     on_failure: Callable[[Context[FailedRun]], Awaitable[object]] | None
+    on_code_change: Literal["fail", "wait"]
     concurrency: Concurrency | Sequence[Concurrency] | None
     debounce: Debounce | None
     throttle: Throttle | None
@@ -132,6 +135,7 @@ class Function(FunctionRef[In, Out]):
         "debounce",
         "handler",
         "idempotency",
+        "on_code_change",
         "on_failure",
         "priority",
         "rate_limit",
@@ -149,6 +153,7 @@ class Function(FunctionRef[In, Out]):
     retry_policy: RetryPolicy
     singleton: Singleton | None
     on_failure: Function[FailedRun, object] | None
+    on_code_change: Literal["fail", "wait"]
     concurrency: tuple[Concurrency, ...]
     debounce: Debounce | None
     throttle: Throttle | None
@@ -178,6 +183,7 @@ class Function(FunctionRef[In, Out]):
         self.retry_policy = options.get("retry_policy", RetryPolicy())
         self.singleton = options.get("singleton")
         self.on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
+        self.on_code_change = _check_code_change(id, options.get("on_code_change", "fail"))
         self.concurrency = (limits,) if isinstance(limits, Concurrency) else tuple(limits)
         self.debounce = options.get("debounce")
         self.throttle = options.get("throttle")
@@ -274,6 +280,12 @@ def _check_retries(id: str, retries: int) -> int:
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
     return retries
+
+
+def _check_code_change(id: str, on_code_change: Literal["fail", "wait"]) -> Literal["fail", "wait"]:
+    if on_code_change not in ("fail", "wait"):
+        raise DefinitionError(f"function {id!r}: on_code_change={on_code_change!r}: use 'fail' or 'wait'")
+    return on_code_change
 
 
 def function(

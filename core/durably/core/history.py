@@ -19,10 +19,10 @@ __all__ = ["SCHEMA_VERSION", "History", "Kind", "RecordStatus", "StepRecord"]
 SCHEMA_VERSION = 1
 """The version of the shape of records. Raise it when the shape changes, and teach `_upgrade` the old version."""
 
-Kind = Literal["run", "step", "invoke", "send_event", "sleep", "wait_for_event"]
-"""What a record is about: the run itself, or a step of this kind. ``step`` is a ``step.run``."""
+Kind = Literal["run", "step", "invoke", "send_event", "sleep", "wait_for_event", "patch"]
+"""What a record is about: the run itself, a step of this kind (``step`` is a ``step.run``), or an answer of a patch."""
 
-RecordStatus = Literal["started", "retrying", "completed", "failed", "cancelled"]
+RecordStatus = Literal["started", "retrying", "completed", "failed", "cancelled", "stuck", "resumed"]
 """What a record says of its step or run. ``completed``, ``failed`` and ``cancelled`` are final."""
 
 
@@ -31,18 +31,21 @@ class StepRecord:
     """One committed fact about a run. Records are only appended, never changed.
 
     The first record of a run has kind ``run`` and status ``started``. The last record of a run that has ended has kind
-    ``run`` and status ``completed``, ``failed`` or ``cancelled``.
+    ``run`` and status ``completed``, ``failed`` or ``cancelled``. A failed run that is retried goes on behind a record
+    of kind ``run`` and status ``resumed``.
 
     Attributes:
         run_id: The run.
         seq: The record's position in the run, from 0.
-        key: The step key. It is empty for a record of the run itself.
+        key: The step key. It is empty for a record of the run itself, and for a patch.
         kind: What the record is about.
         status: ``started`` (an invoke, a sleep, a wait or an at-most-once body has begun), ``retrying`` (an attempt
-            failed and another one follows), ``completed``, ``failed``, or ``cancelled`` (of the run only).
+            failed and another one follows), ``completed``, ``failed``, or, of the run only, ``cancelled``, ``stuck``
+            (its code does not fit, and it waits for code that does) or ``resumed`` (it had failed and was retried).
         attempt: The number of the attempt, from 1.
-        name: The name of the body, the function or the event.
-        input: The arguments as JSON text, or their digest. A replay compares it.
+        name: The name of the body, the function, the event or the patch.
+        input: The arguments as JSON text, or their digest. A replay compares it. In the first record of a fork: where
+            it comes from.
         output: The value as JSON text, or ``None``.
         error: The error as JSON data, or ``None``.
         due: When the next thing happens (a wake-up, a timeout, the next attempt), in seconds since 1970, or ``None``.
@@ -141,8 +144,11 @@ class History(Sequence[StepRecord]):
         return last.status if last.kind == "run" and last.final else "started"
 
     def steps(self) -> list[StepRecord]:
-        """Return the final records of steps, in the order in which they were committed."""
-        return [record for record in self.records if record.final and record.kind != "run"]
+        """Return the final records of steps, in the order in which they were committed.
+
+        A step that failed, and that a retry of the run took up again, has a record for each of its ends.
+        """
+        return [record for record in self.records if record.final and record.key]
 
     def to_jsonl(self) -> str:
         """Return JSON Lines, one line for each record."""

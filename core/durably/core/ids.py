@@ -9,9 +9,11 @@ from hashlib import blake2b
 from durably.core.error_text import shown
 
 __all__ = [
+    "MAX_ID_LENGTH",
     "check_event_id",
     "check_event_name",
     "check_function_id",
+    "check_patch_id",
     "check_run_id",
     "check_session_key",
     "check_step_id",
@@ -63,6 +65,11 @@ def check_step_id(step_id: str) -> None:
 def check_function_id(function_id: str) -> None:
     """Refuse a function id by the rule of `check_step_id`."""
     _check(function_id, "a function id", without="/:", example="'charge-order'")
+
+
+def check_patch_id(patch_id: str) -> None:
+    """Refuse a patch id that is not 1 to 200 printable characters. Raises what `check_run_id` raises."""
+    _check(patch_id, "a patch id", example="'rename-refund'")
 
 
 def check_run_id(run_id: str) -> None:

@@ -298,6 +298,8 @@ def happenings(record: StepRecord, function: str) -> list[Happening]:
         record: The record.
         function: The id of the run's function.
     """
+    if record.kind == "patch" or record.status in ("stuck", "resumed"):
+        return []  # of these, nothing is told
     if record.kind == "run":
         return [_of_run(record, function)]
     run_id, step, attempt = record.run_id, record.key, record.attempt
@@ -354,7 +356,7 @@ def _of_run(record: StepRecord, function: str) -> Happening:
     return RunEnded(
         run_id=record.run_id,
         function=function,
-        status=record.status,
+        status="completed" if record.status == "completed" else "failed" if record.error else "cancelled",
         output=record.output,
         error=record.error,
         at=record.at,

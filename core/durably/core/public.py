@@ -1,13 +1,15 @@
 """The public names of the core's top level, each from the module that owns it."""
 
 from durably.core.agent import Agent
-from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalRequest, approve, reject
+from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalDecision, ApprovalRequest, approve, reject
+from durably.core.approval_desk import PendingApproval
 from durably.core.backend import Backend, Capabilities, Run, RunStatus
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Context
 from durably.core.delegation import delegate, delegate_async, delegate_scheduled
 from durably.core.errors import (
+    ApprovalNotPendingError,
     DefinitionError,
     DurablyError,
     InvokeError,
@@ -48,6 +50,8 @@ __all__ = [
     "Agent",
     "AgentInput",
     "AgentResult",
+    "ApprovalDecision",
+    "ApprovalNotPendingError",
     "ApprovalRequest",
     "Backend",
     "Budget",
@@ -70,6 +74,7 @@ __all__ = [
     "NonDeterminismError",
     "NonRetriableError",
     "Observer",
+    "PendingApproval",
     "RetryAfterError",
     "RetryPolicy",
     "Run",

@@ -6,7 +6,8 @@ records: it can only repeat.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from durably.core.attempts import StepCall
@@ -14,6 +15,7 @@ from durably.core.errors import NonDeterminismError, error_from_json
 from durably.core.events import Event
 from durably.core.history import Kind, StepRecord
 from durably.core.reference import FunctionRef
+from durably.core.repair import forked_from
 from durably.core.serialization import Codec, codec_for, encode_input, same_input
 from durably.core.step_keys import Branch, KeyedSteps, Scope, StepEngine
 
@@ -25,6 +27,7 @@ __all__ = [
     "RecordedEngine",
     "RecordedSteps",
     "invoke_input",
+    "patch_record",
     "settle",
 ]
 
@@ -38,7 +41,12 @@ class Recorded:
 
     def __init__(self, records: Iterable[StepRecord]) -> None:
         self._last: dict[str, StepRecord] = {}
+        self._begun: dict[str, StepRecord] = {}
         self._failures: dict[str, int] = {}
+        self._earlier: dict[str, int] = {}
+        self._first: dict[str, int] = {}
+        self._patches: dict[str, StepRecord] = {}
+        self._alias: tuple[str, str] | None = None
         self._order: dict[str, list[str]] = {"": []}
         self._barred: dict[str, NonDeterminismError] = {}
         for record in records:
@@ -48,34 +56,95 @@ class Recorded:
         """Take one more record into account."""
         key = record.key
         if not key:
+            self._add_own(record)
             return
         if key not in self._last:
-            self._list(key)
+            self._list(key, record.seq)
         self._last[key] = record
         if record.status == "retrying":
             self.add_failure(key)
+        elif record.status == "started":
+            self._begun[key] = record
+
+    def _add_own(self, record: StepRecord) -> None:
+        """Take a record into account that is of no step."""
+        if record.kind == "patch":
+            self._patches[record.name] = record
+        elif record.status == "resumed":
+            for failed in self.failed_ends():
+                self._reopen(failed, record)
+        elif record.status == "started":
+            origin = forked_from([record])
+            self._alias = None if origin is None else (record.run_id, origin.run_id)
 
     def add_failure(self, key: str) -> None:
         """Count one more failed attempt of a step."""
         self._failures[key] = self._failures.get(key, 0) + 1
 
-    def _list(self, key: str) -> None:
+    def _list(self, key: str, seq: int) -> None:
+        self._first[key] = seq
         prefix = key[: key.rfind("/") + 1]
         if prefix not in self._order:
             self._order[prefix] = []
             gather_key = prefix[: prefix.rindex("[")]
             parent = gather_key[: gather_key.rfind("/") + 1]
             if gather_key not in self._order.get(parent, ()):
-                self._list(gather_key)
+                self._list(gather_key, seq)
         self._order[prefix].append(key)
+
+    # -- runs that are retried
+
+    def failed_ends(self) -> list[StepRecord]:
+        """The failed steps with which the code ended, or a branch of it: a retry of the run takes them up again.
+
+        Not one with something recorded behind it, since the code has gone on from its failure; not one that may run
+        only once; and not a call whose child was cancelled, which is for good.
+        """
+        found = [self._last[key] for key in self._ends("")]
+        return [record for record in found if record.status == "failed" and self._may_reopen(record)]
+
+    def _ends(self, prefix: str) -> Iterator[str]:
+        """The last step of a scope, or those of the branches of its last gather."""
+        order = self._order.get(prefix)
+        if not order:
+            return
+        key = order[-1]
+        if key in self._last:
+            yield key
+            return
+        for branch in self._order:
+            if branch.startswith(f"{key}[") and branch.count("/", len(key)) == 1:
+                yield from self._ends(branch)
+
+    def _may_reopen(self, record: StepRecord) -> bool:
+        if record.kind == "invoke":
+            return (record.error or {}).get("type") not in ("StepTimeoutError", "RunCancelledError")
+        return record.kind == "step" and record.key not in self._begun
+
+    def _reopen(self, failed: StepRecord, resumed: StepRecord) -> None:
+        """Let a failed step be one that has begun: with a fresh set of attempts, or a fresh timeout."""
+        key = failed.key
+        self._earlier[key] = self._earlier.get(key, 0) + self._failures.pop(key, 0) + 1
+        begun = self._begun.get(key)
+        if begun is None:
+            self._last[key] = replace(failed, status="retrying", error=None)
+        else:
+            due = None if begun.due is None else resumed.at + begun.due - begun.at
+            self._last[key] = self._begun[key] = replace(begun, due=due, at=resumed.at)
+
+    # -- what was recorded of a step
 
     def last(self, key: str) -> StepRecord | None:
         """The newest record of a step, wherever the code is."""
         return self._last.get(key)
 
     def failures(self, key: str) -> int:
-        """How many attempts of a step failed and were to be retried."""
+        """How many attempts of a step failed and were to be retried; since its run was retried, if it was."""
         return self._failures.get(key, 0)
+
+    def earlier_failures(self, key: str) -> int:
+        """How many attempts of a step had failed when its run was retried."""
+        return self._earlier.get(key, 0)
 
     def exhausted(self, scope: Scope) -> bool:
         """Whether this scope has nothing left to replay."""
@@ -108,7 +177,7 @@ class Recorded:
         record = self._last[key]
         if record.kind != kind:
             raise NonDeterminismError(step=key, recorded=self._describe(key), asked=f"{kind} {key!r}")
-        if record.input != input and not same_input(record.input, input):
+        if record.input != input and not self._same_input(record, input):
             raise NonDeterminismError(
                 step=key, recorded=f"the input {record.input or 'nothing'}", asked=f"the input {input or 'nothing'}"
             )
@@ -116,6 +185,39 @@ class Recorded:
         if record.final:
             scope.window = max(scope.window, record.seq + 1)
         return record
+
+    def _same_input(self, record: StepRecord, asked: str) -> bool:
+        if same_input(record.input, asked):
+            return True
+        if self._alias is None:
+            return False
+        # What a fork took over was made from the id of the run that it comes from.
+        return same_input(record.input, asked.replace(*self._alias))
+
+    def patched(self, scope: Scope, patch_id: str, decide: Callable[[bool], StepRecord]) -> bool:
+        """Whether the code of a scope goes by a patch.
+
+        Args:
+            scope: Where the code stands.
+            patch_id: The patch.
+            decide: Makes the record of the answer, where there is none yet.
+        """
+        ahead = self._ahead(scope)
+        marker = self._patches.get(patch_id)
+        if marker is None:
+            marker = self._patches[patch_id] = decide(ahead is None)
+        # A branch that was past its place before another one brought the patch has recorded steps of the old code.
+        return bool(marker.value) and (ahead is None or ahead > marker.seq)
+
+    def _ahead(self, scope: Scope) -> int | None:
+        """The place of the first record behind the code of a scope, or ``None`` if it was never further than now."""
+        around: Scope | None = scope
+        while around is not None:
+            order = self._order.get(around.prefix, ())
+            if around.position < len(order):
+                return self._first[order[around.position]]
+            around = around.parent
+        return None
 
     def take_gather(self, scope: Scope, key: str, branches: int) -> None:
         """Check a ``gather`` against what was recorded of its branches.
@@ -210,6 +312,9 @@ class RecordedEngine(StepEngine):
         self.recorded.take_gather(scope, key, len(branches))
         return [await branch() for branch in branches]
 
+    def patched(self, scope: Scope, patch_id: str) -> bool:
+        return self.recorded.patched(scope, patch_id, lambda answer: patch_record("", 0, patch_id, answer, 0.0))
+
     def is_replaying(self, scope: Scope) -> bool:
         return self.recorded.replaying(scope)
 
@@ -226,6 +331,12 @@ class RecordedSteps(KeyedSteps):
 
     def __init__(self, records: Iterable[StepRecord]) -> None:
         super().__init__(RecordedEngine(records))
+
+
+def patch_record(run_id: str, seq: int, patch_id: str, answer: bool, at: float) -> StepRecord:
+    """The record of what `patched` answered a run."""
+    output = "true" if answer else "false"
+    return StepRecord(run_id, seq, "", "patch", "completed", name=patch_id, output=output, at=at)
 
 
 EVENT_IDS = codec_for(list[str])

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+from durably.core.stuck import Stuck
+
 __all__ = ["RunStatus", "RunView", "WaitKind", "WaitingFor"]
 
 
@@ -13,12 +15,14 @@ class RunStatus(StrEnum):
     """Where a run stands.
 
     ``RUNNING``: a worker has it, and nothing holds it up. ``WAITING``: it cannot go on before something happens; see
-    :class:`WaitingFor`. ``RETRYING``: an attempt failed, and the next one follows or is under way.
+    :class:`WaitingFor`. ``RETRYING``: an attempt failed, and the next one follows or is under way. ``STUCK``: its code
+    does not fit what it recorded, and it waits for code that does.
     """
 
     RUNNING = "running"
     WAITING = "waiting"
     RETRYING = "retrying"
+    STUCK = "stuck"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -26,8 +30,8 @@ class RunStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether the run has ended: a final status never changes."""
-        return self not in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.RETRYING)
+        """Whether the run has ended: a final status never changes, unless a failed run is retried."""
+        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.SKIPPED)
 
 
 WaitKind = Literal["event", "approval", "timer", "child", "turn", "worker"]
@@ -72,6 +76,7 @@ class RunView:
         root: The id of the run at the top of the calls that led to it, or ``None`` if it is at the top itself.
         session_key: The ``session_key`` in its input, or ``None``.
         tags: What its ``start`` was tagged with.
+        stuck: What of the code does not fit it, while it is stuck; else ``None``.
         waiting_for: What it waited for, if it did: the oldest first, several in a ``gather``.
     """
 
@@ -86,4 +91,5 @@ class RunView:
     root: str | None = None
     session_key: str | None = None
     tags: tuple[str, ...] = ()
+    stuck: Stuck | None = None
     waiting_for: tuple[WaitingFor, ...] = ()

@@ -24,9 +24,10 @@ from durably.core.errors import (
     NestedStepError,
     NonDeterminismError,
     StepCancelledError,
+    UnsupportedFeatureError,
 )
 from durably.core.events import Event, check_events
-from durably.core.ids import check_event_name, check_step_id
+from durably.core.ids import check_event_name, check_patch_id, check_step_id
 from durably.core.reference import FunctionRef
 from durably.core.steps import Duration, _current
 
@@ -127,6 +128,15 @@ class StepEngine(ABC):
             NonDeterminismError: If some are.
         """
 
+    def patched(self, scope: Scope, patch_id: str) -> bool:
+        """Whether the code of a scope goes by a patch: as recorded, or decided and to be recorded now.
+
+        Raises:
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        reason = "it does not say how a run records that its code was patched"
+        raise UnsupportedFeatureError(backend=type(self).__name__, feature=f"patched({patch_id!r})", reason=reason)
+
     def is_ending(self) -> bool:
         """Whether the engine itself cancels the code now, so that a cancellation is its own and not the code's.
 
@@ -209,6 +219,10 @@ class KeyedSteps(FunctionSteps):
             step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, wanted, limit)
         )
 
+    def patched(self, patch_id: str) -> bool:
+        check_patch_id(patch_id)
+        return self._engine.patched(self._scope(patch_id), patch_id)
+
     async def gather(self, *branches: Branch) -> tuple[Any, ...]:
         for branch in branches:
             if not callable(branch):
@@ -270,17 +284,21 @@ class KeyedSteps(FunctionSteps):
             NestedStepError: If the body of a step is running.
             ConcurrentStepError: If another step of this branch is.
         """
-        inside = _current.get()
-        if inside is not None:
-            raise NestedStepError(step=step_id, inside=inside.key)
-        if self.root.refusal is not None:
-            raise self.root.refusal
-        scope = _scope.get() or self.root
+        scope = self._scope(step_id)
         if scope.busy is not None:
             self.root.refusal = ConcurrentStepError(step=step_id)
             raise self.root.refusal
         self._engine.before_step(scope)
         return scope
+
+    def _scope(self, step_id: str) -> Scope:
+        """The scope of the code that asks now; raises NestedStepError, or why the code may not go on."""
+        inside = _current.get()
+        if inside is not None:
+            raise NestedStepError(step=step_id, inside=inside.key)
+        if self.root.refusal is not None:
+            raise self.root.refusal
+        return _scope.get() or self.root
 
     def _check_scope(self, scope: Scope) -> None:
         try:

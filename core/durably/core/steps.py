@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple, overload
 
 from durably.core.durations import Duration
+from durably.core.errors import UnsupportedFeatureError
 from durably.core.events import Event
 from durably.core.ids import derive_id
 from durably.core.observer import Observers
@@ -247,3 +248,19 @@ class StepAPI(ABC):
         Raises:
             ExceptionGroup: With the errors of the branches that failed, once every branch has ended.
         """
+
+    def patched(self, patch_id: str) -> bool:
+        """Whether this run goes by the changed code of a patch: lets code change while runs are in flight.
+
+        ``True`` for a run that comes to this place for the first time, ``False`` for one that was past it when the
+        patch arrived. The answer is recorded: it is the same on every replay, and wherever this run asks for the id
+        again; only a branch of a ``gather`` that was past its place before the patch came keeps to the old code.
+
+        Args:
+            patch_id: Names the change.
+
+        Raises:
+            UnsupportedFeatureError: If the engine cannot do this.
+        """
+        reason = "it does not say how a run records that its code was patched"
+        raise UnsupportedFeatureError(backend=type(self).__name__, feature=f"patched({patch_id!r})", reason=reason)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Never, NoReturn, TypedDict, Unpack, overload
 
-from durably.core.annotations import awaited, innermost, resolve_hints, uncached
+from durably.core.annotations import awaited, innermost, is_async, resolve_hints, uncached
 from durably.core.durations import timeout_seconds
 from durably.core.errors import DefinitionError
 from durably.core.model import ToolSpec
@@ -32,7 +32,8 @@ class ToolOptions(TypedDict, total=False):
         timeout: Seconds, or a ``timedelta``, that one attempt may take. Default: no limit.
         effect: ``"pure"``, ``"idempotent"`` (the default) or ``"at_most_once"``. See :data:`Effect`.
         on_error: ``"report"`` (the default) or ``"raise"``.
-        requires_approval: Whether a person must approve each call. Default: no.
+        requires_approval: Whether a person must approve each call, or a function of the arguments that says so.
+            Default: no.
         approval_timeout: How long to wait for the person. Default: for ever.
     """
 
@@ -40,7 +41,7 @@ class ToolOptions(TypedDict, total=False):
     timeout: Duration | None
     effect: Effect
     on_error: Literal["report", "raise"]
-    requires_approval: bool
+    requires_approval: bool | Callable[..., bool]
     approval_timeout: Duration | None
 
 
@@ -128,6 +129,7 @@ def define_tool(
     _check_callable(fn, name, where)
     check_tool_name(name)
     _check_options(options, where)
+    _check_predicate(fn, options.get("requires_approval", False), where)
     given = () if output_type is None else ("return",)
     hints = resolve_hints(fn, names, where, given=given, options={"return": "output_type"})
     arguments, schema = arguments_model(fn, name, hints, where)
@@ -165,6 +167,20 @@ def _docstring(fn: Callable[..., object]) -> str:
     while isinstance(fn, partial):  # its own docstring is that of functools.partial
         fn = fn.func
     return inspect.getdoc(fn) or ""
+
+
+def _check_predicate(fn: Callable[..., object], predicate: object, where: str) -> None:
+    if not callable(predicate):
+        return
+    if is_async(predicate):
+        raise DefinitionError(f"{where}: requires_approval= must be a sync function: it decides by the arguments alone")
+    takes, given = inspect.signature(predicate).parameters, inspect.signature(fn).parameters
+    unknown = [name for name, each in takes.items() if name not in given or each.kind is each.POSITIONAL_ONLY]
+    if unknown:
+        raise DefinitionError(
+            f"{where}: requires_approval= takes {unknown[0]!r}, which is no parameter of the tool; it is called with "
+            f"those that it names, of: {', '.join(given) or 'none'}"
+        )
 
 
 def _check_options(options: ToolOptions, where: str) -> None:

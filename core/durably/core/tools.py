@@ -8,6 +8,7 @@ Owns: what a tool is, and how one call becomes a durable step. Does not own: how
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.approval import ApprovalQuestion, name_question, wait_for_approval
-from durably.core.error_text import MESSAGE_LIMIT, error_text, type_name, writable
-from durably.core.errors import DefinitionError, SerializationError, StepError, ToolError
+from durably.core.durations import timeout_seconds
+from durably.core.error_text import MESSAGE_LIMIT, error_text, shown, type_name, writable
+from durably.core.errors import DefinitionError, NonRetriableError, SerializationError, StepError, ToolError
 from durably.core.functions import Function
 from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, ToolCall
 from durably.core.model import ToolSpec, Usage
@@ -26,7 +28,7 @@ from durably.core.serialization import codec_for
 from durably.core.steps import Duration, StepAPI
 from durably.core.tool_arguments import complaint_about, complaint_of, parameter_names, reads_world
 
-__all__ = ["Effect", "Tool", "ToolOutcome", "check_tool_name"]
+__all__ = ["Effect", "Tool", "ToolOutcome", "check_tool_name", "told_first", "what_was_run"]
 
 Effect = Literal["pure", "idempotent", "at_most_once"]
 """What a second execution of a tool's body would do.
@@ -70,7 +72,8 @@ class Tool:
         timeout: Seconds, or a ``timedelta``, that one attempt may take.
         effect: What a second execution would do. See :data:`Effect`.
         on_error: What happens when the attempts are used up: ``"report"`` tells the model, ``"raise"`` fails the run.
-        requires_approval: Whether a person must approve each call. See :mod:`durably.core.approval`.
+        requires_approval: Whether a person must approve each call, or a sync function of the arguments that says so,
+            such as ``lambda amount: amount > 100``. Its verdict is recorded. See :mod:`durably.core.approval`.
         approval_timeout: How long to wait for the person; ``None`` waits for ever. No answer in time is a refusal.
         uses: Durable functions it calls. A backend registers them along with the agent.
     """
@@ -83,7 +86,7 @@ class Tool:
     timeout: Duration | None = None
     effect: Effect = "idempotent"
     on_error: Literal["report", "raise"] = "report"
-    requires_approval: bool = False
+    requires_approval: bool | Callable[..., bool] = False
     approval_timeout: Duration | None = None
     uses: tuple[Function[Any, Any], ...] = ()
 
@@ -114,7 +117,7 @@ class Tool:
 
         The verdict on other calls follows from what is recorded, and those that are refused leave no step.
         """
-        if self._reads_world:
+        if self._reads_world or self.requires_approval:
             return True
         complaint = self.check(call)
         return complaint is not None and writable(complaint, limit=MESSAGE_LIMIT) != complaint
@@ -134,17 +137,21 @@ class Tool:
             StepError: If the attempts are used up and ``on_error`` is ``"raise"``.
             SerializationError: If the result cannot be recorded and ``on_error`` is ``"raise"``.
         """
-        complaint = None if checked_in_step else self.check(call)
+        complaint, edited = None if checked_in_step else self.check(call), ""
         try:
             if complaint is None and self.requires_approval:
                 question = self.question if checked_in_step else None
-                complaint = await wait_for_approval(step, call, self.approval_timeout, question)
+                verdict = await wait_for_approval(step, call, self.approval_timeout, question)
+                complaint = verdict.refusal
+                if verdict.arguments is not None:
+                    call = call.model_copy(update={"arguments": verdict.arguments})
+                    edited = what_was_run(call.name, verdict.arguments)
             if complaint is None:
-                return await self.act(step, call, depth)
+                return told_first(edited, await self.act(step, call, depth))
         except (StepError, SerializationError) as error:
             if self.on_error == "raise":
                 raise
-            complaint = str(error)
+            complaint = edited + str(error)
         return ToolOutcome(content=complaint, is_error=True)
 
     async def act(self, step: StepAPI, call: ToolCall, depth: int = 0) -> str | ToolOutcome:
@@ -176,10 +183,22 @@ class Tool:
     def question(self, arguments: JSONObject | str) -> ApprovalQuestion:
         """Check the arguments and name the question to a person: the body of ``request-<name>``."""
         try:
-            self._parse(arguments)
+            parsed = self._parse(arguments)
         except ToolError as error:
-            return name_question(error_text(error))
-        return name_question()
+            return name_question(complaint=error_text(error))
+        if callable(self.requires_approval) and not self._is_needed(self.requires_approval, parsed):
+            return name_question(needed=False)
+        timeout = timeout_seconds(self.approval_timeout, f"tool {self.name!r}: approval_timeout")
+        return name_question(tool=self.name, arguments=arguments, timeout=timeout)
+
+    def _is_needed(self, predicate: Callable[..., bool], parsed: dict[str, object]) -> bool:
+        names = inspect.signature(predicate).parameters
+        needed = predicate(**{name: value for name, value in parsed.items() if name in names})
+        if not isinstance(needed, bool):
+            raise NonRetriableError(
+                f"requires_approval= of tool {self.name!r} must return True or False, not {shown(needed)}"
+            )
+        return needed
 
     async def run(self, arguments: JSONObject | str) -> str | ToolOutcome:
         """Run an async tool: the body of the step."""
@@ -242,6 +261,22 @@ class Tool:
                 f"the tool ran, but its result cannot be written as JSON: {type_name(error)}: {error_text(error)}",
                 step=step,
             ) from error
+
+
+def what_was_run(name: str, arguments: JSONObject) -> str:
+    """What the model is told first of a call whose arguments a person changed."""
+    return f"A person changed the arguments: {name} was run with {json.dumps(arguments, ensure_ascii=False)}\n"
+
+
+def told_first(note: str, outcome: str | ToolOutcome) -> str | ToolOutcome:
+    """An outcome that begins with a note to the model, if there is one."""
+    if not note:
+        return outcome
+    if isinstance(outcome, str):
+        return note + outcome
+    content = outcome.content
+    told: str | list[ContentPart] = note + content if isinstance(content, str) else [TextPart(text=note), *content]
+    return outcome.model_copy(update={"content": told})
 
 
 def _refused(error: ToolError) -> ToolOutcome:

@@ -13,14 +13,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from durably.core.agent import start_event
-from durably.core.approval import refusal
+from durably.core.approval import verdict_of
 from durably.core.delegation import delegated_outcome, started_text
 from durably.core.errors import error_from_json
 from durably.core.events import Event
 from durably.core.messages import ToolCall, ToolResultMessage
 from durably.core.result import AgentResult
 from durably.core.serialization import encode_input, same_input
-from durably.core.tools import ToolOutcome
+from durably.core.tools import ToolOutcome, told_first, what_was_run
 from durably.core.trace_parts import TraceEntry
 from durably.core.trace_steps import StepDraft, is_digest
 
@@ -83,6 +83,7 @@ class _Answered:
         self._call = call
         self._scopes = scopes
         self._ts: float | None = None
+        self._edited = ""
 
     def read(self, items: Sequence[Item]) -> tuple[str, str | ToolOutcome] | None:
         """The key of the step that came to the result, and the result; ``None`` if there is none yet."""
@@ -100,9 +101,9 @@ class _Answered:
         if not step.last.final:
             return None
         if step.last.error is not None:
-            return step.key, ToolOutcome(content=str(error_from_json(step.last.error)), is_error=True)
+            return step.key, ToolOutcome(content=self._edited + str(error_from_json(step.last.error)), is_error=True)
         if step.step_id == f"tool-{name}":
-            return step.key, self._result(step)
+            return step.key, told_first(self._edited, self._result(step))
         if isinstance(step.value, dict) and step.value.get("complaint"):
             return step.key, ToolOutcome(content=str(step.value["complaint"]), is_error=True)
         if isinstance(step.value, dict) and "content" in step.value:
@@ -131,8 +132,11 @@ class _Answered:
             self._mark(step)
             if step.last.kind == "wait_for_event" and step.completed:
                 answer = None if step.value is None else Event.model_validate(step.value)
-                complaint = refusal(self._call.name, answer)
-                refused = None if complaint is None else (step.key, ToolOutcome(content=complaint, is_error=True))
+                verdict = verdict_of(self._call.name, answer)
+                if verdict.arguments is not None:
+                    self._edited = what_was_run(self._call.name, verdict.arguments)
+                if verdict.refusal is not None:
+                    refused = step.key, ToolOutcome(content=verdict.refusal, is_error=True)
         return refused
 
     def _mark(self, step: StepDraft) -> None:

@@ -13,6 +13,7 @@ from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cu
 __all__ = ["RunLister"]
 
 UNTOLD = frozenset({RunStatus.WAITING, RunStatus.RETRYING})
+"""What Inngest does not tell: all live runs are called running."""
 
 Place = tuple[float, str]
 """When a run was queued, in seconds since 1970, and Inngest's id of it."""
@@ -89,7 +90,7 @@ def _place(each: tuple[Place, RunView]) -> Place:
 
 
 def _check(where: RunFilter) -> None:
-    if where.statuses & UNTOLD:
+    if where.statuses & UNTOLD and RunStatus.RUNNING not in where.statuses:
         raise UnsupportedFeatureError(
             backend="inngest",
             feature="status='waiting' and 'retrying' in runs()",

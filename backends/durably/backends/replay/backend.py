@@ -231,7 +231,7 @@ class ReplayBackend(Backend):
 
     def claim_runs(self) -> None:
         """Take up the live runs that no worker has."""
-        for row in self.journal.claim(self.worker, list(self.functions), time.time()):
+        for row in self.journal.claim(self.worker, list(self.functions), time.time(), self._driver.unfit):
             self._driver.spawn(row)
 
     def _look_around(self) -> None:
@@ -288,6 +288,15 @@ class ReplayBackend(Backend):
         self._check_up("drain")
         await self._scheduler.watch_quiet()
 
+    def now(self) -> float:
+        return self.clock.now()
+
+    async def received(self, event: Event) -> Event | None:
+        self._check_up("received")
+        return next(
+            (each.event for each in self.journal.events_since(0, event.name) if each.event.id == event.id), None
+        )
+
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
         self._log.publish(events, self.clock.now())
@@ -331,6 +340,18 @@ class ReplayBackend(Backend):
     async def cancel(self, run_id: str) -> None:
         self._check_up("cancel")
         self._log.cancel(run_id, self.clock.now())
+
+    async def retry_run(self, run_id: str) -> RunView:
+        self._check_up("retry")
+        self._log.resume(run_id, self.clock.now())
+        self.claim_runs()
+        return await self.view(run_id)
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        view = await self.view(run_id)
+        event = self.journal.records(run_id)[0].output or ""
+        new = self._host.new_run(new_id, view.function, event)
+        return view_of(self.journal, self._log.fork(run_id, after, new, self.clock.now()))
 
     async def history(self, run_id: str) -> History:
         await self.view(run_id)

@@ -7,16 +7,17 @@ import contextvars
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Event, Function
+from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
+from durably.core.error_text import error_text
 from durably.core.errors import CancelSignal, JournalCorruptError, JournalError, Signal, SuspendSignal, error_to_json
 from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord
@@ -67,6 +68,9 @@ class Driver:
         records: How a run's records are kept.
         steps: What each kind of step does.
         keys: What the code calls.
+
+    Attributes:
+        unfit: Runs that this worker's code was found not to fit. It does not change while the worker is up.
     """
 
     def __init__(
@@ -78,8 +82,10 @@ class Driver:
         self._keys = keys
         self._open = False
         self._stopping = False
+        self.unfit: set[str] = set()
         self._passes: dict[str, RunPass] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._next: dict[str, RunRow] = {}
         self._context = contextvars.Context()
         host.log.subscribe(self.apply)
 
@@ -98,7 +104,10 @@ class Driver:
 
     def spawn(self, row: RunRow) -> None:
         """Drive a run that this worker has claimed."""
-        if not self._open or self._stopping or row.id in self._tasks:
+        if not self._open or self._stopping:
+            return
+        if row.id in self._tasks:
+            self._next[row.id] = row  # taken up again while what drove it is still on its way out
             return
         self.host.scheduler.began()
         task = asyncio.get_running_loop().create_task(self._drive(row), context=self._context.copy())
@@ -111,6 +120,9 @@ class Driver:
         if not task.cancelled() and (error := task.exception()) is not None and self.host.log.crash is None:
             logger.error("run %s: the engine failed; the run stays where it was", run_id, exc_info=error)
             self.crash(error)
+        following = self._next.pop(run_id, None)
+        if following is not None:
+            self.spawn(following)
         self.host.scheduler.ended()
 
     def interrupt(self, run_id: str, signal: type[Signal]) -> None:
@@ -220,7 +232,12 @@ class Driver:
             self._tell_of(records[0], row)
         kept = self._records(self.host.log, self.host.environment, row, records, scheduler)
         engine = self._steps(self.host, function, kept, scheduler)
-        own = [record for record in records if not record.key]
+        own: list[StepRecord] = []
+        for record in records:
+            if record.status == "resumed":
+                own.clear()  # a fresh set of attempts
+            elif record.kind == "run":
+                own.append(record)
         return RunPass(
             row=row,
             function=function,
@@ -264,6 +281,8 @@ class Driver:
         row, function, records = run_pass.row, run_pass.function, run_pass.records
         redact = self.host.environment.redactor.text
         data = error_to_json(error, redact)
+        if isinstance(error, NonDeterminismError) and function.on_code_change == "wait":
+            await self._leave(run_pass, data, error_text(error, redact))
         delay = function_retry_delay(function, row.id, failures, error)
         log_failed_run(function.id, row.id, failures, error, delay, redact)
         if delay is not None:
@@ -280,6 +299,17 @@ class Driver:
         await records.finish(run_pass.steps.root, "failed", run_pass.first.at, error=data, runs=runs)
         await self._pass_point("after_result", row)
         return True
+
+    async def _leave(self, run_pass: RunPass, data: dict[str, Any], why: str) -> NoReturn:
+        """Leave a run that this worker's code does not fit to workers whose code does."""
+        row = run_pass.row
+        self.unfit.add(row.id)
+        await self._pass_point("before_result", row)
+        await run_pass.records.stick(data)
+        logger.error("run %s of %r is stuck until its code fits: %s", row.id, row.function, why)
+        run_pass.scheduler.interrupt(SuspendSignal)
+        run_pass.records.stale = True
+        raise SuspendSignal
 
     def _tell_of(self, record: StepRecord, row: RunRow) -> None:
         self.host.environment.observers.tell_of(record, row.function)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -53,6 +53,7 @@ class NewRun:
         parent: The run that waits for it, or ``None``.
         singleton: The rule of its function, or ``None``.
         tags: What it can be found by.
+        origin: Where it comes from, if it is a fork, as JSON.
         rules: Its other rules of flow control.
     """
 
@@ -62,6 +63,7 @@ class NewRun:
     parent: str | None = None
     singleton: Singleton | None = None
     tags: tuple[str, ...] = ()
+    origin: str = ""
     rules: StartRules = NO_RULES
 
     def plan(self, now: float) -> Plan:
@@ -267,7 +269,9 @@ class Journal(ABC):
 
     def _add_row(self, row: RunRow, new: NewRun) -> None:
         self.insert(row)
-        first = StepRecord(new.id, 0, "", "run", "started", name=new.function, output=new.event, at=row.created_at)
+        first = StepRecord(
+            new.id, 0, "", "run", "started", name=new.function, input=new.origin, output=new.event, at=row.created_at
+        )
         self.append(first, row.fence)
 
     def _found_by(self, new: NewRun) -> dict[str, Any]:
@@ -474,17 +478,29 @@ class Journal(ABC):
         """Whether a worker counts as alive."""
         return worker in self.living(now)
 
-    def claim(self, worker: str, served: Sequence[str], now: float) -> list[RunRow]:
-        """Take the live runs of served functions that have no owner, or whose owner's lease is over."""
+    def claim(self, worker: str, served: Sequence[str], now: float, unfit: Container[str] = ()) -> list[RunRow]:
+        """Take the live runs of served functions that have no owner, or whose owner's lease is over.
+
+        Args:
+            worker: Who takes them.
+            served: The ids of its functions.
+            now: Seconds since 1970.
+            unfit: Runs that its code does not fit: it leaves them to others while they are stuck.
+        """
         claimed: list[RunRow] = []
-        if not self.claimable(worker, served, now):
+        if not self._free(worker, served, now, unfit):
             return claimed
         with self.transaction():
-            for row in self.claimable(worker, served, now):
+            for row in self._free(worker, served, now, unfit):
                 crashes = row.crashes if row.owner is None else (*row.crashes, self.count(row.id))
-                claimed.append(replace(row, owner=worker, fence=row.fence + 1, crashes=crashes))
+                status = RunStatus.RUNNING if row.status is RunStatus.STUCK else row.status
+                claimed.append(replace(row, status=status, owner=worker, fence=row.fence + 1, crashes=crashes))
                 self.take(claimed[-1])
         return claimed
+
+    def _free(self, worker: str, served: Sequence[str], now: float, unfit: Container[str]) -> list[RunRow]:
+        rows = self.claimable(worker, served, now)
+        return [row for row in rows if row.status is not RunStatus.STUCK or row.id not in unfit]
 
     @abstractmethod
     def open(self) -> None:
@@ -578,11 +594,11 @@ class Journal(ABC):
 
     @abstractmethod
     def take(self, row: RunRow) -> None:
-        """Store the owner, the fence, the crashes and the singleton key of a run."""
+        """Store the status, the owner, the fence, the crashes and the singleton key of a run."""
 
     @abstractmethod
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        """The live runs of these functions that have no owner, or one whose lease is over; oldest first."""
+        """The running and the stuck runs of these functions without an owner, or whose lease is over; oldest first."""
 
     @abstractmethod
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:

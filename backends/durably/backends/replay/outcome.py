@@ -8,6 +8,7 @@ from collections.abc import Collection
 from durably.backends.replay.journal import Journal, RunRow
 from durably.core.backend import RunStatus, RunView
 from durably.core.standing import Standing, standing, waits_for_turn, waits_for_worker
+from durably.core.stuck import stuck_by
 
 __all__ = ["find_run", "view_of"]
 
@@ -26,21 +27,23 @@ def view_of(journal: Journal, row: RunRow, living: Collection[str] | None = None
         row: The run.
         living: The workers that are alive, if the caller has asked already.
     """
-    last = journal.last_record(row.id) if row.status.final else None
+    # A run that is stuck tells why with its last record too.
+    last = journal.last_record(row.id) if row.status.final or row.status is RunStatus.STUCK else None
     held = Standing(row.status) if last is not None else _standing(journal, row, living)
     return RunView(
         id=row.id,
         function=row.function,
         status=held.status,
         output=last.output if last is not None and row.status is RunStatus.COMPLETED else None,
-        error=last.error if last is not None else None,
+        error=last.error if last is not None and row.status.final else None,
         created_at=row.created_at,
-        ended_at=last.at if last is not None else 0.0,
+        ended_at=last.at if last is not None and row.status.final else 0.0,
         parent=row.parent,
         root=row.root,
         session_key=row.session_key,
         tags=row.tags,
         waiting_for=held.waiting_for,
+        stuck=None if last is None else stuck_by(last),
     )
 
 

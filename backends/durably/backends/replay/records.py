@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow
+from durably.backends.replay.repair import fork, resume, stick
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import Event, Function
 from durably.core.attempts import Environment
 from durably.core.backend import RunStatus
 from durably.core.errors import CancelSignal, JournalError, StaleRunError, SuspendSignal, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
-from durably.core.replay import Recorded
+from durably.core.replay import Recorded, patch_record
 from durably.core.step_keys import Scope
 
 __all__ = ["Log", "RunRecords"]
 
 logger = logging.getLogger("durably")
+
+T = TypeVar("T")
 
 FIRST_DELAY, LAST_DELAY = 0.1, 3.2
 """Seconds between tries to write a record that the journal refused; they double, up to the second."""
@@ -92,6 +95,24 @@ class Log:
         self.tell(changes)
         return row
 
+    def resume(self, run_id: str, now: float) -> None:
+        """Take up a failed run again. See :func:`durably.backends.replay.repair.resume`."""
+        self.check_alive()
+        resume(self.journal, run_id, now)
+
+    def fork(self, run_id: str, after: str, new: NewRun, now: float) -> RunRow:
+        """Create a run that begins with the records of another. See :func:`durably.backends.replay.repair.fork`."""
+        self.check_alive()
+        worker = self.worker if new.function in self._served else None
+        row, changes = fork(self.journal, run_id, after, new, worker=worker, now=now)
+        self.tell(changes)
+        return row
+
+    def stick(self, run_id: str, fence: int, record: StepRecord | None) -> None:
+        """Leave a run whose code does not fit. See :func:`durably.backends.replay.repair.stick`."""
+        self.check_alive()
+        stick(self.journal, run_id, fence, record)
+
     def cancel(self, run_id: str, now: float) -> None:
         """Cancel a live run, and the live runs it waits for."""
         self.check_alive()
@@ -151,13 +172,24 @@ class RunRecords:
         self._scheduler = scheduler
         self._clock = scheduler.scheduler.clock
         self._seq = len(records)
+        self._last = records[-1]
+        self._decided: list[StepRecord] = []
+
+    def patched(self, scope: Scope, patch_id: str) -> bool:
+        """Whether the code of a scope goes by a patch; what is decided now is written along with the next record."""
+        return self.recorded.patched(scope, patch_id, lambda answer: self._decide(patch_id, answer))
+
+    def _decide(self, patch_id: str, answer: bool) -> StepRecord:
+        now = round(self._clock.now(), 3)
+        self._decided.append(patch_record(self.row.id, self._seq, patch_id, answer, now))
+        return self._decided[-1]
 
     def attempt(self, scope: Scope, key: str) -> int:
         """The number of the next execution: one more than the failures and the crashes that may have cut one off."""
         # A crash may have cut this step off only if it came when the step was reachable: after the last record
         # before it in the code.
         crashes = len([count for count in self.row.crashes if count >= scope.window])
-        return 1 + self.recorded.failures(key) + crashes
+        return 1 + self.recorded.earlier_failures(key) + self.recorded.failures(key) + crashes
 
     async def commit(
         self,
@@ -217,6 +249,18 @@ class RunRecords:
         record = self.record("", "run", "retrying", None, name=name, attempt=attempt, error=error, due=due)
         await self.append(scope, record)
 
+    async def stick(self, error: dict[str, Any]) -> None:
+        """Leave the run to workers whose code fits it, with what does not fit here.
+
+        Raises:
+            SuspendSignal: If another worker owns the run now.
+        """
+        self._decided.clear()  # by code that does not fit
+        record = self.record("", "run", "stuck", None, name=self.row.function, error=error)
+        # Another worker may have recorded the same: each that is started with this code finds it once.
+        known = (self._last.status, self._last.error) == ("stuck", error)
+        await self._insist("run", lambda: self._log.stick(self.row.id, self.row.fence, None if known else record))
+
     async def append(
         self,
         scope: Scope,
@@ -228,19 +272,31 @@ class RunRecords:
         status: RunStatus | None = None,
     ) -> StepRecord:
         """Write a record as the run's next one; see :meth:`commit`."""
+
+        def write() -> StepRecord:
+            while self._decided:  # the code behind a patch has recorded nothing before its answer is
+                self._log.append(replace(self._decided[0], seq=self._seq), self.row.fence)
+                self._decided.pop(0)
+                self._seq += 1
+            numbered = replace(record, seq=self._seq) if record.seq != self._seq else record
+            self._log.append(numbered, self.row.fence, status=status, runs=runs, events=events, cancel=cancel)
+            return self._appended(scope, numbered)
+
+        return await self._insist(record.key or "run", write)
+
+    async def _insist(self, what: str, write: Callable[[], T]) -> T:
+        """Write something, as often as the journal refuses it for now."""
         delay = FIRST_DELAY
         # A pass that is only suspended still records what its bodies did; a cancelled run takes nothing more.
         while self._scheduler.signal is not CancelSignal:
-            record = replace(record, seq=self._seq) if record.seq != self._seq else record
             try:
-                self._log.append(record, self.row.fence, status=status, runs=runs, events=events, cancel=cancel)
-                return self._appended(scope, record)
+                return write()
             except StaleRunError as error:
                 raise self._lost(error) from error
             except JournalError as error:
                 # What the body did is in hand here and nowhere else: it waits, rather than have the body run again.
                 if delay == FIRST_DELAY:
-                    logger.warning("%r of run %s waits to be recorded: %s", record.key or "run", self.row.id, error)
+                    logger.warning("%r of run %s waits to be recorded: %s", what, self.row.id, error)
                 await self._scheduler.pause(delay)
                 delay = min(2 * delay, LAST_DELAY)
         raise CancelSignal

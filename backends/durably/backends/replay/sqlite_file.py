@@ -49,10 +49,11 @@ CREATE TABLE workers (
 """
 
 # The rules of flow control are remembered, with what they hold back. What holds a live run up is listed, so that
-# where runs stand can be told without reading all that they recorded.
+# where runs stand can be told without reading all that they recorded. Runs that wait for their code have an index.
 SECOND = """
 ALTER TABLE functions ADD COLUMN rules TEXT;
 CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
+CREATE INDEX stuck_runs ON runs (function, singleton) WHERE status = 'stuck';
 CREATE TABLE flow (
     n INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, gate TEXT NOT NULL, rank REAL NOT NULL, due REAL,
     value TEXT NOT NULL, UNIQUE (kind, id)

@@ -95,17 +95,20 @@ class SQLiteJournal(Journal):
 
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
         alive = self.living(now)
-        rows = self.file.run(f"{_RUN} WHERE status = 'running' AND owner IS NOT ? ORDER BY n", worker).fetchall()
+        by_status = (f"{_RUN} WHERE status = '{each}' AND owner IS NOT ?1" for each in ("running", "stuck"))
+        rows = self.file.run(f"{' UNION ALL '.join(by_status)} ORDER BY n", worker).fetchall()
         found = [self._row(*row) for row in rows]
         return [row for row in found if row.function in served and row.owner not in alive]
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET owner = ?, fence = ?, crashes = ?, singleton = ? WHERE id = ?",
+            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, ended_at = ? WHERE id = ?",
+            row.status.value,
             row.owner,
             row.fence,
             json.dumps(row.crashes),
             row.singleton,
+            row.ended_at or None,
             row.id,
         )
 
@@ -140,7 +143,7 @@ class SQLiteJournal(Journal):
 
     def count_ended(self, where: RunFilter) -> dict[RunStatus, int]:
         condition, values = sqlite_search.condition(where)
-        sql = f"SELECT status, count(*) FROM runs WHERE status NOT IN ('running', 'waiting') AND {condition} GROUP BY 1"
+        sql = f"SELECT status, count(*) FROM runs WHERE status NOT IN {_LIVE} AND {condition} GROUP BY 1"
         return {RunStatus(status): count for status, count in self.file.run(sql, *values).fetchall()}
 
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
@@ -258,12 +261,12 @@ class SQLiteJournal(Journal):
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         # Two questions in one, since each index is one of a status.
-        by_status = (f"SELECT n, id FROM runs WHERE status = '{each}' AND {{0}}" for each in ("running", "waiting"))
+        by_status = (f"SELECT n, id FROM runs WHERE status = '{each}' AND {{0}}" for each in _LIVE)
         sql = " UNION ALL ".join(by_status).format("function = ?1 AND singleton = ?2")
         return [id for _, id in self.file.run(f"{sql} ORDER BY n", function, singleton).fetchall()]
 
     def live_children(self, run_id: str) -> Sequence[str]:
-        rows = self.file.run("SELECT id FROM runs WHERE parent = ? AND status IN ('running', 'waiting')", run_id)
+        rows = self.file.run(f"SELECT id FROM runs WHERE parent = ? AND status IN {_LIVE}", run_id)
         return [id for (id,) in rows.fetchall()]
 
     # -- events
@@ -322,11 +325,15 @@ SELECT records.* FROM open_steps JOIN records ON records.id = open_steps.id WHER
 AND (open_steps.key != '' OR records.id = (SELECT max(id) FROM records WHERE id < ?2)) ORDER BY records.id
 """
 
+_LIVE = ("running", "waiting", "stuck")
+
 _FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
 
 _APPEND = """
 INSERT INTO records SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-WHERE EXISTS (SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'waiting', 'skipped'))
+WHERE EXISTS (
+    SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'waiting', 'stuck', 'skipped')
+)
 """
 
 

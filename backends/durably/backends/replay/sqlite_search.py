@@ -45,7 +45,7 @@ def _standing(statuses: frozenset[RunStatus]) -> tuple[str, list[Any]]:
     live = {status for status in statuses if not status.final}
     if live == {RunStatus.RETRYING}:
         parts.append("status = 'running' AND n IN (SELECT run FROM open_steps WHERE retrying)")
-    elif live:  # two looks, each with an index of its own
-        looks = (f"SELECT n FROM runs WHERE status = '{each}'" for each in ("running", "waiting"))
+    elif live:  # several looks, each with an index of its own
+        looks = (f"SELECT n FROM runs WHERE status = '{each}'" for each in ("running", "waiting", "stuck"))
         parts.append(f"n IN ({' UNION ALL '.join(looks)})")
     return " OR ".join(parts), []

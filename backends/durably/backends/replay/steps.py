@@ -308,6 +308,9 @@ class ReplaySteps(StepEngine):
 
     # -- what all steps share
 
+    def patched(self, scope: Scope, patch_id: str) -> bool:
+        return self.records.patched(scope, patch_id)
+
     def is_replaying(self, scope: Scope) -> bool:
         return self.records.recorded.replaying(scope)
 

@@ -26,9 +26,11 @@ _PARTS = (
     "control",
     "flow_control",
     "data",
+    "approvals",
     "causes",
     "containment",
     "values",
+    "repair",
     "observing",
 )
 
@@ -36,6 +38,7 @@ _PARTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from durably.testing.conformance import (  # noqa: E402
+    approvals,
     causes,
     containment,
     control,
@@ -48,6 +51,7 @@ from durably.testing.conformance import (  # noqa: E402
     primitives,
     recovery,
     refusal,
+    repair,
     replay,
     values,
     waiting,
@@ -75,9 +79,11 @@ for _part in (
     control,
     flow_control,
     data,
+    approvals,
     causes,
     containment,
     values,
+    repair,
     observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})

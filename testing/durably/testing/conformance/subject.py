@@ -125,6 +125,11 @@ class Subject(ABC):
         while not condition():  # noqa: ASYNC110  # what is looked at may be changed by any code
             await asyncio.sleep(0.001)
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """While it lasts, looking at a run does not move the time on to the end of a long wait."""
+        yield
+
     async def until_ended(self, run: Run[Any]) -> None:
         """Wait for the end of a run, however it ends."""
         await asyncio.wait([asyncio.ensure_future(run.ended())])

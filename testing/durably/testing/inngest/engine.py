@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import math
 import random
 import time
 from collections.abc import Collection
@@ -50,6 +51,7 @@ class InngestEngine:
         functions: What apps registered, by full id.
         calls: Every call that was sent, in order.
         faults: What is to go wrong.
+        longest_jump: Seconds that the time moves on at most at once; what is due later waits.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class InngestEngine:
         self.events: dict[str, tuple[dict[str, Any], list[str]]] = {}
         self.calls: list[Call] = []
         self.faults = Faults()
+        self.longest_jump = math.inf
         self.api = EngineApi(self)
         self._backoff = backoff
         self._ignored = frozenset(ignored)
@@ -121,7 +124,9 @@ class InngestEngine:
 
     def advance(self) -> bool:
         """If nothing is under way, move the time to what comes next; ``False`` if nothing will."""
-        moved = self.idle and self.timers.step()
+        due = self.timers.due()
+        near = due is not None and due - self.timers.time <= self.longest_jump
+        moved = self.idle and near and self.timers.step()
         self.turn()
         return moved
 

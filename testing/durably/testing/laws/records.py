@@ -29,9 +29,24 @@ def settled_once(after: Snapshot) -> Iterator[Violation]:
     for log in after.runs.values():
         if [record.seq for record in log.history] != list(range(len(log.history))):
             yield Violation("L4", f"the records of run {log.id} are not numbered one after the other", ENGINE)
-        for key, count in Counter(record.key for record in log.history if record.final and record.key).items():
+        for key, count in _settled(log.history).items():
             if count > 1:
                 yield Violation("L4", f"step {key!r} of run {log.id} was settled {times(count)}", ENGINE, key)
+
+
+def _settled(history: History) -> Counter[str]:
+    """How often each step was settled; a failure that a retry of the run took up again does not count."""
+    settled: Counter[str] = Counter()
+    failed: set[str] = set()
+    for record in history:
+        if record.status == "resumed":
+            settled -= Counter(failed)
+            failed.clear()
+        elif record.final and record.key:
+            settled[record.key] += 1
+            if record.status == "failed":
+                failed.add(record.key)
+    return settled
 
 
 def same_records(expected: History, found: History, repeated: Repeated | None = None) -> Iterator[Violation]:
@@ -43,9 +58,11 @@ def same_records(expected: History, found: History, repeated: Repeated | None = 
 
 
 def ends_once(after: Snapshot) -> Iterator[Violation]:
-    """L13: a run ends once, and nothing is recorded after that."""
+    """L13: a run ends once, and nothing is recorded after that, unless it failed and was retried."""
     for log in after.runs.values():
-        ends = [place for place, record in enumerate(log.history) if record.kind == "run" and record.final]
+        retried = {record.seq - 1 for record in log.history if record.status == "resumed"}
+        own = [place for place, record in enumerate(log.history) if record.kind == "run" and record.final]
+        ends = [place for place in own if place not in retried]
         if ends and ends != [len(log.history) - 1]:
             yield Violation("L13", f"run {log.id} has records after its end, or two ends", ENGINE)
         elif not ends and log.status.final and log.status is not RunStatus.SKIPPED:

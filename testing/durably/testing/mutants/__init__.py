@@ -5,6 +5,7 @@ backend.
 """
 
 from durably.testing.mutants import (
+    approvals,
     causes,
     containment,
     data,
@@ -15,6 +16,7 @@ from durably.testing.mutants import (
     observing,
     primitives,
     recovery,
+    repair,
     waiting,
 )
 from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
@@ -33,4 +35,6 @@ _PARTS = (
     containment,
     causes,
     observing,
+    repair,
+    approvals,
 )

@@ -77,6 +77,10 @@ class ServerRuns:
     def _inngest_id(self, run_id: str) -> str | None:
         return self._cache.inngest_ids.get(run_id) or (run_id if _ULID.fullmatch(run_id) else None)
 
+    def has_begun(self, run_id: str) -> bool:
+        """Whether Inngest has made a run, as far as it was looked at."""
+        return self._inngest_id(run_id) is not None
+
     async def _find_by_event(self, run_id: str) -> RunView | None:
         """A run that a program started: the id of its event is known, since we fixed it."""
         event_id, function = self._cache.starts.get(run_id) or (start_event_id(run_id), "")

@@ -1,0 +1,70 @@
+"""What the page changes. Each change is a form that carries the token of this page; ``guard.py`` checked its origin."""
+
+from __future__ import annotations
+
+import secrets
+from urllib.parse import parse_qs
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from durably.core import DurablyError, RunNotFoundError, approve, reject
+from durably.ui.rendering import path_of, run_id_of
+
+__all__ = ["cancel", "decide"]
+
+LARGEST_FORM = 1_000_000
+"""Bytes that a form may have."""
+
+
+async def cancel(request: Request) -> Response:
+    """Stop a run."""
+    await _form(request)
+    run_id = run_id_of(request)
+    try:
+        run = await request.app.state.backend.run(run_id)
+        await run.cancel()
+    except RunNotFoundError as error:
+        raise HTTPException(404, str(error)) from error
+    return _back_to(run_id)
+
+
+async def decide(request: Request) -> Response:
+    """Give or refuse an approval."""
+    form = await _form(request)
+    backend = request.app.state.backend
+    approval, reason = request.path_params["approval"], form.get("reason", "").strip()
+    if form.get("decision") not in ("approve", "reject"):
+        raise HTTPException(400, "decision is approve or reject")
+    answer = approve(approval) if form["decision"] == "approve" else reject(approval, reason)
+    try:
+        await backend.send(answer)
+    except DurablyError as error:
+        raise HTTPException(409, str(error)) from error
+    return _back_to(form.get("run", ""))
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form that a page of ours made.
+
+    Raises:
+        HTTPException: If it is too large, is not one, or does not carry our token.
+    """
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LARGEST_FORM:
+            raise HTTPException(413, "this form is too large")
+    try:
+        fields = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=20)
+    except ValueError as error:
+        raise HTTPException(400, "this is not a form") from error
+    form = {name: values[-1] for name, values in fields.items()}
+    if not secrets.compare_digest(form.get("token", "").encode(), request.app.state.token.encode()):
+        raise HTTPException(403, "this form is not of this page, or the page was started anew: load it again")
+    return form
+
+
+def _back_to(run_id: str) -> Response:
+    return RedirectResponse(path_of(run_id) if run_id else "/approvals", 303)

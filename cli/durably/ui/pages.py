@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from durably.core import Run, RunNotFoundError, RunStatus, Trace
+from durably.core.run_view import LIVE
 from durably.core.serialization import digest
 from durably.core.trace_parts import TraceStep
 from durably.ui.approvals import Pending, pending_approvals
@@ -234,6 +235,6 @@ def _approvals_state(found: Sequence[Pending]) -> object:
 
 
 async def _pending(request: Request) -> list[Pending]:
-    live = await request.app.state.backend.runs(status=RunStatus.RUNNING, limit=200)
+    live = await request.app.state.backend.runs(status=LIVE, limit=200)
     traces = [(await _traces(request).of(each.id))[1] for each in live]
     return [each for trace in traces for each in pending_approvals(trace)]

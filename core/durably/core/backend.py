@@ -35,7 +35,7 @@ from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
 from durably.core.run_filter import FoundRuns, RunFilter, RunFilters, RunPage, check_limit, run_filter
-from durably.core.run_view import RunStatus, RunView
+from durably.core.run_view import LIVE, RunStatus, RunView
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 from durably.core.trace import TEXT_LIMIT, Trace
@@ -467,8 +467,7 @@ class Backend(ABC):
 
     async def live_run_ids(self, function: str | None) -> list[str]:
         """The ids of the runs that have not ended, of one function or of all."""
-        live = [status for status in RunStatus if not status.final]
-        return [run.id for run in await self.runs(function=function, status=live, limit=MANY_RUNS)]
+        return [run.id for run in await self.runs(function=function, status=LIVE, limit=MANY_RUNS)]
 
     async def received(self, event: Event) -> Event | None:
         """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""

@@ -28,7 +28,7 @@ from durably.core.reference import FunctionRef
 from durably.core.retry import RetryPolicy
 from durably.core.serialization import codec_for
 
-__all__ = ["FailedRun", "Function", "FunctionOptions", "Singleton", "check_keys", "function"]
+__all__ = ["FailedRun", "Function", "FunctionOptions", "Singleton", "check_event_keys", "check_keys", "function"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -254,9 +254,14 @@ def check_keys(function: Function[Any, Any], data: str) -> None:
     Raises:
         MissingKeyError: If there is none.
     """
-    if function.keys and function.batch is None:
-        event = Event(function.id, json.loads(data))
-        for option, path in function.keys:
+    if function.keys:
+        check_event_keys(function, Event(function.id, json.loads(data)))
+
+
+def check_event_keys(function: Function[Any, Any], event: Event) -> None:
+    """Refuse an event without a value at the key of one of a function's rules. Raises what `check_keys` raises."""
+    for option, path in function.keys:
+        if option != "batch":  # that is a key of each event in a batch
             key_value(event, path, function=function.id, option=option)
 
 

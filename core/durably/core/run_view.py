@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from durably.core.stuck import Stuck
 
-__all__ = ["RunStatus", "RunView", "WaitKind", "WaitingFor"]
+__all__ = ["LIVE", "RunStatus", "RunView", "WaitKind", "WaitingFor"]
 
 
 class RunStatus(StrEnum):
@@ -33,6 +33,9 @@ class RunStatus(StrEnum):
         """Whether the run has ended: a final status never changes, unless a failed run is retried."""
         return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.SKIPPED)
 
+
+LIVE = tuple(status for status in RunStatus if not status.final)
+"""The statuses of runs that have not ended."""
 
 WaitKind = Literal["event", "approval", "timer", "child", "turn", "worker"]
 """What a run can wait for. ``turn``: that a rule of flow control lets it begin. ``worker``: that one takes it up."""

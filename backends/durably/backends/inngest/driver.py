@@ -19,6 +19,7 @@ from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.errors import Signal, SuspendSignal, error_to_json
 from durably.core.failure_log import log_failed_run
+from durably.core.functions import check_event_keys
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.step_keys import KeyedSteps
 
@@ -158,6 +159,8 @@ class Driver:
         if run_pass.due is not None:
             await run_pass.recorder.sleep_until(root, f"run~wait{failures}", run_pass.due)
         try:
+            if run_pass.fresh:  # Inngest has taken what is absent at a key for a key of its own
+                check_event_keys(run_pass.function, run_pass.event)
             output = await run_function(
                 run_pass.function,
                 run_pass.steps,

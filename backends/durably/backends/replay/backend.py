@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import SecretStr
 
+from durably.backends.cron_times import check_cron
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.driver import Driver
 from durably.backends.replay.events import EventWaiters
-from durably.backends.replay.flow.cron import CronTicks, check_cron
+from durably.backends.replay.flow.cron import CronTicks
 from durably.backends.replay.flow.rules import check_priority
 from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.host import ReplayHost

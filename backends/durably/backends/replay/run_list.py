@@ -11,10 +11,9 @@ from durably.backends.replay.journal import Journal
 from durably.backends.replay.outcome import view_of
 from durably.core.backend import RunStatus, RunView
 from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
+from durably.core.run_view import LIVE
 
 __all__ = ["find_page", "tally"]
-
-LIVE = frozenset(status for status in RunStatus if not status.final)
 
 
 def find_page(journal: Journal, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
@@ -46,7 +45,7 @@ def tally(journal: Journal, where: RunFilter) -> dict[RunStatus, int]:
     ended = journal.count_ended(where)
     counts = Counter(ended or {})
     if ended is not None:
-        live = LIVE & where.statuses if where.statuses else LIVE
+        live = frozenset(LIVE) & (where.statuses or frozenset(LIVE))
         if not where.live:
             return dict(counts)
         where = replace(where, statuses=live)

@@ -18,6 +18,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.temporal.events import EventHubClient
+from durably.backends.temporal.flow import FLOW_RULES
 from durably.backends.temporal.history.reader import read_records
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.outcome import completed_status, failed_status, view_of
@@ -74,6 +75,7 @@ class TemporalBackend(Backend):
         durable=True,
         multi_process=True,
         max_payload_bytes=MAX_PAYLOAD_BYTES,
+        flow_control=FLOW_RULES,
         gaps={
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
@@ -224,6 +226,8 @@ class TemporalBackend(Backend):
 
     async def _look(self, view: RunView) -> RunView:
         """Where a live run stands, by its records and by whether a worker has taken up what is to be done."""
+        if view.status is RunStatus.WAITING:  # for its turn: it has not begun
+            return view
         held = standing(open_records(await read_records(self.client, view.id)))
         found = await self.client.get_workflow_handle(view.id).describe()
         if found.status is not WorkflowExecutionStatus.RUNNING:

@@ -27,14 +27,15 @@ from durably.backends.temporal.payloads import (
     unpack,
 )
 from durably.backends.temporal.records import RunRecords
-from durably.backends.temporal.singleton import GRANT, SingletonClaim
+from durably.backends.temporal.singleton import GRANT, QUEUED, SingletonClaim
 from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Event, Function
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
 from durably.core.error_text import error_text, type_name
-from durably.core.errors import CancelSignal, Signal, error_to_json
+from durably.core.errors import CancelSignal, MissingKeyError, Signal, error_to_json
 from durably.core.failure_log import log_failed_run
+from durably.core.functions import check_event_keys
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.run_events import failed_event
 from durably.core.step_keys import KeyedSteps
@@ -61,7 +62,7 @@ class RunDriver:
         args: Sequence[RawValue],
         commands: Commands,
         inbox: Mapping[str, dict[str, Any]],
-        answers: Sequence[bool],
+        answers: Sequence[bool | None],
     ) -> None:
         self._host = host
         self._function = function
@@ -77,6 +78,7 @@ class RunDriver:
     async def run(self) -> RawValue:
         """Run the function to its end, whatever that is."""
         try:
+            await self._check_keys()
             if not await self._may_run():
                 # A list of runs shows the memo, and not what a run returned.
                 workflow.upsert_memo({STATUS: RunStatus.SKIPPED.value})
@@ -107,6 +109,16 @@ class RunDriver:
         # Of a run that has gone on in a fresh history, this one does not know when it began.
         took = 0.0 if "continued" in self._origin else fields["at"] - began
         self._host.tell_of(StepRecord(self._run_id, 0, "", "run", status, took=took, **fields), self._function.id)
+
+    async def _check_keys(self) -> None:
+        """Fail a run whose event has nothing at a key, before it shares that with strangers."""
+        if "continued" in self._origin:
+            return
+        try:
+            check_event_keys(self._function, self._event)
+        except MissingKeyError as error:
+            if workflow.patched("durably-keys"):  # a run of an earlier version went on
+                raise await self._fail(error) from None
 
     async def _may_run(self) -> bool:
         """Whether there is anything to do; waits for the lock of the function's singleton key."""
@@ -206,7 +218,7 @@ class FunctionWorkflow:
 
     def __init__(self) -> None:
         self._inbox: dict[str, dict[str, Any]] = {}
-        self._answers: list[bool] = []
+        self._answers: list[bool | None] = []
         self._commands: Commands | None = None
 
     @workflow.run
@@ -235,6 +247,11 @@ class FunctionWorkflow:
     def grant(self, granted: bool) -> None:
         """Whether this run has the lock of its singleton key."""
         self._answers.append(granted)
+
+    @workflow.signal(name=QUEUED)
+    def queued(self) -> None:
+        """This run stands in line for the lock of its singleton key."""
+        self._answers.append(None)
 
     @workflow.query(name=ARGUMENT)
     def argument(self, key: str, index: int, piece: int) -> list[Any]:

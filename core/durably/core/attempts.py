@@ -34,7 +34,7 @@ from durably.core.functions import Function
 from durably.core.history import Kind
 from durably.core.ids import derive_id
 from durably.core.observer import Observers, StepBegan
-from durably.core.run_events import read_input
+from durably.core.run_events import INPUT_STEP, INVOKED, STARTED, read_input
 from durably.core.run_logger import RunLogger
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec, codec_for, return_type
@@ -47,6 +47,7 @@ __all__ = [
     "StepOutput",
     "as_exception",
     "function_retry_delay",
+    "judged_input",
     "run_function",
     "run_step",
     "step_retry_delay",
@@ -163,6 +164,10 @@ class FunctionSteps(StepAPI):
         """Whether the engine itself cancels this code now."""
 
     @abstractmethod
+    def records_input(self) -> bool:
+        """Whether this run may begin with the step that judges its input. Runs of before did not."""
+
+    @abstractmethod
     def check_end(self) -> None:
         """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
 
@@ -202,6 +207,7 @@ async def run_step(
     """
     beat = _beat(environment.probe, Point("in_body", function, run_id, call.key)) if beats else None
     info = StepInfo(run_id, call.key, attempt, environment.resources, beat, function, environment.observers)
+    info.max_payload_bytes = environment.max_payload_bytes
     token = _current.set(info)
     try:
         if environment.probe is not None:
@@ -392,7 +398,7 @@ async def run_function(
         context = Context(
             step=steps,
             event=event,
-            input=read_input(function, event),
+            input=await judged_input(function, steps, event),
             run_id=run_id,
             attempt=attempt,
             logger=RunLogger(function.id, run_id, attempt, environment.redactor, lambda: steps.replaying),
@@ -417,6 +423,26 @@ async def run_function(
         if failure is error:
             raise
         raise failure from error
+
+
+async def judged_input(function: Function[Any, Any], steps: FunctionSteps, event: Event) -> Any:
+    """The input of a run's code. What an event brings is judged once: in a step, if the verdict might change.
+
+    Args:
+        function: The code.
+        steps: Its steps.
+        event: What started the run.
+
+    Raises:
+        SerializationError: If it does not fit the function's input type.
+    """
+    if event.name in (STARTED, INVOKED) or not function.records_input or not steps.records_input():
+        return read_input(function, event)
+
+    async def judge() -> Any:
+        return read_input(function, event)
+
+    return await steps.run(INPUT_STEP, judge, output_type=function.input.type)
 
 
 def function_retry_delay(function: Function[Any, Any], run_id: str, failures: int, error: Exception) -> float | None:

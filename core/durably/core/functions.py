@@ -235,6 +235,11 @@ class Function(FunctionRef[In, Out]):
         if self.cron is not None and not (self.takes_tick or _takes(self, None)):
             raise DefinitionError(f"{where}: a cron gives it a CronTick, or None: write 'ctx: Context[CronTick]'")
 
+    @property
+    def records_input(self) -> bool:
+        """Whether what an event brings is judged in a step of its own, since it might not come to the same again."""
+        return self.input.type is not FailedRun and self.input.reads_world
+
     def restore(self, result: Out, history: History) -> Out:
         """Return what a caller gets for a recorded result. An agent adds the conversation, which no record repeats."""
         return result

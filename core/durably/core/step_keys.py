@@ -144,6 +144,10 @@ class StepEngine(ABC):
         """
         return True
 
+    def records_input(self) -> bool:
+        """Whether the run may begin with a step that judges its input. One that began without it must not."""
+        return False
+
     def before_step(self, scope: Scope) -> None:
         """Called before each step, to unwind code that may not go on. Does nothing unless an engine needs it."""
         return
@@ -170,6 +174,9 @@ class KeyedSteps(FunctionSteps):
 
     def is_ending(self) -> bool:
         return self._engine.is_ending()
+
+    def records_input(self) -> bool:
+        return self._engine.records_input()
 
     def check_end(self) -> None:
         if self.root.refusal is not None:

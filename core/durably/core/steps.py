@@ -58,6 +58,7 @@ class StepInfo:
         resources: What the backend was given by name as ``resources=``. Never recorded.
         function: The id of the run's function.
         observers: Who is told what happens on this worker.
+        max_payload_bytes: The largest value it may return, as JSON, or ``None`` if that is not known.
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class StepInfo:
     _beat: Callable[[], None] | None = None
     function: str = ""
     observers: Observers = field(default_factory=Observers)
+    max_payload_bytes: int | None = None
 
     @property
     def idempotency_key(self) -> str:

@@ -22,7 +22,7 @@ from durably.core.errors import PayloadTooLargeError, StepTimeoutError, SuspendS
 from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
-from durably.core.run_events import child_id, is_judged, named_events
+from durably.core.run_events import INPUT_STEP, child_id, is_judged, named_events
 from durably.core.serialization import codec_for, encode_input
 from durably.core.step_errors import final_error, interrupted, invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine
@@ -268,6 +268,9 @@ class InngestSteps(StepEngine):
     def is_replaying(self, scope: Scope) -> bool:
         # A request for one step goes only through code that another request went through before.
         return self.code.request.target is not None or self.recorder.recorded.replaying(scope)
+
+    def records_input(self) -> bool:
+        return self.recorder.recorded.may_begin_with(INPUT_STEP)
 
     def is_ending(self) -> bool:
         return self.code.ending

@@ -20,7 +20,7 @@ from durably.core.errors import CancelSignal, Signal, SuspendSignal
 from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, invoke_input, settle
-from durably.core.run_events import child_id, invoked_event, named_events
+from durably.core.run_events import INPUT_STEP, child_id, invoked_event, named_events
 from durably.core.serialization import encode_input
 from durably.core.step_errors import final_error, interrupted, invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine
@@ -313,6 +313,9 @@ class ReplaySteps(StepEngine):
 
     def is_replaying(self, scope: Scope) -> bool:
         return self.records.recorded.replaying(scope)
+
+    def records_input(self) -> bool:
+        return self.records.recorded.may_begin_with(INPUT_STEP)
 
     def is_ending(self) -> bool:
         return self.scheduler.cut_off or self.host.log.crash is not None

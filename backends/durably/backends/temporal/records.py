@@ -37,12 +37,14 @@ class RunRecords:
         recorded: The earlier records, which the code is compared with.
         history: See above.
         replayed: How many steps were answered from records.
+        has_earlier: Whether an earlier history recorded a step.
     """
 
     def __init__(
         self, run_id: str, environment: Environment, earlier: Sequence[StepRecord], history: RecordedHistory | None
     ) -> None:
         self.recorded = Recorded(earlier)
+        self.has_earlier = any(record.key for record in earlier)
         self.history = history
         self.replayed = 0
         self._run_id = run_id

@@ -28,7 +28,7 @@ from durably.core.backend import RunStatus, encode_data, invoke_error
 from durably.core.errors import PayloadTooLargeError, Signal, UnsupportedFeatureError
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
-from durably.core.run_events import child_id, invoked_event, named_events
+from durably.core.run_events import INPUT_STEP, child_id, invoked_event, named_events
 from durably.core.serialization import encode_input
 from durably.core.step_errors import invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine
@@ -239,6 +239,13 @@ class TemporalSteps(StepEngine):
 
     def is_replaying(self, scope: Scope) -> bool:
         return workflow.unsafe.is_replaying() or self.records.recorded.replaying(scope)
+
+    def records_input(self) -> bool:
+        # The marker tells a run that begins now from one whose history is replayed. Earlier histories have no marker
+        # here, but their records.
+        if self.records.has_earlier:
+            return self.records.recorded.may_begin_with(INPUT_STEP)
+        return workflow.patched(INPUT_STEP)
 
     def is_ending(self) -> bool:
         info = workflow.info()

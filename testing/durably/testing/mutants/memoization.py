@@ -20,6 +20,7 @@ from durably.core.backend import encode_data
 from durably.core.errors import SerializationError
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
+from durably.core.model import ModelResponse
 from durably.core.replay import Recorded
 from durably.core.serialization import Codec, codec_for
 from durably.core.step_keys import KeyedSteps, Scope
@@ -121,6 +122,23 @@ class RecordedValuesAreJudgedAgain(ReplaySteps):
 
     async def run(self, scope: Scope, call: StepCall) -> Any:
         return await super().run(scope, replace(call, codec=_Judging(call.codec.type)))
+
+
+@mutant("C04")
+class EventsAreJudgedAgain(ReplaySteps):
+    """What an event brings is judged at each attempt and replay."""
+
+    def records_input(self) -> bool:
+        return False
+
+
+@mutant("C04")
+class TypedAnswersAreJudgedAgain(ReplaySteps):
+    """The verdict on a model's typed answer is not kept."""
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        value = await super().run(scope, call)
+        return value.model_copy(update={"verdict": None}) if isinstance(value, ModelResponse) else value
 
 
 @mutant("C04")

@@ -23,10 +23,9 @@ from tests.ui.served import served
 
 from durably.backends import SQLiteBackend
 from durably.cli.run_tree import trace_view
-from durably.core import Context, NonRetriableError, Trace, approve, function
+from durably.core import Context, NonRetriableError, Trace, function
 from durably.core.errors import Signal
 from durably.core.steps import Point
-from durably.ui.approvals import pending_approvals
 from examples.refund_desk import desk
 
 HERE = Path(__file__).parent
@@ -99,9 +98,9 @@ async def make_screens(path: Path) -> None:
         async with browser(backend) as open_page:
             await open_page("/runs/refund-1042", "ui-run", 860)
             await open_page("/runs/refund-1042", "ui-step-dark", 760, dark=True, step="tool-get_payments")
-            approval = next(pending_approvals(await (await backend.run("refund-1042")).trace())).approval
+            (asked,) = await backend.approvals()
             await asyncio.sleep(4)
-            await backend.send(approve(approval))
+            await backend.approve(asked, by="Ada")
             run = await (await backend.run("refund-1042")).ended()
             await open_page("/runs/refund-1042/conversation", "ui-conversation", 1240)
             await open_page("/runs", "ui-runs-dark", 640, dark=True)

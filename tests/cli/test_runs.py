@@ -94,6 +94,43 @@ def test_a_run_is_cancelled_and_an_event_is_sent(durably: Durably) -> None:
     }
 
 
+def test_approvals_are_listed_and_answered(durably: Durably) -> None:
+    listed = json.loads(durably("approvals", "--json", *HERE).stdout)
+    (asked,) = listed["approvals"]
+    assert (asked["tool"], asked["arguments"]["amount"]) == ("refund", 84.9)
+    assert asked["id"][:20] in durably("approvals", *HERE).stdout
+    unknown = durably("approve", asked["id"], "--arguments", '{"order_id": "1042"}', *HERE)
+    assert unknown.returncode == 2
+    assert "this backend knows 0 tools 'refund'" in unknown.stderr
+    given = json.loads(durably("reject", asked["id"], "--reason", "no", "--by", "Ada", "--json", *HERE).stdout)
+    assert (given["approved"], given["reason"], given["by"]) == (False, "no", "Ada")
+    late = durably("approve", asked["id"], *HERE)
+    assert late.returncode == 2
+    assert "Ada refused it" in late.stderr
+
+
+def test_arguments_are_checked_by_the_program_that_is_named(durably: Durably, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "from durably.backends import SQLiteBackend\nfrom examples.refund_desk import desk\n"
+        "def backend():\n    return SQLiteBackend('runs.db', [desk])\n"
+    )
+    program = ("--backend", "app:backend")
+    (asked,) = json.loads(durably("approvals", "--json", *program).stdout)["approvals"]
+    refused = durably("approve", asked["id"], "--arguments", '{"amount": "much"}', *program)
+    assert (refused.returncode, "invalid arguments for refund" in refused.stderr) == (2, True)
+    changed = json.dumps({**asked["arguments"], "amount": 40})
+    given = json.loads(durably("approve", asked["id"], "--arguments", changed, "--json", *program).stdout)
+    assert given["arguments"]["amount"] == 40
+
+
+def test_a_run_is_retried_and_forked(durably: Durably) -> None:
+    refused = durably("retry", "echo-0", *HERE)
+    assert (refused.returncode, "echo-0" in refused.stderr) == (2, True)
+    assert durably("retry", "broken", *HERE).stdout == "broken\n"
+    assert durably("fork", "echo-0", "--after", "say", "--run-id", "echo-again", *HERE).stdout == "echo-again\n"
+    assert "'say'" in durably("fork", "echo-0", "--after", "sya", *HERE).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

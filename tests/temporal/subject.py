@@ -33,9 +33,13 @@ class TemporalSubject(Subject):
         worker: Further options of the worker.
     """
 
-    gaps: Mapping[str, str] = {name: "not built yet" for name in TESTS if "_c26_" in name}
     unit = 1.5
     patience = 50.0
+    gaps: Mapping[str, str] = {
+        **{name: "not built yet" for name in TESTS if "_c26_" in name},
+        "test_c08_a_worker_that_wakes_after_its_lease_begins_no_body": "a worker of which only the connection was cut "
+        "does not know it; one that was stopped does (tests/temporal/test_crash_loops.py)",
+    }
 
     def __init__(self, address: str, **worker: Any) -> None:
         super().__init__()

@@ -73,6 +73,13 @@ def test_a_run_is_found_opened_approved_and_watched_to_its_end(tmp_path: Path) -
         await expect(page.get_by_text("Why not?")).to_have_count(0)
         await page.get_by_role("link", name="Conversation").click()
         await expect(page.locator(".said.assistant").last).to_contain_text("84.90 EUR are on their way back")
+        await page.get_by_role("link", name="Timeline").click()
+        await page.get_by_text("think:1", exact=True).click()
+        await page.get_by_role("button", name="Fork after this step").click()
+        await expect(page.get_by_text("Forked from")).to_be_visible()
+        await expect(page.get_by_role("button", name="Approve")).to_be_visible()  # the fork asks anew
+        await page.get_by_role("link", name="compare", exact=True).click()
+        await expect(page.get_by_text("here they part")).to_be_visible()
 
     in_browser(tmp_path, test)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import httpx
 import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.core import Agent, Backend, Context, RunStatus, function, tool
+from durably.cli.address import Program
+from durably.core import Agent, Backend, Context, NonRetriableError, RunStatus, function, tool
 from durably.testing import ScriptedModel, call
 from durably.ui.app import make_app
 from examples.refund_desk import desk
@@ -43,7 +46,7 @@ def on_page(test: Test, **options: Any) -> None:
 
 @asynccontextmanager
 async def page(backend: Backend, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(make_app(backend, **options))
+    transport = httpx.ASGITransport(make_app(Program(backend, backend.functions), **options))
     async with httpx.AsyncClient(transport=transport, base_url=HERE) as http:
         yield http
 
@@ -221,6 +224,24 @@ def test_a_long_run_comes_in_pieces() -> None:
     asyncio.run(main())
 
 
+def test_a_long_conversation_comes_in_pieces() -> None:
+    script = ScriptedModel(*[call("fetch", url=str(turn)) for turn in range(150)], "done")
+    talker = Agent("talker", model=script, instructions="", tools=[fetch], max_iterations=200)
+
+    async def main() -> None:
+        async with MemoryBackend([talker]) as backend:
+            await backend.invoke(talker, "go", run_id="talk")
+            async with page(backend) as http:
+                first = (await http.get("/runs/talk/conversation")).text
+                assert first.count('class="said ') == 101  # with the instructions
+                assert "/runs/talk/messages?chat=0&amp;from=100" in first
+                rest = (await http.get("/runs/talk/messages?chat=0&from=100")).text
+                assert (rest.count('class="said '), "data-more" in rest) == (52, False)
+                assert (await http.get("/runs/talk/messages?chat=1")).status_code == 404
+
+    asyncio.run(main())
+
+
 # -- what is changed
 
 
@@ -230,10 +251,14 @@ async def token(http: httpx.AsyncClient) -> str:
     return found[1]
 
 
-async def approval(http: httpx.AsyncClient) -> str:
-    found = re.search(r'action="(/approvals/\w+)"', (await http.get("/approvals")).text)
-    assert found is not None
-    return found[1]
+async def answer(http: httpx.AsyncClient, **changed: str) -> httpx.Response:
+    """Send the form of the approval that is pending, as a browser would."""
+    page = (await http.get("/approvals")).text
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+    written = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", page, re.DOTALL)
+    assert written is not None
+    form = {name: unescape(value) for name, value in {**fields, "arguments": written[1]}.items()}
+    return await http.post("/approvals", data={**form, **changed}, headers=OURS)
 
 
 OURS = {"origin": HERE}
@@ -241,9 +266,8 @@ OURS = {"origin": HERE}
 
 def test_an_approval_is_given() -> None:
     async def test(http: httpx.AsyncClient, backend: Backend) -> None:
-        form = {"token": await token(http), "decision": "approve", "run": "refund-1042"}
-        answer = await http.post(await approval(http), data=form, headers=OURS)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/runs/refund-1042")
+        done = await answer(http, decision="approve")
+        assert (done.status_code, done.headers["location"]) == (303, "/runs/refund-1042")
         run = await (await backend.run("refund-1042")).ended()
         assert run.status is RunStatus.COMPLETED
         assert "Nothing waits for a person" in (await http.get("/approvals")).text
@@ -251,22 +275,84 @@ def test_an_approval_is_given() -> None:
     on_page(test)
 
 
+def test_an_approval_is_given_with_other_arguments() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        changed = {"order_id": "1042", "amount": 40, "reason": "half of it"}
+        assert (await answer(http, decision="approve", arguments="{")).status_code == 400
+        assert (await answer(http, decision="approve", arguments="[]")).status_code == 400
+        refused = await answer(http, decision="approve", arguments='{"amount": "much"}')
+        assert refused.status_code == 409
+        assert "amount" in refused.text
+        assert (await answer(http, decision="approve", arguments=json.dumps(changed))).status_code == 303
+        await (await backend.run("refund-1042")).ended()
+        assert "40.00 EUR refunded" in (await http.get("/runs/refund-1042/conversation")).text
+
+    on_page(test)
+
+
 def test_a_refusal_tells_the_model_why() -> None:
     async def test(http: httpx.AsyncClient, backend: Backend) -> None:
-        form = {"token": await token(http), "decision": "reject", "reason": "too much", "run": "refund-1042"}
-        assert (await http.post(await approval(http), data=form, headers=OURS)).status_code == 303
+        assert (await answer(http, decision="perhaps")).status_code == 400
+        assert (await answer(http, decision="reject", reason="too much")).status_code == 303
         await (await backend.run("refund-1042")).ended()
         assert "a person refused it: too much" in (await http.get("/runs/refund-1042/conversation")).text
 
     on_page(test)
 
 
+def test_an_answer_that_comes_too_late_is_said() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        (asked,) = await backend.approvals()
+        await backend.approve(asked, by="Ada")
+        form = {"token": await token(http), "decision": "reject", "approval": asked.id, "run": asked.run_id}
+        late = await http.post("/approvals", data=form, headers=OURS)
+        assert late.status_code == 409
+        assert "Ada approved it" in late.text
+
+    on_page(test)
+
+
+def test_a_failed_run_is_retried_and_a_run_is_forked() -> None:
+    healed: list[bool] = []
+
+    def mend() -> str:
+        if not healed:
+            raise NonRetriableError("not yet")
+        return "well"
+
+    @function("ill", retries=0)
+    async def ill(ctx: Context[None]) -> str:
+        await ctx.step.run("before", int)
+        return await ctx.step.run("mend", mend)
+
+    async def main() -> None:
+        async with MemoryBackend([ill]) as backend:
+            await (await backend.start(ill, run_id="ill")).ended()
+            healed.append(True)
+            async with page(backend) as http:
+                form = {"token": re.findall(r'name="token" value="([^"]+)"', (await http.get("/runs/ill")).text)[0]}
+                assert (await http.post("/runs/ill/retry", data=form, headers=OURS)).status_code == 303
+                assert (await (await backend.run("ill")).ended()).status is RunStatus.COMPLETED
+                assert (await http.post("/runs/ill/retry", data=form, headers=OURS)).status_code == 409
+                made = await http.post("/runs/ill/fork", data={**form, "after": "before"}, headers=OURS)
+                text = (await http.get(made.headers["location"])).text
+                assert 'Forked from</dt><dd class="cut"><a href="/runs/ill">ill</a>' in text
+                nowhere = await http.post("/runs/ill/fork", data={**form, "after": "nowhere"}, headers=OURS)
+                assert nowhere.status_code == 409
+                other = made.headers["location"].rpartition("/")[2]
+                await (await backend.run(other)).ended()
+                pair = (await http.get(f"/runs/ill/compare?with={other}")).text
+                assert "2 steps, 0 differ" in pair
+
+    asyncio.run(main())
+
+
 def test_a_run_is_cancelled() -> None:
     async def test(http: httpx.AsyncClient, backend: Backend) -> None:
-        answer = await http.post("/runs/refund-1042/cancel", data={"token": await token(http)}, headers=OURS)
-        assert answer.status_code == 303
+        form = {"token": await token(http)}
+        assert (await http.post("/runs/refund-1042/cancel", data=form, headers=OURS)).status_code == 303
         assert (await backend.run("refund-1042")).status is RunStatus.CANCELLED
-        assert (await http.post("/runs/no/cancel", data={"token": await token(http)}, headers=OURS)).status_code == 404
+        assert (await http.post("/runs/nobody/cancel", data=form, headers=OURS)).status_code == 404
 
     on_page(test)
 
@@ -317,7 +403,7 @@ def test_other_machines_need_the_password() -> None:
 
     on_page(test, hosts=(), password="open sesame")
     with pytest.raises(ValueError, match="needs a password"):
-        asyncio.run(httpx.AsyncClient(transport=httpx.ASGITransport(make_app(MemoryBackend(), hosts=()))).get(HERE))
+        on_page(test, hosts=())
 
 
 # -- live

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,9 +17,11 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from durably.backends import SQLiteBackend
 from durably.cli.target import TargetError, load_object
-from durably.core import Backend
+from durably.core import Backend, Function
+from durably.core.approval import ApprovalDecision
+from durably.core.approval_desk import answer_approval
 
-__all__ = ["AddressError", "load_backend", "open_client"]
+__all__ = ["AddressError", "Program", "load_backend", "open_client", "open_program"]
 
 FORMS = "sqlite:///runs.db, temporal://HOST:PORT/NAMESPACE?task_queue=QUEUE, inngest://HOST:PORT/APP or MODULE:OBJECT"
 
@@ -49,15 +51,56 @@ async def load_backend(address: str) -> Backend:
     return await _made(address)
 
 
+class Program:
+    """A client of an engine, and the functions of the program that named it: what approvals are answered with.
+
+    Args:
+        client: The engine, open.
+        functions: The program's functions by id; none for an engine that is named by a URL.
+    """
+
+    def __init__(self, client: Backend, functions: Mapping[str, Function[Any, Any]]) -> None:
+        self.client = client
+        self.functions = functions
+        self.now = client.now
+        self.history = client.history
+        self.live_run_ids = client.live_run_ids
+        self.send_events = client.send_events
+        self.received = client.received
+
+    async def decide(
+        self, approval: str, *, approved: bool, reason: str = "", by: str | None = None, arguments: Any = None
+    ) -> ApprovalDecision:
+        """Answer a question; the arguments of a tool are checked by the program's own tool.
+
+        Raises:
+            ApprovalNotPendingError: If it is not pending.
+            SerializationError: If the arguments do not fit the tool, or nothing here knows the tool.
+        """
+        return await answer_approval(self, approval, approved=approved, reason=reason, by=by, arguments=arguments)
+
+
 @asynccontextmanager
-async def open_client(address: str) -> AsyncIterator[Backend]:
-    """The backend that a name stands for, opened to look at runs: no code of theirs runs here.
+async def open_program(address: str, *, work: bool = False) -> AsyncIterator[Program]:
+    """What a name stands for, opened.
+
+    Args:
+        address: The name.
+        work: Whether the program's functions run here too; otherwise runs are only looked at.
 
     Raises:
         AddressError: If the name stands for no engine.
     """
-    async with as_client(await load_backend(address)) as client:
-        yield client
+    backend = await load_backend(address)
+    async with backend if work else as_client(backend) as client:
+        yield Program(client, backend.functions)
+
+
+@asynccontextmanager
+async def open_client(address: str) -> AsyncIterator[Backend]:
+    """The client of :func:`open_program` alone."""
+    async with open_program(address) as program:
+        yield program.client
 
 
 def as_client(backend: Any) -> Backend:

@@ -1,8 +1,8 @@
-"""The commands that act on runs: ``start``, ``send`` and ``cancel``."""
+"""The commands that act on runs: ``start``, ``send``, ``cancel``, ``retry`` and ``fork``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -12,7 +12,7 @@ from durably.cli.runs import run_data
 from durably.cli.text import plain, pretty_json
 from durably.core import Event, Run, RunStatus
 
-__all__ = ["cancel", "send", "start"]
+__all__ = ["cancel", "fork", "retry", "send", "start"]
 
 FunctionName = Annotated[str, typer.Argument(metavar="FUNCTION", help="The id of a function or an agent.")]
 EventName = Annotated[str, typer.Argument(metavar="EVENT", help="The name of an event.")]
@@ -22,6 +22,7 @@ Input = Annotated[
 Data = Annotated[str, typer.Option("--data", "-d", metavar="JSON", help="Its data; @FILE reads a file.")]
 EventId = Annotated[str | None, typer.Option("--id", metavar="ID", help="Its id: an id is taken once only.")]
 RunId = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Its id; left out, a random one.")]
+After = Annotated[str, typer.Option("--after", metavar="STEP", help="The key of the last step to take over.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exits with 1 if it does not complete.")]
 
 
@@ -41,12 +42,16 @@ def start(
             run = await engine.start(function, data, run_id=run_id)
             return await run.ended() if wait else run
 
-    run = run_command(main())
+    _say(run_command(main()), wait, as_json)
+
+
+def _say(run: Run[Any], waited: bool, as_json: bool) -> NoReturn:
+    """Print a run, or what it came to if that was waited for, and end the command."""
     if as_json:
         print_json(run_data(run))
     else:
-        typer.echo(plain(_told(run) if wait else run.id))
-    raise typer.Exit(NO if wait and run.status is not RunStatus.COMPLETED else 0)
+        typer.echo(plain(_told(run) if waited else run.id))
+    raise typer.Exit(NO if waited and run.status is not RunStatus.COMPLETED else 0)
 
 
 def _told(run: Run[Any]) -> str:
@@ -86,3 +91,32 @@ def cancel(run: RunName, backend: BackendName, as_json: AsJSON = False) -> None:
         print_json(run_data(found))
     else:
         typer.echo(plain(f"{found.id} {found.status.value}"))
+
+
+def retry(run: RunName, backend: BackendName, wait: Wait = False, as_json: AsJSON = False) -> None:
+    """Take up a failed run again from its records, with the code of now. What was committed stays."""
+
+    async def main() -> Run[Any]:
+        async with open_client(backend) as engine:
+            found = await (await find_run(engine, run)).retry()
+            return await found.ended() if wait else found
+
+    _say(run_command(main()), wait, as_json)
+
+
+def fork(
+    run: RunName,
+    backend: BackendName,
+    after: After,
+    run_id: RunId = None,
+    wait: Wait = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Start a new run with the beginning of another one's records; it goes on with the code of now."""
+
+    async def main() -> Run[Any]:
+        async with open_client(backend) as engine:
+            made = await (await find_run(engine, run)).fork(after, run_id=run_id)
+            return await made.ended() if wait else made
+
+    _say(run_command(main()), wait, as_json)

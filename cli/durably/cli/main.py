@@ -11,7 +11,8 @@ try:
 except ImportError as error:
     raise ImportError("the command needs an extra: pip install 'durably[cli]'") from error
 
-from durably.cli.control import cancel, send, start
+from durably.cli.approvals import approvals, approve, reject
+from durably.cli.control import cancel, fork, retry, send, start
 from durably.cli.crash_test import crash_test
 from durably.cli.doctor import doctor
 from durably.cli.page import ui
@@ -42,11 +43,13 @@ def durably(
 
 
 Command = Callable[..., None]
-LOOK, ACT, CODE, MACHINE = "Look at runs", "Act on runs", "Try code", "Machines"
+LOOK, ACT, PERSON = "Look at runs", "Act on runs", "Answer what waits for a person"
+CODE, MACHINE = "Try code", "Machines"
 
 COMMANDS: dict[str, dict[str, Command]] = {
     LOOK: {"ui": ui, "runs": runs, "show": show, "export": export},
-    ACT: {"start": start, "send": send, "cancel": cancel},
+    ACT: {"start": start, "send": send, "cancel": cancel, "retry": retry, "fork": fork},
+    PERSON: {"approvals": approvals, "approve": approve, "reject": reject},
     CODE: {"replay": replay, "check": check, "crash-test": crash_test},
     MACHINE: {"doctor": doctor},
 }

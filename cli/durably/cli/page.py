@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import webbrowser
 from typing import Annotated
 
 import typer
 
-from durably.cli.address import load_backend, open_client
+from durably.cli.address import open_program
 from durably.cli.command import BackendName, refuse, run_command
 from durably.ui.guard import LOOPBACK
+from durably.ui.rendering import path_of
 from durably.ui.serve import serve
 
 __all__ = ["ui"]
@@ -23,6 +25,8 @@ Password = Annotated[
     str | None,
     typer.Option(envvar="DURABLY_UI_PASSWORD", metavar="TEXT", help="What a user must give, with any name."),
 ]
+RunAtOnce = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run whose page is to be opened.")]
+Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 Work = Annotated[bool, typer.Option("--work", help="Run the functions of MODULE:OBJECT too, in this process.")]
 
 SHORTEST = 12
@@ -30,11 +34,13 @@ SHORTEST = 12
 
 def ui(
     backend: BackendName,
+    run: RunAtOnce = None,
     host: Host = "127.0.0.1",
     port: Port = DEFAULT_PORT,
     remote: Remote = False,
     password: Password = None,
     work: Work = False,
+    open_browser: Open = False,
 ) -> None:
     """Open the page: runs, their waterfalls and conversations, live; approvals and what else can be done about them.
 
@@ -46,17 +52,18 @@ def ui(
     if remote and len(password or "") < SHORTEST:
         refuse(f"--remote needs a password of {SHORTEST} characters or more, in DURABLY_UI_PASSWORD or --password")
 
+    def told(address: str) -> None:
+        at = address + ("" if run is None else path_of(run))
+        typer.echo(f"the page is at {at} (Ctrl-C ends it)")
+        if open_browser:
+            webbrowser.open(at)
+
     async def main() -> None:
-        made = load_backend(backend) if work else None
-        async with (await made) if made is not None else open_client(backend) as engine:
+        async with open_program(backend, work=work) as program:
             hosts = frozenset[str]() if remote else LOOPBACK
-            await serve(engine, host=host, port=port, hosts=hosts, password=password, ready=_told)
+            await serve(program, host=host, port=port, hosts=hosts, password=password, ready=told)
 
     run_command(main())
-
-
-def _told(address: str) -> None:
-    typer.echo(f"the page is at {address} (Ctrl-C ends it)")
 
 
 def _is_loopback(host: str) -> bool:

@@ -27,8 +27,6 @@ Target = Annotated[
 ]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The records of a run: what 'durably export' wrote.")]
 
-PAGE = 500
-
 
 def replay(file: File, target: Target, as_json: AsJSON = False) -> None:
     """Take the code of now through a recorded run. No body runs; the first step that does not fit is named.

@@ -36,6 +36,7 @@ STATUS_STYLES = {
     "running": "blue",
     "waiting": "yellow",
     "retrying": "yellow",
+    "stuck": "red",
 }
 
 MARKS = {"completed": "✓", "failed": "✗", "running": "▶", "waiting": "…", "retrying": "↻"}

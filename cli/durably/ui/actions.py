@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from durably.core import DurablyError, RunNotFoundError, approve, reject
+from durably.core import Run
+from durably.ui.approvals import changed_arguments
+from durably.ui.guard import user_of
 from durably.ui.rendering import path_of, run_id_of
 
-__all__ = ["cancel", "decide"]
+__all__ = ["cancel", "decide", "fork", "retry"]
 
 LARGEST_FORM = 1_000_000
 """Bytes that a form may have."""
@@ -21,28 +24,44 @@ LARGEST_FORM = 1_000_000
 async def cancel(request: Request) -> Response:
     """Stop a run."""
     await _form(request)
-    run_id = run_id_of(request)
-    try:
-        run = await request.app.state.backend.run(run_id)
-        await run.cancel()
-    except RunNotFoundError as error:
-        raise HTTPException(404, str(error)) from error
-    return _back_to(run_id)
+    run = await _run(request)
+    await run.cancel()
+    return _back_to(run.id)
+
+
+async def retry(request: Request) -> Response:
+    """Take up a failed run again."""
+    await _form(request)
+    run = await _run(request)
+    await run.retry()
+    return _back_to(run.id)
+
+
+async def fork(request: Request) -> Response:
+    """Start a run with the beginning of another one's records, and go to it."""
+    form = await _form(request)
+    made = await (await _run(request)).fork(form.get("after", ""))
+    return _back_to(made.id)
 
 
 async def decide(request: Request) -> Response:
     """Give or refuse an approval."""
     form = await _form(request)
-    backend = request.app.state.backend
-    approval, reason = request.path_params["approval"], form.get("reason", "").strip()
-    if form.get("decision") not in ("approve", "reject"):
+    decision, by = form.get("decision"), user_of(request) or "page"
+    if decision not in ("approve", "reject"):
         raise HTTPException(400, "decision is approve or reject")
-    answer = approve(approval) if form["decision"] == "approve" else reject(approval, reason)
-    try:
-        await backend.send(answer)
-    except DurablyError as error:
-        raise HTTPException(409, str(error)) from error
+    answer: dict[str, Any] = {"approved": False, "reason": form.get("reason", "").strip()}
+    if decision == "approve":
+        try:
+            answer = {"approved": True, "arguments": changed_arguments(form["shown"], form["arguments"])}
+        except (ValueError, KeyError) as error:
+            raise HTTPException(400, f"these are no arguments: {error}") from error
+    await request.app.state.program.decide(form.get("approval", ""), by=by, **answer)
     return _back_to(form.get("run", ""))
+
+
+async def _run(request: Request) -> Run[Any]:
+    return await request.app.state.backend.run(run_id_of(request))  # type: ignore[no-any-return]
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -13,7 +13,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from durably.core import Backend, DurablyError
+from durably.cli.address import Program
+from durably.core import DurablyError, RunNotFoundError
 from durably.ui import actions, pages
 from durably.ui.guard import LOOPBACK, Guard
 from durably.ui.rendering import render
@@ -22,11 +23,11 @@ from durably.ui.traces import Traces
 __all__ = ["make_app"]
 
 
-def make_app(backend: Backend, *, hosts: Iterable[str] = LOOPBACK, password: str | None = None) -> Starlette:
+def make_app(program: Program, *, hosts: Iterable[str] = LOOPBACK, password: str | None = None) -> Starlette:
     """Make the page.
 
     Args:
-        backend: The engine, open. Whether it is a worker too is its own affair.
+        program: The engine, open, and the functions by which changed arguments of tools are checked.
         hosts: The names under which it is reached; empty for any, which needs a password.
         password: What a user must give; ``None`` for a page that only this machine reaches.
 
@@ -41,11 +42,14 @@ def make_app(backend: Backend, *, hosts: Iterable[str] = LOOPBACK, password: str
             Route("/runs/{run_id}/rows", pages.run_rows),
             Route("/runs/{run_id}/step", pages.step),
             Route("/runs/{run_id}/conversation", pages.conversation),
+            Route("/runs/{run_id}/messages", pages.messages),
             Route("/runs/{run_id}/compare", pages.comparison),
             Route("/runs/{run_id}/live", pages.run_live),
             Route("/runs/{run_id}/cancel", actions.cancel, methods=["POST"]),
+            Route("/runs/{run_id}/retry", actions.retry, methods=["POST"]),
+            Route("/runs/{run_id}/fork", actions.fork, methods=["POST"]),
             Route("/approvals", pages.approvals),
-            Route("/approvals/{approval}", actions.decide, methods=["POST"]),
+            Route("/approvals", actions.decide, methods=["POST"]),
             Route("/live/runs", pages.runs_live),
             Route("/live/approvals", pages.approvals_live),
             Mount("/static", StaticFiles(packages=[("durably.ui", "static")])),
@@ -53,8 +57,9 @@ def make_app(backend: Backend, *, hosts: Iterable[str] = LOOPBACK, password: str
         middleware=[Middleware(Guard, hosts=frozenset(hosts), password=password)],
         exception_handlers={HTTPException: _say, DurablyError: _say_error},
     )
-    app.state.backend = backend
-    app.state.traces = Traces(backend)
+    app.state.program = program
+    app.state.backend = program.client
+    app.state.traces = Traces(program.client)
     app.state.token = secrets.token_urlsafe(32)
     return app
 
@@ -66,4 +71,6 @@ async def _say(request: Request, error: Exception) -> Response:
 
 
 async def _say_error(request: Request, error: Exception) -> Response:
-    return render(request, "error.html", status=500, code=500, said=str(error))
+    """A run that is not there, or something that cannot be done with it."""
+    code = 404 if isinstance(error, RunNotFoundError) else 409
+    return render(request, "error.html", status=code, code=code, said=str(error))

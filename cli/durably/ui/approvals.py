@@ -1,83 +1,52 @@
-"""The approvals that a run waits for, read from its trace."""
+"""What waits for a person, as the page shows it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from durably.cli.text import pretty_json
 from durably.core import Trace
-from durably.core.messages import AssistantMessage, ToolCall
-from durably.core.trace_parts import TraceStep
+from durably.core.approval_desk import PendingApproval
+from durably.core.messages import AssistantMessage
 
-__all__ = ["Pending", "pending_approvals"]
+__all__ = ["Question", "changed_arguments", "question"]
 
 
 @dataclass(frozen=True)
-class Pending:
+class Question:
     """A tool call that waits for a person.
 
     Attributes:
-        approval: What the answer names.
-        run_id: The run.
-        function: The id of its function.
-        step: The key of the step that waits.
-        tool: The tool.
-        arguments: What it would be called with, as JSON over several lines.
-        since: Since when it waits, in seconds since 1970, or ``None``.
-        until: Until when, or ``None``.
+        asked: The question.
+        arguments: What the tool would be called with, as JSON over several lines.
         why: What the model said along with the call.
     """
 
-    approval: str
-    run_id: str
-    function: str
-    step: str
-    tool: str
+    asked: PendingApproval
     arguments: str
-    since: float | None
-    until: float | None
     why: str
 
 
-def pending_approvals(trace: Trace) -> Iterator[Pending]:
-    """The calls of a run that wait for a person now."""
-    waiting = [step for step in trace.walk() if step.role == "approval" and step.status == "waiting"]
-    if not waiting:
-        return
-    questions = {step.call_id: step for step in trace.walk() if step.step_id.startswith("request-")}
-    said = {
-        call.id: (call, message)
+def question(asked: PendingApproval, trace: Trace) -> Question:
+    """A question, with what the run's trace knows of it."""
+    call_id = trace.step(asked.step).call_id
+    said = [
+        message.text
         for conversation in trace.conversations
         for message in conversation.messages
-        if isinstance(message, AssistantMessage)
-        for call in message.tool_calls
-    }
-    for step in waiting:
-        question = questions.get(step.call_id)
-        approval = _approval(question)
-        if approval is not None:
-            call, message = said.get(step.call_id or "", (None, None))
-            yield Pending(
-                approval=approval,
-                run_id=trace.run_id,
-                function=trace.function,
-                step=step.key,
-                tool=step.step_id.removeprefix("approve-"),
-                arguments="{}" if call is None else _arguments(call),
-                since=step.started_at,
-                until=step.due,
-                why="" if message is None else message.text,
-            )
+        if isinstance(message, AssistantMessage) and any(call.id == call_id for call in message.tool_calls)
+    ]
+    return Question(asked, json.dumps(asked.arguments, ensure_ascii=False, indent=2), said[-1] if said else "")
 
 
-def _approval(question: TraceStep | None) -> str | None:
-    """The name of the question, by which the answer finds its run."""
-    if question is None or question.output is None:
-        return None
-    return str(json.loads(question.output.text)["approval"])
+def changed_arguments(shown: str, text: str) -> Any:
+    """The arguments that a person wrote, or ``None`` if they are those that were shown.
 
-
-def _arguments(call: ToolCall) -> str:
-    return call.arguments if isinstance(call.arguments, str) else pretty_json(json.dumps(call.arguments))
+    Raises:
+        ValueError: If they are not a JSON object.
+    """
+    given = json.loads(text)
+    if not isinstance(given, dict):
+        raise ValueError("the arguments of a tool are one JSON object")  # noqa: TRY004  # it is not a mistake of ours
+    return None if given == json.loads(shown) else given

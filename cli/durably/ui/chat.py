@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from durably.cli.text import money, pretty_json, spell_tokens
 from durably.core import Trace
@@ -18,7 +19,10 @@ from durably.core.messages import (
 )
 from durably.core.trace_parts import TraceConversation, TraceStep
 
-__all__ = ["Chat", "ChatCall", "ChatMessage", "chats"]
+__all__ = ["Chat", "ChatCall", "ChatMessage", "chat", "chats"]
+
+PART = 100
+"""Messages that are sent at once; the rest follows as it is scrolled to."""
 
 LONG = 6_000
 """How many characters of one text are shown."""
@@ -73,25 +77,46 @@ class Chat:
     """A conversation.
 
     Attributes:
+        number: Its place among those of the run.
         scope: The branch it stands in, or an empty text.
         system: The system prompt.
-        messages: What was said.
+        messages: What was said, or a part of it.
+        more: The place where the next part begins, or 0 if there is none.
         exact: Whether the digests of the records agree.
     """
 
+    number: int
     scope: str
     system: str
     messages: list[ChatMessage]
+    more: int
     exact: bool
 
 
 def chats(trace: Trace) -> list[Chat]:
-    """The conversations of a run."""
+    """The conversations of a run, each from its beginning on."""
+    return [chat(trace, number) for number in range(len(trace.conversations))]
+
+
+def chat(trace: Trace, number: int, start: int = 0) -> Chat:
+    """A part of one conversation.
+
+    Args:
+        trace: The run.
+        number: The place of the conversation among those of the run.
+        start: The number of the message that it begins with.
+    """
+    conversation = trace.conversations[number]
     steps = {step.key: step for step in trace.walk()}
-    return [
-        Chat(each.scope.rstrip("/"), each.system, list(_messages(each, steps)), each.exact)
-        for each in trace.conversations
-    ]
+    part = list(islice(_messages(conversation, steps), start, start + PART + 1))
+    return Chat(
+        number=number,
+        scope=conversation.scope.rstrip("/"),
+        system=conversation.system,
+        messages=part[:PART],
+        more=start + PART if len(part) > PART else 0,
+        exact=conversation.exact,
+    )
 
 
 def _messages(conversation: TraceConversation, steps: Mapping[str, TraceStep]) -> Iterator[ChatMessage]:

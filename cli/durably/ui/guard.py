@@ -15,10 +15,11 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["LOOPBACK", "Guard"]
+__all__ = ["LOOPBACK", "Guard", "user_of"]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """The names under which only this machine reaches the page."""
@@ -87,14 +88,26 @@ class Guard:
         return None
 
     def _knows_password(self, authorization: str) -> bool:
-        kind, _, encoded = authorization.partition(" ")
-        if kind.lower() != "basic" or self._password is None:
-            return False
-        try:
-            given = base64.b64decode(encoded, validate=True).partition(b":")[2]
-        except binascii.Error:
-            return False
-        return secrets.compare_digest(given, self._password.encode())
+        given = _credentials(authorization)
+        return given is not None and secrets.compare_digest(given[1], (self._password or "").encode())
+
+
+def user_of(request: Request) -> str:
+    """The name that was given with the password, or an empty text."""
+    given = _credentials(request.headers.get("authorization", ""))
+    return "" if given is None else given[0].decode("utf-8", "replace")
+
+
+def _credentials(authorization: str) -> tuple[bytes, bytes] | None:
+    """The name and the password of a header, or ``None``."""
+    kind, _, encoded = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return None
+    try:
+        name, _, password = base64.b64decode(encoded, validate=True).partition(b":")
+    except binascii.Error:
+        return None
+    return name, password
 
 
 def _name_of(host: str) -> str:

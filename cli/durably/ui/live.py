@@ -8,6 +8,7 @@ that it knows.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.requests import Request
@@ -19,6 +20,9 @@ __all__ = ["events"]
 
 LOOK_SECONDS = 0.7
 """How long between two looks."""
+
+SHARE = 10
+"""How many times as long as a look takes the next one waits at least: a long run must not keep the server busy."""
 
 QUIET_LOOKS = 20
 """After so many looks without a change a comment is sent, so that a connection that is gone is noticed."""
@@ -37,13 +41,15 @@ def events(request: Request, state: Callable[[], Awaitable[object]]) -> Streamin
         known, quiet = seen, 0
         yield "retry: 1500\n\n"
         while not await request.is_disconnected():
+            began = time.monotonic()
             found = digest(repr(await state()))
+            took = time.monotonic() - began
             quiet += 1
             if found != known:
                 known, quiet = found, 0
                 yield f"id: {found}\nevent: changed\ndata: {found}\n\n"
             elif quiet % QUIET_LOOKS == 0:
                 yield ": still here\n\n"
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(max(LOOK_SECONDS, SHARE * took))
 
     return StreamingResponse(stream(), media_type="text/event-stream")

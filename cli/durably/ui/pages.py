@@ -11,11 +11,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from durably.core import Run, RunNotFoundError, RunStatus, Trace
-from durably.core.run_view import LIVE
 from durably.core.serialization import digest
 from durably.core.trace_parts import TraceStep
-from durably.ui.approvals import Pending, pending_approvals
-from durably.ui.chat import chats
+from durably.ui.approvals import Question, question
+from durably.ui.chat import chat, chats
 from durably.ui.compare import compare
 from durably.ui.live import events
 from durably.ui.rendering import path_of, render, run_id_of
@@ -27,6 +26,7 @@ __all__ = [
     "approvals_live",
     "comparison",
     "conversation",
+    "messages",
     "run",
     "run_live",
     "run_rows",
@@ -96,7 +96,7 @@ async def run(request: Request) -> Response:
     return render(
         request,
         "run.html",
-        **_run_values(found, trace),
+        **await _run_values(request, found, trace),
         scale=drawn.scale,
         rows=drawn.rows[:ROWS],
         more=ROWS if len(drawn.rows) > ROWS else 0,
@@ -124,7 +124,16 @@ async def run_rows(request: Request) -> Response:
 async def conversation(request: Request) -> Response:
     """The conversations of a run as chats."""
     found, trace = await _run(request)
-    return render(request, "conversation.html", **_run_values(found, trace), chats=chats(trace))
+    return render(request, "conversation.html", **await _run_values(request, found, trace), chats=chats(trace))
+
+
+async def messages(request: Request) -> Response:
+    """Further messages of a conversation."""
+    found, trace = await _run(request)
+    number = _number(request, "chat")
+    if number >= len(trace.conversations):
+        raise HTTPException(404, f"this run has no conversation {number}")
+    return render(request, "messages.html", run=found, chat=chat(trace, number, _number(request, "from")))
 
 
 async def step(request: Request) -> Response:
@@ -164,12 +173,12 @@ async def run_live(request: Request) -> Response:
     return events(request, state)
 
 
-def _run_values(found: Run[Any], trace: Trace) -> dict[str, Any]:
+async def _run_values(request: Request, found: Run[Any], trace: Trace) -> dict[str, Any]:
     """What the pages of one run have in common."""
     return {
         "run": found,
         "trace": trace,
-        "pending": list(pending_approvals(trace)),
+        "pending": await _pending_of(request, found, trace),
         "children": [each for each in trace.walk() if each.child],
         "troubles": sum(attempt.outcome in ("failed", "lost") for each in trace.walk() for attempt in each.attempts),
         "state": digest(repr(_run_state(found, trace))),
@@ -230,11 +239,18 @@ async def approvals_live(request: Request) -> Response:
     return events(request, state)
 
 
-def _approvals_state(found: Sequence[Pending]) -> object:
-    return [each.approval for each in found]
+def _approvals_state(found: Sequence[Question]) -> object:
+    return [each.asked.id for each in found]
 
 
-async def _pending(request: Request) -> list[Pending]:
-    live = await request.app.state.backend.runs(status=LIVE, limit=200)
-    traces = [(await _traces(request).of(each.id))[1] for each in live]
-    return [each for trace in traces for each in pending_approvals(trace)]
+async def _pending(request: Request) -> list[Question]:
+    """All that waits for a person, the oldest first."""
+    asked = await request.app.state.backend.approvals()
+    return [question(each, (await _traces(request).of(each.run_id))[1]) for each in asked]
+
+
+async def _pending_of(request: Request, found: Run[Any], trace: Trace) -> list[Question]:
+    """What of a run waits for a person."""
+    if found.status.final or not any(each.role == "approval" and each.status == "waiting" for each in trace.walk()):
+        return []
+    return [question(each, trace) for each in await request.app.state.backend.approvals(run=found.id)]

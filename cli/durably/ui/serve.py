@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import uvicorn
 
-from durably.core import Backend
+from durably.cli.address import Program
 from durably.ui.app import make_app
 from durably.ui.guard import LOOPBACK
 
@@ -15,7 +15,7 @@ __all__ = ["serve"]
 
 
 async def serve(
-    backend: Backend,
+    program: Program,
     *,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -26,14 +26,14 @@ async def serve(
     """Serve the page.
 
     Args:
-        backend: The engine, open.
+        program: See :func:`~durably.ui.app.make_app`.
         host: The address to listen on.
         port: The port; 0 takes a free one.
         hosts: See :func:`~durably.ui.app.make_app`.
         password: See :func:`~durably.ui.app.make_app`.
         ready: Is called with the address once a browser can open it.
     """
-    app = make_app(backend, hosts=hosts, password=password)
+    app = make_app(program, hosts=hosts, password=password)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from typing import Any
 
 from durably.core import Backend, Run, Trace
-from durably.core.history import History
 
 __all__ = ["Traces"]
 
@@ -23,7 +22,7 @@ class Traces:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._kept: OrderedDict[tuple[str, int], Trace] = OrderedDict()
+        self._kept: OrderedDict[object, Trace] = OrderedDict()
 
     async def of(self, run_id: str) -> tuple[Run[Any], Trace]:
         """A run and its trace.
@@ -32,13 +31,17 @@ class Traces:
             RunNotFoundError: If there is no such run.
         """
         run = await self._backend.run(run_id)
-        return run, self._trace(await run.history())
+        # Of a run that has ended not even the records are read again: only a retry changes it, and its end with it.
+        ended = (run.id, run.status, run.view.ended_at)
+        if run.status.final and ended in self._kept:
+            return run, self._keep(ended, self._kept[ended])
+        history = await run.history()
+        key = ended if run.status.final else (run.id, len(history))
+        return run, self._keep(key, self._kept.get(key) or Trace.of(history))
 
-    def _trace(self, history: History) -> Trace:
-        key = (history.run_id, len(history))
-        if key not in self._kept:
-            self._kept[key] = Trace.of(history)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+    def _keep(self, key: object, trace: Trace) -> Trace:
+        self._kept[key] = trace
         self._kept.move_to_end(key)
-        return self._kept[key]
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return trace

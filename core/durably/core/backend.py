@@ -16,11 +16,13 @@ from durably.core.approval_desk import PendingApproval, answer_approval, pending
 from durably.core.attempts import Environment
 from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
+    AmbiguousRunIdError,
     DefinitionError,
     DurablyError,
     InvokeError,
     RunCancelledError,
     RunExistsError,
+    RunNotFoundError,
     SerializationError,
     UnsupportedFeatureError,
     error_from_json,
@@ -41,6 +43,9 @@ from durably.core.steps import Probe
 from durably.core.trace import TEXT_LIMIT, Trace
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
+
+AMBIGUOUS = 3
+"""How many runs are named where a part of an id stands for several."""
 
 MANY_RUNS = 1_000_000
 """More than are looked through for what is pending."""
@@ -362,12 +367,30 @@ class Backend(ABC):
         return await self.send_events(outside_events(events))
 
     async def run(self, run_id: str) -> Run[Any]:
-        """A handle on a run by its id.
+        """A handle on a run by its id, or by how its id begins if no other begins so.
 
         Raises:
             RunNotFoundError: If there is none.
+            AmbiguousRunIdError: If no run has this id, and several have ids that begin with it.
         """
-        return self._handle(await self.view(run_id))
+        try:
+            return self._handle(await self.view(run_id))
+        except RunNotFoundError:
+            (only,) = await self._beginning_with(run_id) or (None,)
+            if only is None:
+                raise
+        return self._handle(await self.view(only))
+
+    async def _beginning_with(self, prefix: str) -> list[str]:
+        """The id of the one run whose id begins so, or nothing."""
+        try:
+            found = await self.find_runs(RunFilter(prefix=prefix), None, None, AMBIGUOUS)
+        except UnsupportedFeatureError:  # an engine that cannot list runs knows whole ids only
+            return []
+        ids = [view.id for view in found.views]
+        if len(ids) > 1:
+            raise AmbiguousRunIdError(prefix=prefix, run_ids=ids)
+        return ids if prefix else []
 
     async def runs(
         self, *, after: str | None = None, before: str | None = None, limit: int = 100, **filters: Unpack[RunFilters]

@@ -84,6 +84,9 @@ class InngestBackend(Backend):
         },
         gaps={
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
+            "a body begun by a process that was stopped while it held a request": "a request bears no lease, so that "
+            "nothing tells it that Inngest has asked another process meanwhile",
+            "a stop that cuts off a body, told apart from a crash": "either way the request has no answer",
             "a key that is absent from an event": "Inngest takes it for null before this library sees the event; the "
             "run that it starts fails with MissingKeyError",
             "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",

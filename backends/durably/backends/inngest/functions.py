@@ -29,6 +29,12 @@ def make_function(client: inngest.Inngest, function: Function[Any, Any], driver:
     Raises:
         UnsupportedFeatureError: If the SDK does not take one of the function's options.
     """
+    if function.crash_limit > REQUEST_RETRIES - 2:
+        raise UnsupportedFeatureError(
+            backend="inngest",
+            feature=f"crash_limit={function.crash_limit} of function {function.id!r}",
+            reason=f"it ends a run after {REQUEST_RETRIES} requests without an answer: {REQUEST_RETRIES - 2} at most",
+        )
     made: inngest.Function[Any] = client.create_function(
         fn_id=function.id,
         name=function.id,

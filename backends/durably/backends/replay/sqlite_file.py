@@ -96,6 +96,7 @@ CREATE INDEX runs_of_root ON runs (root) WHERE root IS NOT NULL;
 CREATE INDEX runs_of_session ON runs (session_key) WHERE session_key IS NOT NULL;
 CREATE INDEX failed_runs ON runs (status) WHERE status IN ('failed', 'cancelled', 'skipped');
 CREATE INDEX retrying_runs ON open_steps (run) WHERE retrying;
+ALTER TABLE runs ADD COLUMN crash_notes TEXT;
 """
 
 VERSIONS = (FIRST, SECOND)

@@ -102,13 +102,15 @@ class SQLiteJournal(Journal):
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, ended_at = ? WHERE id = ?",
+            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, ended_at = ?,"
+            " crash_notes = ? WHERE id = ?",
             row.status.value,
             row.owner,
             row.fence,
             json.dumps(row.crashes),
             row.singleton,
             row.ended_at or None,
+            row.crash_notes or None,
             row.id,
         )
 
@@ -147,7 +149,8 @@ class SQLiteJournal(Journal):
         return {RunStatus(status): count for status, count in self.file.run(sql, *values).fetchall()}
 
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
-        parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at = rest
+        parent, singleton, owner, fence, crashes, created_at, *found_by, crash_notes = rest
+        root, session_key, tags, ended_at = found_by
         self._numbers[id] = n
         return RunRow(
             id=id,
@@ -163,11 +166,12 @@ class SQLiteJournal(Journal):
             session_key=session_key,
             tags=tuple(json.loads(tags or "[]")),
             ended_at=ended_at or 0.0,
+            crash_notes=crash_notes or "",
         )
 
     def insert(self, row: RunRow) -> None:
         cursor = self.file.run(
-            "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
             row.id,
             row.function,
             row.status.value,
@@ -315,7 +319,8 @@ _SCAN = 100
 """How many runs one look reads."""
 
 _RUN = """
-SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at
+SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at,
+    crash_notes
 FROM runs
 """
 

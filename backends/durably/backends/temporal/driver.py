@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.workflow import DynamicWorkflowConfig, ParentClosePolicy
 
 from durably.backends.temporal.commands import Commands, ContinueAsNewSignal, check_cancelled
+from durably.backends.temporal.crash import CRASHED
 from durably.backends.temporal.events import DELIVER, HUB
 from durably.backends.temporal.host import HOST, TemporalHost
 from durably.backends.temporal.payloads import (
@@ -93,7 +94,7 @@ class RunDriver:
             raise asyncio.CancelledError from None
         except Signal as signal:
             # No error that Temporal would write down as the run's: the task is tried again, by another worker.
-            raise RuntimeError("this worker has crashed") from signal
+            raise RuntimeError(CRASHED) from signal
         except ApplicationError as error:
             self._tell("failed", error=error.details[0])
             await self._claim.release()

@@ -121,6 +121,8 @@ class ActivityRequest:
         once: Whether it must never run twice.
         failures: How many attempts of a closure have failed.
         lost: How many of its attempts may have been cut off by a crash.
+        crashes: How many of them were, as far as Temporal tells a crash from a failed task.
+        crash_limit: How many crashes may cut off the body; ``None``, as older versions asked: any number.
     """
 
     body: str
@@ -130,6 +132,8 @@ class ActivityRequest:
     once: bool = False
     failures: int = 0
     lost: int = 0
+    crashes: int = 0
+    crash_limit: int | None = None
 
     @property
     def is_system(self) -> bool:

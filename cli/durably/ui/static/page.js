@@ -117,17 +117,21 @@ document.addEventListener('submit', event => {
 let observer;
 function watchMore() {
   observer?.disconnect();
-  const more = $('[data-more]');
-  if (!more) return;
-  const load = async () => {
-    observer.disconnect();
+  const all = $$('[data-more]');
+  if (!all.length) return;
+  const load = async more => {
+    observer.unobserve(more);
     const fresh = await fetchPage(more.href);
     more.replaceWith(...fresh.body.childNodes);
     watchMore();
   };
-  more.onclick = event => { event.preventDefault(); load(); };
-  observer = new IntersectionObserver(seen => { if (seen.some(each => each.isIntersecting)) load(); }, { rootMargin: '900px' });
-  observer.observe(more);
+  observer = new IntersectionObserver(seen => {
+    for (const each of seen) if (each.isIntersecting) load(each.target);
+  }, { rootMargin: '900px' });
+  for (const more of all) {
+    more.onclick = event => { event.preventDefault(); load(more); };
+    observer.observe(more);
+  }
 }
 
 // -- keys

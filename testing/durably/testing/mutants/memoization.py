@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -230,7 +230,7 @@ class CrashesAreFailures(Driver):
 class StopThrowsAwayRunningBodies(Driver):
     """An orderly stop cuts off the bodies that are running."""
 
-    async def stop(self, grace: float) -> bool:
+    async def stop(self, grace: float) -> Collection[str]:
         return await super().stop(0.0)
 
 

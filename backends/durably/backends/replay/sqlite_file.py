@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from durably.core.errors import JournalError
 
@@ -96,6 +96,9 @@ CREATE INDEX runs_of_root ON runs (root) WHERE root IS NOT NULL;
 CREATE INDEX runs_of_session ON runs (session_key) WHERE session_key IS NOT NULL;
 CREATE INDEX failed_runs ON runs (status) WHERE status IN ('failed', 'cancelled', 'skipped');
 CREATE INDEX retrying_runs ON open_steps (run) WHERE retrying;
+CREATE TABLE deltas (
+    run TEXT NOT NULL, number INTEGER NOT NULL, place INTEGER, delta TEXT NOT NULL, PRIMARY KEY (run, number)
+) WITHOUT ROWID;
 ALTER TABLE runs ADD COLUMN crash_notes TEXT;
 """
 
@@ -108,10 +111,12 @@ class SQLiteFile:
 
     Args:
         path: The file.
+        synchronous: ``"FULL"``, or ``"NORMAL"`` for what need not survive a power cut: a commit then waits for no disk.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
         self.path = Path(path)
+        self._synchronous = synchronous
         self._db: sqlite3.Connection | None = None
 
     @property
@@ -143,7 +148,7 @@ class SQLiteFile:
         self._is_new(db)  # nothing is written to a file of another program, not even its journal mode
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")
         with self.transaction():
             version = 0 if self._is_new(db) else self._version(db)
             for statements in VERSIONS[version:]:

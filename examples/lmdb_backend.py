@@ -32,7 +32,9 @@ class LMDBBackend(ReplayBackend):
     """Runs durable functions in this process and keeps them in one LMDB file."""
 
     name = "lmdb"
-    capabilities = Capabilities(durable=True, multi_process=True, max_payload_bytes=8 * 2**20)
+    capabilities = Capabilities(
+        durable=True, multi_process=True, max_payload_bytes=8 * 2**20, gaps={"retention": "it keeps every run"}
+    )
 
     def __init__(
         self, path: Path, functions: Sequence[Function[Any, Any]] = (), *, clock: Clock | None = None, **options: Any

@@ -37,6 +37,7 @@ from durably.core.model import Model
 from durably.core.observer import Observer
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
+from durably.core.retention import Pruned, Retention
 from durably.core.retry import RetryPolicy
 from durably.core.run_filter import RunPage
 from durably.core.run_view import WaitingFor
@@ -45,6 +46,8 @@ from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_definition import tool
 from durably.core.tools import Tool
 from durably.core.trace import Trace
+from durably.core.worker import run_worker
+from durably.core.worker_view import WorkerView
 
 __all__ = [
     "APPROVAL_GIVEN",
@@ -78,6 +81,8 @@ __all__ = [
     "NonRetriableError",
     "Observer",
     "PendingApproval",
+    "Pruned",
+    "Retention",
     "RetryAfterError",
     "RetryPolicy",
     "Run",
@@ -100,6 +105,7 @@ __all__ = [
     "ToolError",
     "Trace",
     "WaitingFor",
+    "WorkerView",
     "approve",
     "assistant",
     "create_agent_loop",
@@ -109,6 +115,7 @@ __all__ = [
     "delegate_scheduled",
     "function",
     "reject",
+    "run_worker",
     "tool",
     "user",
 ]

@@ -104,6 +104,7 @@ async def main() -> bool:
             for name, (page, row) in CASES.items():
                 opened, answered = await measure(address, browser, page, row)
                 kept = kept and opened <= LIMIT
+                print(name, opened, answered, file=sys.stderr)
                 table.add_row(name, f"{opened * 1000:.0f} ms", f"{answered * 1000:.0f} ms")
             await browser.close()
     Console().print(table)

@@ -91,6 +91,8 @@ class SQLiteJournal(Journal):
         return bool(version != before)
 
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
+        if not served:
+            return []  # a client looks on: to read a hundred thousand runs at each poll would hold up all it does
         owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
         alive = {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
         by_status = (f"{_RUN} WHERE status = '{each}' AND owner IS NOT ?1" for each in ("running", "stuck"))

@@ -32,7 +32,9 @@ class LMDBBackend(ReplayBackend):
     """Runs durable functions in this process and keeps them in one LMDB file."""
 
     name = "lmdb"
-    capabilities = Capabilities(durable=True, multi_process=True, max_payload_bytes=8 * 2**20)
+    capabilities = Capabilities(
+        durable=True, multi_process=True, max_payload_bytes=8 * 2**20, gaps={"retention": "it keeps every run"}
+    )
 
     def __init__(
         self, path: Path, functions: Sequence[Function[Any, Any]] = (), *, clock: Clock | None = None, **options: Any
@@ -170,12 +172,12 @@ class LMDBJournal(Journal):
 
     def rows(self, function: str | None, status: RunStatus | None, limit: int) -> list[RunRow]:
         found = [_row(data) for _, data in self._scan("runs")]
-        chosen = [row for row in reversed(found) if function in (None, row.function) and status in (None, row.status)]
-        return chosen[:limit]
+        return [row for row in reversed(found) if function in (None, row.function) and status in (None, row.status)][
+            :limit
+        ]
 
     def set_status(self, run_id: str, status: RunStatus) -> None:
-        row = _row(self._get("runs", self._number(run_id)))
-        self.take(replace(row, status=status, owner=None))
+        self.take(replace(_row(self._get("runs", self._number(run_id))), status=status, owner=None))
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         return [row.id for row in self._live() if row.function == function and row.singleton == singleton]

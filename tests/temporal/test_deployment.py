@@ -15,7 +15,7 @@ from temporalio.worker import WorkerDeploymentConfig
 
 from durably.backends.temporal import TemporalBackend
 from durably.backends.temporal.worker import Role
-from durably.core import Context, Event, current_step, function
+from durably.core import Context, Event, current_step, function, run_worker
 from durably.core.ids import new_id
 from tests.test_layout import PARTS, ROOT
 
@@ -106,7 +106,7 @@ async def split(ctx: Context[None]) -> list[int]:
 async def work(address: str, queue: str, role: Role) -> None:
     """One process: it serves until it is told to stop."""
     client = await Client.connect(address)
-    await TemporalBackend(client, task_queue=queue, functions=[split], role=role).run_worker()
+    await run_worker(TemporalBackend(client, task_queue=queue, functions=[split], role=role))
 
 
 async def test_workflows_in_one_process_and_their_bodies_in_others(temporal_address: str, client: Client) -> None:

@@ -12,7 +12,7 @@ import pytest
 from temporalio.client import Client
 
 from durably.backends.temporal import TemporalBackend
-from durably.core import Context, Event, FunctionRef, RetryAfterError, Run, current_step, function
+from durably.core import Context, Event, FunctionRef, RetryAfterError, Run, current_step, function, run_worker
 from durably.core.ids import new_id
 from tests.temporal.conftest import OpenTemporal
 from tests.temporal.test_code_change import OPTIONS
@@ -140,7 +140,7 @@ async def test_programs_that_serve_different_functions_call_each_other(client: C
 
 
 async def main(address: str, queue: str) -> None:
-    await TemporalBackend(await Client.connect(address), task_queue=queue, functions=[back]).run_worker()
+    await run_worker(TemporalBackend(await Client.connect(address), task_queue=queue, functions=[back]))
 
 
 if __name__ == "__main__":

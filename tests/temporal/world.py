@@ -18,7 +18,7 @@ from typing import Any
 from temporalio.client import Client
 
 from durably.backends.temporal import TemporalBackend
-from durably.core import Agent, Context, Event, RetryPolicy, current_step, function, tool
+from durably.core import Agent, Context, Event, RetryPolicy, current_step, function, run_worker, tool
 from durably.core.steps import Point
 from durably.testing import Crash, EffectLedger, FaultPlan, ScriptedModel, call
 from durably.testing.crash.faults import chain
@@ -107,7 +107,7 @@ async def main(address: str, queue: str, journal: str, crash: str = "", how: str
             os.kill(os.getpid(), signal.SIGSTOP)
 
     made.probe = chain(plan, stop)
-    await made.run_worker()
+    await run_worker(made)
 
 
 if __name__ == "__main__":

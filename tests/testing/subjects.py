@@ -28,7 +28,7 @@ class SQLiteSubject(Subject):
     async def open(self, functions: Iterable[Function[Any, Any]], **options: Any) -> AsyncIterator[Backend]:
         clock = VirtualClock() if self.time is None else VirtualClock(self.time)
         backend = SQLiteBackend(self.path, list(functions), clock=clock, **self.options, **options)
-        backend.grace = 0.5
+        backend.drain_timeout = 0.5
         try:
             async with backend:
                 yield backend

@@ -34,7 +34,7 @@ class LMDBSubject(Subject):
     async def open(self, functions: Iterable[Function[Any, Any]], **options: Any) -> AsyncIterator[Backend]:
         clock = VirtualClock(self.time)
         backend = LMDBBackend(self.path, list(functions), clock=clock, **options)
-        backend.grace = 0.5
+        backend.drain_timeout = 0.5
         try:
             async with backend:
                 yield backend

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from itertools import takewhile
+from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
@@ -14,11 +16,14 @@ from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
-from durably.core import Capabilities, Event, Function, Observer
+from durably.backends.replay.memory_pruning import MemoryPruning
+from durably.backends.replay.pruning import PrunableStorage
+from durably.core import Capabilities, Event, Function, Observer, Retention
 from durably.core.backend import RunStatus
 from durably.core.deltas import DeltaStore, MemoryDeltas
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
+from durably.core.worker_view import WorkerView
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
 
@@ -41,6 +46,10 @@ class MemoryBackend(ReplayBackend):
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
+        worker_name: What ``workers()`` calls this worker; left out, the program's name and its process id.
+        max_runs: How many runs it drives at once before it takes no more. Those that wait for something do not count.
+        max_steps: How many bodies it runs at once; the others wait for their turn.
+        retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
         deltas: Where the pieces of streamed answers are kept; left out, with the journal.
     """
@@ -62,6 +71,10 @@ class MemoryBackend(ReplayBackend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        worker_name: str = "",
+        max_runs: int | None = None,
+        max_steps: int | None = None,
+        retention: Retention | None = None,
         observers: Iterable[Observer] = (),
         deltas: DeltaStore | None = None,
     ) -> None:
@@ -76,6 +89,10 @@ class MemoryBackend(ReplayBackend):
             resources=resources,
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
+            worker_name=worker_name,
+            max_runs=max_runs,
+            max_steps=max_steps,
+            retention=retention,
             observers=observers,
             deltas=deltas or journal.deltas,
         )
@@ -89,6 +106,7 @@ class MemoryJournal(Journal):
         deltas: The pieces of streamed answers.
     """
 
+    prunes_by: ClassVar[type[MemoryPruning]] = MemoryPruning
     flow: MemoryFlowStore
 
     def __init__(self) -> None:
@@ -97,11 +115,20 @@ class MemoryJournal(Journal):
         self._runs: dict[str, RunRow] = {}
         self._records: dict[str, list[StepRecord]] = {}
         self._children: dict[str, list[str]] = {}
-        self._events: list[Received] = []
+        self._events: dict[int, Received] = {}
         self._event_ids: set[str] = set()
         self._scheduled: list[Event] = []
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
+        self._views: dict[str, WorkerView] = {}
+        self._pruning = self.prunes_by(
+            self._runs,
+            self._records,
+            self._children,
+            self._events,
+            self._event_ids,
+            lambda run_id: self.deltas.delete(run_id),
+        )
         self.flow = MemoryFlowStore()
 
     def left_behind(self) -> MemoryJournal:
@@ -109,15 +136,19 @@ class MemoryJournal(Journal):
         copy = MemoryJournal()
         copy.latest = self.latest
         copy.deltas = self.deltas.copy()
-        copy._runs = dict(self._runs)
-        copy._records = {run_id: list(records) for run_id, records in self._records.items()}
-        copy._children = {run_id: list(children) for run_id, children in self._children.items()}
-        copy._events = list(self._events)
-        copy._event_ids = set(self._event_ids)
+        copy._runs.update(self._runs)
+        copy._records.update({run_id: list(records) for run_id, records in self._records.items()})
+        copy._children.update({run_id: list(children) for run_id, children in self._children.items()})
+        copy._events.update(self._events)
+        copy._event_ids.update(self._event_ids)
         copy._scheduled = list(self._scheduled)
         copy._subscriptions = dict(self._subscriptions)
         copy.flow = self.flow.copy()
         return copy
+
+    @property
+    def pruning(self) -> PrunableStorage:
+        return self._pruning
 
     def open(self) -> None:
         pass
@@ -134,10 +165,23 @@ class MemoryJournal(Journal):
     def lease(self, worker: str, until: float) -> None:
         self._leases[worker] = until
 
+    def introduce(self, view: WorkerView) -> bool:
+        self._views[view.id] = view
+        return True
+
+    def workers(self, now: float) -> Sequence[WorkerView]:
+        held = Counter(row.owner for row in self._runs.values() if not row.status.final)
+        return [
+            replace(view, runs=held[view.id], lease_until=self._leases[view.id])
+            for view in self._views.values()
+            if self._leases.get(view.id, 0.0) > now
+        ]
+
     def is_alive(self, worker: str, now: float) -> bool:
         return self._leases.get(worker, 0.0) > now
 
     def release(self, worker: str) -> None:
+        self._views.pop(worker, None)
         for row in self._runs.values():
             if row.owner == worker:
                 self._runs[row.id] = replace(row, owner=None)
@@ -166,10 +210,11 @@ class MemoryJournal(Journal):
         return chosen[:limit]
 
     def cursor(self) -> int:
-        return len(self._events)
+        return next(reversed(self._events), 0)
 
     def events_since(self, cursor: int, name: str) -> list[Received]:
-        return [received for received in self._events[cursor:] if received.event.name == name]
+        later = takewhile(lambda received: received.seq > cursor, reversed(self._events.values()))
+        return [received for received in later if received.event.name == name][::-1]
 
     def next_due(self) -> float | None:
         return min((event.ts for event in self._scheduled if event.ts is not None), default=None)
@@ -228,8 +273,8 @@ class MemoryJournal(Journal):
         if event.id in self._event_ids:
             return None
         self._event_ids.add(event.id or "")
-        received = Received(len(self._events) + 1, event, now)
-        self._events.append(received)
+        received = Received(self.cursor() + 1, event, now)
+        self._events[received.seq] = received
         return received
 
     def schedule(self, event: Event) -> bool:

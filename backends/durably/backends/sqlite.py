@@ -13,8 +13,9 @@ from durably.backends.replay.clock import Clock, SystemClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.backends.sqlite_deltas import SQLiteDeltas
-from durably.core import Capabilities, Function, Observer
+from durably.core import Capabilities, Function, Observer, Retention
 from durably.core.deltas import DeltaStore
+from durably.core.durations import Duration
 
 __all__ = ["SQLiteBackend"]
 
@@ -36,6 +37,11 @@ class SQLiteBackend(ReplayBackend):
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
+        worker_name: What ``workers()`` calls this worker; left out, the program's name and its process id.
+        max_runs: How many runs it drives at once before it takes no more. Those that wait for something do not count.
+        max_steps: How many bodies it runs at once; the others wait for their turn.
+        retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
+        busy_timeout: How long ``start``, ``send`` and other calls wait while another process holds the file's lock.
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
         deltas: Where the pieces of streamed answers are kept; left out, in the file.
     """
@@ -54,6 +60,11 @@ class SQLiteBackend(ReplayBackend):
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
+        worker_name: str = "",
+        max_runs: int | None = None,
+        max_steps: int | None = None,
+        retention: Retention | None = None,
+        busy_timeout: Duration = 30,
         observers: Iterable[Observer] = (),
         deltas: DeltaStore | None = None,
     ) -> None:
@@ -67,6 +78,11 @@ class SQLiteBackend(ReplayBackend):
             resources=resources,
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
+            worker_name=worker_name,
+            max_runs=max_runs,
+            max_steps=max_steps,
+            retention=retention,
+            busy_timeout=busy_timeout,
             observers=observers,
             deltas=deltas or SQLiteDeltas(path),
         )

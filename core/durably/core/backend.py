@@ -16,6 +16,7 @@ from durably.core.approval import ApprovalDecision, ApprovalRequest
 from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
 from durably.core.attempts import Environment
 from durably.core.deltas import DeltaStore, DeltaWriter
+from durably.core.durations import Duration
 from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
     DefinitionError,
@@ -33,12 +34,14 @@ from durably.core.ids import check_run_id, new_id
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
+from durably.core.retention import Pruned, Retention
 from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 from durably.core.stream import StreamItem, StreamReader
 from durably.core.stuck import Stuck
 from durably.core.trace import TEXT_LIMIT, Trace
+from durably.core.worker_view import WorkerView
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
 
@@ -50,6 +53,9 @@ MANY_RUNS = 1_000_000
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+DRAIN_SECONDS = 30.0
+"""How many seconds bodies are given when a worker stops, unless its program says otherwise."""
 
 
 class RunStatus(StrEnum):
@@ -279,9 +285,12 @@ class Backend(ABC):
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
         deltas: Where the pieces of streamed answers are kept for :meth:`Run.stream`, or ``None``: nowhere.
 
+    Attributes:
+        drain_timeout: How many seconds bodies that run are given to end when the worker stops.
+
     Raises:
         DefinitionError: If two functions have one id.
-        UnsupportedFeatureError: If a function asks for flow control that the engine does not have.
+        UnsupportedFeatureError: If a function asks for flow control, or a retention, that the engine does not have.
     """
 
     name: ClassVar[str]
@@ -302,6 +311,7 @@ class Backend(ABC):
         deltas: DeltaStore | None = None,
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
+        self.drain_timeout = DRAIN_SECONDS
         redactor = Redactor(secrets)
         self.deltas = deltas
         self.delta_writers = [] if deltas is None else [DeltaWriter(deltas)]
@@ -344,12 +354,20 @@ class Backend(ABC):
             return
         if known is not None:
             raise DefinitionError(f"two functions have the id {function.id!r}: rename one")
+        if function.retention is not None:
+            self._check_gap("retention", f"retention= on function {function.id!r}")
         if function.on_code_change == "wait" and "on_code_change" in self.capabilities.gaps:
             raise self._lacks("on_code_change", f'on_code_change="wait" on function {function.id!r}')
         self.check_rules(function)
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)
+
+    def _check_gap(self, gap: str, feature: str) -> None:
+        """Refuse a feature that is a declared gap of this engine, with the reason."""
+        reason = self.capabilities.gaps.get(gap)
+        if reason is not None:
+            raise UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
 
     def check_rules(self, function: Function[Any, Any]) -> None:
         """Refuse a function whose rules of flow control this engine cannot keep.
@@ -437,6 +455,38 @@ class Backend(ABC):
     ) -> list[Run[Any]]:
         """The newest runs, newest first."""
 
+    async def prune(self, *, older_than: Duration | None = None, keep: int | None = None) -> Pruned:
+        """Forget finished runs, with their records, and events that nobody needs any more.
+
+        A run stays, whatever its age, while it is live, while somebody here waits for its end, and while the run that
+        called it is live or has failed: that one may still ask for it. The id of an event is remembered for a day at
+        least, and for ``older_than`` if that is longer.
+
+        Args:
+            older_than: Forget what ended longer ago than this.
+            keep: How many finished runs of each function stay: the newest. With ``older_than`` too, a run goes once
+                either of them is past. Without both, each function's ``retention=``, or the backend's, is applied.
+
+        Returns:
+            What went.
+
+        Raises:
+            UnsupportedFeatureError: If the engine keeps runs by rules of its own.
+            DefinitionError: If the duration or the number is none.
+        """
+        self._check_gap("retention", "prune()")
+        given = older_than is not None or keep is not None
+        return await self.prune_runs(Retention(age=older_than, count=keep) if given else None)
+
+    async def workers(self) -> list[WorkerView]:
+        """The live workers of this backend's storage or queue.
+
+        Raises:
+            UnsupportedFeatureError: If the engine does not tell.
+        """
+        self._check_gap("workers", "workers()")
+        return await self.live_workers()
+
     # -- approvals
 
     async def approvals(
@@ -517,6 +567,18 @@ class Backend(ABC):
         return time.time()
 
     # -- what an engine provides; programs use the handle, `Run`
+
+    async def work_until(self, stop: asyncio.Event) -> None:
+        """Wait until the worker is told to stop, or ends by itself; raises what it died of."""
+        await stop.wait()
+
+    async def prune_runs(self, rule: Retention | None) -> Pruned:
+        """Forget finished runs by a rule; without one, by the functions' and the backend's own."""
+        raise UnsupportedFeatureError(backend=self.name, feature="prune()", reason="it declares no way to forget runs")
+
+    async def live_workers(self) -> list[WorkerView]:
+        """The workers that live now."""
+        raise UnsupportedFeatureError(backend=self.name, feature="workers()", reason="it declares no way to list them")
 
     @abstractmethod
     async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:

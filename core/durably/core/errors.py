@@ -32,6 +32,7 @@ The tree::
     ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
     ├── MissingKeyError            a run has no value at the key of one of its function's rules
     ├── JournalError               the storage refuses to read or write
+    │   ├── JournalBusyError       ... because another process holds its lock
     │   └── JournalCorruptError    ... or gives back something else than was written
     └── UnsupportedFeatureError    the backend cannot do this at all
 """
@@ -57,6 +58,7 @@ __all__ = [
     "DurablyError",
     "InterruptSignal",
     "InvokeError",
+    "JournalBusyError",
     "JournalCorruptError",
     "JournalError",
     "MissingKeyError",
@@ -498,6 +500,22 @@ class MissingKeyError(DurablyError):
 
 class JournalError(DurablyError):
     """The storage cannot be opened, read or written, as with a full disk, a lock that stays held, or a wrong file."""
+
+
+class JournalBusyError(JournalError):
+    """Another process holds the lock under which the storage is written. Nothing was written here; waiting helps.
+
+    Attributes:
+        path: The storage.
+        holder: Who holds the lock, as far as the operating system tells, and what to do about it; may be empty.
+    """
+
+    fields = ("path", "holder")
+
+    def __init__(self, *, path: str, holder: str = "") -> None:
+        super().__init__(f"{path} is locked by {holder or 'another process'}")
+        self.path = path
+        self.holder = holder
 
 
 class JournalCorruptError(JournalError):

@@ -26,6 +26,7 @@ from durably.core.history import History
 from durably.core.ids import check_event_name
 from durably.core.input_paths import check_path, key_value
 from durably.core.reference import FunctionRef
+from durably.core.retention import Retention
 from durably.core.retry import RetryPolicy
 from durably.core.serialization import codec_for
 
@@ -88,6 +89,8 @@ class FunctionOptions(TypedDict, total=False):
             :class:`~durably.core.CrashLoopError`. Default 5.
         singleton: Allows one live run for each value of a key. See :class:`Singleton`.
         on_failure: A function that runs once when a run has failed for good. Its input is a :class:`FailedRun`.
+        retention: How long its finished runs are kept; left out, as the backend says. See
+            :class:`~durably.core.Retention`.
         on_code_change: What becomes of a run that the code does not fit any more. ``"fail"``, the default, ends it with
             ``NonDeterminismError``; ``"wait"`` leaves it, stuck, until a worker comes with code that fits.
         concurrency: See :mod:`durably.core.flow`. This and the options below are flow control: an engine that does not
@@ -107,6 +110,7 @@ class FunctionOptions(TypedDict, total=False):
     crash_limit: int
     singleton: Singleton | None
     on_failure: Callable[[Context[FailedRun]], Awaitable[object]] | None
+    retention: Retention | None
     on_code_change: Literal["fail", "wait"]
     concurrency: Concurrency | Sequence[Concurrency] | None
     debounce: Debounce | None
@@ -145,6 +149,7 @@ class Function(FunctionRef[In, Out]):
         "on_failure",
         "priority",
         "rate_limit",
+        "retention",
         "retries",
         "retry_policy",
         "singleton",
@@ -160,6 +165,7 @@ class Function(FunctionRef[In, Out]):
     crash_limit: int
     singleton: Singleton | None
     on_failure: Function[FailedRun, object] | None
+    retention: Retention | None
     on_code_change: Literal["fail", "wait"]
     concurrency: tuple[Concurrency, ...]
     debounce: Debounce | None
@@ -191,6 +197,7 @@ class Function(FunctionRef[In, Out]):
         self.crash_limit = _check_crash_limit(id, options.get("crash_limit", CRASH_LIMIT))
         self.singleton = options.get("singleton")
         self.on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
+        self.retention = options.get("retention")
         self.on_code_change = _check_code_change(id, options.get("on_code_change", "fail"))
         self.concurrency = (limits,) if isinstance(limits, Concurrency) else tuple(limits)
         self.debounce = options.get("debounce")

@@ -37,12 +37,15 @@ from durably.core.model import Model
 from durably.core.observer import Observer
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
+from durably.core.retention import Pruned, Retention
 from durably.core.retry import RetryPolicy
 from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_definition import tool
 from durably.core.tools import Tool
 from durably.core.trace import Trace
+from durably.core.worker import run_worker
+from durably.core.worker_view import WorkerView
 
 __all__ = [
     "APPROVAL_GIVEN",
@@ -76,6 +79,8 @@ __all__ = [
     "NonRetriableError",
     "Observer",
     "PendingApproval",
+    "Pruned",
+    "Retention",
     "RetryAfterError",
     "RetryPolicy",
     "Run",
@@ -96,6 +101,7 @@ __all__ = [
     "Tool",
     "ToolError",
     "Trace",
+    "WorkerView",
     "approve",
     "assistant",
     "create_agent_loop",
@@ -105,6 +111,7 @@ __all__ = [
     "delegate_scheduled",
     "function",
     "reject",
+    "run_worker",
     "tool",
     "user",
 ]

@@ -86,6 +86,9 @@ class InngestBackend(Backend):
         },
         gaps={
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
+            "retention": "Inngest keeps ended runs as long as its plan says, and forgets them by itself",
+            "workers": "Inngest does not tell which apps are connected: look at its dashboard, or at your web server",
+            "limits of a worker": "a served app takes what Inngest sends: use concurrency= of the function",
             "a body begun by a process that was stopped while it held a request": "a request bears no lease, so that "
             "nothing tells it that Inngest has asked another process meanwhile",
             "a stop that cuts off a body, told apart from a crash": "either way the request has no answer",
@@ -130,7 +133,7 @@ class InngestBackend(Backend):
         self._now = now
         self._serve = serve
         self._poll = poll
-        self._grace = grace
+        self.drain_timeout = grace
         self._crash: BaseException | None = None
         self._stack: AsyncExitStack | None = None
         server = ServerClient(client)
@@ -177,7 +180,7 @@ class InngestBackend(Backend):
         """Let requests under way end, then stop serving."""
         stack, self._stack = self._stack, None
         if stack is not None:
-            await self.app.stop(self._grace)
+            await self.app.stop(self.drain_timeout)
             self.suspended.clear()
             await stack.aclose()
 

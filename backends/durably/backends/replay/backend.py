@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from functools import partial
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import SecretStr
 
@@ -22,13 +24,28 @@ from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, Journal, Subscription
 from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
+from durably.backends.replay.patience import patiently
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.scheduler import Scheduler
+from durably.backends.replay.slots import BodySlots
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Backend, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
+from durably.backends.replay.upkeep import Upkeep
+from durably.core import (
+    Backend,
+    Event,
+    Function,
+    FunctionRef,
+    Observer,
+    Pruned,
+    Retention,
+    Run,
+    RunNotFoundError,
+    WorkerView,
+)
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.deltas import DeltaStore
-from durably.core.errors import CancelSignal, JournalError
+from durably.core.durations import Duration, duration_seconds
+from durably.core.errors import CancelSignal, JournalBusyError, JournalError
 from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
@@ -36,9 +53,11 @@ from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Parts", "ReplayBackend"]
 
+T = TypeVar("T")
+
 logger = logging.getLogger("durably")
 
-GRACE_SECONDS = 30.0
+BUSY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +98,11 @@ class ReplayBackend(Backend):
         seed: Fixes the order of concurrent branches, or ``None`` to leave it to the event loop.
         evict: ``"always"`` replays a run from the start after each step.
         poll: Seconds between looks at what other processes did, or ``None`` if there can be none.
-        grace: Seconds a running body is given to end when the worker stops.
+        worker_name: What others see this worker as; left out, the program's name and its process id.
+        max_runs: How many runs it drives at once before it takes no more, or ``None``. Those that wait do not count.
+        max_steps: How many bodies it runs at once, or ``None``; the others wait for their turn.
+        retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
+        busy_timeout: How long a program's calls wait while another process holds the lock of the storage.
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
@@ -105,7 +128,11 @@ class ReplayBackend(Backend):
         seed: int | None = None,
         evict: Literal["never", "always"] = "never",
         poll: float | None = None,
-        grace: float = GRACE_SECONDS,
+        worker_name: str = "",
+        max_runs: int | None = None,
+        max_steps: int | None = None,
+        retention: Retention | None = None,
+        busy_timeout: Duration = BUSY_SECONDS,
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
@@ -127,8 +154,10 @@ class ReplayBackend(Backend):
         self.journal = journal
         self.clock = clock
         self.worker = new_id()
-        self.grace = grace
+        self.busy_timeout = duration_seconds(busy_timeout, f"{type(self).__name__}: busy_timeout")
         self._poll = poll
+        self._died = asyncio.Event()
+        self._awaited: Counter[str] = Counter()
         self._poller: asyncio.Task[None] | None = None
         self._up = False
         self._delivery = Alarm(clock, self._deliver)
@@ -146,11 +175,33 @@ class ReplayBackend(Backend):
             slots=self.parts.slots(self._log, self._scheduler),
             evict=evict == "always",
             seed=seed,
+            body_slots=None if max_steps is None else BodySlots(check_limit("max_steps", max_steps), self._scheduler),
             crash=self.crash,
         )
         self._driver = self.parts.driver(
-            self._host, records=self.parts.records, steps=self.parts.steps, keys=self.parts.keys
+            self._host,
+            records=self.parts.records,
+            steps=self.parts.steps,
+            keys=self.parts.keys,
+            max_runs=None if max_runs is None else check_limit("max_runs", max_runs),
         )
+        self._log.takes_runs = self._has_room
+        self._turned_away = False
+        self._scheduler.run_rests = self._fill_up
+        self._upkeep = Upkeep(
+            self.name,
+            journal,
+            self.functions,
+            lease=self.lease,
+            worker=self.worker,
+            name=worker_name,
+            retention=retention,
+            clock=clock,
+            awaited=lambda: [*self._awaited, *self._scheduler.awaited_runs],
+            shared=self.capabilities.multi_process,
+            patience=self.busy_timeout,
+        )
+        self._log.subscribe(self._upkeep.apply)
         self.lease.lapsed = self._driver.drop_lost
         self._driver.trial_over = self._recover
         self._log.subscribe(self._arm_for)
@@ -183,25 +234,37 @@ class ReplayBackend(Backend):
             raise RuntimeError(f"this {self.name} backend is already running; use one 'async with' for each backend")
         if self._log.crash is not None:
             raise RuntimeError("this backend has crashed; open a new one on the same journal")
-        self.journal.open()
+        self._died = asyncio.Event()
+        await patiently(self.journal.open, self.busy_timeout)
         self._up = True
-        self._driver.open()
-        self.journal.register([Subscription.of(function) for function in self.functions.values()])
-        self.lease.renew()
-        self._deliver()
-        if self._crons is not None:
-            self._crons.open()
-        self.claim_runs()
+        try:
+            self._driver.open()
+            await patiently(self._sign_on, self.busy_timeout)
+            self._deliver()
+            if self._crons is not None:
+                await patiently(self._crons.open, self.busy_timeout)
+            await patiently(self.claim_runs, self.busy_timeout)
+        except BaseException:
+            await self._leave()
+            raise
         if self._poll is not None:
             self._poller = asyncio.create_task(self._watch(self._poll))
         return self
 
+    def _sign_on(self) -> None:
+        self.journal.register([Subscription.of(function) for function in self.functions.values()])
+        self._upkeep.sign_on()
+
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop at the next step boundary of each run, then give the runs back."""
+        await self._leave()
+
+    async def _leave(self) -> None:
+        await self._upkeep.stop()
+        cut_off = await self._driver.stop(self.drain_timeout)  # meanwhile the lease is looked after
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        cut_off = await self._driver.stop(self.grace)
         self._delivery.clear()
         self._recovery.clear()
         if self._crons is not None:
@@ -209,11 +272,20 @@ class ReplayBackend(Backend):
         self._up = False
         try:
             if self._log.crash is None:
-                self.journal.let_go(self.worker, cut_off)
+                await self._patiently(self.journal.let_go, self.worker, cut_off)
         finally:
             self.journal.close()
             if self.deltas is not None:
                 self.deltas.close()
+
+    async def work_until(self, stop: asyncio.Event) -> None:
+        waits = [asyncio.ensure_future(each.wait()) for each in (stop, self._died)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+        self._log.check_alive()
 
     def crash(self, signal: BaseException) -> None:
         """Die as a process does: nothing more is written, every task ends where it stands.
@@ -221,23 +293,31 @@ class ReplayBackend(Backend):
         For the harness. Whoever waits for a result gets the signal.
         """
         self._driver.crash(signal)
+        self._died.set()
 
     async def _watch(self, poll: float) -> None:
         """Look after the lease, and at what other processes did."""
         while True:
+            due = time.monotonic() + poll
             await asyncio.sleep(poll)
+            self._upkeep.lag = time.monotonic() - due
             try:
-                if self.lease.is_due:
-                    self.lease.renew()
+                self._upkeep.renew()
                 self.claim_runs()
                 self._host.slots.look()
                 if self.journal.changed():
                     self._look_around()
+            except JournalBusyError:
+                continue  # the storage says it itself if that takes long
             except JournalError as error:
                 logger.warning("cannot look after runs now, will try again: %s", error)
+            self._upkeep.look()
 
     def claim_runs(self) -> None:
-        """Take up the live runs that no worker has."""
+        """Take up the live runs that no worker has, as far as there is room for them."""
+        room = self._driver.room
+        if room == 0:
+            return
         claim = self.journal.claim(
             self.worker,
             list(self.functions),
@@ -245,6 +325,7 @@ class ReplayBackend(Backend):
             self._driver.unfit,
             moment=self.clock.now(),
             suspects=0 if self._driver.on_trial else 1,
+            limit=room,
         )
         for row in claim.runs:
             self._driver.spawn(row)
@@ -259,6 +340,21 @@ class ReplayBackend(Backend):
         except JournalError as error:
             logger.warning("cannot take up runs now, will try again: %s", error)
             self._recovery.set(self.clock.now() + 1)
+
+    def _has_room(self) -> bool:
+        has_room = self._driver.room != 0
+        self._turned_away = self._turned_away or not has_room
+        return has_room
+
+    def _fill_up(self) -> None:
+        """Take up runs for which there was no room before."""
+        if not self._turned_away or self._driver.room == 0 or self._log.crash is not None:
+            return
+        self._turned_away = False
+        try:
+            self.claim_runs()
+        except JournalError:  # the next look takes them up
+            self._turned_away = True
 
     def _look_around(self) -> None:
         """Find what concerns the runs that wait here, after another process wrote to the journal."""
@@ -315,7 +411,7 @@ class ReplayBackend(Backend):
 
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
-        self._log.publish(events, self.clock.now())
+        await self._patiently(self._log.publish, events, self.clock.now())
         return [event.id or "" for event in events]
 
     async def runs(
@@ -330,7 +426,7 @@ class ReplayBackend(Backend):
         self._check_up("start")
         run_id = run_id or new_id()
         new = self._host.new_run(run_id, function.id, started_event(function, run_id, data))
-        row = self._log.create(new, self.clock.now())
+        row = await self._patiently(self._log.create, new, self.clock.now())
         check_function(run_id, row.function, function.id)
         return view_of(self.journal, row)
 
@@ -342,19 +438,25 @@ class ReplayBackend(Backend):
         return view
 
     async def wait(self, run_id: str) -> RunView:
-        view = await self.view(run_id)
-        while not view.status.final:
-            await self._scheduler.watch_end(run_id)
+        self._awaited[run_id] += 1  # until it has been looked at, nobody forgets it here
+        try:
             view = await self.view(run_id)
-        return view
+            while not view.status.final:
+                await self._scheduler.watch_end(run_id)
+                view = await self.view(run_id)
+            return view
+        finally:
+            self._awaited[run_id] -= 1
+            if not self._awaited[run_id]:
+                del self._awaited[run_id]
 
     async def cancel(self, run_id: str) -> None:
         self._check_up("cancel")
-        self._log.cancel(run_id, self.clock.now())
+        await self._patiently(self._log.cancel, run_id, self.clock.now())
 
     async def retry_run(self, run_id: str) -> RunView:
         self._check_up("retry")
-        self._log.resume(run_id, self.clock.now())
+        await self._patiently(self._log.resume, run_id, self.clock.now())
         self.claim_runs()
         return await self.view(run_id)
 
@@ -362,11 +464,23 @@ class ReplayBackend(Backend):
         view = await self.view(run_id)
         event = self.journal.records(run_id)[0].output or ""
         new = self._host.new_run(new_id, view.function, event)
-        return view_of(self.journal, self._log.fork(run_id, after, new, self.clock.now()))
+        return view_of(self.journal, await self._patiently(self._log.fork, run_id, after, new, self.clock.now()))
 
     async def history(self, run_id: str) -> History:
         await self.view(run_id)
         return History(self.journal.records(run_id))
+
+    async def prune_runs(self, rule: Retention | None) -> Pruned:
+        self._check_up("prune")
+        return await self._upkeep.prune(rule)
+
+    async def live_workers(self) -> list[WorkerView]:
+        self._check_up("workers")
+        return self._upkeep.workers()
+
+    async def _patiently(self, write: Callable[..., T], *args: Any) -> T:
+        """Write for a program, which may wait for the lock of the storage as long as was said."""
+        return await patiently(partial(write, *args), self.busy_timeout)
 
     async def records_since(self, run_id: str, seq: int) -> Sequence[StepRecord]:
         await self.view(run_id)
@@ -379,3 +493,14 @@ class ReplayBackend(Backend):
         if not self._up:
             raise RuntimeError(f"{what}() needs a running backend: use it inside 'async with backend:'")
         self._log.check_alive()
+
+
+def check_limit(option: str, limit: int) -> int:
+    """The limit of a worker, if it is one.
+
+    Raises:
+        ValueError: If it is no whole number from 1.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"{option} is a whole number, 1 or more, not {limit!r}")
+    return limit

@@ -42,6 +42,9 @@ logger = logging.getLogger("durably")
 UNWIND_SECONDS = 5.0
 """How long bodies that are cut off may take to unwind."""
 
+GIVE_BACK_SECONDS = 0.1
+"""How often a worker that drains gives back the runs that stand still."""
+
 TROUBLE_SECONDS = 1.0
 """How long a run waits whose records cannot be read just now."""
 
@@ -79,6 +82,7 @@ class Driver:
         records: How a run's records are kept.
         steps: What each kind of step does.
         keys: What the code calls.
+        max_runs: How many runs it drives at once before it takes no more, or ``None``. Those that wait do not count.
 
     Attributes:
         unfit: Runs that this worker's code was found not to fit. It does not change while the worker is up.
@@ -86,9 +90,16 @@ class Driver:
     """
 
     def __init__(
-        self, host: ReplayHost, *, records: type[RunRecords], steps: type[ReplaySteps], keys: type[KeyedSteps]
+        self,
+        host: ReplayHost,
+        *,
+        records: type[RunRecords],
+        steps: type[ReplaySteps],
+        keys: type[KeyedSteps],
+        max_runs: int | None = None,
     ) -> None:
         self.host = host
+        self.max_runs = max_runs
         self._records = records
         self._steps = steps
         self._keys = keys
@@ -115,6 +126,16 @@ class Driver:
         """How many records a run has that is in memory here."""
         run_pass = self._passes.get(run_id)
         return None if run_pass is None else run_pass.records.count
+
+    @property
+    def room(self) -> int | None:
+        """How many more runs it takes now; ``None`` for any number."""
+        if self._stopping:
+            return 0
+        if self.max_runs is None:
+            return None
+        resting = sum(1 for each in self._passes.values() if each.scheduler.resting)
+        return max(0, self.max_runs - (len(self._tasks) - resting))
 
     @property
     def on_trial(self) -> bool:
@@ -180,7 +201,7 @@ class Driver:
                 run_pass.records.lose()
 
     async def stop(self, grace: float) -> Collection[str]:
-        """Suspend all runs at their next step boundary.
+        """Take no more runs, suspend all at their next step boundary, and give each back as soon as it stands still.
 
         Args:
             grace: Seconds that running bodies are given.
@@ -191,8 +212,7 @@ class Driver:
         self._stopping = True
         for run_id in list(self._passes):
             self.interrupt(run_id, SuspendSignal)
-        tasks = set(self._tasks.values())
-        _, late = await asyncio.wait(tasks, timeout=grace) if tasks else (tasks, set())
+        late = await self._drain(asyncio.get_running_loop().time() + grace)
         for run_id, task in list(self._tasks.items()):
             if task in late:
                 logger.warning("a body did not end within %g seconds of the stop; it will run again", grace)
@@ -204,6 +224,27 @@ class Driver:
             await asyncio.wait(late, timeout=UNWIND_SECONDS)
         self._open = False
         return self._cut_off
+
+    async def _drain(self, deadline: float) -> set[asyncio.Task[None]]:
+        """Wait for the runs to stand still, and give them back; those that do not in time."""
+        loop = asyncio.get_running_loop()
+        held = {task: run_id for run_id, task in self._tasks.items()}
+        pending = set(held)
+        while pending:
+            left = deadline - loop.time()
+            done, pending = await asyncio.wait(pending, timeout=max(0.0, min(GIVE_BACK_SECONDS, left)))
+            self._give_back([held[task] for task in done if held[task] not in self._cut_off])
+            if left <= 0:
+                break
+        return pending
+
+    def _give_back(self, run_ids: Sequence[str]) -> None:
+        if not run_ids or self.host.log.crash is not None:
+            return
+        try:
+            self.host.log.journal.give_back(self.host.log.worker, run_ids)
+        except JournalError as error:
+            logger.warning("%d runs are given back only when this worker has stopped: %s", len(run_ids), error)
 
     def crash(self, signal: BaseException) -> None:
         """Die as a process does: nothing more is written, every task ends where it stands.
@@ -242,6 +283,8 @@ class Driver:
 
     async def _pass_over(self, row: RunRow) -> bool:
         """One pass; whether another one is to follow."""
+        if self._stopping:
+            raise SuspendSignal
         scheduler = RunScheduler(self.host.scheduler)
         try:
             records = self.host.log.journal.records(row.id)

@@ -13,6 +13,7 @@ from durably.backends.replay.journal import NewRun, Subscription
 from durably.backends.replay.lease import Lease
 from durably.backends.replay.records import Log
 from durably.backends.replay.scheduler import Scheduler
+from durably.backends.replay.slots import BodySlots
 from durably.core import Function
 from durably.core.attempts import Environment
 
@@ -33,6 +34,7 @@ class ReplayHost:
         slots: Which bodies run, where a function limits them.
         evict: Whether a run is replayed from the start after each step.
         seed: Fixes the order of concurrent branches, or ``None`` to leave it to the event loop.
+        body_slots: The places for bodies on this worker, or ``None`` if their number is not limited.
         crash: Lets the worker die as a process does. For the harness.
     """
 
@@ -45,6 +47,7 @@ class ReplayHost:
     slots: Slots
     evict: bool
     seed: int | None
+    body_slots: BodySlots | None
     crash: Callable[[BaseException], None]
 
     def new_run(self, run_id: str, function: str, event: str, parent: str | None = None) -> NewRun:

@@ -21,11 +21,13 @@ from durably.backends.replay.flow.admission import Admission
 from durably.backends.replay.flow.batches import Batches, FullBatch
 from durably.backends.replay.flow.rules import Plan, StartRules, plan_for
 from durably.backends.replay.flow.store import FlowStore
+from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Event, Function, Singleton
 from durably.core.backend import RunStatus
 from durably.core.errors import MissingKeyError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.ids import derive_id
+from durably.core.worker_view import WorkerView
 
 __all__ = ["Changes", "Claim", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
 
@@ -442,7 +444,30 @@ class Journal(ABC):
         """What is remembered of a function that this worker does not serve; a storage may not know it."""
         return None
 
+    # -- looking after what is stored
+
+    @property
+    def pruning(self) -> PrunableStorage | None:
+        """How it forgets finished runs; ``None``: it keeps them for ever, and its backend refuses a retention."""
+        return None
+
+    def introduce(self, view: WorkerView) -> bool:
+        """Keep what others may see of a worker; ``False``: this storage has no list of its workers."""
+        return False
+
+    def workers(self, now: float) -> Sequence[WorkerView] | None:
+        """The workers whose leases are not over, as they introduced themselves; ``None``: it has no list of them."""
+        return None
+
     # -- ownership
+
+    def give_back(self, worker: str, run_ids: Iterable[str]) -> None:
+        """Let others have some of the runs of a worker at once; those that it has no more are left alone."""
+        with self.transaction():
+            for run_id in run_ids:
+                row = self.get(run_id)
+                if row is not None and row.owner == worker and not row.status.final:
+                    self.take(replace(row, owner=None))
 
     def is_alive(self, worker: str, now: float) -> bool:
         """Whether a worker has a lease. A storage with a flow store says so; the concurrency of functions needs it."""
@@ -457,8 +482,9 @@ class Journal(ABC):
         *,
         moment: float | None = None,
         suspects: int = 1,
+        limit: int | None = None,
     ) -> Claim:
-        """Take the live runs of served functions that have no owner, or whose owner's lease is over.
+        """Take the live runs of served functions that have no owner, or whose owner's lease is over; oldest first.
 
         Args:
             worker: Who takes them.
@@ -467,6 +493,7 @@ class Journal(ABC):
             unfit: Runs that its code does not fit: it leaves them to others while they are stuck.
             moment: The time that the pauses between two recoveries of a run are judged by; left out, the same.
             suspects: How many runs it takes at most that crashed twice in one place.
+            limit: How many runs it takes at most.
         """
         moment = now if moment is None else moment
         claim = Claim()
@@ -475,6 +502,8 @@ class Journal(ABC):
             return claim
         with self.transaction():
             for row in self._free(worker, served, now, unfit):
+                if limit is not None and len(claim.runs) >= limit:
+                    break
                 vanished = row.owner is not None
                 if vanished:
                     row = row.with_crashes(row.crash_log.crashed(self.count(row.id), moment))

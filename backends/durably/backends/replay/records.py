@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +14,14 @@ from durably.backends.replay.scheduler import RunScheduler
 from durably.core import Event, Function
 from durably.core.attempts import Environment
 from durably.core.backend import RunStatus
-from durably.core.errors import CancelSignal, JournalError, StaleRunError, SuspendSignal, error_to_json
+from durably.core.errors import (
+    CancelSignal,
+    JournalBusyError,
+    JournalError,
+    StaleRunError,
+    SuspendSignal,
+    error_to_json,
+)
 from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import Recorded, patch_record
 from durably.core.step_keys import Scope
@@ -40,6 +47,7 @@ class Log:
 
     Attributes:
         crash: What the worker died of: nothing is written after that. ``None`` while it lives.
+        takes_runs: Whether this worker takes what it creates; otherwise new runs are left for any worker.
     """
 
     def __init__(
@@ -48,7 +56,8 @@ class Log:
         self.journal = journal
         self.worker = worker
         self.crash: BaseException | None = None
-        self._served = functions
+        self.takes_runs: Callable[[], bool] = lambda: True
+        self._functions = functions
         self._environment = environment
         self._listeners: list[Callable[[Changes], None]] = []
 
@@ -60,6 +69,11 @@ class Log:
         """Raise what the worker died of, if it did."""
         if self.crash is not None:
             raise self.crash
+
+    @property
+    def _served(self) -> Collection[str]:
+        """The functions whose new runs are its own."""
+        return self._functions if self.takes_runs() else ()
 
     def append(
         self,
@@ -303,7 +317,8 @@ class RunRecords:
                 raise self._lost(error) from error
             except JournalError as error:
                 # What the body did is in hand here and nowhere else: it waits, rather than have the body run again.
-                if delay == FIRST_DELAY:
+                # Of a lock that is held long the storage speaks itself: most are free again at once.
+                if delay == FIRST_DELAY and not isinstance(error, JournalBusyError):
                     logger.warning("%r of run %s waits to be recorded: %s", what, self.row.id, error)
                 await self._scheduler.pause(delay)
                 delay = min(2 * delay, LAST_DELAY)

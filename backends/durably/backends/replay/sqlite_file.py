@@ -5,24 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from durably.backends.replay.sqlite_lock import LockWatch
 from durably.core.errors import JournalError
 
 __all__ = ["SQLiteFile"]
 
 logger = logging.getLogger("durably")
 
-BUSY_SECONDS = 1.0
+BUSY_SECONDS = 0.1
+"""How long a statement waits for the lock of another writer, while the event loop stands still. Who can wait longer
+tries again, and lets the loop run in between."""
 PAGE_BYTES = 1024
 """A quarter of SQLite's default: a commit writes whole pages, and a step's record is small."""
 GROWN_BYTES = 128 * 1024
 """The size the write-ahead log is given at the start. A commit that must make a file longer waits for the file system's
 own journal too, which is a quarter of its time."""
 APPLICATION_ID = 0x64757262
+RUN_SHIFT = 24
+"""Bits for the number of a record within its run: 16 million records a run."""
 
 # The id of a record is its run's n * 2**24 + its seq: the records of a run lie together, in order, and no second index
 # is needed. A field of a record that holds its usual value is NULL, which takes no room; `at` is in milliseconds and
@@ -49,6 +54,7 @@ CREATE TABLE workers (
 """
 
 # What the rules of flow control remember, and the indices for runs that they hold back, and that wait for their code.
+# Runs that have ended, in the order in which they are forgotten; the numbers of those whose records go; who works here.
 SECOND = """
 ALTER TABLE functions ADD COLUMN rules TEXT;
 CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
@@ -59,6 +65,9 @@ CREATE TABLE flow (
 );
 CREATE INDEX flow_gates ON flow (kind, gate, rank);
 CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
+CREATE INDEX ended_runs ON runs (function) WHERE status IN ('completed', 'failed', 'cancelled', 'skipped');
+CREATE TABLE forgotten (n INTEGER PRIMARY KEY);
+CREATE TABLE worker_details (id TEXT PRIMARY KEY, details TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE deltas (
     run TEXT NOT NULL, number INTEGER NOT NULL, place INTEGER, delta TEXT NOT NULL, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
@@ -74,13 +83,21 @@ class SQLiteFile:
 
     Args:
         path: The file.
+        worker_of: The name of the worker that a process is, empty for none: for messages.
         synchronous: ``"FULL"``, or ``"NORMAL"`` for what need not survive a power cut: a commit then waits for no disk.
     """
 
-    def __init__(self, path: str | Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        worker_of: Callable[[int], str] = lambda pid: "",
+        *,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    ) -> None:
         self.path = Path(path)
         self._synchronous = synchronous
         self._db: sqlite3.Connection | None = None
+        self._lock = LockWatch(self.path, worker_of)
 
     @property
     def is_open(self) -> bool:
@@ -101,8 +118,9 @@ class SQLiteFile:
         try:
             self._prepare(self._db)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            busy = self._lock.refuse() if _is_busy(error) else None
             self.close()
-            raise JournalError(f"cannot open {self.path}: {error}") from error
+            raise busy or JournalError(f"cannot open {self.path}: {error}") from error
         except JournalError:
             self.close()
             raise
@@ -110,6 +128,7 @@ class SQLiteFile:
     def _prepare(self, db: sqlite3.Connection) -> None:
         self._is_new(db)  # nothing is written to a file of another program, not even its journal mode
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes hold only before the first table is made
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         with self.transaction():
@@ -166,16 +185,32 @@ class SQLiteFile:
         """Run one statement.
 
         Raises:
+            JournalBusyError: If another process is writing.
             JournalError: If the database refuses, for another reason than a constraint.
         """
         if self._db is None:
             raise JournalError(f"{self.path} is not open")
         try:
-            return self._db.execute(sql, values)
+            cursor = self._db.execute(sql, values)
         except sqlite3.IntegrityError:
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise JournalError(f"{self.path}: {error}") from error
+            raise self._refused(error) from error
+        if self._lock.refused and (cursor.rowcount >= 0 or sql.startswith("BEGIN")):  # it wrote, or may write
+            self._lock.pass_by()
+        return cursor
+
+    def run_whole(self, sql: str) -> None:
+        """Run a statement that does a part of its work at each step, to its end. Raises what :meth:`run` raises."""
+        if self._db is None:
+            raise JournalError(f"{self.path} is not open")
+        try:
+            self._db.executescript(sql)  # `execute` takes one step of what gives no rows
+        except sqlite3.DatabaseError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> JournalError:
+        return self._lock.refuse() if _is_busy(error) else JournalError(f"{self.path}: {error}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -188,3 +223,7 @@ class SQLiteFile:
             if self._db is not None and self._db.in_transaction:
                 self._db.rollback()
             raise
+
+
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

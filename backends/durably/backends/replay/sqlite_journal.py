@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sqlite3
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -15,16 +16,22 @@ from typing import Any
 from durably.backends.replay.flow.rules import StartRules
 from durably.backends.replay.flow.sqlite_store import SQLiteFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
-from durably.backends.replay.sqlite_file import SQLiteFile
+from durably.backends.replay.pruning import PrunableStorage
+from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
+from durably.backends.replay.sqlite_pruning import SQLitePruning
 from durably.core import Event, Singleton
 from durably.core.backend import RunStatus
 from durably.core.errors import JournalCorruptError, JournalError, StaleRunError
 from durably.core.history import StepRecord
+from durably.core.worker_view import WorkerView
 
 __all__ = ["SQLiteJournal"]
 
-RUN_SHIFT = 24
-"""Bits for the number of a record within its run: 16 million records a run."""
+DEAD_SECONDS = 24 * 3600
+"""For how long a worker that has vanished is kept in the list, in seconds."""
+
+REMEMBERED = 10_000
+"""How many runs' numbers are kept in memory."""
 
 
 class SQLiteJournal(Journal):
@@ -37,7 +44,8 @@ class SQLiteJournal(Journal):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.file = SQLiteFile(path)
+        self.file = SQLiteFile(path, self._worker_of)
+        self._pruning = SQLitePruning(self.file)
         self.flow = SQLiteFlowStore(self.file)
         self._numbers: dict[str, int] = {}
         self._version = 0
@@ -46,6 +54,10 @@ class SQLiteJournal(Journal):
     def path(self) -> Path:
         """The file."""
         return self.file.path
+
+    @property
+    def pruning(self) -> PrunableStorage:
+        return self._pruning
 
     def open(self) -> None:
         self.file.open()
@@ -60,6 +72,9 @@ class SQLiteJournal(Journal):
 
     def register(self, subscriptions: Sequence[Subscription]) -> None:
         with self.transaction():
+            # Workers that have long been dead: a run that one of them still holds is claimed all the same.
+            self.file.run("DELETE FROM workers WHERE expires < ?", time.time() - DEAD_SECONDS)
+            self.file.run("DELETE FROM worker_details WHERE id NOT IN (SELECT id FROM workers)")
             for each in subscriptions:
                 rule = json.dumps([each.singleton.key, each.singleton.mode]) if each.singleton else None
                 self.file.run(
@@ -73,6 +88,26 @@ class SQLiteJournal(Journal):
     def lease(self, worker: str, until: float) -> None:
         self.file.run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, _this_host(), os.getpid(), until)
 
+    def introduce(self, view: WorkerView) -> bool:
+        functions = None if view.functions is None else list(view.functions)
+        details = json.dumps([view.name, view.host, view.version, functions, view.lag])
+        self.file.run("REPLACE INTO worker_details VALUES (?, ?)", view.id, details)
+        return True
+
+    def workers(self, now: float) -> Sequence[WorkerView]:
+        sql = """
+            SELECT workers.id, host, pid, expires, details, (
+                SELECT count(*) FROM runs WHERE status IN ('running', 'stuck') AND owner = workers.id
+            ) FROM workers LEFT JOIN worker_details USING (id) WHERE expires > ? ORDER BY workers.id
+        """
+        found = self.file.run(sql, now).fetchall()
+        return [_worker_view(id, pid, *rest) for id, host, pid, *rest in found if not _is_dead(host, pid)]
+
+    def _worker_of(self, pid: int) -> str:
+        sql = "SELECT details FROM workers JOIN worker_details USING (id) WHERE pid = ? AND host = ?"
+        row = self.file.run(sql, pid, _this_host()).fetchone()
+        return "" if row is None else str(json.loads(row[0])[0])
+
     def is_alive(self, worker: str, now: float) -> bool:
         row = self.file.run("SELECT host, pid, expires FROM workers WHERE id = ?", worker).fetchone()
         return row is not None and row[2] > now and not _is_dead(row[0], row[1])
@@ -81,6 +116,7 @@ class SQLiteJournal(Journal):
         with self.transaction():
             self.file.run("UPDATE runs SET owner = NULL WHERE owner = ?", worker)
             self.file.run("DELETE FROM workers WHERE id = ?", worker)
+            self.file.run("DELETE FROM worker_details WHERE id = ?", worker)
 
     def bury(self, worker: str) -> None:
         self.file.run("UPDATE workers SET expires = 0 WHERE id = ?", worker)
@@ -130,7 +166,7 @@ class SQLiteJournal(Journal):
 
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
         parent, singleton, owner, fence, crashes, created_at, crash_notes = rest
-        self._numbers[id] = n
+        self._remember(id, n)
         return RunRow(
             id=id,
             function=function,
@@ -146,7 +182,7 @@ class SQLiteJournal(Journal):
 
     def insert(self, row: RunRow) -> None:
         cursor = self.file.run(
-            "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            _INSERT,
             row.id,
             row.function,
             row.status.value,
@@ -157,10 +193,26 @@ class SQLiteJournal(Journal):
             json.dumps(row.crashes),
             row.created_at,
         )
-        self._numbers[row.id] = cursor.lastrowid or 0
+        self._remember(row.id, cursor.lastrowid or 0)
+
+    def _remember(self, run_id: str, n: int) -> None:
+        if len(self._numbers) >= REMEMBERED:
+            self._numbers.clear()
+        self._numbers[run_id] = n
+
+    def _number(self, run_id: str) -> int:
+        """The number of a run, 0 for none."""
+        known = self._numbers.get(run_id)
+        if known is not None:
+            return known
+        row = self.file.run("SELECT n FROM runs WHERE id = ?", run_id).fetchone()
+        if row is None:
+            return 0
+        self._remember(run_id, row[0])
+        return int(row[0])
 
     def append(self, record: StepRecord, fence: int) -> None:
-        n = self._numbers.get(record.run_id, 0)
+        n = self._number(record.run_id)
         fields = _fields(record)
         try:
             done = self.file.run(
@@ -178,7 +230,7 @@ class SQLiteJournal(Journal):
         return found
 
     def records_since(self, run_id: str, seq: int) -> list[StepRecord]:
-        first = self._numbers[run_id] << RUN_SHIFT
+        first = self._number(run_id) << RUN_SHIFT
         sql = "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id"
         try:
             rows = self.file.run(sql, first + seq, first + (1 << RUN_SHIFT)).fetchall()
@@ -189,14 +241,14 @@ class SQLiteJournal(Journal):
         return [_record(run_id, number, first, row) for number, row in enumerate(rows, seq)]
 
     def count(self, run_id: str) -> int:
-        first = self._numbers[run_id] << RUN_SHIFT
+        first = self._number(run_id) << RUN_SHIFT
         (last,) = self.file.run(
             "SELECT max(id) FROM records WHERE id >= ? AND id < ?", first, first + (1 << RUN_SHIFT)
         ).fetchone()
         return int(last) - first + 1
 
     def last_record(self, run_id: str) -> StepRecord:
-        first = self._numbers[run_id] << RUN_SHIFT
+        first = self._number(run_id) << RUN_SHIFT
         row = self.file.run(
             "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT 1", first, first + (1 << RUN_SHIFT)
         ).fetchone()
@@ -265,6 +317,13 @@ class SQLiteJournal(Journal):
 
 _RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, crash_notes FROM runs"
 
+# Not simply the next after those that are there: a number that was forgotten is not given again.
+_INSERT = """
+INSERT INTO runs VALUES (
+    1 + max(coalesce((SELECT max(n) FROM runs), 0), coalesce((SELECT max(n) FROM forgotten), 0)),
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL
+)
+"""
 _LIVE = ("running", "waiting", "stuck")
 
 _FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
@@ -319,6 +378,22 @@ def _record(run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepReco
         at / 1e3,
         took / 1e6,
         v,
+    )
+
+
+def _worker_view(id: str, pid: int, lease_until: float, details: str | None, runs: int) -> WorkerView:
+    # A worker of an older version says nothing about itself.
+    name, host, version, functions, lag = json.loads(details) if details else ("", "", None, None, None)
+    return WorkerView(
+        id=id,
+        name=name,
+        host=host,
+        pid=pid,
+        version=version,
+        functions=None if functions is None else tuple(functions),
+        lease_until=lease_until,
+        runs=runs,
+        lag=lag,
     )
 
 

@@ -29,6 +29,8 @@ from durably.core.step_keys import Branch, Scope, StepEngine
 
 __all__ = ["ReplaySteps"]
 
+ANY_NUMBER = nullcontext()
+"""The place of a body where their number is not limited."""
 logger = logging.getLogger("durably")
 
 TROUBLE_SECONDS = 1.0
@@ -110,7 +112,9 @@ class ReplaySteps(StepEngine):
         """One attempt: what it gave, its final error raised, or ``None`` once the delay before the next is over."""
         key = call.key
         failure: Exception | None = None
-        async with self._slots(key):
+        own = self.host.body_slots
+        # This worker's first: while it has none free, it must not hold a slot that others wait for.
+        async with ANY_NUMBER if own is None else own.place(self.scheduler), self._slots(key):
             if call.at_most_once:
                 await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
             environment, started = self.host.environment, self.clock.now()
@@ -136,7 +140,7 @@ class ReplaySteps(StepEngine):
     def _slots(self, key: str) -> AbstractAsyncContextManager[None]:
         """A block in which the function's limits let a body run."""
         if not self.function.concurrency:
-            return nullcontext()
+            return ANY_NUMBER
         wanted = wanted_slots(self.function, Event.model_validate_json(self.records.cause))
         return self.host.slots.hold(wanted, self.run_id, key, self.scheduler)
 

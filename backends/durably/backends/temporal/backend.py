@@ -23,10 +23,11 @@ from durably.backends.temporal.history.reader import read_records
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.outcome import completed_status, failed_status, view_of
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, check_size, payload, text_of
+from durably.backends.temporal.pollers import live_pollers
 from durably.backends.temporal.registry import StepRegistry
 from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
-from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, stop_signals, versioning_of
+from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, versioning_of
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
 from durably.core.deltas import DeltaStore
@@ -34,6 +35,7 @@ from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
+from durably.core.worker_view import WorkerView
 
 __all__ = ["TemporalBackend"]
 
@@ -45,7 +47,8 @@ class TemporalBackend(Backend):
     """Runs durable functions on a Temporal cluster.
 
     A function is a workflow type, a run a workflow execution with the run's id, a step an activity named after the
-    step. ``async with`` starts a worker on the task queue; :meth:`run_worker` does so for a whole process.
+    step. ``async with`` starts a worker on the task queue; :func:`~durably.core.run_worker` does so for a
+    whole process.
 
     Args:
         client: A connected client. Its data converter, interceptors and TLS settings are kept.
@@ -60,6 +63,9 @@ class TemporalBackend(Backend):
         continue_after: A run goes on in a fresh history once its own has got this many events.
         on_code_change: What becomes of a run whose code no longer fits its history: ``"fail"`` ends it with
             ``NonDeterminismError``; ``"wait"`` leaves it, as Temporal does, until the old code is back.
+        worker_name: What Temporal calls this worker, its identity; left out, as the client's: its process and its host.
+        max_runs: How many runs it works on at once, those that wait not counted; left out, as Temporal's worker does.
+        max_steps: How many bodies it runs at once; left out, as Temporal's worker does.
         worker_options: Passed to ``temporalio.worker.Worker`` as they are: versioning, tuners, cache sizes.
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
@@ -79,6 +85,8 @@ class TemporalBackend(Backend):
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
             "which then runs again, as after a crash; name the body instead",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
+            "retention": "Temporal keeps ended runs as long as its namespace says: set it there, "
+            "with 'temporal operator namespace update --retention 30d'",
         },
     )
 
@@ -95,6 +103,9 @@ class TemporalBackend(Backend):
         drain: Duration = timedelta(seconds=10),
         continue_after: int = 20_000,
         on_code_change: Literal["fail", "wait"] = "fail",
+        worker_name: str = "",
+        max_runs: int | None = None,
+        max_steps: int | None = None,
         worker_options: Mapping[str, Any] | None = None,
         resources: Mapping[str, Any] | None = None,
         secrets: Iterable[str | SecretStr] = (),
@@ -113,8 +124,8 @@ class TemporalBackend(Backend):
         self.client = client
         self.task_queue = task_queue
         heartbeat = timedelta(seconds=duration_seconds(heartbeat, "heartbeat of TemporalBackend"))
-        drain = timedelta(seconds=duration_seconds(drain, "drain of TemporalBackend"))
-        given = dict(worker_options or {})
+        self.drain_timeout = duration_seconds(drain, "drain of TemporalBackend")
+        given = {**({"identity": worker_name} if worker_name else {}), **(worker_options or {})}
         hub_queue = hub_queue or task_queue
         # Temporal's own is 10 seconds; a worker that is thought dead sooner is to lose its workflows sooner too.
         task_timeout = min(timedelta(seconds=10), max(timedelta(seconds=3), heartbeat))
@@ -135,7 +146,13 @@ class TemporalBackend(Backend):
             versioning=versioning_of(given),
             task_timeout=task_timeout,
         )
-        options = WorkerOptions(role=role, drain=drain, fail_on_code_change=on_code_change == "fail", options=given)
+        options = WorkerOptions(
+            role=role,
+            max_runs=max_runs,
+            max_steps=max_steps,
+            fail_on_code_change=on_code_change == "fail",
+            options=given,
+        )
         self._worker = TemporalWorker(self._host, self._hubs, self._locks, self._crons, options)
 
     # -- the worker
@@ -150,7 +167,7 @@ class TemporalBackend(Backend):
         if self._worker.started:
             raise RuntimeError("this temporal backend is already running; use one 'async with' for each backend")
         if self.functions:
-            self._worker.start()
+            self._worker.start(self.drain_timeout)
             await self._subscribe()
             await self._crons.keep(self.functions)
         return self
@@ -159,11 +176,11 @@ class TemporalBackend(Backend):
         """Stop the worker. Its runs go on where another one is up, or when this one is again."""
         await self._worker.stop()
 
-    async def run_worker(self) -> None:
-        """Work until the process is told to stop, by SIGTERM or SIGINT, then drain."""
-        with stop_signals() as stop:
-            async with self:
-                await self._worker.wait_until(stop)
+    async def work_until(self, stop: asyncio.Event) -> None:
+        await self._worker.wait_until(stop)
+
+    async def live_workers(self) -> list[WorkerView]:
+        return await live_pollers(self.client, self.task_queue)
 
     async def _subscribe(self) -> None:
         # The hubs remember it: an event that comes while no worker is up starts its functions too.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import signal
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -36,7 +34,6 @@ __all__ = [
     "Role",
     "TemporalWorker",
     "WorkerOptions",
-    "stop_signals",
     "versioning_of",
     "with_shared_modules",
 ]
@@ -52,13 +49,15 @@ class WorkerOptions:
 
     Attributes:
         role: Whether it runs functions, bodies of steps, or both.
-        drain: How long bodies may go on when it is told to stop.
+        max_runs: How many tasks of workflows it works on at once, or ``None`` for what Temporal's worker takes.
+        max_steps: How many bodies it runs at once, or ``None`` for what Temporal's worker takes.
         fail_on_code_change: Whether a run whose code no longer fits its history is failed.
         options: For ``temporalio.worker.Worker``, as they are.
     """
 
     role: Role = "all"
-    drain: timedelta
+    max_runs: int | None = None
+    max_steps: int | None = None
     fail_on_code_change: bool
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,14 +94,18 @@ class TemporalWorker:
         """Whether it was started, and not stopped since."""
         return self._running is not None
 
-    def start(self) -> None:
-        """Start it in the current event loop."""
+    def start(self, drain_timeout: float) -> None:
+        """Start it in the current event loop.
+
+        Args:
+            drain_timeout: How many seconds bodies may go on when it is told to stop.
+        """
         silence_sdk()
         steps = StepActivities(self._host)
         self._host.loop = asyncio.get_running_loop()
         self._host.crash.arm(steps.cut_off)
         self._host.histories.arm()
-        self._worker = self._make(steps)
+        self._worker = self._make(steps, timedelta(seconds=drain_timeout))
         # A context of its own: a worker that is started inside a body must not seem to be inside it.
         self._running = asyncio.get_running_loop().create_task(self._worker.run(), context=contextvars.Context())
 
@@ -148,7 +151,7 @@ class TemporalWorker:
         if self._host.crash.signal is not None:
             raise self._host.crash.signal
 
-    def _make(self, steps: StepActivities) -> Worker:
+    def _make(self, steps: StepActivities, drain: timedelta) -> Worker:
         host, role, options = self._host, self._options.role, self._options.options
         workflows = [FunctionWorkflow, EventHub, ScheduledEvent, SingletonLock, CronClock]
         activities: list[Callable[..., Any]] = [
@@ -165,12 +168,12 @@ class TemporalWorker:
             contexts=_wants_contexts(host.client.data_converter),
         )
         given: dict[str, Any] = {
-            "graceful_shutdown_timeout": self._options.drain,
+            "graceful_shutdown_timeout": drain,
             # The SDK holds heartbeats back for most of their timeout: a busy worker would seem dead.
             "max_heartbeat_throttle_interval": beat,
             "default_heartbeat_throttle_interval": beat,
             "no_remote_activities": role == "workflows",
-            **_limits(options),
+            **_limits(self._options),
             **options,
             "workflow_runner": runner,
             "interceptors": [*options.get("interceptors", ()), HostInterceptor(host)],
@@ -199,21 +202,6 @@ class HostInterceptor(Interceptor):
         input.unsafe_extern_functions[HOST] = lambda: self._host
 
 
-@contextmanager
-def stop_signals() -> Iterator[asyncio.Event]:
-    """Set an event when the process is told to stop, by SIGTERM or SIGINT, instead of dying at once."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for each in signals:
-        loop.add_signal_handler(each, stop.set)
-    try:
-        yield stop
-    finally:
-        for each in signals:
-            loop.remove_signal_handler(each)
-
-
 def versioning_of(options: Mapping[str, Any]) -> VersioningBehavior:
     """What a worker's options say of its functions' runs when a newer version is deployed: they stay, by default."""
     config: WorkerDeploymentConfig | None = options.get("deployment_config")
@@ -239,7 +227,13 @@ def _wants_contexts(converter: DataConverter) -> bool:
     return converter.with_context(anything) is not converter or converter.external_storage is not None
 
 
-def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Without a cache one task at a time: the next one would put the run out, and cut off a closure it is at."""
-    alone = options.get("max_cached_workflows") == 0 and "tuner" not in options
-    return {"max_concurrent_workflow_tasks": 1} if alone else {}
+def _limits(options: WorkerOptions) -> dict[str, int]:
+    """How much it does at once, as Temporal's worker calls it."""
+    # Without a cache one task at a time: the next one would put the run out, and cut off a closure it is at.
+    alone = options.options.get("max_cached_workflows") == 0 and "tuner" not in options.options
+    named = {
+        "max_concurrent_workflow_tasks": 1 if alone else options.max_runs,
+        "max_concurrent_activities": options.max_steps,
+        "max_concurrent_local_activities": options.max_steps,
+    }
+    return {name: limit for name, limit in named.items() if limit is not None}

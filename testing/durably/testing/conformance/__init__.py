@@ -30,6 +30,8 @@ _PARTS = (
     "causes",
     "containment",
     "values",
+    "retention",
+    "workers",
     "repair",
     "crash_loops",
     "observing",
@@ -56,9 +58,11 @@ from durably.testing.conformance import (  # noqa: E402
     refusal,
     repair,
     replay,
+    retention,
     streams,
     values,
     waiting,
+    workers,
 )
 from durably.testing.conformance.subject import Kill, MemorySubject, Subject  # noqa: E402
 from durably.testing.conformance.suite import (  # noqa: E402
@@ -87,6 +91,8 @@ for _part in (
     causes,
     containment,
     values,
+    retention,
+    workers,
     repair,
     crash_loops,
     observing,

@@ -211,7 +211,7 @@ class MemorySubject(Subject):
     async def open(self, functions: Iterable[Function[Any, Any]], **options: Any) -> AsyncIterator[Backend]:
         clock = VirtualClock() if self.time is None else VirtualClock(self.time)
         opened = self.backend(list(functions), journal=self.journal, clock=clock, **self.options, **options)
-        opened.grace = 0.5
+        opened.drain_timeout = 0.5
         self.journal = opened.journal
         try:
             async with opened:

@@ -120,7 +120,7 @@ class FaultedRun:
     async def _open(self) -> MemoryBackend:
         self.lives += 1
         worker = self._backend(self.program.functions, journal=self.journal, clock=self.clock, **self._options)
-        worker.grace = 1.0  # seconds; a body of these programs takes none
+        worker.drain_timeout = 1.0  # seconds; a body of these programs takes none
         worker.probe = self._probe
         self._worker = worker
         self._life_over.clear()

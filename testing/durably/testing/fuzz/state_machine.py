@@ -48,7 +48,7 @@ class SteppedWorker:
     def __init__(self, make: Callable[[], MemoryBackend]) -> None:
         self.backend = make()
         self.backend.probe = self._wait_at
-        self.backend.grace = 0.2
+        self.backend.drain_timeout = 0.2
         self.gates: list[asyncio.Future[None]] = []
         self.free = False
         self.closed = False

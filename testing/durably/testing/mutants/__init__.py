@@ -18,8 +18,10 @@ from durably.testing.mutants import (
     primitives,
     recovery,
     repair,
+    retention,
     streams,
     waiting,
+    workers,
 )
 from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
 
@@ -41,4 +43,6 @@ _PARTS = (
     streams,
     repair,
     approvals,
+    retention,
+    workers,
 )

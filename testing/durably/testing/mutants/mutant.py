@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.backend import Parts
+from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.testing.conformance import TESTS, MemorySubject, Outcome, check
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]
@@ -51,8 +52,8 @@ MUTANTS: list[Mutant] = []
 def mutant(clause: str) -> Callable[[Broken], Broken]:
     """Add a broken class to the list. The class's docstring says what the bug is, its name is the mutant's.
 
-    A broken backend or journal is used as it is; any other class must be one of the engine's ``Parts``, and takes the
-    place of the one it is derived from.
+    A broken backend or journal is used as it is. A broken way to forget is given to a journal. Any other class must be
+    one of the engine's ``Parts``, and takes the place of the one it is derived from.
 
     Args:
         clause: The clause that must notice it.
@@ -66,6 +67,8 @@ def mutant(clause: str) -> Callable[[Broken], Broken]:
             backend, journal = broken, getattr(broken, "storage", MemoryJournal)
         elif issubclass(broken, MemoryJournal):
             journal = broken
+        elif issubclass(broken, MemoryPruning):
+            journal = type(broken.__name__, (MemoryJournal,), {"prunes_by": broken})
         else:
             made: Any = type(broken.__name__, (MemoryBackend,), {"parts": with_part(broken)})
             backend = made

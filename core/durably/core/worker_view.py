@@ -1,0 +1,44 @@
+"""A worker as others see it: whether it lives, what it serves, and whether it keeps up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["WorkerView", "library_version"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerView:
+    """A worker at one moment, as a backend knows it. What an engine does not tell is ``None``.
+
+    Attributes:
+        id: Its id, new each time it starts.
+        name: What its program calls it.
+        host: The machine it runs on.
+        pid: Its process there.
+        version: The version of its program's code where the engine keeps one, else of this library.
+        functions: The ids of the functions it serves.
+        lease_until: Until when it counts as alive unless it says so again; seconds since 1970.
+        runs: How many runs it holds.
+        lag: How many seconds late it was when it last looked after its runs: its event loop was busy, or the
+            process was stopped.
+    """
+
+    id: str
+    name: str
+    host: str
+    pid: int | None
+    version: str | None = None
+    functions: tuple[str, ...] | None = None
+    lease_until: float | None = None
+    runs: int | None = None
+    lag: float | None = None
+
+
+def library_version() -> str:
+    """The version of this library that is installed; empty if it runs from its sources alone."""
+    try:
+        return version("durably")
+    except PackageNotFoundError:
+        return ""

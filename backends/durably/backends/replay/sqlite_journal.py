@@ -130,6 +130,8 @@ class SQLiteJournal(Journal):
         return bool(version != before)
 
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
+        if not served:
+            return []  # a client looks on: to read a hundred thousand runs at each poll would hold up all it does
         alive = self.living(now)
         by_status = (f"{_RUN} WHERE status = '{each}' AND owner IS NOT ?1" for each in ("running", "stuck"))
         rows = self.file.run(f"{' UNION ALL '.join(by_status)} ORDER BY n", worker).fetchall()

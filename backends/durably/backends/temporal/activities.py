@@ -105,7 +105,7 @@ class _StepAttempt:
         self._info = info
         self._run_id = info.workflow_id or ""
         self._failures = int(info.heartbeat_details[0]) if info.heartbeat_details else request.failures
-        self._number = info.attempt + request.failures + request.lost
+        self._number = info.attempt + request.failures + request.lost + request.earlier
 
     async def run(self, args: Sequence[RawValue]) -> RawValue:
         """Find the body and run it; its value as a payload."""

@@ -69,7 +69,7 @@ class Recorded:
     def _add_own(self, record: StepRecord) -> None:
         """Take a record into account that is of no step."""
         if record.kind == "patch":
-            self._patches[record.name] = record
+            self._patches.setdefault(record.name, record)  # branches that ran at once may all have brought it
         elif record.status == "resumed":
             for failed in self.failed_ends():
                 self._reopen(failed, record)

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "backends": {"core", "backends"},
     "providers": {"core", "providers"},
     "testing": {"core", "backends", "testing"},
-    "cli": set(PARTS),
+    "cli": {*PARTS, "ui"},
 }
 SOURCES = sorted(path for part in PARTS for path in (ROOT / part / "durably").rglob("*.py"))
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))

@@ -45,7 +45,10 @@ def test_the_wheel_runs_an_agent_with_pydantic_alone(tmp_path: Path) -> None:
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
     with tarfile.open(sdist) as source, zipfile.ZipFile(wheel) as built:
         assert any(name.endswith("/examples/audit/agent.py") for name in source.getnames())
-        folders = {name.partition("/")[0] for name in built.namelist()}
+        files = set(built.namelist())
+        folders = {name.partition("/")[0] for name in files}
+    pages = {f"durably/ui/{each}" for each in ("templates/base.html", "static/page.css", "static/page.js")}
+    assert pages <= files
     assert folders == {"durably", wheel.name.partition("-py3")[0] + ".dist-info"}
     run(sys.executable, "-m", "venv", tmp_path / "clean", cwd=tmp_path)
     python = tmp_path / "clean" / "bin" / "python"

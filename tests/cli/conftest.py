@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.cli.program import make_runs
 
 COMMAND = [sys.executable, "-c", "import sys; from durably.cli.main import app; sys.argv[0] = 'durably'; app()"]
 
@@ -25,6 +28,14 @@ def durably(tmp_path: Path) -> Durably:
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=50, check=False)
 
     return call
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A file with the runs of ``tests.cli.program``, in the test's folder."""
+    path = tmp_path / "runs.db"
+    asyncio.run(make_runs(path))
+    return path
 
 
 def command_environment() -> dict[str, str]:

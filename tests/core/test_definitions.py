@@ -9,6 +9,7 @@ import pytest
 
 from durably.backends import MemoryBackend
 from durably.core import Agent, Context, DefinitionError, RetryPolicy, Singleton, function, tool
+from durably.core.attempts import StepCall
 from durably.testing import ScriptedModel
 
 MODEL = ScriptedModel("done")
@@ -149,3 +150,16 @@ def test_a_definition_is_frozen() -> None:
     agent = Agent("a", model=MODEL, instructions="")
     with pytest.raises(AttributeError, match="frozen"):
         agent.max_iterations = 7
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 2.5, "3", None], ids=repr)
+def test_a_crash_limit_is_a_number_of_crashes(limit: Any) -> None:
+    with pytest.raises(DefinitionError, match="crash_limit is the number of crashes to put up with, 1 or more"):
+
+        @function("limited", crash_limit=limit)
+        async def limited(ctx: Context[None]) -> None:
+            return
+
+    if limit is not None:
+        with pytest.raises(ValueError, match="step 'a': crash_limit is the number of crashes"):
+            StepCall.of("a", print, (), crash_limit=limit)

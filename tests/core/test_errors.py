@@ -30,6 +30,8 @@ from durably.core.errors import (
 EXAMPLES = [
     errors.ApprovalNotPendingError(approval="a", reason="b", by="c", at=1.0),
     errors.ConcurrentStepError(step="a"),
+    errors.CrashLoopError(crashes=6, since=1767225600.0),
+    errors.StepCrashedError(step="a", attempts=6, crashes=6, since=1767225600.0),
     ContextWindowExceededError("long", provider="p", model="m", status=400),
     errors.DefinitionError("wrong"),
     DurablyError("plain"),

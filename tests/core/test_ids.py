@@ -20,9 +20,14 @@ from durably.core import (
     DefinitionError,
     Event,
     FunctionRef,
+    JSONLSessions,
     MemorySessions,
     SerializationError,
+    SessionStore,
+    SQLiteSessions,
+    create_agent_loop,
     function,
+    user,
 )
 from durably.core.events import check_events
 from durably.core.functions import check_triggers
@@ -180,3 +185,20 @@ async def _said(call: Callable[[], Awaitable[Any]]) -> str:
     except (TypeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return "taken"
+
+
+@pytest.mark.parametrize("bad", ["", "a\x00b", "x" * 201, " a"])
+@pytest.mark.parametrize("kind", ["memory", "jsonl", "sqlite"])
+@pytest.mark.asyncio
+async def test_a_session_store_holds_to_the_rule_itself(tmp_path: Path, kind: str, bad: str) -> None:
+    made: dict[str, Callable[[], SessionStore]] = {
+        "memory": MemorySessions,
+        "jsonl": lambda: JSONLSessions(tmp_path / "sessions"),
+        "sqlite": lambda: SQLiteSessions(tmp_path / "sessions.db"),
+    }
+    store = made[kind]()
+    with pytest.raises(ValueError, match="is not a session key"):
+        await store.append(bad, [user("hi")], key="k")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="is not a session key"):
+        create_agent_loop(Agent("a", model=ScriptedModel("x"), instructions=""), "hi", session_key=bad)

@@ -427,3 +427,68 @@ async def test_records_of_before_are_read_as_they_were_written(tmp_path: Path) -
     unmarked.undo()
     assert [record.key for record in history.steps()] == ["load-context", "load-history", "think", "think:1"]
     assert agent.restore(result.model_copy(), history).messages == result.messages
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.asyncio
+async def test_an_answer_that_is_too_large_is_asked_for_again(open_backend: Open, typed: bool) -> None:
+    ran: list[int] = []
+
+    @tool
+    def write(text: str) -> str:
+        ran.append(len(text))
+        return "written"
+
+    short = '"short"' if typed else "short"
+    model = ScriptedModel(call("write", text="x" * 20_000), f'"{"y" * 20_000}"', call("write", text="z"), short)
+    output = {"output_type": str} if typed else {}
+    agent = Agent("a", model=model, instructions="", tools=[write], **output)  # type: ignore[arg-type]
+    async with open_backend([agent], max_payload_bytes=10_000) as backend:
+        run = await backend.start(agent, "go")
+        result = await run.result()
+        thought = [record for record in (await run.history()).steps() if record.step_id == "think"]
+    assert (result.text, result.output, result.iterations) == (short, "short" if typed else None, 4)
+    assert ran == [1]
+    assert len(thought) == 4, "what was paid for is in the records"
+    assert result.usage.output_tokens == sum(each.value["usage"]["output_tokens"] for each in thought) > 0
+    told = [str(message.content) for message in result.messages if message.role == "user"]
+    assert len(told) == 3
+    assert "bytes, and 10,000 can be kept" in told[1]
+
+
+@pytest.mark.asyncio
+async def test_a_model_that_cannot_be_brief_uses_up_its_turns(open_backend: Open) -> None:
+    model = ScriptedModel(lambda _: "y" * 20_000)
+    agent = Agent("a", model=model, instructions="", max_iterations=3)
+    async with open_backend([agent], max_payload_bytes=10_000) as backend:
+        result = await backend.invoke(agent, "go")
+    assert (result.stop_reason, result.iterations) == ("max_iterations", 3)
+
+
+@pytest.mark.asyncio
+async def test_the_verdict_on_a_typed_answer_is_recorded(open_backend: Open, tmp_path: Path) -> None:
+    judged: list[str] = []
+
+    def look(path: Path) -> Path:
+        judged.append(path.name)
+        assert path.exists()
+        return path.with_suffix(".seen")
+
+    file = tmp_path / "report.txt"
+    file.write_text("done")
+    model = ScriptedModel('"missing.txt"', f'"{file}"')
+    agent = Agent("a", model=model, instructions="", output_type=Annotated[Path, AfterValidator(look)])
+
+    @function("outer")
+    async def outer(ctx: Context[str]) -> str:
+        result = await ctx.step.invoke("ask", agent, ctx.input)
+        file.unlink(missing_ok=True)
+        return str(result.output)
+
+    async with open_backend([outer, agent]) as backend:
+        run = await backend.start(outer, "Where?")
+        assert await run.result() == str(file.with_suffix(".seen"))
+        (child,) = [each for each in await backend.runs() if each.id != run.id]
+        result = await child.result()
+        assert (result.output, result.iterations, len(result.messages)) == (file.with_suffix(".seen"), 2, 4)
+    assert judged == ["missing.txt", "report.txt"], "each answer is judged once"

@@ -117,7 +117,7 @@ async def test_only_its_owner_can_read_it(make: Make, tmp_path: Path) -> None:
 
 
 TEXTS = st.text(max_size=8)
-APPENDS = st.tuples(st.sampled_from(["a", "A", "a/b", "../a", ""]), st.integers(0, 3), st.lists(TEXTS, max_size=3))
+APPENDS = st.tuples(st.sampled_from(["a", "A", "a/b", "../a", "a b"]), st.integers(0, 3), st.lists(TEXTS, max_size=3))
 TEARS = st.integers(1, 12)
 
 

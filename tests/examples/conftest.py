@@ -84,7 +84,8 @@ def command_environment(folder: Path, **more: str) -> dict[str, str]:
     work.mkdir(exist_ok=True)
     path = os.pathsep.join(str(Path(each).resolve()) for each in sys.path if each)
     plain = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    return {**plain, "PYTHONPATH": path, "TMPDIR": str(work), "TERM": "xterm", "COLUMNS": "100", **more}
+    own = {"PYTHONPATH": path, "TMPDIR": str(work), "XDG_CACHE_HOME": str(folder / "cache")}
+    return {**plain, **own, "TERM": "xterm", "COLUMNS": "100", **more}
 
 
 def as_data(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

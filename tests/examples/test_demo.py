@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from durably.cli.address import open_client
 from tests.examples.conftest import COMMAND, RunDemo, as_data, command_environment
 
 
@@ -79,6 +82,15 @@ def test_plain_lines_without_a_terminal(demo: RunDemo, source: Path) -> None:
         assert said in done.stdout
     assert "BROKEN" not in done.stdout
     assert not list((source.parent / "work").iterdir())
+    last = done.stdout.splitlines()[-1]
+    command = shlex.split(last.partition("See its run: ")[2])
+    assert command[1:4] == ["ui", "audit", "--backend"]
+    assert asyncio.run(status_of(command[4], "audit")) == "completed"
+
+
+async def status_of(address: str, run_id: str) -> str:
+    async with open_client(address) as client:
+        return (await client.run(run_id)).status.value
 
 
 def test_text_without_python(demo: RunDemo, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.fixtures.exchanges import ask, load
 
 ROWS = load(Path(before.__file__).with_name("before") / "inngest.jsonl")
 ANSWER = ("status", "headers", "body")
+SINCE = ("traceback", "checked_in_steps")
 CLIENT = InngestEngine().client()
 """A client of a server that takes the events that are sent, and calls nobody."""
 
@@ -36,6 +37,13 @@ def _without_took(answer: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def _known_then(answer: Any) -> Any:
+    """An answer without what is recorded besides since then."""
+    if isinstance(answer, dict):
+        return {name: _known_then(value) for name, value in answer.items() if name not in SINCE}
+    return [_known_then(each) for each in answer] if isinstance(answer, list) else answer
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize("hold", [0.0, 60.0], ids=["replayed", "held"])
 @pytest.mark.parametrize("row", ROWS, ids=_id)
@@ -43,5 +51,5 @@ async def test_a_request_gets_the_answer_it_got(row: dict[str, Any], hold: float
     backend = InngestBackend(CLIENT, before.FUNCTIONS, now=lambda: row["at"], hold=hold)
     before.EFFECTS.clear()
     answer = await ask(backend.app, row)
-    assert _without_took(answer) == _without_took({key: row[key] for key in ANSWER})
+    assert _known_then(_without_took(answer)) == _without_took({key: row[key] for key in ANSWER})
     assert len(before.EFFECTS) <= 1, "a request runs one body at most"

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from durably.backends import MemoryBackend
 from durably.backends.inngest import InngestBackend
-from durably.core import Context, DefinitionError, Event, Function, function
+from durably.core import Context, Event, Function, InvokeError, RunStatus, Singleton, function
 from durably.core.errors import UnsupportedFeatureError
-from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
+from durably.core.flow import Batch, Concurrency, Cron, CronTick, Debounce, Priority, RateLimit, Throttle
 from durably.testing.inngest import InngestEngine
 from tests.inngest.conftest import OpenInngest
 
@@ -140,7 +139,7 @@ async def test_a_cron_comes_when_it_is_told_to(engine: InngestEngine, open_innge
     async with open_inngest(nightly):
         engine.fire("app-nightly")
         await engine.rest()
-    assert seen == [("inngest/scheduled.timer", "0 9 * * *")]
+    assert seen == [("durably/cron.fired", "0 9 * * *")]
 
 
 async def test_what_is_not_simulated_is_refused(engine: InngestEngine, open_inngest: OpenInngest) -> None:
@@ -185,7 +184,61 @@ async def test_flow_control_is_inngests_own() -> None:
         assert {"cron": "0 9 * * *"} in found["triggers"]
         assert engine.functions["app-bounced"]["debounce"]["period"] == "2s"
         assert engine.functions["app-batched"]["batchEvents"]["maxSize"] == 5
-    with pytest.raises(UnsupportedFeatureError, match="debounce"):
-        MemoryBackend([bounced])
-    with pytest.raises(DefinitionError, match="whole number"):
-        Debounce(period=timedelta(seconds=0.5))
+
+
+async def test_an_event_without_the_key_fails_its_run(engine: InngestEngine, open_inngest: OpenInngest) -> None:
+    program = Started(engine, singleton=Singleton("user.id", mode="cancel"))
+    async with open_inngest(program.function) as backend:
+        assert await program.send(backend, (0.0, {"user": {}})) == []
+        (run,) = await backend.runs()
+        assert (await run.ended()).status is RunStatus.FAILED
+        with pytest.raises(InvokeError, match=r"nothing at 'user.id' that its singleton= could go by"):
+            await run.result()
+
+
+async def test_periods_are_whole_seconds(engine: InngestEngine) -> None:
+    for options in (
+        {"debounce": Debounce(period=0.5)},
+        {"debounce": Debounce(period=2, timeout="2.5s")},
+        {"throttle": Throttle(limit=1, period="1.5s")},
+        {"rate_limit": RateLimit(limit=1, period=timedelta(seconds=0.25))},
+        {"batch": Batch(max_size=2, timeout=1.25)},
+    ):
+        with pytest.raises(UnsupportedFeatureError, match="Inngest counts in whole seconds"):
+            InngestBackend(engine.client(), [Started(engine, **options).function])
+
+
+async def test_what_inngest_has_not_is_refused(engine: InngestEngine) -> None:
+    for options, reason in (
+        ({"singleton": Singleton("user", mode="queue")}, "its singleton cannot wait"),
+        ({"cron": Cron("0 9 * * *", missed="each")}, "says nothing of times that it missed"),
+    ):
+        with pytest.raises(UnsupportedFeatureError, match=reason):
+            InngestBackend(engine.client(), [Started(engine, **options).function])
+
+
+async def test_a_path_is_a_priority_too(engine: InngestEngine) -> None:
+    program = Started(engine, priority=Priority("order.urgency"))
+    lenient = InngestEngine(ignored=["priority"])
+    async with InngestBackend(lenient.client(), [program.function], serve=lenient.serve, now=lenient.now):
+        assert lenient.functions["app-started"]["priority"] == {"run": "event.data.order.urgency"}
+
+
+async def test_a_cron_has_a_zone_and_its_input(engine: InngestEngine, open_inngest: OpenInngest) -> None:
+    seen: list[Any] = []
+
+    @function("nightly", cron=Cron("0 9 * * *", timezone="Europe/Berlin"))
+    async def nightly(ctx: Context[CronTick]) -> None:
+        seen.append(ctx.input.cron)
+
+    @function("quiet", cron="TZ=America/New_York 0 9 * * *")
+    async def quiet(ctx: Context[None]) -> None:
+        seen.append(ctx.input)
+
+    async with open_inngest(nightly, quiet):
+        crons = [each["cron"] for made in engine.functions.values() for each in made["triggers"] if "cron" in each]
+        assert crons == ["TZ=Europe/Berlin 0 9 * * *", "TZ=America/New_York 0 9 * * *"]
+        engine.fire("app-nightly")
+        engine.fire("app-quiet")
+        await engine.rest()
+    assert seen == ["0 9 * * *", None]

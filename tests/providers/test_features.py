@@ -159,9 +159,13 @@ async def test_reasoning_items_go_back(streamed: bool) -> None:
 
 
 @pytest.mark.parametrize("case", [CHAT, LITELLM_OPENAI], ids=lambda case: case.id)
-async def test_unsigned_thinking_is_shown_and_does_not_go_back(case: Case, streamed: bool) -> None:
+async def test_unsigned_thinking_is_shown_and_does_not_go_back_with_another_question(
+    case: Case, streamed: bool
+) -> None:
     response, _ = await talk(case, streamed, reply(ThinkingPart(text="Let me think."), TextPart(text="Sunny.")))
-    assert response.message.parts == [ThinkingPart(text="Let me think."), TextPart(text="Sunny.")]
+    thought, said = response.message.parts
+    assert isinstance(thought, ThinkingPart)
+    assert (thought.text, said) == ("Let me think.", TextPart(text="Sunny."))
     _, server = await talk(case, streamed, "ok", question(user("?"), response.message, user("Sure?")))
     assert server.requests[0].messages[1] == assistant("Sunny.")
 

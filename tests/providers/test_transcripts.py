@@ -129,7 +129,7 @@ def unsigned(messages: Sequence[Message]) -> list[Message]:
 def test_any_transcript_is_accepted_and_comes_back_equal(name: str, messages: list[Message]) -> None:
     dialect, wire = DIALECTS[name]
     heard = wire.parse(body(name, ModelRequest(system="s", messages=messages)), HEADERS)
-    assert list(heard.messages) == unsigned(repaired(messages, dialect))
+    assert in_blocks(heard.messages) == in_blocks(unsigned(repaired(messages, dialect)))
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -144,6 +144,16 @@ def test_repair_changes_nothing_twice_and_keeps_the_beginning(
     # What follows a user's message has no say in what came before: the provider's cache stays good.
     before = repaired([*messages, user("and then")], dialect)
     assert repaired([*messages, user("and then"), assistant("ok"), *extra], dialect)[: len(before)] == before
+
+
+def in_blocks(messages: Sequence[Message]) -> list[Message]:
+    """The same messages with every text in a block: a breakpoint of the cache stands on a block, not on a text."""
+    return [
+        message
+        if isinstance(message, AssistantMessage) or not isinstance(message.content, str)
+        else message.model_copy(update={"content": [TextPart(text=message.content)]})
+        for message in messages
+    ]
 
 
 @asynccontextmanager
@@ -214,7 +224,7 @@ def test_any_transcript_goes_through_the_real_sdk(case: Case, script: list[list[
                 if case is LITELLM_ANTHROPIC:
                     assert as_litellm_says(heard.messages) == as_litellm_says(said)
                 else:
-                    assert list(heard.messages) == said
+                    assert in_blocks(heard.messages) == in_blocks(said)
 
     asyncio.run(check())
 

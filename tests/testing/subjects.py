@@ -39,7 +39,7 @@ class SQLiteSubject(Subject):
 
     async def expire(self, backend: Backend) -> None:
         assert isinstance(backend, SQLiteBackend)
-        backend.journal.bury(backend.worker)
+        backend.lease.lose()
 
     def storage(self) -> bytes | None:
         return b"".join(file.read_bytes() for file in self.path.parent.glob("runs.db*"))

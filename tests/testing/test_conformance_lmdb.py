@@ -47,7 +47,7 @@ class LMDBSubject(Subject):
 
     async def expire(self, backend: Backend) -> None:
         assert isinstance(backend, LMDBBackend)
-        backend.journal.bury(backend.worker)
+        backend.lease.lose()
 
     def storage(self) -> bytes | None:
         return self.path.read_bytes()

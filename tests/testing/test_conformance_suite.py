@@ -23,7 +23,7 @@ LOSSY = next(mutant for mutant in MUTANTS if mutant.name == "types-are-lost")
 def test_every_clause_has_a_test() -> None:
     assert {name[5:8].upper() for name in TESTS} == set(CLAUSES)
     contract = (ROOT / "docs/contract.md").read_text(encoding="utf-8")
-    assert list(CLAUSES) == re.findall(r"^- \*\*(C\d\d)\*\*", contract, re.MULTILINE)
+    assert list(CLAUSES) == sorted(re.findall(r"^- \*\*(C\d\d)\*\*", contract, re.MULTILINE))
     assert all(callable(getattr(conformance, name)) and name in conformance.__all__ for name in TESTS)
 
 
@@ -32,7 +32,7 @@ def test_the_report_shows_each_clause_and_each_failure() -> None:
     assert not report.ok
     assert {outcome.clause for outcome in report.outcomes} == {"C04"}
     text = str(report)
-    assert text.startswith(f"lossy: 5 tests of {len(CLAUSES)} clauses\n")
+    assert text.startswith(f"lossy: {len(report.outcomes)} tests of {len(CLAUSES)} clauses\n")
     assert "C05  not tested" in text
     assert "failed: test_c04_" in text
     assert check(MemorySubject, tests="_c04_").ok
@@ -85,11 +85,11 @@ def test_a_test_that_hangs_fails() -> None:
 
 
 def test_a_test_with_a_wrong_name_is_refused() -> None:
-    async def test_c25_more(subject: conformance.Subject) -> None:
+    async def test_c99_more(subject: conformance.Subject) -> None:
         return
 
-    with pytest.raises(ValueError, match="test_c25_more"):
-        clause(test_c25_more)
+    with pytest.raises(ValueError, match="test_c99_more"):
+        clause(test_c99_more)
 
 
 def test_the_library_needs_neither_pytest_nor_hypothesis() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -10,11 +11,17 @@ try:
 except ImportError as error:
     raise ImportError("the command needs an extra: pip install 'durably[cli]'") from error
 
+from durably.cli.approvals import approvals, approve, reject
+from durably.cli.control import cancel, fork, retry, send, start
 from durably.cli.crash_test import crash_test
+from durably.cli.doctor import doctor
+from durably.cli.page import ui
+from durably.cli.replays import check, replay
+from durably.cli.runs import export, runs, show
 
 __all__ = ["app"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _show_version(wanted: bool) -> None:
@@ -26,7 +33,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()  # with a callback, typer asks for the name of the subcommand although there is only one
+@app.callback()
 def durably(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
@@ -35,4 +42,18 @@ def durably(
     """AI agents that survive crashes."""
 
 
-app.command("crash-test")(crash_test)
+Command = Callable[..., None]
+LOOK, ACT, PERSON = "Look at runs", "Act on runs", "Answer what waits for a person"
+CODE, MACHINE = "Try code", "Machines"
+
+COMMANDS: dict[str, dict[str, Command]] = {
+    LOOK: {"ui": ui, "runs": runs, "show": show, "export": export},
+    ACT: {"start": start, "send": send, "cancel": cancel, "retry": retry, "fork": fork},
+    PERSON: {"approvals": approvals, "approve": approve, "reject": reject},
+    CODE: {"replay": replay, "check": check, "crash-test": crash_test},
+    MACHINE: {"doctor": doctor},
+}
+
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)

@@ -11,9 +11,9 @@ import traceback
 from types import ModuleType
 from typing import Any
 
-from durably.core import Function
+from durably.core import Backend, Function
 
-__all__ = ["TargetError", "load_target"]
+__all__ = ["TargetError", "load_functions", "load_object", "load_target"]
 
 
 class TargetError(Exception):
@@ -24,11 +24,29 @@ def load_target(name: str) -> Any:
     """Returns the agent, durable function or factory that a name stands for.
 
     Args:
+        name: ``MODULE:OBJECT``. See :func:`load_object`.
+
+    Raises:
+        TargetError: If there is no such object, its module cannot be imported, or it is none of the three.
+    """
+    target = load_object(name)
+    if not isinstance(target, Function) and not _can_be_factory(target):
+        raise TargetError(
+            f"{name} is {target!r}: give an agent, a function made with @function, or a plain function that returns "
+            "one of them, alone or as (agent, world)"
+        )
+    return target
+
+
+def load_object(name: str) -> Any:
+    """Returns the object that a name stands for.
+
+    Args:
         name: ``MODULE:OBJECT``. The module is looked for in the current directory too; the object may be an attribute
             of another one, such as ``app:agents.support``.
 
     Raises:
-        TargetError: If there is no such object, its module cannot be imported, or it is none of the three.
+        TargetError: If there is no such object, or its module cannot be imported.
     """
     module_name, colon, path = name.partition(":")
     if not colon or not module_name or not path:
@@ -41,12 +59,24 @@ def load_target(name: str) -> Any:
             raise TargetError(f"{seen!r} has no {attribute!r}" + (f"; close: {', '.join(close)}" if close else ""))
         target = getattr(target, attribute)
         seen = f"{seen}.{attribute}"
-    if not isinstance(target, Function) and not _can_be_factory(target):
-        raise TargetError(
-            f"{name} is {target!r}: give an agent, a function made with @function, or a plain function that returns "
-            "one of them, alone or as (agent, world)"
-        )
     return target
+
+
+def load_functions(name: str) -> list[Function[Any, Any]]:
+    """Returns the functions that a name stands for: one of them, several in a list, or those of a backend.
+
+    Raises:
+        TargetError: If it stands for none.
+    """
+    target = load_object(name)
+    if callable(target) and not isinstance(target, Function | Backend):
+        target = target()
+    if isinstance(target, Backend):
+        return list(target.functions.values())
+    found = [target] if isinstance(target, Function) else target
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(each, Function) for each in found):
+        raise TargetError(f"{name} is {target!r}: give an agent, a function made with @function, a list, or a backend")
+    return list(found)
 
 
 def _can_be_factory(target: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Unpack
 from pydantic import BeforeValidator, create_model
 
 from durably.core.annotations import is_lazy
-from durably.core.answers import recordable
+from durably.core.answers import fitting, judged, recordable
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction, summary_request
 from durably.core.context import Context
@@ -190,6 +190,11 @@ class Agent(Function[str | AgentInput, AgentResult]):
         self.stream = stream or sink is not None
         self.sink = sink
 
+    @property
+    def records_input(self) -> bool:
+        """See :attr:`~durably.core.Function.records_input`. The verdict on an agent's own input is always the same."""
+        return False
+
     async def load_context(self) -> str:
         """Return the system prompt: the body of ``load-context``."""
         if isinstance(self.instructions, str):
@@ -237,8 +242,11 @@ class Agent(Function[str | AgentInput, AgentResult]):
             response = await publish(self.model, request, self.sink)
         else:
             response = await self.model.complete(request)
+        if not isinstance(response, ModelResponse):
+            return response  # the step refuses it, and names what it is
         kept = recordable(response)
-        return self._marked(kept, changed=kept is not response)
+        marked = self._marked(kept, changed=kept is not response)
+        return fitting(judged(marked, self.output_codec), current_step().max_payload_bytes)
 
     def _marked(self, response: ModelResponse, *, changed: bool) -> ModelResponse:
         """Return an answer that says whether steps check the arguments of its calls.
@@ -247,8 +255,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
             response: The answer.
             changed: Whether it is not what the model wrote, which the step can explain.
         """
-        calls = response.message.tool_calls if isinstance(response, ModelResponse) else []
-        known = [(self.tools[call.name], call) for call in calls if call.name in self.tools]
+        known = [(self.tools[call.name], call) for call in response.message.tool_calls if call.name in self.tools]
         if not any(changed or tool.checks_in_step(call) for tool, call in known):
             return response
         return response.model_copy(update={"checked_in_steps": True})

@@ -22,7 +22,17 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from durably.core.errors import DefinitionError
 
-__all__ = ["awaited", "hint_of", "innermost", "is_async", "is_lazy", "resolve_hints", "schema_nodes", "uncached"]
+__all__ = [
+    "awaited",
+    "hint_of",
+    "innermost",
+    "is_async",
+    "is_lazy",
+    "reads_world",
+    "resolve_hints",
+    "schema_nodes",
+    "uncached",
+]
 
 _LAZY = (Iterable, Iterator, Generator, AsyncIterable, AsyncIterator, AsyncGenerator)
 
@@ -136,6 +146,23 @@ def is_lazy(tp: object, schema: object = None) -> bool:
     if any(origin is lazy for lazy in _LAZY) or any(is_lazy(each) for each in get_args(tp)):
         return True
     return any(node.get("type") == "generator" for node in schema_nodes(schema))
+
+
+def reads_world(schema: object) -> bool:
+    """Whether the verdict of a pydantic core schema on the same data may differ from one time to the next.
+
+    A validator that is a function may look at files or at a table, or change what it is given, and a date may have to
+    be in the future.
+    """
+    return any(
+        str(node.get("type", "")).startswith("function-")
+        or node.get("now_op") is not None
+        or node.get("custom_init") is True
+        or bool(node.get("post_init"))
+        or (node.get("default_factory") is not None and node.get("validate_default") is True)
+        or node.get("missing") is not None
+        for node in schema_nodes(schema)
+    )
 
 
 def schema_nodes(schema: object) -> Iterator[Mapping[str, Any]]:

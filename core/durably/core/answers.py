@@ -14,10 +14,10 @@ from pydantic_core import to_json
 from durably.core.error_text import writable
 from durably.core.errors import SerializationError
 from durably.core.messages import AssistantMessage, AssistantPart, JSONObject, OpaquePart, TextPart, ToolCall
-from durably.core.model import ModelResponse
+from durably.core.model import AnswerVerdict, ModelResponse
 from durably.core.serialization import Codec, codec_for
 
-__all__ = ["check_kept", "recordable"]
+__all__ = ["fitting", "judge", "judged", "recordable"]
 
 _codec = codec_for(ModelResponse)
 
@@ -34,7 +34,81 @@ def recordable(response: ModelResponse) -> ModelResponse:
     return response.model_copy(update={"message": response.message.model_copy(update={"parts": parts})})
 
 
-def check_kept(output: object, codec: Codec, text: str) -> None:
+def judge(codec: Codec, text: str) -> tuple[object, str | None]:
+    """Return a typed answer, and what is wrong with it, in words for the model, or ``None``.
+
+    Args:
+        codec: Reads it.
+        text: What the model wrote.
+    """
+    try:
+        output = codec.parse(text)
+        _check_kept(output, codec, text)
+    except Exception:  # it is of another type, or a validator of the user's raised what it liked
+        return None, f"The answer must be JSON of this schema, and nothing else: {codec.json_schema()}"
+    return output, None
+
+
+def judged(response: ModelResponse, codec: Codec | None) -> ModelResponse:
+    """Return an answer with the verdict on it, if it is a final one of a type.
+
+    Args:
+        response: The answer.
+        codec: Reads it, or ``None`` for free text.
+    """
+    if codec is None or response.stop_reason != "end":
+        return response
+    output, complaint = judge(codec, response.message.text)
+    try:
+        data = None if complaint is not None else json.loads(codec.encode(output, step="think"))
+    except SerializationError:  # it has no JSON form: the run's result will say so
+        return response
+    return response.model_copy(update={"verdict": AnswerVerdict(complaint=complaint, output=data)})
+
+
+BEGINNING = 1_000
+"""Characters that are kept of an answer that is too large."""
+
+
+def fitting(response: ModelResponse, limit: int | None) -> ModelResponse:
+    """Return an answer that a record has room for: of one that is too large the beginning, and that it is.
+
+    The call is paid for, so it must be in the records. The model is asked again, as often as it has turns.
+
+    Args:
+        response: The answer.
+        limit: The most bytes, or ``None``.
+    """
+    if limit is None or _rough_size(response) * WIDEST < limit:
+        return response
+    size = len(_codec.encode(response, step="think").encode())
+    if size <= limit:
+        return response
+    beginning = response.message.text[: min(BEGINNING, limit // 8)]
+    message = AssistantMessage(parts=[TextPart(text=f"{beginning} ... (cut off)")])
+    complaint = (
+        f"Your answer has {size:,} bytes, and {limit:,} can be kept. Nothing of it was used, and no tool was run: "
+        "answer again, shorter, or with fewer calls at once."
+    )
+    changed = {"message": message, "stop_reason": "end", "checked_in_steps": False}
+    return response.model_copy(update={**changed, "verdict": AnswerVerdict(complaint=complaint)})
+
+
+WIDEST = 8
+"""Bytes that one character may come to in a record, about; the answer's text may be there twice."""
+
+
+def _rough_size(response: ModelResponse) -> int:
+    size = 1_000
+    for part in response.message.parts:
+        if isinstance(part, TextPart):
+            size += len(part.text) + (0 if part.native is None else len(str(part.native)))
+        else:
+            size += len(str(part))
+    return size
+
+
+def _check_kept(output: object, codec: Codec, text: str) -> None:
     """Refuse a typed answer that the record of the result would not give back.
 
     Args:

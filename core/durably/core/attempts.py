@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +20,13 @@ from weakref import WeakKeyDictionary
 from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.body_threads import BodyThreads
 from durably.core.context import Context
+from durably.core.crash_limit import check_crash_limit
 from durably.core.durations import duration_seconds
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import (
     DefinitionError,
     DurablyError,
+    InterruptSignal,
     NonRetriableError,
     Signal,
     StepTimeoutError,
@@ -34,7 +37,7 @@ from durably.core.functions import Function
 from durably.core.history import Kind
 from durably.core.ids import derive_id
 from durably.core.observer import Observers, StepBegan
-from durably.core.run_events import read_input
+from durably.core.run_events import INPUT_STEP, INVOKED, STARTED, read_input
 from durably.core.run_logger import RunLogger
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec, codec_for, return_type
@@ -47,8 +50,11 @@ __all__ = [
     "StepOutput",
     "as_exception",
     "function_retry_delay",
+    "interrupt_process",
+    "judged_input",
     "run_function",
     "run_step",
+    "step_crash_limit",
     "step_retry_delay",
 ]
 
@@ -96,6 +102,7 @@ class StepCall:
         codec: Writes and reads its value.
         retries: Further attempts, or ``None`` for the function's.
         timeout: Seconds one attempt may take, or ``None``.
+        crash_limit: How many crashes it may have been cut off by, or ``None`` for the function's limit.
         at_most_once: Whether it must never run twice.
         is_async: Whether calling it gives an awaitable.
     """
@@ -108,6 +115,7 @@ class StepCall:
     timeout: float | None
     at_most_once: bool
     is_async: bool
+    crash_limit: int | None = None
 
     @classmethod
     def of(
@@ -119,17 +127,23 @@ class StepCall:
         retries: int | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        crash_limit: int | None = None,
     ) -> StepCall:
         """Check what the caller gave and look up how the value is written."""
         if not callable(fn):
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
         if retries is not None and retries < 0:
             raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
+        if crash_limit is not None:
+            try:
+                check_crash_limit(crash_limit)
+            except ValueError as error:
+                raise ValueError(f"step {key!r}: {error}") from None
         # With output_type= the annotation is not looked at: it may name what cannot be resolved.
         found = (_eager(codec_for(output_type), key), _is_async(fn)) if output_type is not None else None
         codec, is_async = found or _signature(fn, key)
         limit = None if timeout is None else duration_seconds(timeout, f"step {key!r}: timeout")
-        return cls(key, fn, args, codec, retries, limit, at_most_once, is_async)
+        return cls(key, fn, args, codec, retries, limit, at_most_once, is_async, crash_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +177,10 @@ class FunctionSteps(StepAPI):
         """Whether the engine itself cancels this code now."""
 
     @abstractmethod
+    def records_input(self) -> bool:
+        """Whether this run may begin with the step that judges its input. Runs of before did not."""
+
+    @abstractmethod
     def check_end(self) -> None:
         """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
 
@@ -180,6 +198,7 @@ async def run_step(
     failures: int = 0,
     kind: Kind | None = "step",
     beats: bool = False,
+    before_body: Callable[[], Awaitable[None] | None] | None = None,
 ) -> StepOutput:
     """Run one attempt of a body and write down what it gave.
 
@@ -192,20 +211,25 @@ async def run_step(
         failures: How many attempts failed before.
         kind: What the body is the body of, for observers; ``None`` if it is no step of the run.
         beats: Whether the harness is told when the body calls ``current_step().heartbeat()``.
+        before_body: Called last before the body begins; what it returns is awaited. It raises if this worker may not
+            begin the body any more.
 
     Raises:
         StepTimeoutError: If it took longer than its timeout. What it returns later is dropped.
         SerializationError: If the value has no JSON form, is too large, or cannot be read back.
         Exception: Whatever the body raised. ``SystemExit`` and ``StopIteration`` come out as ``RuntimeError``, another
             ``BaseException`` as ``NonRetriableError``: they must not end the worker.
-        KeyboardInterrupt: If the process is to end.
+        InterruptSignal: If the body raised ``KeyboardInterrupt``. The process is interrupted, as by Ctrl-C.
     """
     beat = _beat(environment.probe, Point("in_body", function, run_id, call.key)) if beats else None
     info = StepInfo(run_id, call.key, attempt, environment.resources, beat, function, environment.observers)
+    info.max_payload_bytes = environment.max_payload_bytes
     token = _current.set(info)
     try:
         if environment.probe is not None:
             await environment.pass_point("before_body", function, run_id, call.key)
+        if before_body is not None and (pause := before_body()) is not None:
+            await pause
         if environment.observers.steps and kind is not None:
             began = StepBegan(
                 run_id=run_id,
@@ -260,6 +284,11 @@ def step_retry_delay(
     return function.retry_policy.next_delay(error, failures, derive_id("effect", run_id, call.key))
 
 
+def step_crash_limit(call: StepCall, function: Function[Any, Any]) -> int:
+    """How many crashes may cut off a step: its own limit, or else that of its function."""
+    return function.crash_limit if call.crash_limit is None else call.crash_limit
+
+
 async def _contained(call: StepCall, environment: Environment) -> Any:
     """The value of a body. Whatever it does ends this attempt, and nothing else."""
     # In a task of its own: a body that cancels "its" task must not cancel the engine's.
@@ -273,7 +302,7 @@ async def _contained(call: StepCall, environment: Environment) -> Any:
             return await task
         finally:
             environment.bodies.discard(task)
-    except (Exception, Signal, KeyboardInterrupt):
+    except (Exception, Signal):
         raise
     except asyncio.CancelledError:
         if _own_task_is_cancelled():
@@ -297,6 +326,9 @@ async def _call(call: StepCall, environment: Environment, began: asyncio.Future[
         else:
             value = uncached(call.fn)(*call.args)
         return await value if inspect.isawaitable(value) else value
+    except KeyboardInterrupt as error:
+        # Left to itself it would end the event loop, and cut off every run there is.
+        raise interrupt_process() from error
     except (SystemExit, GeneratorExit) as error:
         # A task that raises SystemExit ends the whole event loop, and GeneratorExit the coroutine that waits for it.
         if isinstance(error, GeneratorExit) and not _is_current(task):
@@ -356,6 +388,12 @@ def as_exception(error: BaseException) -> Exception:
     return error if isinstance(error, Exception) else NonRetriableError(said)
 
 
+def interrupt_process() -> InterruptSignal:
+    """Interrupt this process as Ctrl-C does, so that its workers stop in good order; what unwinds the code."""
+    asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+    return InterruptSignal()
+
+
 def _drop(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()
@@ -392,7 +430,7 @@ async def run_function(
         context = Context(
             step=steps,
             event=event,
-            input=read_input(function, event),
+            input=await judged_input(function, steps, event),
             run_id=run_id,
             attempt=attempt,
             logger=RunLogger(function.id, run_id, attempt, environment.redactor, lambda: steps.replaying),
@@ -403,8 +441,10 @@ async def run_function(
         limit, redact = environment.max_payload_bytes, environment.redactor.text
         text, _ = function.output.round_trip(value, step="", limit=limit, redact=redact)
         return text
-    except (Signal, KeyboardInterrupt):
+    except Signal:
         raise
+    except KeyboardInterrupt as error:
+        raise interrupt_process() from error
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _own_task_is_cancelled():
             if steps.is_ending():
@@ -417,6 +457,26 @@ async def run_function(
         if failure is error:
             raise
         raise failure from error
+
+
+async def judged_input(function: Function[Any, Any], steps: FunctionSteps, event: Event) -> Any:
+    """The input of a run's code. What an event brings is judged once: in a step, if the verdict might change.
+
+    Args:
+        function: The code.
+        steps: Its steps.
+        event: What started the run.
+
+    Raises:
+        SerializationError: If it does not fit the function's input type.
+    """
+    if event.name in (STARTED, INVOKED) or not function.records_input or not steps.records_input():
+        return read_input(function, event)
+
+    async def judge() -> Any:
+        return read_input(function, event)
+
+    return await steps.run(INPUT_STEP, judge, output_type=function.input.type)
 
 
 def function_retry_delay(function: Function[Any, Any], run_id: str, failures: int, error: Exception) -> float | None:

@@ -45,7 +45,7 @@ class Budget:
         if self.cost is not None and response.cost is None:
             raise NonRetriableError(
                 f"the budget is in dollars, and the price of {response.model or 'the model'} is not known: give the "
-                "agent a budget in tokens, Budget(tokens=...)"
+                "agent a budget in tokens, Budget(tokens=...), or say whose prices count: OpenAIModel(prices='...')"
             )
 
     def is_spent(self, tokens: int, cost: float | None) -> bool:

@@ -81,7 +81,11 @@ def type_name(error: BaseException) -> str:
 def writable(text: str, redact: Redact = str, limit: int = MESSAGE_LIMIT) -> str:
     """A text that any storage takes: lone surrogates escaped, and clipped."""
     text = redact(text.encode("utf-8", "backslashreplace").decode())
-    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters in all)"
+    if len(text) <= limit:
+        return text
+    left_out = f" ... ({len(text):,} characters in all)"
+    # The note counts too: a text that was clipped once is not clipped again.
+    return text[: max(0, limit - len(left_out))] + left_out
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,7 @@ The tree::
     ├── StepError                  a step's attempts are used up
     │   ├── StepTimeoutError       ... because the last one ran out of time
     │   ├── StepInterruptedError   an at-most-once step was cut off by a crash
+    │   ├── StepCrashedError       ... its process died while it ran, more often than crash_limit
     │   └── InvokeError            ... the step was a call of another function, which failed
     │       └── RunCancelledError  ... or was cancelled
     ├── NonRetriableError          raised by users: stop retrying
@@ -23,6 +24,7 @@ The tree::
     ├── StepCancelledError         asyncio.timeout, or the like, around a step
     ├── SerializationError         a value cannot be written as JSON and read back
     │   └── PayloadTooLargeError
+    ├── CrashLoopError             the process dies again and again outside the steps of a run
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
     ├── RunNotFailedError          ... so it cannot be retried
@@ -50,8 +52,10 @@ __all__ = [
     "CancelSignal",
     "ConcurrentStepError",
     "ContextWindowExceededError",
+    "CrashLoopError",
     "DefinitionError",
     "DurablyError",
+    "InterruptSignal",
     "InvokeError",
     "JournalCorruptError",
     "JournalError",
@@ -69,6 +73,7 @@ __all__ = [
     "Signal",
     "StaleRunError",
     "StepCancelledError",
+    "StepCrashedError",
     "StepError",
     "StepInterruptedError",
     "StepNotFoundError",
@@ -144,6 +149,34 @@ class StepTimeoutError(StepError):
 
 class StepInterruptedError(StepError):
     """An ``at_most_once`` step was started, then a crash hid whether its effect happened. It is not run again."""
+
+
+class StepCrashedError(StepError):
+    """A step's process died while its body ran, more often than ``crash_limit`` allows. It is not run again.
+
+    Other bodies that ran in the same process are suspected along with it.
+
+    Attributes:
+        crashes: How many times.
+        since: When the first of these crashes was noticed, in seconds since 1970.
+    """
+
+    fields = ("step", "attempts", "error_type", "message", "crashes", "since")
+
+    def __init__(
+        self,
+        *,
+        step: str,
+        attempts: int,
+        crashes: int,
+        since: float,
+        error_type: str = "StepCrashedError",
+        message: str = "",
+    ) -> None:
+        message = message or f"its process died {crashes} times while it was running, since {_moment_text(since)}"
+        super().__init__(step=step, attempts=attempts, error_type=error_type, message=message)
+        self.crashes = crashes
+        self.since = since
 
 
 class InvokeError(StepError):
@@ -338,6 +371,27 @@ class PayloadTooLargeError(SerializationError):
         self.limit = limit
 
 
+class CrashLoopError(DurablyError):
+    """The process of a run dies again and again while none of its steps has begun: the run is given up.
+
+    Attributes:
+        crashes: How many times it died without the run coming any further.
+        since: When the first of these crashes was noticed, in seconds since 1970.
+    """
+
+    fields = ("crashes", "since")
+
+    def __init__(self, *, crashes: int, since: float) -> None:
+        super().__init__(
+            f"the process died {crashes} times in the same place of this run, outside its steps, since "
+            f"{_moment_text(since)}. Usual causes: the function's own code ends the process (os._exit, a crash in a C "
+            "extension), or uses more memory than there is. Move what may do that into a step, whose crashes the "
+            "function can catch."
+        )
+        self.crashes = crashes
+        self.since = since
+
+
 class StaleRunError(DurablyError):
     """This worker lost the run to another one. What it tried to write was refused."""
 
@@ -485,8 +539,16 @@ class SuspendSignal(Signal):
     """The run leaves memory here and goes on later, from its records."""
 
 
+class InterruptSignal(Signal):
+    """A body, or the code of a function, raised ``KeyboardInterrupt``: the worker stops, and the run is given back."""
+
+
 class CancelSignal(Signal):
     """The run was cancelled. Nothing that it does from here on is kept."""
+
+
+def _moment_text(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(sep=" ", timespec="seconds")
 
 
 def is_retriable(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from durably.core.annotations import awaited, is_async, is_lazy, resolve_hints, uncached
 from durably.core.context import Context
+from durably.core.crash_limit import CRASH_LIMIT, check_crash_limit
 from durably.core.errors import DefinitionError, SerializationError
 from durably.core.events import Event
 from durably.core.flow import Batch, Concurrency, Cron, Debounce, Priority, RateLimit, Throttle, read_cron
@@ -28,7 +29,7 @@ from durably.core.reference import FunctionRef
 from durably.core.retry import RetryPolicy
 from durably.core.serialization import codec_for
 
-__all__ = ["FailedRun", "Function", "FunctionOptions", "Singleton", "check_keys", "function"]
+__all__ = ["FailedRun", "Function", "FunctionOptions", "Singleton", "check_event_keys", "check_keys", "function"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -82,6 +83,9 @@ class FunctionOptions(TypedDict, total=False):
         triggers: Names of the events that start it.
         retries: How often a failed attempt of the function or of one of its steps is tried again. Default 3.
         retry_policy: The delays between attempts. See :class:`~durably.core.RetryPolicy`.
+        crash_limit: How many crashes a step may have been cut off by, or the code between two steps. With one more, the
+            step fails with :class:`~durably.core.StepCrashedError`, or the run with
+            :class:`~durably.core.CrashLoopError`. Default 5.
         singleton: Allows one live run for each value of a key. See :class:`Singleton`.
         on_failure: A function that runs once when a run has failed for good. Its input is a :class:`FailedRun`.
         on_code_change: What becomes of a run that the code does not fit any more. ``"fail"``, the default, ends it with
@@ -100,6 +104,7 @@ class FunctionOptions(TypedDict, total=False):
     triggers: Sequence[str]
     retries: int
     retry_policy: RetryPolicy
+    crash_limit: int
     singleton: Singleton | None
     on_failure: Callable[[Context[FailedRun]], Awaitable[object]] | None
     on_code_change: Literal["fail", "wait"]
@@ -131,6 +136,7 @@ class Function(FunctionRef[In, Out]):
     __slots__ = (
         "batch",
         "concurrency",
+        "crash_limit",
         "cron",
         "debounce",
         "handler",
@@ -151,6 +157,7 @@ class Function(FunctionRef[In, Out]):
     triggers: tuple[str, ...]
     retries: int
     retry_policy: RetryPolicy
+    crash_limit: int
     singleton: Singleton | None
     on_failure: Function[FailedRun, object] | None
     on_code_change: Literal["fail", "wait"]
@@ -181,6 +188,7 @@ class Function(FunctionRef[In, Out]):
         self.triggers = check_triggers(id, options.get("triggers", ()))
         self.retries = _check_retries(id, options.get("retries", 3))
         self.retry_policy = options.get("retry_policy", RetryPolicy())
+        self.crash_limit = _check_crash_limit(id, options.get("crash_limit", CRASH_LIMIT))
         self.singleton = options.get("singleton")
         self.on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
         self.on_code_change = _check_code_change(id, options.get("on_code_change", "fail"))
@@ -235,6 +243,11 @@ class Function(FunctionRef[In, Out]):
         if self.cron is not None and not (self.takes_tick or _takes(self, None)):
             raise DefinitionError(f"{where}: a cron gives it a CronTick, or None: write 'ctx: Context[CronTick]'")
 
+    @property
+    def records_input(self) -> bool:
+        """Whether what an event brings is judged in a step of its own, since it might not come to the same again."""
+        return self.input.type is not FailedRun and self.input.reads_world
+
     def restore(self, result: Out, history: History) -> Out:
         """Return what a caller gets for a recorded result. An agent adds the conversation, which no record repeats."""
         return result
@@ -254,9 +267,14 @@ def check_keys(function: Function[Any, Any], data: str) -> None:
     Raises:
         MissingKeyError: If there is none.
     """
-    if function.keys and function.batch is None:
-        event = Event(function.id, json.loads(data))
-        for option, path in function.keys:
+    if function.keys:
+        check_event_keys(function, Event(function.id, json.loads(data)))
+
+
+def check_event_keys(function: Function[Any, Any], event: Event) -> None:
+    """Refuse an event without a value at the key of one of a function's rules. Raises what `check_keys` raises."""
+    for option, path in function.keys:
+        if option != "batch":  # that is a key of each event in a batch
             key_value(event, path, function=function.id, option=option)
 
 
@@ -280,6 +298,13 @@ def _check_retries(id: str, retries: int) -> int:
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
     return retries
+
+
+def _check_crash_limit(id: str, limit: int) -> int:
+    try:
+        return check_crash_limit(limit)
+    except ValueError as error:
+        raise DefinitionError(f"function {id!r}: {error}") from None
 
 
 def _check_code_change(id: str, on_code_change: Literal["fail", "wait"]) -> Literal["fail", "wait"]:

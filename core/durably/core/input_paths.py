@@ -10,7 +10,7 @@ import dataclasses
 import json
 import types
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AliasChoices, BaseModel
 
@@ -98,11 +98,11 @@ def _names(tp: object) -> list[Mapping[str, object] | None]:
         return [None]
     if issubclass(plain, BaseModel):
         return _model_names(plain)
-    if is_typeddict(plain) or dataclasses.is_dataclass(plain):
+    if hasattr(plain, "__required_keys__") or dataclasses.is_dataclass(plain):  # the first: a TypedDict of any kind
         return [_hints(plain)]
     if issubclass(plain, Sequence | set | frozenset) or plain in _CLOSED:
         return [{}]
-    if issubclass(plain, Mapping) and len(args) == 2 and args[1] in _CLOSED:
+    if issubclass(plain, Mapping) and len(args) == 2:
         return [_AnyName(args[1])]
     return [None]
 

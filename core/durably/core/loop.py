@@ -6,15 +6,15 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from durably.core.answers import check_kept
+from durably.core.answers import judge
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Logger
 from durably.core.conversation import Conversation
 from durably.core.error_text import writable
 from durably.core.errors import ContextWindowExceededError, StepError
+from durably.core.ids import check_session_key
 from durably.core.messages import (
-    AssistantMessage,
     ContentPart,
     Message,
     SessionPrefix,
@@ -82,7 +82,13 @@ def create_agent_loop(
 
     Returns:
         ``async (step, logger) -> AgentResult``. It holds no state: called again on replay, it takes the same way.
+
+    Raises:
+        TypeError: If the session key is not a text.
+        ValueError: If it is not 1 to 200 printable characters.
     """
+    if session_key is not None:
+        check_session_key(session_key)
 
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
         system = await step.run("load-context", agent.load_context)
@@ -124,7 +130,7 @@ def create_agent_loop(
                 return progress.result("refused")
             elif response.stop_reason == "max_tokens":
                 return progress.result("max_tokens")
-            elif (complaint := progress.parse(agent.output_codec, response.message)) is None:
+            elif (complaint := progress.take(agent.output_codec, response)) is None:
                 return progress.result("completed")
             else:
                 conversation.add(user(complaint))
@@ -244,17 +250,17 @@ class _Progress:
         self.tokens += usage.input_tokens + usage.output_tokens
         self.cost = None if self.cost is None or cost is None else self.cost + cost
 
-    def parse(self, codec: Codec | None, message: AssistantMessage) -> str | None:
+    def take(self, codec: Codec | None, response: ModelResponse) -> str | None:
         """Take the final answer; what is wrong with it, in words for the model, or ``None``."""
+        if response.verdict is not None and response.verdict.complaint is not None:
+            return response.verdict.complaint
         if codec is None:
             return None
-        try:
-            output = codec.parse(message.text)
-            check_kept(output, codec, message.text)
-        except Exception:  # it is of another type, or a validator of the user's raised what it liked
-            return f"The answer must be JSON of this schema, and nothing else: {codec.json_schema()}"
-        self._output = output
-        return None
+        if response.verdict is not None:
+            self._output = codec.rebuild(response.verdict.output)
+            return None
+        self._output, complaint = judge(codec, response.message.text)  # a record of before has no verdict
+        return complaint
 
     def result(self, stop_reason: AgentStopReason) -> AgentResult:
         result = AgentResult(

@@ -103,11 +103,13 @@ class ThinkingPart(_Frozen):
     Args:
         text: What the model thought.
         signature: The provider's signature. With one, the part must go back to that provider unchanged.
+        native: What the provider attached to it, if it wants that back.
     """
 
     type: Literal["thinking"] = "thinking"
     text: str
     signature: str | None = Field(default=None, exclude_if=_falsy)
+    native: JSONObject | None = Field(default=None, exclude_if=_falsy)
 
 
 class RefusalPart(_Frozen):

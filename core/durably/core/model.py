@@ -16,6 +16,7 @@ from durably.core.errors import DefinitionError
 from durably.core.messages import AssistantMessage, Message
 
 __all__ = [
+    "AnswerVerdict",
     "Delta",
     "DeltaSink",
     "Model",
@@ -102,6 +103,20 @@ class ModelRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+class AnswerVerdict(BaseModel):
+    """What was found of a final answer when it was given. It is recorded with the answer, and holds on replay.
+
+    Args:
+        complaint: What is wrong with it, in words for the model, or ``None`` if it was taken.
+        output: The answer as the agent's ``output_type``, as JSON data.
+    """
+
+    model_config = ConfigDict(defer_build=True, frozen=True)
+
+    complaint: str | None = Field(default=None, exclude_if=lambda complaint: complaint is None)
+    output: Any = Field(default=None, exclude_if=lambda output: output is None)
+
+
 class ModelResponse(BaseModel):
     """A whole answer of a model. The step ``think`` records it.
 
@@ -114,6 +129,8 @@ class ModelResponse(BaseModel):
         request_id: The provider's id of the call.
         checked_in_steps: Whether the arguments of its calls are checked in the steps of the tools. The agent sets it
             where the verdict might be another one on replay. Records of before have it not: there the loop checks.
+        verdict: What the agent found of a typed answer, or of one that is too large to be kept. Records of before have
+            it not: there the loop looks.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -127,6 +144,7 @@ class ModelResponse(BaseModel):
     model: str | None = Field(default=None, exclude_if=lambda model: model is None)
     request_id: str | None = Field(default=None, exclude_if=lambda request_id: request_id is None)
     checked_in_steps: bool = Field(default=False, exclude_if=lambda checked: not checked)
+    verdict: AnswerVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:

@@ -10,6 +10,7 @@ from durably.core.context import Context
 from durably.core.delegation import delegate, delegate_async, delegate_scheduled
 from durably.core.errors import (
     ApprovalNotPendingError,
+    CrashLoopError,
     DefinitionError,
     DurablyError,
     InvokeError,
@@ -20,6 +21,7 @@ from durably.core.errors import (
     RunCancelledError,
     RunNotFoundError,
     SerializationError,
+    StepCrashedError,
     StepError,
     StepInterruptedError,
     StepTimeoutError,
@@ -56,6 +58,7 @@ __all__ = [
     "Capabilities",
     "Compaction",
     "Context",
+    "CrashLoopError",
     "DefinitionError",
     "DurablyError",
     "Event",
@@ -85,6 +88,7 @@ __all__ = [
     "SessionStore",
     "Singleton",
     "StepAPI",
+    "StepCrashedError",
     "StepError",
     "StepInfo",
     "StepInterruptedError",

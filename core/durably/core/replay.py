@@ -16,6 +16,7 @@ from durably.core.events import Event
 from durably.core.history import Kind, StepRecord
 from durably.core.reference import FunctionRef
 from durably.core.repair import forked_from
+from durably.core.run_events import INPUT_STEP
 from durably.core.serialization import Codec, codec_for, encode_input, same_input
 from durably.core.step_keys import Branch, KeyedSteps, Scope, StepEngine
 
@@ -137,6 +138,10 @@ class Recorded:
     def last(self, key: str) -> StepRecord | None:
         """The newest record of a step, wherever the code is."""
         return self._last.get(key)
+
+    def may_begin_with(self, key: str) -> bool:
+        """Whether the first step of the code is this one, or none is recorded."""
+        return not self._order[""] or self._order[""][0] == key
 
     def failures(self, key: str) -> int:
         """How many attempts of a step failed and were to be retried; since its run was retried, if it was."""
@@ -317,6 +322,9 @@ class RecordedEngine(StepEngine):
 
     def is_replaying(self, scope: Scope) -> bool:
         return self.recorded.replaying(scope)
+
+    def records_input(self) -> bool:
+        return self.recorded.may_begin_with(INPUT_STEP)
 
     def check_end(self, scope: Scope) -> None:
         self.recorded.check_end(scope)

@@ -17,6 +17,7 @@ from durably.core.reference import FunctionRef
 
 __all__ = [
     "CRON",
+    "INPUT_STEP",
     "INVOKED",
     "STARTED",
     "child_id",
@@ -29,6 +30,9 @@ __all__ = [
     "read_input",
     "started_event",
 ]
+
+INPUT_STEP = "durably-input"
+"""The step that judges what an event brings. It is the first of its run."""
 
 STARTED = "durably/function.started"
 INVOKED = "durably/function.invoked"

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, SchemaValidator
 
-from durably.core.annotations import hint_of
+from durably.core.annotations import hint_of, reads_world
 from durably.core.differences import Difference, find_difference, find_nan
 from durably.core.errors import DefinitionError, PayloadTooLargeError, SerializationError
 from durably.core.rebuild import contains, judging_validator, rebuilding_validator
@@ -78,6 +78,11 @@ class Codec:
     @cached_property
     def _plain(self) -> bool:
         return contains(self._adapter.core_schema, "any")
+
+    @cached_property
+    def reads_world(self) -> bool:
+        """Whether the verdict on the same data may differ from one time to the next, or change what it is given."""
+        return reads_world(self._adapter.core_schema)
 
     def check(self) -> Codec:
         """This codec, after its schema is made; it is made at the first use otherwise.

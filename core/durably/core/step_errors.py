@@ -6,9 +6,16 @@ from collections.abc import Callable
 
 from durably.core.error_text import error_text
 from durably.core.error_trace import carry_traceback
-from durably.core.errors import SerializationError, StepError, StepInterruptedError, StepTimeoutError, error_to_json
+from durably.core.errors import (
+    SerializationError,
+    StepCrashedError,
+    StepError,
+    StepInterruptedError,
+    StepTimeoutError,
+    error_to_json,
+)
 
-__all__ = ["final_error", "interrupted", "invoke_timeout"]
+__all__ = ["crashed", "final_error", "interrupted", "invoke_timeout"]
 
 
 def interrupted(key: str) -> StepInterruptedError:
@@ -19,6 +26,18 @@ def interrupted(key: str) -> StepInterruptedError:
         error_type="StepInterruptedError",
         message="a crash cut it off after it had started; it may have had its effect, and it may run only once",
     )
+
+
+def crashed(key: str, failures: int, crashes: int, since: float) -> StepCrashedError:
+    """The error of a step that more crashes cut off than its limit allows.
+
+    Args:
+        key: The step key.
+        failures: How many attempts failed otherwise.
+        crashes: How many crashes fell into its window.
+        since: When the first of them was noticed, in seconds since 1970.
+    """
+    return StepCrashedError(step=key, attempts=failures + crashes, crashes=crashes, since=round(since, 3))
 
 
 def invoke_timeout(key: str, function: str, timeout: float | None) -> StepTimeoutError:

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, TypeVar
 
-from durably.core.attempts import FunctionSteps, StepCall
+from durably.core.attempts import FunctionSteps, StepCall, interrupt_process
 from durably.core.durations import duration_seconds, moment, timeout_seconds
 from durably.core.errors import (
     ConcurrentStepError,
@@ -144,6 +144,10 @@ class StepEngine(ABC):
         """
         return True
 
+    def records_input(self) -> bool:
+        """Whether the run may begin with a step that judges its input. One that began without it must not."""
+        return False
+
     def before_step(self, scope: Scope) -> None:
         """Called before each step, to unwind code that may not go on. Does nothing unless an engine needs it."""
         return
@@ -171,6 +175,9 @@ class KeyedSteps(FunctionSteps):
     def is_ending(self) -> bool:
         return self._engine.is_ending()
 
+    def records_input(self) -> bool:
+        return self._engine.records_input()
+
     def check_end(self) -> None:
         if self.root.refusal is not None:
             raise self.root.refusal
@@ -185,9 +192,10 @@ class KeyedSteps(FunctionSteps):
         retries: int | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        crash_limit: int | None = None,
     ) -> Any:
         def act(scope: Scope, key: str) -> Awaitable[Any]:
-            call = StepCall.of(key, fn, args, output_type, retries, timeout, at_most_once)
+            call = StepCall.of(key, fn, args, output_type, retries, timeout, at_most_once, crash_limit)
             return self._engine.run(scope, call)
 
         return await self._perform(step_id, act)
@@ -252,6 +260,8 @@ class KeyedSteps(FunctionSteps):
                 return value
             except Exception as error:
                 return error  # an outcome: the other branches go on
+            except KeyboardInterrupt as error:
+                raise interrupt_process() from error
             finally:
                 with suppress(ValueError):  # thrown away with its task, by whoever collects it: that context is another
                     _scope.reset(token)

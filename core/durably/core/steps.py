@@ -58,6 +58,7 @@ class StepInfo:
         resources: What the backend was given by name as ``resources=``. Never recorded.
         function: The id of the run's function.
         observers: Who is told what happens on this worker.
+        max_payload_bytes: The largest value it may return, as JSON, or ``None`` if that is not known.
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class StepInfo:
     _beat: Callable[[], None] | None = None
     function: str = ""
     observers: Observers = field(default_factory=Observers)
+    max_payload_bytes: int | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -115,6 +117,7 @@ class StepAPI(ABC):
         retries: int | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        crash_limit: int | None = None,
     ) -> T: ...
     @overload
     async def run(
@@ -126,6 +129,7 @@ class StepAPI(ABC):
         retries: int | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        crash_limit: int | None = None,
     ) -> T: ...
     @abstractmethod  # type: ignore[misc]  # mypy cannot match *args: *Ts with *args: Any
     async def run(
@@ -137,6 +141,7 @@ class StepAPI(ABC):
         retries: int | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        crash_limit: int | None = None,
     ) -> Any:
         """Run a body once and remember what it returned.
 
@@ -149,12 +154,14 @@ class StepAPI(ABC):
             timeout: How long one attempt may take.
             at_most_once: Never run the body twice: record that it starts, and fail with
                 :class:`~durably.core.StepInterruptedError` if a crash cuts it off. Not retried.
+            crash_limit: How many crashes the body may have been cut off by; left out, the function's.
 
         Returns:
             The body's value, rebuilt from its JSON.
 
         Raises:
             StepError: If the attempts are used up; the same on replay.
+            StepCrashedError: If more crashes cut the body off than its ``crash_limit``; the same on replay.
             SerializationError: If an argument or the value has no JSON form or is too large.
         """
 

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import to_json
 
-from durably.core.annotations import is_lazy, schema_nodes
+from durably.core.annotations import is_lazy
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import DefinitionError
 from durably.core.messages import JSONObject
 
-__all__ = ["arguments_model", "complaint_about", "complaint_of", "parameter_names", "reads_world"]
+__all__ = ["arguments_model", "complaint_about", "complaint_of", "parameter_names"]
 
 
 def arguments_model(
@@ -81,22 +81,6 @@ def parameter_names(arguments: type[BaseModel]) -> dict[str, str]:
         field: info.alias if info.alias and field == _field_name(position, info.alias) else field
         for position, (field, info) in enumerate(fields)
     }
-
-
-def reads_world(arguments: type[BaseModel]) -> bool:
-    """Return whether the verdict on the same arguments may differ from one time to the next.
-
-    A validator that is a function may look at files or at a table, and a date may have to be in the future.
-    """
-    return any(
-        str(node.get("type", "")).startswith("function-")
-        or node.get("now_op") is not None
-        or node.get("custom_init") is True
-        or bool(node.get("post_init"))
-        or (node.get("default_factory") is not None and node.get("validate_default") is True)
-        or node.get("missing") is not None
-        for node in schema_nodes(arguments.__pydantic_core_schema__)
-    )
 
 
 def _model(name: str, fields: dict[str, Any]) -> tuple[type[BaseModel], JSONObject]:

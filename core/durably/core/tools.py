@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from durably.core.annotations import reads_world
 from durably.core.approval import ApprovalQuestion, name_question, wait_for_approval
 from durably.core.durations import timeout_seconds
 from durably.core.error_text import MESSAGE_LIMIT, error_text, shown, type_name, writable
@@ -26,7 +27,7 @@ from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, T
 from durably.core.model import ToolSpec, Usage
 from durably.core.serialization import codec_for
 from durably.core.steps import Duration, StepAPI
-from durably.core.tool_arguments import complaint_about, complaint_of, parameter_names, reads_world
+from durably.core.tool_arguments import complaint_about, complaint_of, parameter_names
 
 __all__ = ["Effect", "Tool", "ToolOutcome", "check_tool_name", "told_first", "what_was_run"]
 
@@ -106,7 +107,7 @@ class Tool:
 
     @cached_property
     def _reads_world(self) -> bool:
-        return reads_world(self.arguments)
+        return reads_world(self.arguments.__pydantic_core_schema__)
 
     def check(self, call: ToolCall) -> str | None:
         """Return what is wrong with a call's arguments, in words for the model, or ``None``."""

@@ -12,6 +12,7 @@ from durably.core.errors import SerializationError
 from durably.core.events import Event
 from durably.core.history import History, StepRecord
 from durably.core.model import Usage
+from durably.core.repair import forked_from
 from durably.core.trace_conversations import conversations
 from durably.core.trace_parts import Attempt, Payload, TraceConversation, TraceStep, _empty, _Part
 from durably.core.trace_steps import attempts_of, group_records, payload, tree
@@ -33,7 +34,9 @@ class Trace(_Part):
         event_id: The id of that event, or an empty text.
         started_at: Seconds since 1970.
         ended_at: Seconds since 1970, or ``None`` while it is live.
-        attempts: The attempts of the function's own code, if one failed.
+        forked_from: The id of the run whose records it began with, or ``None``.
+        forked_after: The key of the last step that it took over from that run, or an empty text.
+        attempts: The attempts of the function's own code, if one failed and another one followed.
         input: Its input.
         output: Its result.
         error: Its error as JSON data, or ``None``.
@@ -50,6 +53,8 @@ class Trace(_Part):
     event_id: str = ""
     started_at: float
     ended_at: float | None = None
+    forked_from: str | None = Field(default=None, exclude_if=_empty)
+    forked_after: str = Field(default="", exclude_if=_empty)
     attempts: list[Attempt] = Field(default_factory=list, exclude_if=_empty)
     input: Payload | None = None
     output: Payload | None = None
@@ -71,6 +76,7 @@ class Trace(_Part):
         first, last = history.records[0], history.records[-1]
         ended = last if last.kind == "run" and last.final else None
         event = _event(first)
+        origin = forked_from(history.records)
         drafts = group_records(history)
         found = conversations(drafts, event)
         steps = [draft.finish(limit) for draft in drafts.values()]
@@ -83,6 +89,8 @@ class Trace(_Part):
             event_id="" if event is None else event.id or "",
             started_at=first.at,
             ended_at=None if ended is None else ended.at,
+            forked_from=None if origin is None else origin.run_id,
+            forked_after="" if origin is None else origin.after,
             attempts=_attempts(history),
             input=None if event is None else payload(_compact_json(event.data), limit),
             output=None if ended is None else payload(ended.output, limit),
@@ -136,8 +144,10 @@ def _compact_json(data: Any) -> str:
 
 def _attempts(history: History) -> list[Attempt]:
     """The attempts of the function's own code; none are listed for the usual run, which has one."""
-    own = [record for record in history if not record.key and record.seq > 0]
-    return attempts_of(own) if any(record.status == "retrying" for record in own) else []
+    own = [
+        record for record in history if record.kind == "run" and record.status in ("retrying", "completed", "failed")
+    ]
+    return attempts_of(own) if len(own) > 1 else []
 
 
 def _cost(spent: list[TraceStep]) -> float | None:

@@ -86,7 +86,7 @@ class StepDraft:
             stop_reason=_stop_reason(value) if is_answer else None,
             tool_calls=_calls(value) if is_answer else [],
             call_id=self.call_id,
-            child=child_id(last.run_id, self.key) if last.kind == "invoke" else None,
+            child=self._child() if last.kind == "invoke" else None,
             events=self._events(),
         )
 
@@ -114,6 +114,12 @@ class StepDraft:
             return payload(self.arguments, limit)
         found = payload(self.first.input, limit)
         return found.model_copy(update={"is_digest": True}) if found and is_digest(self.first.input) else found
+
+    def _child(self) -> str:
+        """The run that was started; the records of a fork still name that of the run it comes from."""
+        begun = self.first
+        named = json.loads(begun.output) if begun.status == "started" and begun.output else None
+        return named if isinstance(named, str) else child_id(begun.run_id, self.key)
 
     def _events(self) -> list[str]:
         if self.last.kind == "send_event" and isinstance(self.value, list):

@@ -19,6 +19,7 @@ from typing import Annotated, NoReturn
 try:
     import typer
     from rich.console import Console
+    from rich.markup import escape
 except ImportError as error:
     raise ImportError("the demo needs an extra: pip install 'durably[cli]'") from error
 
@@ -27,6 +28,7 @@ from durably.core.model import resolve_model
 from examples.audit.corpus import Corpus, Root, own_code
 from examples.audit.demo.job import Job
 from examples.audit.demo.kill_plan import MAX_KILLS, Kill, plan_kills
+from examples.audit.demo.last_run import command_for, keep_run
 from examples.audit.demo.narration import as_json, conclude
 from examples.audit.demo.run import Demo, DemoError, Screen, run_demo
 from examples.audit.demo.screen import SilentScreen, screen_for
@@ -92,7 +94,18 @@ def demo(
             typer.echo(json.dumps({**as_json(done), "kept": str(folder) if keep else None}, indent=2))
         else:
             conclude(console, done)
+            _point_to_page(console, job)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def _point_to_page(console: Console, job: Job) -> None:
+    """Print, as the last line, how to open the run in a browser."""
+    try:
+        kept = keep_run(job.journal)
+    except OSError as error:
+        typer.echo(f"the run could not be kept for the page: {error}", err=True)
+    else:
+        console.print(f" See its run: [bold]{escape(command_for(kept))}[/bold]", soft_wrap=True)
 
 
 def _look_at(directory: Path | None) -> tuple[str, Corpus]:

@@ -14,8 +14,10 @@ from pydantic import SecretStr
 
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
-from durably.providers.anthropic_messages import answer, request_body
+from durably.providers.answers import UnanswerableError
+from durably.providers.anthropic_messages import answer, has_list_price, request_body
 from durably.providers.anthropic_stream import StreamedAnswer
+from durably.providers.clients import Clients
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 from durably.providers.options import sdk_arguments
@@ -46,6 +48,8 @@ class AnthropicModel:
         key: The place where each call looks the key up.
         base_url: The address of another server that speaks the Messages API.
         max_tokens: The longest answer, in tokens, unless the options set it.
+        cache: Whether the provider keeps the conversation in its prompt cache, so that the next turn pays a tenth for
+            it. Breakpoints are set behind tools, system prompt and the newest messages, unless the options set some.
         timeout: Seconds to wait for a connection, and then for each next piece of the answer.
             ``Agent(model_timeout=)`` limits the whole call.
     """
@@ -55,6 +59,7 @@ class AnthropicModel:
     key: Key = _KEY
     base_url: str | None = None
     max_tokens: int = 8192
+    cache: bool = True
     timeout: float = 600.0
 
     @property
@@ -73,7 +78,7 @@ class AnthropicModel:
             with _failing(failures):
                 message = await client.messages.create(**arguments)
                 data = message.model_dump(mode="json", exclude_unset=True, warnings=False)
-            return self._finish(data, request, message._request_id)
+                return self._finish(data, request, message._request_id)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end the whole.
@@ -90,17 +95,19 @@ class AnthropicModel:
                     async for event in events:
                         for delta in made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)):
                             yield delta
-            if not made.whole:
-                raise failures.cut()
-            yield self._finish(made.data, request, failures.headers.get("request-id"))
+                if not made.whole:
+                    raise failures.cut()
+                response = self._finish(made.data, request, failures.headers.get("request-id"))
+            yield response
 
     def _arguments(self, request: ModelRequest) -> dict[str, Any]:
-        body = request_body(request, model=self.model, max_tokens=self.max_tokens)
+        body = request_body(request, model=self.model, max_tokens=self.max_tokens, cache=self.cache)
         return sdk_arguments(body, "model", "max_tokens", "messages")
 
     def _finish(self, data: Mapping[str, Any], request: ModelRequest, request_id: str | None) -> ModelResponse:
         response = answer(data, turn=request.turn)
-        cost = price(response.usage, response.model or self.model, provider=PROVIDER)
+        known = has_list_price(data)
+        cost = price(response.usage, response.model or self.model, provider=PROVIDER) if known else None
         return response.model_copy(update={"cost": cost, "request_id": request_id})
 
     @asynccontextmanager
@@ -115,10 +122,15 @@ class AnthropicModel:
             yield client, Failures(PROVIDER, self.model, client.api_key)
             return
         key = found.get_secret_value()
-        async with anthropic.AsyncAnthropic(
-            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout
-        ) as client:
+        async with _CLIENTS.client(key, self.base_url, self.timeout) as client:
             yield client, Failures(PROVIDER, self.model, key)
+
+
+def _make_client(key: str, base_url: str | None, timeout: float) -> anthropic.AsyncAnthropic:
+    return anthropic.AsyncAnthropic(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
+
+
+_CLIENTS = Clients(_make_client)
 
 
 @contextmanager
@@ -129,6 +141,8 @@ def _failing(failures: Failures) -> Iterator[None]:
         raise_alone(_answered(error, failures))
     except (anthropic.APIConnectionError, httpx2.TransportError) as error:
         raise_alone(failures.unanswered(error))
+    except UnanswerableError as error:
+        raise_alone(failures.unusable(str(error)))
     except (anthropic.APIResponseValidationError, ValueError) as error:  # the body is not JSON, or not a response
         raise_alone(failures.unanswered(error))
     except anthropic.AnthropicError as error:

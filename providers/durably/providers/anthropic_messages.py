@@ -7,9 +7,9 @@ Written after https://docs.anthropic.com/en/api/messages.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, TypeGuard
 
 from durably.core.messages import (
     AssistantMessage,
@@ -26,12 +26,17 @@ from durably.core.messages import (
     UserMessage,
 )
 from durably.core.model import ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
-from durably.providers.calls import distrust_last_call, name_calls
+from durably.providers.answers import check_stop
+from durably.providers.anthropic_cache import mark_cached
+from durably.providers.calls import call_arguments, distrust_last_call, merged_tools, name_calls
 from durably.providers.dialect import Dialect, unreadable
 from durably.providers.schemas import schema_prompt, strict_schema
-from durably.providers.transcript import repaired
+from durably.providers.transcript import EMPTY, repaired
 
-__all__ = ["DIALECT", "answer", "request_body"]
+__all__ = ["DIALECT", "answer", "has_list_price", "request_body"]
+
+CONTAINER = "durably.container"
+"""The type of the part that remembers in which container code of the model ran. No block of the provider's has it."""
 
 IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
@@ -43,6 +48,7 @@ _STOPS: dict[str, StopReason] = {
     "model_context_window_exceeded": "max_tokens",
     "refusal": "refusal",
     "pause_turn": "pause",
+    "compaction": "pause",
 }
 
 
@@ -70,19 +76,20 @@ DIALECT = Dialect(
 )
 
 
-def request_body(request: ModelRequest, *, model: str, max_tokens: int) -> dict[str, Any]:
-    """Return the body of a request. The request's options overwrite it.
+def request_body(request: ModelRequest, *, model: str, max_tokens: int, cache: bool = True) -> dict[str, Any]:
+    """Return the body of a request. The request's options overwrite it, but add to its tools.
 
     Args:
         request: The request.
         model: The model.
         max_tokens: The longest answer, in tokens. The provider requires it.
+        cache: Whether the provider is to keep the conversation so far in its prompt cache.
     """
     options = dict(request.options)
     body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": _messages(request.messages)}
     system = request.system
     if request.output_schema is not None:
-        schema = strict_schema(request.output_schema)
+        schema = strict_schema(request.output_schema, recursive=False)
         if schema is None:
             system = schema_prompt(system, request.output_schema)
         else:
@@ -90,12 +97,39 @@ def request_body(request: ModelRequest, *, model: str, max_tokens: int) -> dict[
             body["output_config"] = {**wanted, **options.pop("output_config", {})}
     if system:
         body["system"] = system
+    container = _container(request.messages, options)
+    if container is not None:
+        body["container"] = container
     choice = options.pop("tool_choice", None)
-    if request.tools:
-        body["tools"] = [_tool(spec) for spec in request.tools]
+    tools = merged_tools([_tool(spec) for spec in request.tools], options)
+    if tools:
+        body["tools"] = tools
         if choice is not None:
             body["tool_choice"] = _tool_choice(choice)
-    return {**body, **options}
+    body |= options
+    if cache:
+        mark_cached(body)
+    return body
+
+
+def _container(messages: Sequence[Message], options: dict[str, Any]) -> Any:
+    """The container of the last answer that had one, with what the options say of it, such as skills."""
+    asked = options.pop("container", None)
+    if isinstance(asked, str):
+        return asked
+    parts = (part for message in reversed(messages) if _is_own(message) for part in message.parts)
+    known = next((part.data for part in parts if isinstance(part, OpaquePart) and part.data["type"] == CONTAINER), None)
+    if known is None or _is_past(known.get("expires_at")):
+        return asked
+    return known["id"] if asked is None else {"id": known["id"], **asked}
+
+
+def _is_own(message: Message) -> TypeGuard[AssistantMessage]:
+    return isinstance(message, AssistantMessage) and message.provider == DIALECT.origin
+
+
+def _is_past(moment: str | None) -> bool:
+    return moment is not None and datetime.fromisoformat(moment) < datetime.now(UTC)
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:
@@ -122,8 +156,13 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if isinstance(message, UserMessage):
             made.append({"role": "user", "content": _content(message.content)})
         else:
-            made.append({"role": "assistant", "content": [_block(part) for part in message.parts]})
+            blocks = [_block(part) for part in message.parts if not _is_container(part)]
+            made.append({"role": "assistant", "content": blocks or [{"type": "text", "text": EMPTY}]})
     return made
+
+
+def _is_container(part: AssistantPart) -> bool:
+    return isinstance(part, OpaquePart) and part.data.get("type") == CONTAINER
 
 
 def _result(message: ToolResultMessage) -> dict[str, Any]:
@@ -165,14 +204,20 @@ def answer(data: Mapping[str, Any], *, turn: int) -> ModelResponse:
     Args:
         data: The JSON of a message.
         turn: How many assistant messages came before.
+
+    Raises:
+        UnanswerableError: If it stopped for a reason that is not known, and says nothing.
     """
     stop = str(data.get("stop_reason") or "end_turn")
     parts = [_part(block) for block in data.get("content") or ()]
+    check_stop(stop, _STOPS, parts)
     if _STOPS.get(stop) == "max_tokens":
         distrust_last_call(parts)
     why = (data.get("stop_details") or {}).get("explanation")
     if stop == "refusal" and why:
         parts.append(RefusalPart(text=why))
+    if data.get("container"):
+        parts.insert(0, OpaquePart(data={**data["container"], "type": CONTAINER}))
     return ModelResponse(
         message=AssistantMessage(parts=name_calls(parts, turn), provider=DIALECT.origin),
         usage=_usage(data.get("usage") or {}),
@@ -187,9 +232,7 @@ def _part(block: Mapping[str, Any]) -> AssistantPart:
         return TextPart(text=block.get("text") or "", native=_rest(block, "type", "text"))
     if kind == "tool_use":
         rest = _rest(block, "type", "id", "name", "input")
-        arguments = block.get("input")
-        if not isinstance(arguments, dict | str):
-            arguments = json.dumps(arguments)
+        arguments = call_arguments(block.get("input"))
         return ToolCall(id=block.get("id") or "", name=block.get("name") or "", arguments=arguments, native=rest)
     if kind == "thinking":
         return ThinkingPart(text=block.get("thinking") or "", signature=block.get("signature"))
@@ -201,6 +244,11 @@ def _rest(block: Mapping[str, Any], *known: str) -> dict[str, Any] | None:
 
 
 def _usage(data: Mapping[str, Any]) -> Usage:
+    """The tokens of an answer. One that the provider compacted in between took several iterations, each billed."""
+    return sum((_counts(each) for each in data.get("iterations") or (data,)), Usage())
+
+
+def _counts(data: Mapping[str, Any]) -> Usage:
     read = data.get("cache_read_input_tokens") or 0
     written = data.get("cache_creation_input_tokens") or 0
     details = data.get("output_tokens_details") or {}
@@ -210,4 +258,16 @@ def _usage(data: Mapping[str, Any]) -> Usage:
         cached_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=details.get("thinking_tokens") or details.get("reasoning_tokens") or 0,
+    )
+
+
+def has_list_price(data: Mapping[str, Any]) -> bool:
+    """Whether an answer costs what the price list says of its tokens: no other tier, speed or region, no searches."""
+    usage = data.get("usage") or {}
+    return (
+        usage.get("service_tier") in (None, "standard")
+        and usage.get("speed") in (None, "standard")
+        and usage.get("inference_geo") in (None, "global", "not_available")
+        and not (usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens")
+        and not any((usage.get("server_tool_use") or {}).values())
     )

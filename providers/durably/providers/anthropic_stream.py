@@ -60,6 +60,8 @@ class StreamedAnswer:
             self._json.setdefault(index, []).append(delta["partial_json"])
             if delta["partial_json"]:
                 yield Delta(kind="tool_call", text=delta["partial_json"], index=index)
+        elif kind == "compaction_delta":
+            block["content"] = (block.get("content") or "") + (delta.get("content") or "")
         elif kind == "citations_delta":
             block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
 

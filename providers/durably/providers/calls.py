@@ -7,9 +7,24 @@ from collections.abc import Iterable
 from typing import Any
 
 from durably.core.messages import AssistantPart, ToolCall
-from durably.core.model import ModelRequest
 
-__all__ = ["call_arguments", "distrust_last_call", "name_calls", "parse_arguments"]
+__all__ = [
+    "call_arguments",
+    "distrust_last_call",
+    "merged_tools",
+    "name_calls",
+    "parse_arguments",
+]
+
+
+def merged_tools(own: list[dict[str, Any]], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the agent's tools and those of the provider's own that the options name.
+
+    Args:
+        own: The agent's tools, in the provider's form.
+        options: The request's options. ``tools`` is taken out of them.
+    """
+    return [*own, *(options.pop("tools", None) or ())]
 
 
 def name_calls(parts: Iterable[AssistantPart], turn: int) -> list[AssistantPart]:
@@ -65,8 +80,15 @@ def _finite(text: str) -> float:
     return value
 
 
-def call_arguments(text: str, name: str, request: ModelRequest) -> dict[str, Any] | str:
-    """Return a call's arguments. Empty text means no arguments if the tool takes none; otherwise it stays text."""
-    if not text.strip() and any(spec.name == name and not spec.parameters.get("properties") for spec in request.tools):
+def call_arguments(given: object) -> dict[str, Any] | str:
+    """Return a call's arguments.
+
+    Args:
+        given: What stands in the answer: a text, or an object on some servers. Nothing, or an empty text, is a call
+            without arguments.
+    """
+    if isinstance(given, dict):
+        return given
+    if given is None or (isinstance(given, str) and not given.strip()):
         return {}
-    return parse_arguments(text)
+    return parse_arguments(given if isinstance(given, str) else json.dumps(given))

@@ -26,13 +26,17 @@ from durably.core.messages import (
     ToolResultMessage,
     UserMessage,
 )
-from durably.core.model import ModelRequest, ModelResponse, StopReason, Usage
-from durably.providers.calls import call_arguments, distrust_last_call, name_calls
+from durably.core.model import ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
+from durably.providers.answers import check_stop, said
+from durably.providers.calls import call_arguments, distrust_last_call, merged_tools, name_calls
 from durably.providers.dialect import Dialect, unreadable
 from durably.providers.schemas import schema_prompt, strict_schema
 from durably.providers.transcript import repaired
 
-__all__ = ["DIALECT", "answer", "image_or_pdf", "request_body"]
+__all__ = ["DIALECT", "REASONING", "answer", "error_of", "image_or_pdf", "is_thought_of", "request_body"]
+
+REASONING = ("reasoning_content", "reasoning")
+"""Where servers put reasoning: DeepSeek and litellm in the first field, Groq, Cerebras and OpenRouter in the second."""
 
 IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 SOUNDS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
@@ -73,7 +77,7 @@ DIALECT = Dialect(
 
 
 def request_body(request: ModelRequest, *, model: str, dialect: Dialect, native_output: bool) -> dict[str, Any]:
-    """Return the body of a request. The request's options overwrite it.
+    """Return the body of a request. The request's options overwrite it, but add to its tools.
 
     Args:
         request: The request.
@@ -91,21 +95,41 @@ def request_body(request: ModelRequest, *, model: str, dialect: Dialect, native_
         else:
             wanted = {"name": "answer", "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": wanted}
-    said = [_message(message) for message in repaired(request.messages, dialect)]
-    body["messages"] = [{"role": "system", "content": system}, *said] if system else said
+    sent = [_message(message) for message in _forgetful(repaired(request.messages, dialect))]
+    body["messages"] = [{"role": "system", "content": system}, *sent] if system else sent
     choice = options.pop("tool_choice", None)
-    if request.tools:
-        body["tools"] = [
-            {
-                "type": "function",
-                "function": {"name": spec.name, "description": spec.description, "parameters": dict(spec.parameters)},
-            }
-            for spec in request.tools
-        ]
+    tools = merged_tools([_tool(spec) for spec in request.tools], options)
+    if tools:
+        body["tools"] = tools
         if choice is not None:
             named = isinstance(choice, str) and choice not in ("auto", "none", "required")
             body["tool_choice"] = {"type": "function", "function": {"name": choice}} if named else choice
     return {**body, **options}
+
+
+def is_thought_of(part: ThinkingPart, server: str | None) -> bool:
+    """Whether a thought came from a server that wants it back."""
+    return server is not None and part.native is not None and part.native.get("server") == server
+
+
+def _forgetful(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with plain reasoning in its last turn alone. DeepSeek wants it there, and refuses it before."""
+    last = max((place for place, message in enumerate(messages) if isinstance(message, UserMessage)), default=0)
+    return [
+        message.model_copy(update={"parts": [part for part in message.parts if not _is_plain_thought(part)]})
+        if place < last and isinstance(message, AssistantMessage)
+        else message
+        for place, message in enumerate(messages)
+    ]
+
+
+def _is_plain_thought(part: AssistantPart) -> bool:
+    return isinstance(part, ThinkingPart) and part.native is not None and "details" not in part.native
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    function = {"name": spec.name, "description": spec.description, "parameters": dict(spec.parameters)}
+    return {"type": "function", "function": function}
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -128,6 +152,11 @@ def _assistant(message: AssistantMessage) -> dict[str, Any]:
             made["refusal"] = part.text
         elif isinstance(part, ToolCall):
             made.setdefault("tool_calls", []).append(_call(part))
+        elif isinstance(part, ThinkingPart) and part.native is not None:
+            if "details" in part.native:
+                made["reasoning_details"] = part.native["details"]
+            else:
+                made[part.native["field"]] = part.text
         elif isinstance(part, ThinkingPart):
             block = {"type": "thinking", "thinking": part.text, "signature": part.signature}
             made.setdefault("thinking_blocks", []).append(block)
@@ -157,22 +186,26 @@ def _content_part(part: ContentPart) -> dict[str, Any]:
     return {"type": "file", "file": {"filename": part.name, "file_data": address}}
 
 
-def answer(data: Mapping[str, Any], request: ModelRequest, *, origin: str) -> ModelResponse:
+def answer(data: Mapping[str, Any], request: ModelRequest, *, origin: str, server: str | None = None) -> ModelResponse:
     """Return the response that a server's JSON means, without cost and request id.
 
     Args:
         data: The JSON of a ``chat.completion``.
         request: The request.
         origin: The provider that the message is marked with.
+        server: What wants the answer's reasoning back in the next request, or ``None``.
 
     Raises:
         ValueError: If it holds no answer.
+        UnanswerableError: If it stopped for a reason that is not known, and says nothing.
     """
     choices = data.get("choices")
     if not choices:
         raise ValueError("the response has no choices")
-    parts = _parts(choices[0].get("message") or {}, request)
-    stop = _STOPS.get(str(choices[0].get("finish_reason")), "end")
+    parts = _parts(choices[0].get("message") or {}, server)
+    why = str(choices[0].get("finish_reason") or "stop")
+    check_stop(why, _STOPS, parts)
+    stop = _STOPS.get(why, "end")
     if any(isinstance(part, RefusalPart) for part in parts):
         stop = "refusal"
     elif stop == "end" and any(isinstance(part, ToolCall) for part in parts):
@@ -187,7 +220,16 @@ def answer(data: Mapping[str, Any], request: ModelRequest, *, origin: str) -> Mo
     )
 
 
-def _parts(message: Mapping[str, Any], request: ModelRequest) -> list[AssistantPart]:
+def error_of(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the error that came in the place of an answer, or in the middle of one, with status 200; or ``None``."""
+    choice: Mapping[str, Any] = next(iter(data.get("choices") or ()), {})
+    error = data.get("error") or choice.get("error")
+    if error is None and choice.get("finish_reason") == "error":
+        error = "the answer broke off with an error"
+    return {"message": error} if isinstance(error, str) else error
+
+
+def _parts(message: Mapping[str, Any], server: str | None) -> list[AssistantPart]:
     parts: list[AssistantPart] = []
     blocks = message.get("thinking_blocks") or ()
     for block in blocks:
@@ -195,12 +237,18 @@ def _parts(message: Mapping[str, Any], request: ModelRequest) -> list[AssistantP
             parts.append(ThinkingPart(text=block.get("thinking") or "", signature=block.get("signature") or None))
         else:
             parts.append(OpaquePart(data=dict(block)))
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
-    if reasoning and not blocks:
-        parts.append(ThinkingPart(text=reasoning))
-    if message.get("content"):
+    named = next((name for name in REASONING if message.get(name)), None)
+    reasoning = message[named] if named else ""
+    details = message.get("reasoning_details")
+    if (reasoning or details) and not blocks:
+        native = {"server": server, **({"details": details} if details else {"field": named})} if server else None
+        parts.append(ThinkingPart(text=reasoning, native=native))
+    text, thought = said(message.get("content"))
+    if thought and not reasoning and not blocks:
+        parts.append(ThinkingPart(text=thought))
+    if text:
         annotations = message.get("annotations")
-        parts.append(TextPart(text=message["content"], native={"annotations": annotations} if annotations else None))
+        parts.append(TextPart(text=text, native={"annotations": annotations} if annotations else None))
     if message.get("refusal"):
         parts.append(RefusalPart(text=message["refusal"]))
     for call in message.get("tool_calls") or ():
@@ -208,7 +256,7 @@ def _parts(message: Mapping[str, Any], request: ModelRequest) -> list[AssistantP
         name = function.get("name") or ""
         known = ("id", "type", "function", "index")
         native = {key: value for key, value in call.items() if key not in known and value is not None}
-        arguments = call_arguments(function.get("arguments") or "", name, request)
+        arguments = call_arguments(function.get("arguments"))
         parts.append(ToolCall(id=call.get("id") or "", name=name, arguments=arguments, native=native or None))
     return parts
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from durably.core.model import Delta
+from durably.providers.answers import said
 
 __all__ = ["StreamedAnswer"]
 
@@ -31,25 +32,33 @@ class StreamedAnswer:
 
     def take(self, chunk: Mapping[str, Any]) -> Iterable[Delta]:
         """Add one chunk, and yield what a listener should see of it."""
-        for key in ("model", "usage"):
+        for key in ("model", "usage", "error"):
             if chunk.get(key):
                 self.data[key] = chunk[key]
         for choice in chunk.get("choices") or ():
-            if choice.get("finish_reason"):
-                self._choice["finish_reason"] = choice["finish_reason"]
+            for key in ("finish_reason", "error"):
+                if choice.get(key):
+                    self._choice[key] = choice[key]
             yield from self._grow(choice.get("delta") or {})
 
     def _grow(self, delta: Mapping[str, Any]) -> Iterable[Delta]:
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if reasoning:
-            self._message["reasoning_content"] = self._message.get("reasoning_content", "") + reasoning
+        named = next((name for name in ("reasoning_content", "reasoning") if delta.get(name)), None)
+        if named:
+            reasoning = delta[named]
+            self._message[named] = self._message.get(named, "") + reasoning
             yield Delta(kind="thinking", text=reasoning, index=self._place("thinking"))
         for block in delta.get("thinking_blocks") or ():
             self._think(block)
-        for key in ("content", "refusal"):
-            if delta.get(key):
-                self._message[key] = self._message.get(key, "") + delta[key]
-                yield Delta(kind="text", text=delta[key], index=self._place(key))
+        for piece in delta.get("reasoning_details") or ():
+            self._detail(piece)
+        text, thought = said(delta.get("content"))
+        if thought:
+            self._message["reasoning_content"] = self._message.get("reasoning_content", "") + thought
+            yield Delta(kind="thinking", text=thought, index=self._place("thinking"))
+        for key, piece in (("content", text), ("refusal", delta.get("refusal"))):
+            if piece:
+                self._message[key] = self._message.get(key, "") + piece
+                yield Delta(kind="text", text=piece, index=self._place(key))
         if delta.get("provider_specific_fields"):
             self._message.setdefault("provider_specific_fields", {}).update(delta["provider_specific_fields"])
         if delta.get("annotations"):
@@ -74,6 +83,20 @@ class StreamedAnswer:
             last["thinking"] = (last.get("thinking") or "") + (block.get("thinking") or "")
             if block.get("signature"):
                 last["signature"] = block["signature"]
+
+    def _detail(self, piece: Mapping[str, Any]) -> None:
+        """Add a piece of OpenRouter's ``reasoning_details``; those with one number and type are one."""
+        details = self._message.setdefault("reasoning_details", [])
+        kind = piece.get("index"), piece.get("type")
+        grown = next((each for each in details if (each.get("index"), each.get("type")) == kind), None)
+        if grown is None:
+            details.append(dict(piece))
+            return
+        for key, value in piece.items():
+            if key in ("text", "summary") and value:
+                grown[key] = (grown.get(key) or "") + value
+            elif value is not None:
+                grown[key] = value
 
     def _call(self, piece: Mapping[str, Any]) -> Delta:
         calls = self._message.setdefault("tool_calls", [])

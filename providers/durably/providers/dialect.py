@@ -6,7 +6,9 @@ Owns: how they are described. Does not own: the formats; each adapter describes 
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from durably.core.messages import ContentPart, FilePart, TextPart, ThinkingPart
@@ -47,7 +49,14 @@ class Dialect:
     joins_answers: bool = False
 
 
+_TEXTS = re.compile(r"text/.*|application/(.*[+])?(json|xml|yaml|toml|x-yaml|x-ndjson|javascript|sql)")
+"""Media types whose bytes are text."""
+
+
 def unreadable(part: FilePart) -> TextPart:
-    """Return the text that replaces a file which the provider cannot read."""
+    """Return the text that replaces a file which the provider does not take: what it holds, or that it is left out."""
     name = f"{part.name}, " if part.name else ""
+    if part.data and _TEXTS.fullmatch(part.media_type.partition(";")[0].strip().lower()):
+        with suppress(ValueError):  # bytes that are no UTF-8 stay a file
+            return TextPart(text=f"[a file: {name}{part.media_type}]\n{b64decode(part.data).decode()}")
     return TextPart(text=f"[a file was left out here, since this model cannot read it: {name}{part.media_type}]")

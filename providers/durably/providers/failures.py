@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import SecretStr
 
@@ -19,6 +19,9 @@ from durably.core.errors import ContextWindowExceededError
 from durably.core.secrets import Redactor
 
 __all__ = ["Failures", "raise_alone", "retry_delay"]
+
+MAX_RETRY_AFTER = 3600.0
+"""The longest wait, in seconds, that a provider's header is believed. A limit by the day would hold a run for a day."""
 
 RETRIABLE = frozenset({408, 409, 425, 429})
 
@@ -39,6 +42,9 @@ FINAL_IN_STREAM = USED_UP | {
     "request_too_large",
 }
 """Final inside a stream. The status there is 200, so the code is the only sign."""
+
+BADLY_SAMPLED = frozenset({"tool_use_failed"})
+"""Groq's status 400 for a call that the model wrote badly: another answer may be better."""
 
 # A conversation that is too long has a code, or else a sentence in an answer with status 400. That status is never
 # retried, so the sentence only chooses between two final errors: no retry depends on it.
@@ -95,8 +101,17 @@ class Failures:
         told = self.headers.get("x-should-retry")
         if told in ("true", "false"):
             retriable = told == "true"
+        if code in BADLY_SAMPLED:
+            retriable = True
         final = USED_UP if status >= 400 else FINAL_IN_STREAM
         return self._error(message, status, retriable=retriable and code not in final)
+
+    def in_body(self, error: Mapping[str, Any]) -> ModelError:
+        """Return the error for one in an answer with status 200. Its code may be the status that it stands for."""
+        code = error.get("code")
+        status = int(str(code)) if re.fullmatch("[45][0-9]{2}", str(code)) else 200
+        named = next((each for each in (code, error.get("type")) if isinstance(each, str) and not each.isdigit()), None)
+        return self.answered(status, str(error.get("message") or "failed"), code=named)
 
     def unanswered(self, error: BaseException) -> ModelError:
         """Return the error for a missing or partial answer: no connection, a timeout, a stream that was cut."""
@@ -119,6 +134,8 @@ class Failures:
         retriable: bool,
         cls: type[ModelError] = ModelError,
     ) -> ModelError:
+        delay = retry_delay(self.headers)
+        delay = None if delay is None else min(delay, MAX_RETRY_AFTER)
         where = f"{self.provider}:{self.model}" + (f" ({status})" if status is not None else "")
         return cls(
             self._redactor.text(f"{where}: {message}"),
@@ -127,7 +144,7 @@ class Failures:
             status=status,
             request_id=self.headers.get("request-id") or self.headers.get("x-request-id"),
             retriable=retriable,
-            retry_after=retry_delay(self.headers) if retriable else None,
+            retry_after=delay if retriable else None,
         )
 
 

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse, Usage
 from durably.providers import chat
+from durably.providers.answers import UnanswerableError
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.dialect import Dialect
 from durably.providers.failures import Failures, raise_alone
@@ -33,6 +34,7 @@ try:
     import httpx
     import litellm
     import openai
+    from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import ModelResponseIterator as GeminiStream
 except ImportError as error:
     raise ImportError("LiteLLMModel needs the package litellm: pip install 'durably[litellm]'") from error
 
@@ -105,12 +107,17 @@ class LiteLLMModel:
             refused: list[str] = []
             if isinstance(chunks.completion_stream, openai.AsyncStream):
                 chunks.completion_stream = _overheard(chunks.completion_stream, refused)
+            ended: list[str] = []
+            if chunks.completion_stream is None:  # on some routes the request goes out with the first look at it
+                await chunks.fetch_stream()
+            stream = chunks.completion_stream
+            if isinstance(stream, GeminiStream):
+                stream.streaming_response = _noted(stream.streaming_response, ended)
+                aiter(stream)  # which takes it up
             async for chunk in chunks:
                 for delta in whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)):
                     yield delta
-            # litellm ends every stream with a finish reason, and makes one up if the provider gave none. Only this
-            # attribute tells a stream that was cut.
-            if chunks.received_finish_reason is None:
+            if not (ended if isinstance(stream, GeminiStream) else _finish_reason(chunks)):
                 raise failures.cut()
             if not whole.data["choices"][0]["message"].get("refusal"):
                 for delta in whole.take({"choices": [{"delta": {"refusal": "".join(refused)}}]}):
@@ -125,7 +132,11 @@ class LiteLLMModel:
         if self.key is None:
             # litellm picks the key by itself, so every variable that looks like one is masked.
             secrets = [value for name, value in os.environ.items() if _KEY_NAME.fullmatch(name)]
-            return None, Failures(PROVIDER, self.model, *secrets)
+            failures = Failures(PROVIDER, self.model, *secrets)
+            missing = self._missing_key()
+            if missing is not None:
+                raise failures.unusable(f"no key: set the environment variable {missing} on the worker, or give key=")
+            return None, failures
         try:
             found = self.key.find()
         except LookupError as error:
@@ -133,6 +144,14 @@ class LiteLLMModel:
         if not isinstance(found, SecretStr):
             raise Failures(PROVIDER, self.model).unusable("litellm takes a key from a resource, not a client")
         return found.get_secret_value(), Failures(PROVIDER, self.model, found)
+
+    def _missing_key(self) -> str | None:
+        """The variable that the provider's key must stand in, if that is known and it does not."""
+        if self.base_url is not None or litellm.api_key is not None:
+            return None
+        missing = litellm.validate_environment(self.model)["missing_keys"]
+        # A provider with other variables may find its credentials elsewhere: a role of the machine, a login.
+        return " or ".join(missing) if all(name.endswith("_API_KEY") for name in missing) and missing else None
 
     def _arguments(self, request: ModelRequest, key: str | None, origin: str) -> dict[str, Any]:
         body = chat.request_body(
@@ -146,7 +165,10 @@ class LiteLLMModel:
         return {**body, **quiet, "timeout": self.timeout, "api_key": key, "base_url": self.base_url}
 
     def _finish(self, data: dict[str, Any], request: ModelRequest, origin: str, failures: Failures) -> ModelResponse:
-        response = chat.answer(data, request, origin=origin)
+        error = chat.error_of(data)
+        if error:
+            raise failures.in_body(error)
+        response = chat.answer(data, request, origin=origin, server=_server(origin))
         request_id = failures.headers.get("request-id") or failures.headers.get("x-request-id")
         known: dict[str, Any] = {"cost": self._price(response.usage), "request_id": request_id}
         own = (data["choices"][0].get("message") or {}).get("provider_specific_fields") or {}
@@ -185,12 +207,20 @@ def dialect(model: str, origin: str) -> Dialect:
         origin=origin,
         # litellm silently drops sound on the way to a model that cannot hear.
         file=chat.DIALECT.file if litellm.supports_audio_input(model) else chat.image_or_pdf,
-        takes_thinking=lambda part: part.signature is not None,
+        takes_thinking=lambda part: part.signature is not None or chat.is_thought_of(part, _server(origin)),
         refusals=False,  # litellm drops them on the way to any provider but OpenAI
         own_call_ids=re.compile(r"\S+"),  # litellm puts data into the ids that some providers want back
         text_arguments=False,
         user_first=True,
     )
+
+
+_TAKES_REASONING = frozenset({"cerebras", "deepseek", "groq", "moonshot", "openrouter", "zai"})
+"""The providers that want the reasoning of a turn back, as litellm calls them."""
+
+
+def _server(origin: str) -> str | None:
+    return origin if origin.partition(":")[2] in _TAKES_REASONING else None
 
 
 def _headers(made: Any) -> Mapping[str, str]:
@@ -206,6 +236,26 @@ async def _overheard(chunks: openai.AsyncStream[Any], refused: list[str]) -> Asy
             yield chunk
 
 
+_FINISH_REASONS = ("received_finish_reason", "intermittent_finish_reason", "received_any_finish_reason")
+
+
+def _finish_reason(chunks: Any) -> bool:
+    """Whether the provider itself said why its stream stopped.
+
+    litellm ends every stream with a finish reason, and makes one up if the provider gave none. What the provider gave
+    stands in one of these attributes: which one depends on the route, and on whether chunks came after it.
+    """
+    return any(getattr(chunks, name, None) for name in _FINISH_REASONS)
+
+
+async def _noted(lines: AsyncIterator[str], ended: list[str]) -> AsyncIterator[str]:
+    """Yield Gemini's lines to litellm, and collect those that say why it stopped. litellm takes each for the last."""
+    async for line in lines:
+        if '"finishReason"' in line or '"blockReason"' in line:
+            ended.append(line)
+        yield line
+
+
 @contextmanager
 def _failing(failures: Failures) -> Iterator[None]:
     outer = sys.exception()
@@ -213,6 +263,8 @@ def _failing(failures: Failures) -> Iterator[None]:
         yield
     except openai.OpenAIError as error:  # the base of all of litellm's errors
         raise_alone(_answered(error, list(_layers(error, outer)), failures))
+    except UnanswerableError as error:
+        raise_alone(failures.unusable(str(error)))
     except ValueError as error:  # the response holds no answer
         raise_alone(failures.unanswered(error))
 

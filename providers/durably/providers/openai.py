@@ -5,17 +5,22 @@ Owns: sending, and what the SDK's exceptions mean. Does not own: the formats (``
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
 from pydantic import SecretStr
 
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
+from durably.core.serialization import digest
 from durably.providers import chat, responses
+from durably.providers.answers import UnanswerableError
 from durably.providers.chat_stream import StreamedAnswer
+from durably.providers.clients import Clients
+from durably.providers.dialect import Dialect
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 from durably.providers.options import sdk_arguments
@@ -52,6 +57,8 @@ class OpenAIModel:
             decided by OpenAI's names of models.
         native_output: Whether the server knows ``response_format``. If not, the system prompt asks for the schema.
         prices: The provider whose prices count, by its name in the package genai-prices. Default: found by the address.
+        cache: Whether OpenAI is told which requests belong to one conversation, so that each meets the machine that has
+            the beginning in its prompt cache.
         timeout: Seconds to wait for a connection, and then for each next piece of the answer.
             ``Agent(model_timeout=)`` limits the whole call.
     """
@@ -64,6 +71,7 @@ class OpenAIModel:
     reasons: bool | None = None
     native_output: bool = True
     prices: str | None = None
+    cache: bool = True
     timeout: float = 600.0
 
     @property
@@ -110,12 +118,23 @@ class OpenAIModel:
     def _chat(self) -> bool:
         return (self.api or ("responses" if self.base_url is None else "chat")) == "chat"
 
+    @property
+    def _server(self) -> str | None:
+        """The host that gets its reasoning back; OpenAI's own chat completions have none to give."""
+        return None if self.base_url is None else httpx2.URL(self.base_url).host
+
+    @property
+    def _dialect(self) -> Dialect:
+        return replace(chat.DIALECT, takes_thinking=lambda part: chat.is_thought_of(part, self._server))
+
     def _endpoint(self, client: openai.AsyncOpenAI) -> Any:
         return client.chat.completions if self._chat else client.responses
 
     def _arguments(self, request: ModelRequest) -> dict[str, Any]:
+        if self.cache and self.base_url is None:  # other servers may refuse a field that they do not know
+            request = replace(request, options={"prompt_cache_key": _cache_key(request), **request.options})
         if self._chat:
-            body = chat.request_body(request, model=self.model, dialect=chat.DIALECT, native_output=self.native_output)
+            body = chat.request_body(request, model=self.model, dialect=self._dialect, native_output=self.native_output)
             return sdk_arguments(body, "model", "messages")
         reasons = _is_reasoning(self.model) if self.reasons is None else self.reasons
         return sdk_arguments(responses.request_body(request, model=self.model, reasons=reasons), "model", "input")
@@ -123,17 +142,18 @@ class OpenAIModel:
     def _finish(
         self, data: Mapping[str, Any], request: ModelRequest, request_id: str | None, failures: Failures
     ) -> ModelResponse:
-        if self._chat:
-            response = chat.answer(data, request, origin=chat.DIALECT.origin)
-        elif data.get("error"):
-            error = data["error"]
+        error = chat.error_of(data) if self._chat else data.get("error")
+        if error:
             failures.headers = failures.headers or ({"x-request-id": request_id} if request_id else {})
-            raise failures.answered(200, error.get("message") or "failed", code=error.get("code"))
+            raise failures.in_body(error)
+        if self._chat:
+            response = chat.answer(data, request, origin=chat.DIALECT.origin, server=self._server)
         else:
             response = responses.answer(data, request)
         by_name = self.prices or (PROVIDER if self.base_url is None else None)
         url = None if by_name else self.base_url
-        cost = price(response.usage, response.model or self.model, provider=by_name, url=url)
+        known = _has_list_price(data)
+        cost = price(response.usage, response.model or self.model, provider=by_name, url=url) if known else None
         return response.model_copy(update={"cost": cost, "request_id": request_id})
 
     @asynccontextmanager
@@ -148,14 +168,35 @@ class OpenAIModel:
             yield client, Failures(PROVIDER, self.model, client.api_key)
             return
         key = found.get_secret_value()
-        async with openai.AsyncOpenAI(
-            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout
-        ) as client:
+        async with _CLIENTS.client(key, self.base_url, self.timeout) as client:
             yield client, Failures(PROVIDER, self.model, *([] if self.key is None else [key]))
 
 
+def _make_client(key: str, base_url: str | None, timeout: float) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
+
+
+_CLIENTS = Clients(_make_client)
+
+
+def _has_list_price(data: Mapping[str, Any]) -> bool:
+    """Whether an answer costs what the price list says of its tokens: no other tier, and no tools that cost extra."""
+    searched = any(str(item.get("type")).endswith("_search_call") for item in data.get("output") or ())
+    return data.get("service_tier") in (None, "auto", "default") and not searched
+
+
+def _cache_key(request: ModelRequest) -> str:
+    """The same text for every turn of a conversation: how it begins."""
+    first = [message.model_dump_json() for message in request.messages[:1]]
+    return digest("\0".join([request.system, *(spec.name for spec in request.tools), *first]))
+
+
+_REASONING = re.compile(r"(o[1-9]|gpt-[5-9])(?![a-z])(?!.*chat).*")
+
+
 def _is_reasoning(model: str) -> bool:
-    return model.startswith(("o1", "o3", "o4", "gpt-5", "gpt-6")) and "chat" not in model
+    """Whether OpenAI's model of this name reasons; a fine-tuned one (``ft:o4-mini:org::id``) as its base does."""
+    return _REASONING.fullmatch(model.removeprefix("ft:").partition(":")[0]) is not None
 
 
 class _StreamedResponse:
@@ -186,6 +227,8 @@ def _failing(failures: Failures) -> Iterator[None]:
         raise_alone(failures.unanswered(error))
     except openai.APIError as error:  # an error event inside a stream
         raise_alone(failures.answered(200, error.message, code=error.code or error.type))
+    except UnanswerableError as error:
+        raise_alone(failures.unusable(str(error)))
     except ValueError as error:  # the body is not JSON, or not a response
         raise_alone(failures.unanswered(error))
     except openai.OpenAIError as error:

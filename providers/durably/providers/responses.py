@@ -25,7 +25,8 @@ from durably.core.messages import (
     UserMessage,
 )
 from durably.core.model import Delta, ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
-from durably.providers.calls import call_arguments, name_calls
+from durably.providers.answers import UnanswerableError
+from durably.providers.calls import call_arguments, merged_tools, name_calls
 from durably.providers.chat import image_or_pdf
 from durably.providers.dialect import Dialect
 from durably.providers.schemas import schema_prompt, strict_schema
@@ -42,6 +43,19 @@ _DELTAS: dict[str, Literal["text", "thinking", "tool_call"]] = {
 }
 
 
+_OWN_TOOL = "give the agent a tool of your own that does it, which then is a durable step"
+
+UNANSWERABLE: Mapping[str, str] = {
+    "mcp_approval_request": "set require_approval='never' for the remote server, or give the agent the server's tools",
+    "custom_tool_call": "give the agent a tool with a text parameter instead of a custom tool",
+    "shell_call": _OWN_TOOL,
+    "local_shell_call": _OWN_TOOL,
+    "apply_patch_call": _OWN_TOOL,
+    "computer_call": _OWN_TOOL,
+}
+"""Items that the model waits for an answer to, and what to do instead."""
+
+
 def _file(part: FilePart) -> ContentPart:
     if part.media_type == "application/pdf" and part.url and not part.data:
         return FilePart(media_type=part.media_type, url=part.url)
@@ -52,7 +66,7 @@ DIALECT = Dialect(origin="openai", file=_file, takes_thinking=lambda part: False
 
 
 def request_body(request: ModelRequest, *, model: str, reasons: bool) -> dict[str, Any]:
-    """Return the body of a request. The request's options overwrite it.
+    """Return the body of a request. The request's options overwrite it, but add to its tools.
 
     Args:
         request: The request.
@@ -74,9 +88,12 @@ def request_body(request: ModelRequest, *, model: str, reasons: bool) -> dict[st
     if system:
         body["instructions"] = system
     body["input"] = [item for message in repaired(request.messages, DIALECT) for item in _items(message)]
+    if wanted_too := options.pop("include", ()):
+        body["include"] = [*dict.fromkeys([*body.get("include", ()), *wanted_too])]
     choice = options.pop("tool_choice", None)
-    if request.tools:
-        body["tools"] = [_tool(spec) for spec in request.tools]
+    tools = merged_tools([_tool(spec) for spec in request.tools], options)
+    if tools:
+        body["tools"] = tools
         if choice is not None:
             named = isinstance(choice, str) and choice not in ("auto", "none", "required")
             body["tool_choice"] = {"type": "function", "name": choice} if named else choice
@@ -159,10 +176,16 @@ def answer(data: Mapping[str, Any], request: ModelRequest) -> ModelResponse:
 
     Raises:
         ValueError: If it holds no answer.
+        UnanswerableError: If it asks for what only another program could do.
     """
+    if data.get("status") in ("queued", "in_progress"):
+        raise UnanswerableError(
+            "the answer is made in the background, and asking again would pay for it twice: take background= out of "
+            "the options"
+        )
     if data.get("status") not in ("completed", "incomplete"):
         raise ValueError(f"the response has status {data.get('status')!r}")
-    parts = [part for item in data.get("output") or () for part in _parts(item, request)]
+    parts = [part for item in data.get("output") or () for part in _parts(item)]
     return ModelResponse(
         message=AssistantMessage(parts=name_calls(parts, request.turn), provider=DIALECT.origin),
         usage=_usage(data.get("usage") or {}),
@@ -180,8 +203,8 @@ def _stop_reason(data: Mapping[str, Any], parts: Sequence[AssistantPart]) -> Sto
     return "tool_calls" if any(isinstance(part, ToolCall) for part in parts) else "end"
 
 
-def _parts(item: Mapping[str, Any], request: ModelRequest) -> Iterator[AssistantPart]:
-    kind = item.get("type")
+def _parts(item: Mapping[str, Any]) -> Iterator[AssistantPart]:
+    kind = str(item.get("type"))
     if kind == "message":
         native = _known(item, "id", "phase")
         if item.get("status") not in (None, "completed"):
@@ -195,10 +218,10 @@ def _parts(item: Mapping[str, Any], request: ModelRequest) -> Iterator[Assistant
                 )
     elif kind == "function_call":
         name = item.get("name") or ""
-        arguments = call_arguments(item.get("arguments") or "", name, request)
-        yield ToolCall(
-            id=item.get("call_id") or "", name=name, arguments=arguments, native=_known(item, "id", "namespace") or None
-        )
+        arguments, native = call_arguments(item.get("arguments")), _known(item, "id", "namespace")
+        yield ToolCall(id=item.get("call_id") or "", name=name, arguments=arguments, native=native or None)
+    elif kind in UNANSWERABLE:
+        raise UnanswerableError(f"the model asks for a {kind!r}, which durably cannot answer: {UNANSWERABLE[kind]}")
     else:
         yield OpaquePart(data={key: value for key, value in item.items() if value is not None})
 

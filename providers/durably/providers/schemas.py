@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 __all__ = ["schema_prompt", "strict_schema"]
@@ -30,20 +30,57 @@ _IN_WORDS = frozenset(
 validated against the real type in any case."""
 
 
-def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
+_UNKNOWN = ("prefixItems", "allOf", "not", "if", "patternProperties", "propertyNames", "dependentRequired")
+"""Keywords without a strict form. pydantic writes the first for a tuple."""
+
+_SAYS_TYPE = frozenset({"type", "anyOf", "oneOf", "enum", "const"})
+"""One of these says what a value is. Where none stands, as for ``Any``, it may be anything."""
+
+
+def strict_schema(schema: Mapping[str, Any], *, recursive: bool = True) -> dict[str, Any] | None:
     """Return the schema with every object closed and every property required, or ``None`` if it has no such form.
 
-    Limits such as ``minimum`` move into the description. A schema has no such form if its root is not an object, or if
-    an object has keys that are not known beforehand. The rules are those of
+    Limits such as ``minimum`` move into the description. A schema has no such form if its root is not an object, if an
+    object has keys that are not known beforehand, or if a part may be anything or is a tuple. The rules are those of
     https://platform.openai.com/docs/guides/structured-outputs#supported-schemas.
+
+    Args:
+        schema: The schema of the answer.
+        recursive: Whether the provider takes a schema that refers to itself. OpenAI does, Anthropic does not.
     """
-    if schema.get("type") != "object":
+    if schema.get("type") != "object" or (not recursive and _is_recursive(schema)):
         return None
     try:
         made: dict[str, Any] = _strict(schema)
     except ValueError:
         return None
     return made
+
+
+def _is_recursive(schema: Mapping[str, Any]) -> bool:
+    """Whether a definition refers to itself, directly or through others."""
+    definitions = schema.get("$defs", {})
+    to = {name: set(_references(node)) for name, node in definitions.items()}
+    for name in to:
+        seen: set[str] = set()
+        front = set(to[name])
+        while front:
+            seen |= front
+            front = {further for each in front for further in to.get(each, ())} - seen
+        if name in seen:
+            return True
+    return False
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for each in node:
+            yield from _references(each)
+    elif isinstance(node, Mapping):
+        if "$ref" in node:
+            yield str(node["$ref"]).rpartition("/")[2]
+        for each in node.values():
+            yield from _references(each)
 
 
 def _strict(node: Any) -> Any:
@@ -53,6 +90,9 @@ def _strict(node: Any) -> Any:
         return node
     if "$ref" in node:
         return {"$ref": node["$ref"]}  # OpenAI refuses other keywords beside a reference
+    refused = next((key for key in _UNKNOWN if key in node), None)
+    if refused or not _SAYS_TYPE.intersection(node):
+        raise ValueError(f"{refused or 'anything'} has no strict form")
     made = {
         key: {name: _strict(each) for name, each in value.items()} if key in _NESTED else _strict(value)
         for key, value in node.items()

@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from durably.core import Context, DefinitionError, Event, Function, NonDeterminismError
+from durably.core.attempts import judged_input
 from durably.core.errors import Signal, error_to_json
 from durably.core.history import History, Kind, StepRecord
 from durably.core.replay import RecordedEngine
-from durably.core.run_events import read_input
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec
 from durably.core.step_keys import Branch, KeyedSteps, Scope
@@ -89,7 +89,7 @@ async def replay(
     steps = KeyedSteps(_OpenRecords(history, redactor))
     last = history.records[-1]
     try:
-        value = await function.handler(_context(history, function, steps, resources or {}))
+        value = await function.handler(await _context(history, function, steps, resources or {}))
         steps.check_end()
         output = redactor.text(function.output.encode(value, step=""))
     except _EndOfRecordsSignal:
@@ -126,7 +126,7 @@ def _function_of(history: History, functions: Sequence[Function[Any, Any]]) -> F
     return known[history.function]
 
 
-def _context(
+async def _context(
     history: History, function: Function[Any, Any], steps: KeyedSteps, resources: Mapping[str, Any]
 ) -> Context[Any]:
     event = Event.model_validate_json(history.records[0].output or "")
@@ -135,7 +135,7 @@ def _context(
     return Context(
         step=steps,
         event=event,
-        input=read_input(function, event),
+        input=await judged_input(function, steps, event),
         run_id=history.run_id,
         attempt=failures + 1,
         logger=silent,

@@ -26,6 +26,7 @@ from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, ser
 from durably.backends.inngest.suspended_code import SuspendedRuns
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.errors import UnsupportedFeatureError
 from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
 from durably.core.ids import new_id
@@ -77,10 +78,17 @@ class InngestBackend(Backend):
         max_payload_bytes=MAX_PAYLOAD_BYTES,
         flow_control={
             **dict.fromkeys(FLOW_CONTROL, native()),
+            "cron": native('its own rule for nights an hour is skipped or repeats; only missed="once"'),
+            "concurrency": native("it counts calls, which are the steps of a run and the code between them"),
             "singleton_queue": refused("Inngest's concurrency counts steps, and its singleton cannot wait"),
         },
         gaps={
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
+            "a body begun by a process that was stopped while it held a request": "a request bears no lease, so that "
+            "nothing tells it that Inngest has asked another process meanwhile",
+            "a stop that cuts off a body, told apart from a crash": "either way the request has no answer",
+            "a key that is absent from an event": "Inngest takes it for null before this library sees the event; the "
+            "run that it starts fails with MissingKeyError",
             "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",
             "fork": "Inngest does not take what steps gave from another run",
             "on_code_change": "Inngest gives a run up that is not answered; pin its version, or let old runs end first",
@@ -142,6 +150,15 @@ class InngestBackend(Backend):
         self.app = StoppableApp(fastapi_app(client, self.inngest_functions))
 
     # -- the worker
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        super().check_rules(function)
+        if function.cron is not None and function.cron.missed != "once":
+            raise UnsupportedFeatureError(
+                backend=self.name,
+                feature=f"missed={function.cron.missed!r} in cron= of function {function.id!r}",
+                reason="Inngest says nothing of times that it missed; take it out",
+            )
 
     async def __aenter__(self) -> Self:
         """Serve the functions and register them; unfinished runs go on by themselves."""

@@ -17,8 +17,9 @@ from durably.backends.inngest.steps import InngestSteps
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
-from durably.core.errors import Signal, SuspendSignal, error_to_json
+from durably.core.errors import CrashLoopError, InterruptSignal, Signal, SuspendSignal, error_to_json
 from durably.core.failure_log import log_failed_run
+from durably.core.functions import check_event_keys
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.step_keys import KeyedSteps
 
@@ -100,6 +101,8 @@ class Driver:
             if code is not None:
                 suspended.keep(ctx.run_id, code)
             raise
+        except InterruptSignal:
+            raise inngest.RetryAfterError("the app stops", 1000, quiet=True) from None  # and Inngest asks again
         except Signal as signal:
             self.host.crash(signal)
             raise
@@ -151,6 +154,11 @@ class Driver:
         if run_pass.error is not None:
             self._tell(run_pass, "failed", error=run_pass.error)
             raise RunFailed(run_pass.error)
+        lost = run_pass.code.request.attempt
+        # One more than a step is allowed: the last one is for it to fail, if it is a step that kills the process.
+        if lost > run_pass.function.crash_limit + 1:
+            error = CrashLoopError(crashes=lost, since=self.host.now())
+            await self.attempt_failed(run_pass, failures + 1, error)
         if run_pass.fresh:
             await self._pass_first_points(run_pass)
             # A request that is made again was told of by the worker that did not answer it.
@@ -159,6 +167,8 @@ class Driver:
         if run_pass.due is not None:
             await run_pass.recorder.sleep_until(root, f"run~wait{failures}", run_pass.due)
         try:
+            if run_pass.fresh:  # Inngest has taken what is absent at a key for a key of its own
+                check_event_keys(run_pass.function, run_pass.event)
             output = await run_function(
                 run_pass.function,
                 run_pass.steps,

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
@@ -20,7 +21,7 @@ from durably.core.attempts import Environment
 from durably.core.errors import PayloadTooLargeError
 from durably.core.functions import FailedRun
 from durably.core.ids import derive_id
-from durably.core.run_events import INVOKED, STARTED, outside_events
+from durably.core.run_events import INVOKED, STARTED, cron_event, outside_events
 
 __all__ = [
     "CALL_ABANDONED",
@@ -40,6 +41,7 @@ OWN_FIELD = "_durably"
 INNGEST_FIELD = "_inngest"
 
 FUNCTION_FAILED = "inngest/function.failed"
+SCHEDULED = "inngest/scheduled.timer"
 FUNCTION_CANCELLED = "inngest/function.cancelled"
 
 CALL_ABANDONED = "durably/call.abandoned"
@@ -169,6 +171,10 @@ def trigger_event(function: Function[Any, Any], ctx: inngest.Context) -> tuple[E
     event, origin = read_event(ctx.event.model_dump())
     if function.input.type is FailedRun and event.name == FUNCTION_FAILED:
         return _failed_event(event, function.id.removesuffix("-failure")), Origin()
+    if function.cron is not None and event.name == SCHEDULED:
+        due = datetime.fromisoformat(event.data.get("scheduledAt") or event.data["fireAt"])
+        tick = cron_event(function, function.cron.schedule, due)
+        event = event.model_copy(update={"name": tick.name, "data": tick.data})
     if function.batch is not None:
         event = event.model_copy(update={"data": [read_event(each.model_dump())[0].data for each in ctx.events]})
     if (

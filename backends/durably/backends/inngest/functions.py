@@ -29,6 +29,12 @@ def make_function(client: inngest.Inngest, function: Function[Any, Any], driver:
     Raises:
         UnsupportedFeatureError: If the SDK does not take one of the function's options.
     """
+    if function.crash_limit > REQUEST_RETRIES - 2:
+        raise UnsupportedFeatureError(
+            backend="inngest",
+            feature=f"crash_limit={function.crash_limit} of function {function.id!r}",
+            reason=f"it ends a run after {REQUEST_RETRIES} requests without an answer: {REQUEST_RETRIES - 2} at most",
+        )
     made: inngest.Function[Any] = client.create_function(
         fn_id=function.id,
         name=function.id,
@@ -87,6 +93,12 @@ def _key(path: str) -> str | None:
     return path_expression("event", path) if path else None
 
 
+def _priority(run: str) -> str:
+    """A number or an expression as it is, and a path as an expression."""
+    plain = not run.startswith("event.") and all(part.isidentifier() for part in run.split("."))
+    return path_expression("event", run) if plain else run
+
+
 def _flow(function: Function[Any, Any]) -> dict[str, Any]:
     """The options of flow control, in the SDK's words."""
     made: dict[str, Any] = {}
@@ -112,7 +124,7 @@ def _flow(function: Function[Any, Any]) -> dict[str, Any]:
             limit=rate.limit, period=_span(rate.period, "rate_limit", function), key=_key(rate.key)
         )
     if function.priority is not None:
-        made["priority"] = inngest.Priority(run=function.priority.run)
+        made["priority"] = inngest.Priority(run=_priority(function.priority.run))
     if (batch := function.batch) is not None:
         made["batch_events"] = inngest.Batch(
             max_size=batch.max_size, timeout=_span(batch.timeout, "batch", function), key=_key(batch.key)

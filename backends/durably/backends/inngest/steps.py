@@ -16,15 +16,21 @@ from durably.backends.inngest.recorded_steps import StepRecorder, given
 from durably.backends.inngest.records import decode_result
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import Event, Function, FunctionRef, NonDeterminismError
-from durably.core.attempts import StepCall, run_step, step_retry_delay
+from durably.core.attempts import StepCall, run_step, step_crash_limit, step_retry_delay
 from durably.core.backend import encode_data, invoke_error
-from durably.core.errors import PayloadTooLargeError, StepTimeoutError, SuspendSignal, error_to_json
+from durably.core.errors import (
+    PayloadTooLargeError,
+    StepTimeoutError,
+    SuspendSignal,
+    UnsupportedFeatureError,
+    error_to_json,
+)
 from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
-from durably.core.run_events import child_id, is_judged, named_events
+from durably.core.run_events import INPUT_STEP, child_id, is_judged, named_events
 from durably.core.serialization import codec_for, encode_input
-from durably.core.step_errors import final_error, interrupted, invoke_timeout
+from durably.core.step_errors import crashed, final_error, interrupted, invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine
 
 __all__ = ["FOREVER", "InngestSteps", "whole_seconds"]
@@ -74,6 +80,7 @@ class InngestSteps(StepEngine):
 
     async def run(self, scope: Scope, call: StepCall) -> Any:
         key = call.key
+        self._check_crash_limit(call)
         asked = self.asked(call.args, key)
         record = await self.take(scope, key, "step", asked)
         if record is None:
@@ -87,6 +94,15 @@ class InngestSteps(StepEngine):
             record = await self.commit(scope, key, lambda: self.attempt(call, asked))
         return settle(record, call.codec)
 
+    def _check_crash_limit(self, call: StepCall) -> None:
+        if call.crash_limit is not None and call.crash_limit > self.function.crash_limit:
+            raise UnsupportedFeatureError(
+                backend="inngest",
+                feature=f"crash_limit={call.crash_limit} of step {call.key!r}, which is more than its function's",
+                reason="it counts the requests of a run that came to nothing, whichever step they were for. Give the "
+                "function the larger limit, and the other steps a smaller one",
+            )
+
     async def attempt(self, call: StepCall, asked: str) -> StepRecord:
         """One execution of a body, as a record: a failure is one too, so that nothing the user catches is lost."""
         key, started = call.key, self.host.now()
@@ -94,6 +110,11 @@ class InngestSteps(StepEngine):
         if call.at_most_once and lost:
             return self.recorder.failed(key, "step", interrupted(key), input=asked, started=started)
         earlier = 0 if call.at_most_once else self.recorder.executions(key)
+        failures = self.recorder.recorded.failures(key)
+        crashes = earlier - failures + lost
+        if crashes > step_crash_limit(call, self.function):
+            final = crashed(key, failures, crashes, started)
+            return self.recorder.failed(key, "step", final, attempt=earlier + lost, input=asked, started=started)
         attempt = earlier + 1 + lost
         try:
             output = await run_step(
@@ -271,6 +292,9 @@ class InngestSteps(StepEngine):
     def is_replaying(self, scope: Scope) -> bool:
         # A request for one step goes only through code that another request went through before.
         return self.code.request.target is not None or self.recorder.recorded.replaying(scope)
+
+    def records_input(self) -> bool:
+        return self.recorder.recorded.may_begin_with(INPUT_STEP)
 
     def is_ending(self) -> bool:
         return self.code.ending

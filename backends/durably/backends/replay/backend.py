@@ -11,14 +11,16 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import SecretStr
 
-from durably.backends.replay.clock import Clock, Timer
+from durably.backends.cron_times import check_cron
+from durably.backends.replay.clock import Alarm, Clock
 from durably.backends.replay.driver import Driver
 from durably.backends.replay.events import EventWaiters
-from durably.backends.replay.flow.cron import CronTicks, check_cron
+from durably.backends.replay.flow.cron import CronTicks
 from durably.backends.replay.flow.rules import check_priority
 from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, Journal, Subscription
+from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.scheduler import Scheduler
@@ -35,7 +37,6 @@ __all__ = ["Parts", "ReplayBackend"]
 
 logger = logging.getLogger("durably")
 
-LEASE_SECONDS = 15.0
 GRACE_SECONDS = 30.0
 
 
@@ -125,14 +126,16 @@ class ReplayBackend(Backend):
         self._poll = poll
         self._poller: asyncio.Task[None] | None = None
         self._up = False
-        self._leased_at = 0.0
-        self._delivery: Timer | None = None
+        self._delivery = Alarm(clock, self._deliver)
+        self._recovery = Alarm(clock, self._recover)
+        self.lease = Lease(journal, self.worker)
         self._scheduler = Scheduler(clock)
         self._log = self.parts.log(journal, self.worker, self.functions, self.environment)
         self._host = self.parts.host(
             environment=self.environment,
             functions=self.functions,
             log=self._log,
+            lease=self.lease,
             scheduler=self._scheduler,
             events=self.parts.events(journal, self._scheduler),
             slots=self.parts.slots(self._log, self._scheduler),
@@ -143,6 +146,8 @@ class ReplayBackend(Backend):
         self._driver = self.parts.driver(
             self._host, records=self.parts.records, steps=self.parts.steps, keys=self.parts.keys
         )
+        self.lease.lapsed = self._driver.drop_lost
+        self._driver.trial_over = self._recover
         self._log.subscribe(self._arm_for)
         self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
 
@@ -175,7 +180,7 @@ class ReplayBackend(Backend):
         self._up = True
         self._driver.open()
         self.journal.register([Subscription.of(function) for function in self.functions.values()])
-        self._lease()
+        self.lease.renew()
         self._deliver()
         if self._crons is not None:
             self._crons.open()
@@ -189,15 +194,15 @@ class ReplayBackend(Backend):
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        late = await self._driver.stop(self.grace)
-        self._disarm()
+        cut_off = await self._driver.stop(self.grace)
+        self._delivery.clear()
+        self._recovery.clear()
         if self._crons is not None:
             self._crons.close()
         self._up = False
         try:
             if self._log.crash is None:
-                # A body that was cut off may have had its effect: its run counts as crashed, not as given back.
-                (self.journal.bury if late else self.journal.release)(self.worker)
+                self.journal.let_go(self.worker, cut_off)
         finally:
             self.journal.close()
 
@@ -213,8 +218,8 @@ class ReplayBackend(Backend):
         while True:
             await asyncio.sleep(poll)
             try:
-                if time.time() > self._leased_at + LEASE_SECONDS / 3:
-                    self._lease()
+                if self.lease.is_due:
+                    self.lease.renew()
                 self.claim_runs()
                 self._host.slots.look()
                 if self.journal.changed():
@@ -222,14 +227,29 @@ class ReplayBackend(Backend):
             except JournalError as error:
                 logger.warning("cannot look after runs now, will try again: %s", error)
 
-    def _lease(self) -> None:
-        self._leased_at = time.time()
-        self.journal.lease(self.worker, self._leased_at + LEASE_SECONDS)
-
     def claim_runs(self) -> None:
         """Take up the live runs that no worker has."""
-        for row in self.journal.claim(self.worker, list(self.functions), time.time(), self._driver.unfit):
+        claim = self.journal.claim(
+            self.worker,
+            list(self.functions),
+            time.time(),
+            self._driver.unfit,
+            moment=self.clock.now(),
+            suspects=0 if self._driver.on_trial else 1,
+        )
+        for row in claim.runs:
             self._driver.spawn(row)
+        self._recovery.set(claim.due)
+
+    def _recover(self) -> None:
+        """Take up the runs whose pause after their crashes is over."""
+        if self._log.crash is not None:
+            return
+        try:
+            self.claim_runs()
+        except JournalError as error:
+            logger.warning("cannot take up runs now, will try again: %s", error)
+            self._recovery.set(self.clock.now() + 1)
 
     def _look_around(self) -> None:
         """Find what concerns the runs that wait here, after another process wrote to the journal."""
@@ -255,18 +275,8 @@ class ReplayBackend(Backend):
             self.claim_runs()
 
     def _arm(self, due: float | None) -> None:
-        """Have one timer, for the next scheduled event, or none."""
-        timer = self._delivery
-        if timer is not None and not timer.cancelled and due is not None and timer.when <= due:
-            return
-        self._disarm()
-        if due is not None and self._up:
-            self._delivery = self.clock.call_at(due, self._deliver)
-
-    def _disarm(self) -> None:
-        if self._delivery is not None:
-            self._delivery.cancel()
-            self._delivery = None
+        if self._up:
+            self._delivery.set(due)
 
     def _deliver(self) -> None:
         if self._log.crash is not None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "Timer", "VirtualClock"]
+__all__ = ["Alarm", "Clock", "SystemClock", "Timer", "VirtualClock"]
 
 LONGEST_NAP = 60.0
 """Seconds after which the wall clock is looked at again, since it may have been set."""
@@ -126,3 +126,32 @@ class VirtualClock:
     def shift(self, seconds: float) -> None:
         """Set the clock forward or back, as an administrator would; fires nothing."""
         self._now += seconds
+
+
+class Alarm:
+    """One timer, for the earliest of the moments it is set to.
+
+    Args:
+        clock: Where time comes from.
+        callback: Called at that moment.
+    """
+
+    def __init__(self, clock: Clock, callback: Callable[[], None]) -> None:
+        self._clock = clock
+        self._callback = callback
+        self._timer: Timer | None = None
+
+    def set(self, due: float | None) -> None:
+        """Call back at a moment, unless it is set to an earlier one; ``None``: not at all."""
+        timer = self._timer
+        if timer is not None and not timer.cancelled and due is not None and timer.when <= due:
+            return
+        self.clear()
+        if due is not None:
+            self._timer = self._clock.call_at(due, self._callback)
+
+    def clear(self) -> None:
+        """Call back no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

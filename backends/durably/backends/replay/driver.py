@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
+from durably.backends.replay.crash_watch import Trial
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, RunRow
 from durably.backends.replay.records import RunRecords
@@ -18,7 +20,16 @@ from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
 from durably.core.error_text import error_text
-from durably.core.errors import CancelSignal, JournalCorruptError, JournalError, Signal, SuspendSignal, error_to_json
+from durably.core.errors import (
+    CancelSignal,
+    CrashLoopError,
+    InterruptSignal,
+    JournalCorruptError,
+    JournalError,
+    Signal,
+    SuspendSignal,
+    error_to_json,
+)
 from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
@@ -71,6 +82,7 @@ class Driver:
 
     Attributes:
         unfit: Runs that this worker's code was found not to fit. It does not change while the worker is up.
+        trial_over: Called when the next run may be taken up that crashed twice in one place.
     """
 
     def __init__(
@@ -83,6 +95,9 @@ class Driver:
         self._open = False
         self._stopping = False
         self.unfit: set[str] = set()
+        self.trial_over: Callable[[], None] = lambda: None
+        self._trial = Trial(host.scheduler.clock, lambda: self.trial_over())
+        self._cut_off: set[str] = set()
         self._passes: dict[str, RunPass] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._next: dict[str, RunRow] = {}
@@ -96,9 +111,15 @@ class Driver:
         """The ids of the runs that are in memory here."""
         return list(self._tasks)
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether a run that crashed twice in one place is being driven, and has not come further yet."""
+        return self._trial.run_id is not None
+
     def open(self) -> None:
         """Take runs from now on."""
         self._open, self._stopping = True, False
+        self._cut_off = set()
         # Runs get a context of their own: one that is started inside a body must not seem to be inside it.
         self._context = contextvars.Context()
 
@@ -109,6 +130,8 @@ class Driver:
         if row.id in self._tasks:
             self._next[row.id] = row  # taken up again while what drove it is still on its way out
             return
+        if row.is_suspected:
+            self._trial.begin(row.id)
         self.host.scheduler.began()
         task = asyncio.get_running_loop().create_task(self._drive(row), context=self._context.copy())
         self._tasks[row.id] = task
@@ -117,6 +140,7 @@ class Driver:
     def _forget(self, run_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(run_id, None)
         self._passes.pop(run_id, None)
+        self._trial.end(run_id)
         if not task.cancelled() and (error := task.exception()) is not None and self.host.log.crash is None:
             logger.error("run %s: the engine failed; the run stays where it was", run_id, exc_info=error)
             self.crash(error)
@@ -143,14 +167,21 @@ class Driver:
         for row in changes.created:
             self.spawn(row)
 
-    async def stop(self, grace: float) -> bool:
+    def drop_lost(self) -> None:
+        """Let go of the runs that others took while this worker's lease was over."""
+        for run_id, run_pass in list(self._passes.items()):
+            row = self.host.log.journal.get(run_id)
+            if row is None or row.fence != run_pass.row.fence:
+                run_pass.records.lose()
+
+    async def stop(self, grace: float) -> Collection[str]:
         """Suspend all runs at their next step boundary.
 
         Args:
             grace: Seconds that running bodies are given.
 
         Returns:
-            Whether some did not end in time and were cut off.
+            The runs of which a body was cut off, since it did not end in time or was interrupted.
         """
         self._stopping = True
         for run_id in list(self._passes):
@@ -160,13 +191,14 @@ class Driver:
         for run_id, task in list(self._tasks.items()):
             if task in late:
                 logger.warning("a body did not end within %g seconds of the stop; it will run again", grace)
+                self._cut_off.add(run_id)
                 if run_id in self._passes:
                     self._passes[run_id].scheduler.cut_off = True
                 task.cancel()
         if late:  # a body may swallow that it is cancelled: it is left behind then
             await asyncio.wait(late, timeout=UNWIND_SECONDS)
         self._open = False
-        return bool(late)
+        return self._cut_off
 
     def crash(self, signal: BaseException) -> None:
         """Die as a process does: nothing more is written, every task ends where it stands.
@@ -198,6 +230,8 @@ class Driver:
             self.host.scheduler.run_ended(row.id)
         except SuspendSignal:
             pass
+        except InterruptSignal:
+            self._cut_off.add(row.id)
         except Signal as signal:
             self.crash(signal)
 
@@ -217,8 +251,13 @@ class Driver:
             return True
         run_pass = self._passes[row.id] = self._begin(row, records, scheduler)
         try:
+            try:
+                run_pass.records.watch.check(run_pass.function)
+            except CrashLoopError as error:
+                return not await self.attempt_failed(run_pass, run_pass.failures + 1, error)
             if run_pass.due is not None:
                 await scheduler.sleep_until(run_pass.due)
+                run_pass.records.watch.goes_on()
             await self._pass_point("before_first", row)
             return not await self.attempt(run_pass)
         except SuspendSignal:
@@ -231,6 +270,10 @@ class Driver:
         if len(records) == 1 and not row.crashes:
             self._tell_of(records[0], row)
         kept = self._records(self.host.log, self.host.environment, row, records, scheduler)
+        scheduler.rests = kept.watch.rests
+        kept.watch.cleared = partial(self._trial.end, row.id)
+        if not kept.watch.suspected:
+            self._trial.end(row.id)
         engine = self._steps(self.host, function, kept, scheduler)
         own: list[StepRecord] = []
         for record in records:

@@ -10,6 +10,7 @@ from typing import Any
 from durably.backends.replay.events import EventWaiters
 from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.journal import NewRun, Subscription
+from durably.backends.replay.lease import Lease
 from durably.backends.replay.records import Log
 from durably.backends.replay.scheduler import Scheduler
 from durably.core import Function
@@ -26,6 +27,7 @@ class ReplayHost:
         environment: What bodies and functions are run with.
         functions: What it serves, by id.
         log: Where records are written, and read.
+        lease: Until when its runs are its own.
         scheduler: Wakes what waits, and knows the time.
         events: Who waits for which event.
         slots: Which bodies run, where a function limits them.
@@ -37,6 +39,7 @@ class ReplayHost:
     environment: Environment
     functions: Mapping[str, Function[Any, Any]]
     log: Log
+    lease: Lease
     scheduler: Scheduler
     events: EventWaiters
     slots: Slots

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from durably.backends.replay.crashes import CrashLog
 from durably.backends.replay.flow.admission import Admission
 from durably.backends.replay.flow.batches import Batches, FullBatch
 from durably.backends.replay.flow.rules import Plan, StartRules, plan_for
@@ -26,7 +27,7 @@ from durably.core.errors import MissingKeyError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.ids import derive_id
 
-__all__ = ["Changes", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
+__all__ = ["Changes", "Claim", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
 
 logger = logging.getLogger("durably")
 
@@ -73,6 +74,7 @@ class RunRow:
         owner: The worker that holds it, or ``None``.
         fence: Grows with each change of owner; a write with an older one is refused.
         crashes: How many records the run had each time an owner had vanished.
+        crash_notes: What else is known of its crashes; read it as :attr:`crash_log`.
     """
 
     id: str
@@ -84,6 +86,21 @@ class RunRow:
     fence: int
     crashes: tuple[int, ...]
     created_at: float
+    crash_notes: str = ""
+
+    @property
+    def crash_log(self) -> CrashLog:
+        """Its crashes, and what they are put down to."""
+        return CrashLog.read(self.crashes, self.crash_notes, self.created_at)
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether it crashed twice in one place when it was last taken up."""
+        return bool(self.crash_notes) and self.crash_log.due > 0
+
+    def with_crashes(self, log: CrashLog) -> RunRow:
+        """The same run with other crashes."""
+        return replace(self, crashes=log.counts, crash_notes=log.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +152,28 @@ class Changes:
     received: list[Received] = field(default_factory=list)
     scheduled: float | None = None
     claimable: bool = False
+
+
+@dataclass(slots=True)
+class Claim:
+    """What a worker gets when it looks for runs.
+
+    Attributes:
+        runs: The runs that it has taken.
+        due: When the next of those that crashed again and again may be taken, in seconds since 1970, or ``None``.
+    """
+
+    runs: list[RunRow] = field(default_factory=list)
+    due: float | None = None
+
+    def passes_over(self, row: RunRow, moment: float, suspects: int) -> bool:
+        """Whether a run that nobody has is left alone for now: it pauses, or enough suspected ones are taken."""
+        if not row.is_suspected:
+            return False
+        due = row.crash_log.due
+        if due > moment:
+            self.due = due if self.due is None else min(due, self.due)
+        return due > moment or suspects <= 0
 
 
 class Journal(ABC):
@@ -409,25 +448,67 @@ class Journal(ABC):
         """Whether a worker has a lease. A storage with a flow store says so; the concurrency of functions needs it."""
         return True
 
-    def claim(self, worker: str, served: Sequence[str], now: float, unfit: Container[str] = ()) -> list[RunRow]:
+    def claim(
+        self,
+        worker: str,
+        served: Sequence[str],
+        now: float,
+        unfit: Container[str] = (),
+        *,
+        moment: float | None = None,
+        suspects: int = 1,
+    ) -> Claim:
         """Take the live runs of served functions that have no owner, or whose owner's lease is over.
 
         Args:
             worker: Who takes them.
             served: The ids of its functions.
-            now: Seconds since 1970.
+            now: The time that leases are judged by, in seconds since 1970.
             unfit: Runs that its code does not fit: it leaves them to others while they are stuck.
+            moment: The time that the pauses between two recoveries of a run are judged by; left out, the same.
+            suspects: How many runs it takes at most that crashed twice in one place.
         """
-        claimed: list[RunRow] = []
-        if not self._free(worker, served, now, unfit):
-            return claimed
+        moment = now if moment is None else moment
+        claim = Claim()
+        found = self._free(worker, served, now, unfit)
+        if all(row.owner is None and claim.passes_over(row, moment, suspects) for row in found):
+            return claim
         with self.transaction():
             for row in self._free(worker, served, now, unfit):
-                crashes = row.crashes if row.owner is None else (*row.crashes, self.count(row.id))
+                vanished = row.owner is not None
+                if vanished:
+                    row = row.with_crashes(row.crash_log.crashed(self.count(row.id), moment))
+                if claim.passes_over(row, moment, suspects):
+                    if vanished:  # nobody's for now, and whoever had it writes nothing more
+                        self.take(replace(row, owner=None, fence=row.fence + 1))
+                    continue
+                suspects -= row.is_suspected
                 status = RunStatus.RUNNING if row.status is RunStatus.STUCK else row.status
-                claimed.append(replace(row, status=status, owner=worker, fence=row.fence + 1, crashes=crashes))
-                self.take(claimed[-1])
-        return claimed
+                claim.runs.append(replace(row, status=status, owner=worker, fence=row.fence + 1))
+                self.take(claim.runs[-1])
+        return claim
+
+    def let_go(self, worker: str, cut_off: Iterable[str]) -> None:
+        """Give back all runs of a worker that ends in good order.
+
+        Args:
+            worker: The worker.
+            cut_off: The runs of which it cut off a body. The body may have had its effect: the next execution bears
+                another number. A crash it was not.
+        """
+        with self.transaction():
+            for run_id in cut_off:
+                row = self.get(run_id)
+                if row is not None and row.owner == worker and not row.status.final:
+                    self.take(row.with_crashes(row.crash_log.stopped(self.count(run_id))))
+        self.release(worker)
+
+    def note_crashes(self, row: RunRow, log: CrashLog) -> None:
+        """Note something of the crashes of a run, unless it has another owner by now."""
+        with self.transaction():
+            known = self.get(row.id)
+            if known is not None and known.fence == row.fence and not known.status.final:
+                self.take(known.with_crashes(log))
 
     def _free(self, worker: str, served: Sequence[str], now: float, unfit: Container[str]) -> list[RunRow]:
         rows = self.claimable(worker, served, now)
@@ -521,7 +602,7 @@ class Journal(ABC):
 
     @abstractmethod
     def take(self, row: RunRow) -> None:
-        """Store the status, the owner, the fence, the crashes and the singleton key of a run."""
+        """Store the status, the owner, the fence, the crashes and their notes, and the singleton key of a run."""
 
     @abstractmethod
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:

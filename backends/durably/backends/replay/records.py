@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
+from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow
 from durably.backends.replay.repair import fork, resume, stick
 from durably.backends.replay.scheduler import RunScheduler
@@ -153,6 +154,7 @@ class RunRecords:
         cause: The event that started the run, as JSON text.
         recorded: What the code is compared with.
         stale: Whether another worker owns the run now.
+        watch: What its crashes are put down to.
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class RunRecords:
         self.cause = records[0].output or ""
         self.recorded = Recorded(records)
         self.stale = False
+        self.watch = CrashWatch(log.journal, row, records)
         self._log = log
         self._environment = environment
         self._scheduler = scheduler
@@ -303,6 +306,8 @@ class RunRecords:
 
     def _appended(self, scope: Scope, record: StepRecord) -> StepRecord:
         self._seq += 1
+        if self.watch.suspected:
+            self.watch.progressed()
         if record.status == "retrying":
             if record.key:
                 self.recorded.add_failure(record.key)
@@ -312,6 +317,10 @@ class RunRecords:
         if observers.steps or record.status != "completed" or not record.key:
             observers.tell_of(record, self.row.function)
         return record
+
+    def lose(self) -> None:
+        """Note that another worker owns the run."""
+        self._lost(StaleRunError(run_id=self.row.id, fence=self.row.fence))
 
     def _lost(self, error: StaleRunError) -> BaseException:
         self.stale = True

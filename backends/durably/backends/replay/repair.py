@@ -41,7 +41,7 @@ def _resume(journal: Journal, row: RunRow, now: float) -> None:
         )
     records = journal.records(row.id)
     # Another fence: whoever held the run when it failed must not go on with it.
-    row = replace(row, status=RunStatus.RUNNING, owner=None, fence=row.fence + 1)
+    row = replace(row.with_crashes(row.crash_log.forgiven()), status=RunStatus.RUNNING, owner=None, fence=row.fence + 1)
     journal.take(row)
     journal.append(StepRecord(row.id, len(records), "", "run", "resumed", name=row.function, at=now), row.fence)
     for record in Recorded(records).failed_ends():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from durably.backends.replay.clock import Clock
@@ -22,11 +23,13 @@ class Scheduler:
 
     Attributes:
         active: How many runs and branches are doing something; while it is not 0 a virtual clock stands still.
+        run_rests: Called when a run begins to wait.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.active = 0
+        self.run_rests: Callable[[], None] = lambda: None
         self._watchers = 0
         self._stopped = False
         self._ends: dict[str, set[Future]] = {}
@@ -70,8 +73,7 @@ class Scheduler:
     def _advance(self) -> None:
         """Jump to the next timer, where the clock can jump; with none left, tell those who wait for quiet."""
         while self.active == 0 and (self._watchers or self._idle) and not self._stopped:
-            only_quiet = self._watchers == len(self._idle)
-            if (only_quiet and self.clock.armed == 0) or not self.clock.advance():
+            if not self.clock.advance():
                 if self.clock.armed == 0:
                     for future in self._idle:
                         self.wake(future)
@@ -144,6 +146,7 @@ class RunScheduler:
     Attributes:
         signal: What the pass is to unwind with at its next step boundary, or ``None``.
         cut_off: Whether its task is cancelled because it did not end in time.
+        rests: Called when all branches of the run have begun to wait.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -151,6 +154,9 @@ class RunScheduler:
         self.signal: type[Signal] | None = None
         self.cut_off = False
         self._parked: set[Future] = set()
+        self.rests: Callable[[], None] = lambda: None
+        self._branches = 1
+        self._resting = 0
 
     def interrupt(self, signal: type[Signal]) -> None:
         """Unwind the code at its next step boundary; what waits now is woken for that."""
@@ -159,13 +165,34 @@ class RunScheduler:
         for future in list(self._parked):
             self.scheduler.wake(future)
 
+    @property
+    def resting(self) -> bool:
+        """Whether all its branches wait for something that is none of this worker's doing."""
+        return self._resting >= self._branches
+
+    def began(self, count: int) -> None:
+        """Count more branches as active."""
+        self._branches += count
+        self.scheduler.began(count)
+
+    def ended(self) -> None:
+        """Count one branch less as active."""
+        self._branches -= 1
+        self.scheduler.ended()
+
     def future(self) -> Future:
         """A future to park on."""
         return asyncio.get_running_loop().create_future()
 
-    async def park(self, future: asyncio.Future[T], due: float | None) -> T | None:
-        """Wait for a future or a moment, whichever comes first; a signal for the pass ends it."""
-        value = await self._wait(future, due)
+    async def park(self, future: asyncio.Future[T], due: float | None, *, rest: bool = True) -> T | None:
+        """Wait for a future or a moment, whichever comes first; a signal for the pass ends it.
+
+        Args:
+            future: What to wait for.
+            due: Seconds since 1970, or ``None``.
+            rest: Whether the run rests meanwhile, and leaves its place to others where a worker drives only so many.
+        """
+        value = await self._wait(future, due, rest)
         if self.signal is not None:
             raise self.signal
         return value
@@ -179,9 +206,14 @@ class RunScheduler:
         """Let time pass; an interruption shortens it, and is not raised here."""
         await self._wait(self.future(), self.scheduler.clock.now() + seconds)
 
-    async def _wait(self, future: asyncio.Future[T], due: float | None) -> T | None:
+    async def _wait(self, future: asyncio.Future[T], due: float | None, rest: bool = True) -> T | None:
         self._parked.add(future)
+        self._resting += rest
+        if self.resting:
+            self.rests()
+            self.scheduler.run_rests()
         try:
             return await self.scheduler.wait(future, due)
         finally:
+            self._resting -= rest
             self._parked.discard(future)

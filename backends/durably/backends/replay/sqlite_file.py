@@ -59,6 +59,7 @@ CREATE TABLE flow (
 );
 CREATE INDEX flow_gates ON flow (kind, gate, rank);
 CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
+ALTER TABLE runs ADD COLUMN crash_notes TEXT;
 """
 
 VERSIONS = (FIRST, SECOND)

@@ -100,12 +100,14 @@ class SQLiteJournal(Journal):
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ? WHERE id = ?",
+            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, crash_notes = ?"
+            " WHERE id = ?",
             row.status.value,
             row.owner,
             row.fence,
             json.dumps(row.crashes),
             row.singleton,
+            row.crash_notes or None,
             row.id,
         )
 
@@ -125,7 +127,7 @@ class SQLiteJournal(Journal):
         return [self._row(*row) for row in rows.fetchall()]
 
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
-        parent, singleton, owner, fence, crashes, created_at = rest
+        parent, singleton, owner, fence, crashes, created_at, crash_notes = rest
         self._numbers[id] = n
         return RunRow(
             id=id,
@@ -137,11 +139,12 @@ class SQLiteJournal(Journal):
             fence=fence,
             crashes=tuple(json.loads(crashes)),
             created_at=created_at,
+            crash_notes=crash_notes or "",
         )
 
     def insert(self, row: RunRow) -> None:
         cursor = self.file.run(
-            "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
             row.id,
             row.function,
             row.status.value,
@@ -254,7 +257,7 @@ class SQLiteJournal(Journal):
         return [Event.model_validate_json(event) for (event,) in rows]
 
 
-_RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at FROM runs"
+_RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, crash_notes FROM runs"
 
 _LIVE = ("running", "waiting", "stuck")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -14,18 +16,23 @@ from durably.backends.replay.outcome import find_run
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import DefinitionError, Event, Function, FunctionRef
-from durably.core.attempts import StepCall, StepOutput, run_step, step_retry_delay
+from durably.core.attempts import StepCall, StepOutput, run_step, step_crash_limit, step_retry_delay
 from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
-from durably.core.errors import CancelSignal, Signal, SuspendSignal
+from durably.core.errors import CancelSignal, InterruptSignal, JournalError, Signal, SuspendSignal
 from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, invoke_input, settle
-from durably.core.run_events import child_id, invoked_event, named_events
+from durably.core.run_events import INPUT_STEP, child_id, invoked_event, named_events
 from durably.core.serialization import encode_input
-from durably.core.step_errors import final_error, interrupted, invoke_timeout
+from durably.core.step_errors import crashed, final_error, interrupted, invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine
 
 __all__ = ["ReplaySteps"]
+
+logger = logging.getLogger("durably")
+
+TROUBLE_SECONDS = 1.0
+"""How long a body waits that may not begin, since the storage does not say whose its run is."""
 
 
 class ReplaySteps(StepEngine):
@@ -61,8 +68,10 @@ class ReplaySteps(StepEngine):
                 return settle(record, call.codec)
             if record.status == "started":
                 await self.fail(scope, record, interrupted(key))
-            elif record.due is not None:
-                await self.scheduler.sleep_until(record.due)
+        if self.records.row.crashes:
+            await self.check_crashes(scope, call, asked)
+        if record is not None and record.due is not None:
+            await self.scheduler.sleep_until(record.due)
         await self.pass_point("before_start", key)
         attempt = 0
         while True:
@@ -70,6 +79,32 @@ class ReplaySteps(StepEngine):
             output = await self.attempt(scope, call, attempt, asked)
             if output is not None:
                 return output.value
+
+    async def check_crashes(self, scope: Scope, call: StepCall, asked: str) -> None:
+        """Fail a step that was cut off by more crashes than its limit allows."""
+        crashes = self.records.watch.in_window(scope.window)
+        if len(crashes) > step_crash_limit(call, self.function):
+            key, attempt = call.key, self.records.attempt(scope, call.key)
+            record = self.records.record(key, "step", "failed", None, attempt=attempt - 1, input=asked)
+            failures = self.records.recorded.failures(key)
+            await self.fail(scope, record, crashed(key, failures, len(crashes), crashes[0]))
+
+    def before_body(self) -> Awaitable[None] | None:
+        """Note that a body begins, if its run has crashed; what to wait for if this worker may have lost its runs."""
+        if self.records.watch.suspected:
+            self.records.watch.body_begins()
+        return self._regain() if time.time() >= self.host.lease.until else None
+
+    async def _regain(self) -> None:
+        """Go on only if the run is still this worker's, although its lease was over."""
+        while time.time() >= self.host.lease.until:
+            try:
+                self.host.lease.renew()
+            except JournalError as error:
+                logger.warning("run %s waits, since the lease of its worker is over: %s", self.run_id, error)
+                await self.scheduler.pause(TROUBLE_SECONDS)
+            self._check()
+        self._check()
 
     async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         """One attempt: what it gave, its final error raised, or ``None`` once the delay before the next is over."""
@@ -88,6 +123,7 @@ class ReplaySteps(StepEngine):
                     attempt=attempt,
                     failures=self.records.recorded.failures(key) if environment.observers.steps else 0,
                     beats=True,
+                    before_body=self.before_body,
                 )
             except Exception as error:
                 failure = error
@@ -253,7 +289,7 @@ class ReplaySteps(StepEngine):
         self.records.recorded.take_gather(scope, key, len(branches))
         if not branches:
             return []
-        scheduler = self.host.scheduler
+        scheduler = self.scheduler
         running = len(branches)
         scheduler.began(running - 1)  # this gather stands still: its place goes to the first branch
 
@@ -262,7 +298,7 @@ class ReplaySteps(StepEngine):
             try:
                 return await branch()
             except Signal as signal:
-                if not isinstance(signal, SuspendSignal | CancelSignal):
+                if not isinstance(signal, SuspendSignal | CancelSignal | InterruptSignal):
                     self.host.crash(signal)  # at once: in a process that is gone, the other branches do not go on
                 raise
             finally:
@@ -313,6 +349,9 @@ class ReplaySteps(StepEngine):
 
     def is_replaying(self, scope: Scope) -> bool:
         return self.records.recorded.replaying(scope)
+
+    def records_input(self) -> bool:
+        return self.records.recorded.may_begin_with(INPUT_STEP)
 
     def is_ending(self) -> bool:
         return self.scheduler.cut_off or self.host.log.crash is not None

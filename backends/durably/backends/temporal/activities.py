@@ -8,6 +8,7 @@ in the heartbeat details, which Temporal keeps from attempt to attempt.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -33,12 +34,12 @@ from durably.backends.temporal.payloads import (
 from durably.backends.temporal.registry import StepFunctionNotFoundError, decode_argument, parameter_types
 from durably.core import DefinitionError, DurablyError, Function, SerializationError
 from durably.core.attempts import StepCall, run_step, step_retry_delay
-from durably.core.errors import Signal, error_to_json
+from durably.core.errors import InterruptSignal, Signal, SuspendSignal, error_to_json
 from durably.core.failure_log import log_failed_step
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.messages import Transcript
 from durably.core.serialization import return_type
-from durably.core.step_errors import final_error
+from durably.core.step_errors import crashed, final_error
 
 __all__ = ["StepActivities"]
 
@@ -67,11 +68,10 @@ class StepActivities:
         except asyncio.CancelledError:
             attempt.check_alive()
             if activity.is_worker_shutdown():
-                # A failure with a delay of its own: another worker takes the step over at once.
-                raise ApplicationError(
-                    "the worker stopped before the body ended", type="WorkerShutdown", next_retry_delay=_at_least(0)
-                ) from None
+                raise attempt.given_back("the worker stopped before the body ended") from None
             raise
+        except (SuspendSignal, InterruptSignal) as signal:
+            raise attempt.given_back("the worker stops, or was stopped for longer than its heartbeat") from signal
         except Signal as signal:
             self._host.crash(signal)
             attempt.check_alive()
@@ -104,16 +104,54 @@ class _StepAttempt:
         self._request = request
         self._info = info
         self._run_id = info.workflow_id or ""
-        self._failures = int(info.heartbeat_details[0]) if info.heartbeat_details else request.failures
+        said = [*info.heartbeat_details]
+        self._failures = int(said[0]) if said else request.failures
+        # A crash reports nothing: what is missing among the attempts before this one.
+        self._reported = int(said[1]) if len(said) > 1 else self._failures - request.failures
+        self._crashes = request.crashes if info.is_local else info.attempt - 1 - self._reported
+        self._heartbeat = _Heartbeat(info, self._failures, self._reported)
         self._number = info.attempt + request.failures + request.lost + request.earlier
 
     async def run(self, args: Sequence[RawValue]) -> RawValue:
         """Find the body and run it; its value as a payload."""
-        heartbeat = _Heartbeat(self._info, self._failures)
         try:
-            return await self._run(await self._call(args))
+            call = await self._call(args)
+            self._check_crashes(call.key)
+            return await self._run(call)
+        except ApplicationError:
+            raise
+        except Exception:  # no body of this name here, or nobody answers for the workflow: another attempt follows
+            self._report(self._failures)
+            raise
         finally:
-            heartbeat.stop()
+            self._heartbeat.stop()
+
+    def _check_crashes(self, key: str) -> None:
+        """Fail the step if more crashes cut it off than its limit allows."""
+        limit, crashes = self._request.crash_limit, self._crashes
+        if limit is not None and crashes > limit and not self._request.once:
+            since = self._info.scheduled_time.timestamp()
+            final = crashed(key, self._failures, crashes, since)
+            self._tell("failed", 0.0, error=error_to_json(final))
+            raise failure(final, self._host.environment.redactor, self._request.input)
+
+    def _report(self, failures: int) -> None:
+        """Let the next attempt, on whatever worker, know that this one ended with a report."""
+        if not self._info.is_local and self._host.crash.signal is None:
+            activity.heartbeat(failures, self._reported + 1)
+
+    def given_back(self, why: str) -> ApplicationError:
+        """The failure that is none: another worker takes the step over at once, and nothing counts as a crash."""
+        self._report(self._failures)
+        if self._info.is_local:
+            given, redactor = (SHORTEST, self._request.input), self._host.environment.redactor
+            return failure(RuntimeError(why), redactor, *given, retriable=True, delay=_at_least(0))
+        return ApplicationError(why, type="WorkerShutdown", next_retry_delay=_at_least(0))
+
+    def _before_body(self) -> None:
+        """Unwind if this worker was stopped for so long that the body begins, or began, elsewhere."""
+        if self._heartbeat.is_missed():
+            raise SuspendSignal
 
     async def _run(self, call: StepCall) -> RawValue:
         host, info, request, number = self._host, self._info, self._request, self._number
@@ -129,6 +167,7 @@ class _StepAttempt:
                 failures=self._failures,
                 kind=None if observers.steps and request.is_system else "step",
                 beats=True,
+                before_body=self._before_body,
             )
         except Exception as error:
             # From nothing: Temporal would keep the cause, and what is secret in it.
@@ -152,8 +191,7 @@ class _StepAttempt:
             self._tell("failed", started, error=error_to_json(final, redactor.text))
             return failure(final, redactor, self._request.input, kind=LoggedFailure)
         self._tell("retrying", started, error=error_to_json(error, redactor.text), delay=delay)
-        if not self._info.is_local:
-            activity.heartbeat(failures)  # how the next attempt, on whatever worker, knows of this one
+        self._report(failures)
         given = (delay, self._request.input)
         return failure(error, redactor, *given, retriable=True, delay=_at_least(delay), kind=LoggedFailure)
 
@@ -248,14 +286,18 @@ class _Heartbeat:
 
     Args:
         info: The activity, which is the current one.
-        failures: How many attempts have failed.
+        counts: How many attempts have failed, and how many ended with a report.
     """
 
-    def __init__(self, info: activity.Info, failures: int) -> None:
-        self._failures = failures
+    def __init__(self, info: activity.Info, *counts: int) -> None:
+        self._counts = counts
+        self._last = time.time()
+        self._missed = False
+        self._timeout = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         if info.heartbeat_timeout is not None and not info.is_local:
-            self._interval = info.heartbeat_timeout.total_seconds() / 4
+            self._timeout = info.heartbeat_timeout.total_seconds()
+            self._interval = self._timeout / 4
             self._wait()
 
     def _wait(self) -> None:
@@ -263,8 +305,15 @@ class _Heartbeat:
 
     def _beat(self) -> None:
         # Each heartbeat replaces the details of the one before: without the count, failures would be forgotten.
-        activity.heartbeat(self._failures)
+        self.is_missed()
+        self._last = time.time()
+        activity.heartbeat(*self._counts)
         self._wait()
+
+    def is_missed(self) -> bool:
+        """Whether the process was ever stopped for so long that Temporal has taken the attempt for lost."""
+        self._missed = self._missed or time.time() - self._last >= self._timeout
+        return self._missed
 
     def stop(self) -> None:
         """The attempt is over."""

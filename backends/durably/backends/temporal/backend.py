@@ -16,6 +16,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.temporal.events import EventHubClient
+from durably.backends.temporal.flow import FLOW_RULES
 from durably.backends.temporal.history.reader import read_records
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.outcome import completed_status, failed_status, view_of
@@ -70,6 +71,7 @@ class TemporalBackend(Backend):
         durable=True,
         multi_process=True,
         max_payload_bytes=MAX_PAYLOAD_BYTES,
+        flow_control=FLOW_RULES,
         gaps={
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "

@@ -41,6 +41,9 @@ FULL = 45_000_000
 NO_LIMIT = timedelta(days=3650)
 """Temporal wants a limit; ours is kept by the body, and a dead worker is noticed by its missing heartbeats."""
 
+LONGEST_PAUSE = timedelta(seconds=60)
+"""The longest delay before a body that a crash cut off begins again; the first is a tenth of the heartbeat."""
+
 ONCE = RetryPolicy(maximum_attempts=1)
 
 ALWAYS = 1_000_000
@@ -86,7 +89,9 @@ class Commands:
         self._fetched: tuple[str, int, str] = ("", 0, "")
         self._completed_tasks = 0
         # For attempts cut off by a crash; after a failure the activity names the delay itself.
-        self._retry = RetryPolicy(initial_interval=host.heartbeat / 10, backoff_coefficient=1.0)
+        self._retry = RetryPolicy(
+            initial_interval=host.heartbeat / 10, backoff_coefficient=2.0, maximum_interval=LONGEST_PAUSE
+        )
 
     async def activity(self, call: StepCall, request: ActivityRequest, args: Sequence[RawValue]) -> RawValue:
         """Run a body that any worker can find; the payload that its last attempt gave.

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-__all__ = ["Crash"]
+__all__ = ["CRASHED", "Crash"]
+
+CRASHED = "this worker has crashed"
+"""What a workflow task fails with in a worker that the harness killed. Of a process that is gone it would run out of
+time."""
 
 
 class Crash:

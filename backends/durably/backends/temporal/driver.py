@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.workflow import DynamicWorkflowConfig, ParentClosePolicy
 
 from durably.backends.temporal.commands import Commands, ContinueAsNewSignal, check_cancelled
+from durably.backends.temporal.crash import CRASHED
 from durably.backends.temporal.events import DELIVER, HUB
 from durably.backends.temporal.host import HOST, TemporalHost
 from durably.backends.temporal.payloads import (
@@ -28,14 +29,15 @@ from durably.backends.temporal.payloads import (
     unpack,
 )
 from durably.backends.temporal.records import RunRecords
-from durably.backends.temporal.singleton import GRANT, SingletonClaim
+from durably.backends.temporal.singleton import GRANT, QUEUED, SingletonClaim
 from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Event, Function
 from durably.core.attempts import function_retry_delay, run_function
 from durably.core.backend import RunStatus
 from durably.core.error_text import error_text, type_name
-from durably.core.errors import CancelSignal, Signal, error_to_json
+from durably.core.errors import CancelSignal, MissingKeyError, Signal, error_to_json
 from durably.core.failure_log import log_failed_run
+from durably.core.functions import check_event_keys
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.run_events import failed_event
 from durably.core.step_keys import KeyedSteps
@@ -62,7 +64,7 @@ class RunDriver:
         args: Sequence[RawValue],
         commands: Commands,
         inbox: Mapping[str, dict[str, Any]],
-        answers: Sequence[bool],
+        answers: Sequence[bool | None],
     ) -> None:
         self._host = host
         self._function = function
@@ -78,6 +80,7 @@ class RunDriver:
     async def run(self) -> RawValue:
         """Run the function to its end, whatever that is."""
         try:
+            await self._check_keys()
             if not await self._may_run():
                 # A list of runs shows the memo, and not what a run returned.
                 workflow.upsert_memo({STATUS: RunStatus.SKIPPED.value})
@@ -92,7 +95,7 @@ class RunDriver:
             raise asyncio.CancelledError from None
         except Signal as signal:
             # No error that Temporal would write down as the run's: the task is tried again, by another worker.
-            raise RuntimeError("this worker has crashed") from signal
+            raise RuntimeError(CRASHED) from signal
         except ApplicationError as error:
             self._tell("failed", error=error.details[0])
             await self._claim.release()
@@ -108,6 +111,16 @@ class RunDriver:
         # Of a run that has gone on in a fresh history, this one does not know when it began.
         took = 0.0 if "continued" in self._origin else fields["at"] - began
         self._host.tell_of(StepRecord(self._run_id, 0, "", "run", status, took=took, **fields), self._function.id)
+
+    async def _check_keys(self) -> None:
+        """Fail a run whose event has nothing at a key, before it shares that with strangers."""
+        if "continued" in self._origin:
+            return
+        try:
+            check_event_keys(self._function, self._event)
+        except MissingKeyError as error:
+            if workflow.patched("durably-keys"):  # a run of an earlier version went on
+                raise await self._fail(error) from None
 
     async def _may_run(self) -> bool:
         """Whether there is anything to do; waits for the lock of the function's singleton key."""
@@ -159,7 +172,7 @@ class RunDriver:
         why = f"{RETRY}{self._failures} {type_name(error)}: {error_text(error, redact)}"
         self._continue_as_new(due=due, why=why[:SUMMARY], error=data)
 
-    async def _fail(self, error: Exception, *, was_retried: bool) -> ApplicationError:
+    async def _fail(self, error: Exception, *, was_retried: bool = False) -> ApplicationError:
         """The end after the last attempt; the failure handler is started once, by its id."""
         failed = failure(error, self._host.environment.redactor)
         handler = self._function.on_failure
@@ -214,7 +227,7 @@ class FunctionWorkflow:
 
     def __init__(self) -> None:
         self._inbox: dict[str, dict[str, Any]] = {}
-        self._answers: list[bool] = []
+        self._answers: list[bool | None] = []
         self._commands: Commands | None = None
 
     @workflow.run
@@ -243,6 +256,11 @@ class FunctionWorkflow:
     def grant(self, granted: bool) -> None:
         """Whether this run has the lock of its singleton key."""
         self._answers.append(granted)
+
+    @workflow.signal(name=QUEUED)
+    def queued(self) -> None:
+        """This run stands in line for the lock of its singleton key."""
+        self._answers.append(None)
 
     @workflow.signal(name=STUCK)
     def stuck(self, error: dict[str, Any]) -> None:

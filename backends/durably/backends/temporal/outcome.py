@@ -42,18 +42,23 @@ def view_of(found: WorkflowExecution, memo: Mapping[str, Any]) -> RunView:
 
     Args:
         found: The workflow execution.
-        memo: Its memo, which knows of a run that was skipped: to Temporal that is one that completed.
+        memo: Its memo, which knows of a run that was skipped, and of one that waits for its turn: to Temporal the first
+            has completed, and the second runs.
     """
     status = STATUSES[found.status or WorkflowExecutionStatus.RUNNING]
+    said = memo.get(STATUS)
+    if (status, said) in ((RunStatus.COMPLETED, RunStatus.SKIPPED), (RunStatus.RUNNING, RunStatus.WAITING)):
+        status = RunStatus(str(said))
     parent = found.parent_id
     return RunView(
         id=found.id,
         function=found.workflow_type,
-        status=RunStatus(memo.get(STATUS, status)),
+        status=status,
         created_at=found.start_time.timestamp(),
         ended_at=found.close_time.timestamp() if found.close_time else 0.0,
         # A run that an event started is to Temporal the child of the event's hub.
         parent=None if parent is None or parent.startswith("durably.") else parent,
+        waiting_for="its turn, by singleton=" if status is RunStatus.WAITING else "",
     )
 
 

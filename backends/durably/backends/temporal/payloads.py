@@ -35,6 +35,7 @@ __all__ = [
     "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
     "PATCH",
+    "PATCHED",
     "PAUSE",
     "RECALL",
     "REFERENCE",
@@ -84,6 +85,9 @@ STUCK = "durably-stuck"
 PATCH = "core_patch"
 """The name of the marker that Temporal's workers write for a patch."""
 
+PATCHED = "patched/"
+"""How Temporal's id of a patch begins that the code of a function asked for."""
+
 LOCAL_ACTIVITY = "core_local_activity"
 """The name of the marker that Temporal's workers write for a local activity."""
 
@@ -132,6 +136,8 @@ class ActivityRequest:
         failures: How many attempts of a closure have failed.
         lost: How many of its attempts may have been cut off by a crash.
         earlier: How many attempts there were before its run was retried.
+        crashes: How many of them were, as far as Temporal tells a crash from a failed task.
+        crash_limit: How many crashes may cut off the body; ``None``, as older versions asked: any number.
     """
 
     body: str
@@ -142,6 +148,8 @@ class ActivityRequest:
     failures: int = 0
     lost: int = 0
     earlier: int = 0
+    crashes: int = 0
+    crash_limit: int | None = None
 
     @property
     def is_system(self) -> bool:

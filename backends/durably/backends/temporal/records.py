@@ -10,7 +10,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from durably.backends.temporal.code_change.recorded_history import RecordedHistory
 from durably.backends.temporal.outcome import application_error
-from durably.backends.temporal.payloads import INPUT, metadata_of, text_of
+from durably.backends.temporal.payloads import INPUT, PATCHED, metadata_of, text_of
 from durably.core.attempts import Environment
 from durably.core.errors import NonDeterminismError, error_from_json, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
@@ -37,12 +37,14 @@ class RunRecords:
         recorded: The earlier records, which the code is compared with.
         history: See above.
         replayed: How many steps were answered from records.
+        has_earlier: Whether an earlier history recorded a step.
     """
 
     def __init__(
         self, run_id: str, environment: Environment, earlier: Sequence[StepRecord], history: RecordedHistory | None
     ) -> None:
         self.recorded = Recorded(earlier)
+        self.has_earlier = any(record.key for record in earlier)
         self.history = history
         self.replayed = 0
         self._run_id = run_id
@@ -78,7 +80,7 @@ class RunRecords:
                 record.kind == "patch" and record.name == patch_id for record in self.history.records
             )
             first = known or not workflow.unsafe.is_replaying()
-            workflow.deprecate_patch(patch_id)
+            workflow.deprecate_patch(f"{PATCHED}{patch_id}")
         return patch_record(self._run_id, self._seq, patch_id, first, workflow.time())
 
     def has_begun(self, key: str) -> bool:

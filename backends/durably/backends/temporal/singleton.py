@@ -13,15 +13,21 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from durably.backends.temporal.commands import Commands
-from durably.backends.temporal.payloads import CLAIM
-from durably.core import Event, Function
+from durably.backends.temporal.payloads import CLAIM, STATUS
+from durably.core import Event, Function, RunStatus
 from durably.core.serialization import digest
 
-__all__ = ["GRANT", "SingletonClaim", "SingletonClient", "SingletonLock", "lock_id"]
+__all__ = ["GRANT", "QUEUED", "SingletonClaim", "SingletonClient", "SingletonLock", "lock_id"]
 
 LOCK = "durably.singleton"
 GRANT = "durably-grant"
 """The signal that tells a run whether it has the lock."""
+
+QUEUED = "durably-queued"
+"""The signal that tells a run that it stands in line for the lock."""
+
+LOOK = timedelta(minutes=1)
+"""How often a lock that others wait for looks whether its holder lives: one that was terminated never gives it back."""
 
 HANDLED = 1_000
 """After this many signals a lock goes on in a fresh history."""
@@ -43,22 +49,36 @@ class SingletonLock:
     def __init__(self) -> None:
         self._inbox: list[list[Any]] = []
         self._holder: dict[str, Any] | None = None
+        self._line: list[dict[str, Any]] = []
 
     @workflow.run
-    async def run(self, holder: dict[str, Any] | None) -> None:
-        """Answer until nobody holds the lock."""
+    async def run(self, holder: dict[str, Any] | None, line: list[dict[str, Any]] | None = None) -> None:
+        """Answer until nobody holds the lock, or waits for it."""
         self._holder = holder
+        self._line = line or []
         handled = 0
         while self._inbox or self._holder or not handled:
-            await workflow.wait_condition(lambda: bool(self._inbox))
-            kind, message = self._inbox.pop(0)
-            if kind == "claim":
-                await self._claim(message)
-            else:
-                self._release(message)
+            await self._wait()
+            if self._inbox:
+                kind, message = self._inbox.pop(0)
+                if kind == "claim":
+                    await self._claim(message)
+                else:
+                    await self._release(message)
             handled += 1
             if handled >= HANDLED and not self._inbox:
-                workflow.continue_as_new(self._holder)
+                workflow.continue_as_new(args=[self._holder, self._line])
+
+    async def _wait(self) -> None:
+        """Wait for a message; while others stand in line, look after the holder meanwhile."""
+        if not self._line:
+            await workflow.wait_condition(lambda: bool(self._inbox))
+            return
+        try:
+            await workflow.wait_condition(lambda: bool(self._inbox), timeout=LOOK)
+        except TimeoutError:
+            if self._holder is not None and not await self._is_live(self._holder["run"]):
+                await self._next()
 
     @workflow.signal(name="claim")
     def claim(self, claim: dict[str, Any]) -> None:
@@ -77,28 +97,58 @@ class SingletonLock:
         elif claim["mode"] == "cancel":
             granted = claim["at"] >= holder["at"]  # claims may overtake each other; which run is older is certain
             await self._answer(holder["run"] if granted else claim["run"], None)
+        elif claim["mode"] == "queue":
+            granted = False
+            await self._line_up(claim)
         else:
-            # Asked of the server: a run that was terminated never gave its lock back.
-            granted = not await workflow.execute_activity(
-                "durably.is-live", holder["run"], start_to_close_timeout=timedelta(seconds=30), result_type=bool
-            )
+            granted = not await self._is_live(holder["run"])
         if granted:
             self._holder = claim
         if granted or claim["mode"] == "skip":
             await self._answer(claim["run"], granted)
 
+    async def _line_up(self, claim: dict[str, Any]) -> None:
+        if claim["run"] in (each["run"] for each in self._line):
+            return  # who started a run claims for it, and it claims for itself
+        self._line.append(claim)
+        self._line.sort(key=lambda each: float(each["at"]))  # claims may overtake each other
+        await self._tell(claim["run"], QUEUED)
+
+    async def _next(self) -> None:
+        """Give the lock to the first in line who is still there."""
+        self._holder = None
+        while self._line and self._holder is None:
+            claim = self._line.pop(0)
+            if await self._tell(claim["run"], GRANT, True):
+                self._holder = claim
+
+    async def _is_live(self, run_id: str) -> bool:
+        """Ask the server whether a run has not ended: one that was terminated never gave its lock back."""
+        live: bool = await workflow.execute_activity(
+            "durably.is-live", run_id, start_to_close_timeout=timedelta(seconds=30), result_type=bool
+        )
+        return live
+
     async def _answer(self, run_id: str, granted: bool | None) -> None:
         """Tell a run whether it has the lock; ``None`` cancels it."""
-        run = workflow.get_external_workflow_handle(run_id)
+        if granted is not None:
+            await self._tell(run_id, GRANT, granted)
+            return
         with suppress(ApplicationError):  # it has ended meanwhile
-            if granted is None:
-                await run.cancel()
-            else:
-                await run.signal(GRANT, granted)
+            await workflow.get_external_workflow_handle(run_id).cancel()
 
-    def _release(self, run_id: str) -> None:
+    async def _tell(self, run_id: str, signal: str, *args: Any) -> bool:
+        """Signal a run; whether it was still there."""
+        try:
+            await workflow.get_external_workflow_handle(run_id).signal(signal, args=args)
+        except ApplicationError:
+            return False
+        return True
+
+    async def _release(self, run_id: str) -> None:
+        self._line = [each for each in self._line if each["run"] != run_id]
         if self._holder is not None and self._holder["run"] == run_id:
-            self._holder = None
+            await self._next()
 
 
 class SingletonClaim:
@@ -110,7 +160,7 @@ class SingletonClaim:
         event: What started it.
         queue: The task queue of the locks.
         commands: How it asks.
-        answers: What the lock has answered, by signal: whether the run has it.
+        answers: What the lock has answered, by signal: whether the run has it, or ``None`` where it stands in line.
     """
 
     def __init__(
@@ -120,7 +170,7 @@ class SingletonClaim:
         event: Event,
         queue: str,
         commands: Commands,
-        answers: Sequence[bool],
+        answers: Sequence[bool | None],
     ) -> None:
         self._rule = function.singleton
         self._lock = lock_id(queue, function, event)
@@ -139,16 +189,20 @@ class SingletonClaim:
             return True
         await self._commands.system("durably:claim", CLAIM, self._lock, self._run_id, self._rule.mode, at)
         await workflow.wait_condition(lambda: bool(self._answers))
-        return self._answers[-1]
+        if self._answers[-1] is None:
+            workflow.upsert_memo({STATUS: RunStatus.WAITING.value})
+            await workflow.wait_condition(lambda: self._answers[-1] is not None)
+            workflow.upsert_memo({STATUS: None})
+        return bool(self._answers[-1])
 
     def take_over(self) -> None:
         """The run got the lock in an earlier history, and has it still."""
         self._taken_over = True
 
     async def release(self) -> None:
-        """Give the lock back, if the run has it."""
+        """Give the lock back, if the run has it, or its place in the line."""
         held = self._answers[-1] if self._answers else self._taken_over
-        if self._lock is not None and held:
+        if self._lock is not None and self._rule is not None and (held or self._rule.mode == "queue"):
             try:
                 await workflow.get_external_workflow_handle(self._lock).signal("release", self._run_id)
             except ApplicationError:

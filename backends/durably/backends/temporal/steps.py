@@ -23,12 +23,12 @@ from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.payloads import FIND, SEND, ActivityRequest, check_size, text_of
 from durably.backends.temporal.records import RunRecords, cause_of
 from durably.core import Event, Function, FunctionRef
-from durably.core.attempts import StepCall
+from durably.core.attempts import StepCall, step_crash_limit
 from durably.core.backend import RunStatus, encode_data, invoke_error
 from durably.core.errors import PayloadTooLargeError, Signal, UnsupportedFeatureError
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
-from durably.core.run_events import child_id, invoked_event, named_events
+from durably.core.run_events import INPUT_STEP, child_id, invoked_event, named_events
 from durably.core.serialization import encode_input
 from durably.core.step_errors import invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine
@@ -77,7 +77,7 @@ class TemporalSteps(StepEngine):
     async def run(self, scope: Scope, call: StepCall) -> Any:
         asked = self.asked(call.args, call.key)
         name = self.host.registry.name_of(call.fn, self.function)
-        args = self.commands.arguments(call) if name is not None else _refuse_at_most_once(call)
+        args = self.commands.arguments(call) if name is not None else _refuse(call, self.function)
         record = await self.take(scope, call.key, "step", asked)
         if record is None and name is None:
             record = await self._closure(call, asked)
@@ -96,6 +96,7 @@ class TemporalSteps(StepEngine):
             timeout=call.timeout,
             once=call.at_most_once,
             earlier=self.records.recorded.earlier_failures(call.key),
+            crash_limit=step_crash_limit(call, self.function),
         )
         try:
             value = await self.commands.activity(call, request, args)
@@ -111,9 +112,16 @@ class TemporalSteps(StepEngine):
         while True:
             history = self.records.history
             # Temporal writes down nothing of an attempt that a crash cut off, but of the task in which it ran.
-            lost = 0 if history is None else history.lost_tasks.since(task)
+            lost, crashes = (0, 0) if history is None else history.lost_tasks.since(task)
             request = ActivityRequest(
-                body="", input=asked, retries=call.retries, failures=failures, lost=lost, earlier=earlier
+                body="",
+                input=asked,
+                retries=call.retries,
+                failures=failures,
+                lost=lost,
+                earlier=earlier,
+                crashes=crashes,
+                crash_limit=step_crash_limit(call, self.function),
             )
             self.pass_point("before_start", call.key)
             try:
@@ -254,6 +262,13 @@ class TemporalSteps(StepEngine):
     def is_replaying(self, scope: Scope) -> bool:
         return workflow.unsafe.is_replaying() or self.records.recorded.replaying(scope)
 
+    def records_input(self) -> bool:
+        # The marker tells a run that begins now from one whose history is replayed. Earlier histories have no marker
+        # here, but their records.
+        if self.records.has_earlier:
+            return self.records.recorded.may_begin_with(INPUT_STEP)
+        return workflow.patched(INPUT_STEP)
+
     def is_ending(self) -> bool:
         info = workflow.info()
         return workflow.cancellation_reason() is not None or info.run_id in self.host.evicting
@@ -326,12 +341,19 @@ def _look_at(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def _refuse_at_most_once(call: StepCall) -> list[RawValue]:
+def _refuse(call: StepCall, function: Function[Any, Any]) -> list[RawValue]:
     """The arguments of a closure, which do not travel.
 
     Raises:
-        UnsupportedFeatureError: If it may run only once.
+        UnsupportedFeatureError: If it may run only once, or crash more often than its function.
     """
+    if call.crash_limit is not None and call.crash_limit > function.crash_limit:
+        raise UnsupportedFeatureError(
+            backend="Temporal",
+            feature=f"crash_limit={call.crash_limit} for the closure of step {call.key!r}, more than its function's",
+            reason="Temporal counts the tasks of a run that were cut off, and not what ran in them. Use a function of "
+            "a module, or give the durable function the larger limit",
+        )
     if call.at_most_once:
         raise UnsupportedFeatureError(
             backend="Temporal",

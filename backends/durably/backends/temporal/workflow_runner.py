@@ -12,6 +12,7 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, Workflo
 from temporalio.workflow import Info
 
 from durably.backends.temporal.code_change.code_check import CodeCheck
+from durably.backends.temporal.crash import CRASHED
 from durably.backends.temporal.host import TemporalHost
 
 __all__ = ["CheckedRunner"]
@@ -73,7 +74,7 @@ class _CheckedInstance(WorkflowInstance):
             self._host.tell(act.run_id, done=completion.HasField("successful") and not crashed)
         # An eviction is let through above: without it the SDK could not let go of the workflow, and never end.
         if crashed:
-            raise RuntimeError("this worker has crashed")
+            raise RuntimeError(CRASHED)
         return completion
 
     def _evict(self, act: WorkflowActivation) -> WorkflowActivationCompletion:

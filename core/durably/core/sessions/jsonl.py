@@ -17,6 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypedDict
 
+from durably.core.ids import check_session_key
 from durably.core.messages import Message
 from durably.core.sessions.store import SessionError, damaged, messages_from_json, messages_to_json
 
@@ -63,6 +64,7 @@ class JSONLSessions:
         Raises:
             SessionError: If the session's file is damaged.
         """
+        check_session_key(session_key)
         await asyncio.to_thread(self._append, session_key, key, messages_to_json(messages))
 
     async def load(self, session_key: str) -> list[Message]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from durably.core.ids import check_session_key
 from durably.core.messages import Message
 from durably.core.sessions.store import SessionError, damaged, messages_from_json, messages_to_json
 
@@ -50,6 +51,7 @@ class SQLiteSessions:
         Raises:
             SessionError: If the file is damaged or belongs to another program.
         """
+        check_session_key(session_key)
         await asyncio.to_thread(self._append, session_key, key, messages_to_json(messages))
 
     async def load(self, session_key: str) -> list[Message]:

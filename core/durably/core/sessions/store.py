@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from durably.core.errors import DurablyError, SerializationError
+from durably.core.ids import check_session_key
 from durably.core.messages import Message
 from durably.core.serialization import codec_for
 
@@ -28,6 +29,11 @@ class SessionStore(Protocol):
             messages: The messages, in order.
             key: Identifies this append. In a step pass ``current_step().idempotency_key``: the step may run again after
                 a crash, and must not add the messages a second time.
+
+        Raises:
+            TypeError: If the session key is not a text.
+            ValueError: If it is not 1 to 200 printable characters. What was written before under another one can still
+                be read.
         """
         ...
 
@@ -45,6 +51,7 @@ class MemorySessions:
 
     async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
         """See :meth:`SessionStore.append`."""
+        check_session_key(session_key)
         if (session_key, key) not in self._keys:
             self._keys.add((session_key, key))
             self._appends.setdefault(session_key, []).append(list(messages))

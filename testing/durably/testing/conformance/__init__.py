@@ -31,6 +31,7 @@ _PARTS = (
     "containment",
     "values",
     "repair",
+    "crash_loops",
     "observing",
 )
 
@@ -42,6 +43,7 @@ from durably.testing.conformance import (  # noqa: E402
     causes,
     containment,
     control,
+    crash_loops,
     data,
     failure,
     flow_control,
@@ -84,6 +86,7 @@ for _part in (
     containment,
     values,
     repair,
+    crash_loops,
     observing,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})

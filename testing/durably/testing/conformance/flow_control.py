@@ -361,7 +361,7 @@ async def test_c30_cron_comes_once_although_it_crashes(subject: Subject) -> None
         found = await backend.runs(function=hourly)
         assert {run.id for run in found} == runs, "no time has two runs"
         hours = {math.floor(run.view.created_at / 3600) for run in found}
-        assert len(hours) == len(found)
+        assert len(hours) == len(found) >= 2
 
 
 # -- keys
@@ -390,8 +390,9 @@ async def test_c30_a_key_that_is_absent_groups_no_strangers(subject: Subject) ->
         await send(backend, {"user": {}, "name": "stranger"}, {"user": {"id": None}, "name": "other stranger"})
         await known.result()
         await backend.invoke(bystander, subject.unit)
-        failed = [run for run in await backend.runs(function=grouped) if run.status is RunStatus.FAILED]
-        assert [(run.view.error or {}).get("type") for run in failed] == ["MissingKeyError"] * 2
+        runs = [await run.refresh() for run in await backend.runs(function=grouped)]
+        failed = [run.view.error or {} for run in runs if run.status is RunStatus.FAILED]
+        assert [error.get("type") for error in failed] == ["MissingKeyError"] * 2
     assert ended == ["known"]
 
 

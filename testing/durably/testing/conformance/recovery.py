@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable
 from typing import Any
 
 from durably.core import Context, Event, Function, InvokeError, NonDeterminismError, RunStatus, function
+from durably.core.steps import Point
 from durably.testing.conformance.subject import Subject, at, keys, nth
 from durably.testing.conformance.suite import clause
 
@@ -204,6 +206,37 @@ async def test_c08_two_workers_cannot_mix_their_records(subject: Subject) -> Non
             history = await run.history()
     assert [record.value for record in history.steps()] == ["second", "more"]
     assert [record.seq for record in history] == list(range(len(history)))
+
+
+@clause
+async def test_c08_a_worker_that_wakes_after_its_lease_begins_no_body(subject: Subject) -> None:
+    bodies: list[str] = []
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        bodies.append("stale" if go_on.is_set() else "owner")
+        return "done"
+
+    @function("woken")
+    async def woken(ctx: Context[None]) -> str:
+        return await ctx.step.run("work", work)
+
+    def pause(point: Point) -> Awaitable[Any] | None:
+        if (point.name, point.key) != ("before_body", "work") or reached.is_set():
+            return None
+        reached.set()
+        return go_on.wait()
+
+    async with subject.open([woken]) as stale:
+        stale.probe = pause
+        await stale.start(woken, run_id=subject.run_id())
+        await reached.wait()
+        await subject.expire(stale)
+        async with subject.open([woken]) as owner:
+            assert await (await owner.run(subject.run_id())).result() == "done"
+            go_on.set()
+            await asyncio.sleep(0.05)
+    assert bodies == ["owner"]
 
 
 @clause

@@ -220,7 +220,7 @@ class MemorySubject(Subject):
 
     async def expire(self, backend: Backend) -> None:
         assert isinstance(backend, MemoryBackend)
-        backend.journal.bury(backend.worker)
+        backend.lease.lose()
 
     def storage(self) -> bytes | None:
         return repr(vars(self.journal)).encode() if self.journal is not None else b""

@@ -48,6 +48,7 @@ CLAUSES: dict[str, str] = {
     "C22": "singleton: cancel, skip and queue",
     "C23": "records are JSON with a schema version",
     "C24": "no secret is written",
+    "C25": "crash loops end: a step fails past its crash limit, and a run whose code crashes",
     "C26": "retry, fork, code that does not fit, patches",
     "C27": "whatever a body or a function raises ends as its failure, and harms nobody else",
     "C28": "observers are told each thing once, in order, never in a replay",

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, FilePath, NewPath, SecretStr, field_validator
 
-from durably.core import Context, Event, Function, InvokeError, SerializationError, function
-from durably.testing.conformance.subject import Subject, at
+from durably.core import Agent, Context, Event, Function, InvokeError, RetryAfterError, SerializationError, function
+from durably.core.steps import Point
+from durably.testing.conformance.subject import Kill, Subject, at
 from durably.testing.conformance.suite import clause
+from durably.testing.models.scripted import ScriptedModel
 
 
 def _marked(text: str) -> str:
@@ -203,3 +205,68 @@ async def test_c13_an_event_that_would_arrive_changed_is_refused(subject: Subjec
             except SerializationError:
                 continue
             raise AssertionError(f"{data} was sent")
+
+
+@clause
+async def test_c04_the_verdict_on_a_typed_answer_holds(subject: Subject) -> None:
+    judged: list[str] = []
+
+    def look(name: str) -> str:
+        judged.append(name)
+        if judged.count(name) > 1 or name == "wrong":
+            raise ValueError(name)
+        return f"seen {name}"
+
+    agent = Agent(
+        "c04-typed",
+        model=ScriptedModel('"wrong"', '"right"'),
+        instructions="",
+        output_type=Annotated[str, AfterValidator(look)],
+    )
+    assert await subject.crash(agent, data="go", where=at("after_commit", "think:1"))
+    result, _ = await subject.run(agent, data="go")
+    assert (result.output, result.iterations, len(result.messages)) == ("seen right", 2, 4)
+    assert judged == ["wrong", "right"], "each answer is judged once"
+
+
+@clause
+async def test_c04_what_an_event_brings_is_judged_once(subject: Subject) -> None:
+    judged: list[int] = []
+    seen: list[tuple[str, int]] = []
+
+    def once(value: int) -> int:
+        judged.append(value)
+        if judged.count(value) > 1:
+            raise ValueError("judged before")
+        return value + 1
+
+    class Order(BaseModel):
+        number: Annotated[int, AfterValidator(once)]
+
+    async def note(number: int) -> int:
+        return number
+
+    @function("c04-triggered", triggers=["c04/order"], retries=2)
+    async def triggered(ctx: Context[Order]) -> int:
+        seen.append((type(ctx.input).__name__, ctx.input.number))
+        noted = await ctx.step.run("note", note, ctx.input.number)
+        if ctx.attempt == 1:
+            raise RetryAfterError("another attempt", delay=0)
+        return await ctx.step.run("note", note, noted)
+
+    fired: list[Point] = []
+
+    def probe(point: Point) -> None:
+        if not fired and point.name == "after_commit" and point.key == "note":
+            fired.append(point)
+            raise Kill
+
+    async with subject.open([triggered]) as backend:
+        backend.probe = probe
+        await backend.send(Event("c04/order", {"number": 7}, id=f"c04-{subject.token}"))
+        await subject.until(lambda: bool(fired))
+    before = len(seen)
+    async with subject.open([triggered]):
+        await subject.until(lambda: len(seen) > before + 1)
+    assert set(seen) == {("Order", 8)}, "the same input at each attempt and replay"
+    assert judged == [7]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from durably.core.backend import encode_data
 from durably.core.errors import SerializationError
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
+from durably.core.model import ModelResponse
 from durably.core.replay import Recorded
 from durably.core.serialization import Codec, codec_for
 from durably.core.step_keys import KeyedSteps, Scope
@@ -124,6 +125,23 @@ class RecordedValuesAreJudgedAgain(ReplaySteps):
 
 
 @mutant("C04")
+class EventsAreJudgedAgain(ReplaySteps):
+    """What an event brings is judged at each attempt and replay."""
+
+    def records_input(self) -> bool:
+        return False
+
+
+@mutant("C04")
+class TypedAnswersAreJudgedAgain(ReplaySteps):
+    """The verdict on a model's typed answer is not kept."""
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        value = await super().run(scope, call)
+        return value.model_copy(update={"verdict": None}) if isinstance(value, ModelResponse) else value
+
+
+@mutant("C04")
 class InvokedInputsAreJudgedAgain(ReplaySteps):
     """A replay judges the input of a child that was started long ago."""
 
@@ -212,7 +230,7 @@ class CrashesAreFailures(Driver):
 class StopThrowsAwayRunningBodies(Driver):
     """An orderly stop cuts off the bodies that are running."""
 
-    async def stop(self, grace: float) -> bool:
+    async def stop(self, grace: float) -> Collection[str]:
         return await super().stop(0.0)
 
 

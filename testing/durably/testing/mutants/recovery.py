@@ -50,6 +50,14 @@ class StaleWriteTakesTheRunBack(MemoryJournal):
                 super().append(replace(record, seq=self.count(record.run_id)), fence)
 
 
+@mutant("C08")
+class WokenWorkersBeginBodies(ReplaySteps):
+    """A worker that begins a body does not look whether its lease is over."""
+
+    def before_body(self) -> None:
+        return None
+
+
 @mutant("C09")
 class MismatchSwallowed(ReplaySteps):
     """A step that stands elsewhere in the records is taken for a new one."""

@@ -178,7 +178,7 @@ class StuckRunsAreTriedForEver(Driver):
     def _again(self) -> None:
         log = self.host.log
         if self._open and log.crash is None:
-            for row in log.journal.claim(log.worker, list(self.host.functions), 0.0):
+            for row in log.journal.claim(log.worker, list(self.host.functions), 0.0).runs:
                 self.spawn(row)
 
 

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from durably.backends.cron_times import last_time, times_after
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.flow.store import Entry, FlowStore
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes
-from durably.core import DefinitionError, Function
+from durably.core import Function
 from durably.core.errors import JournalError
 from durably.core.flow import Cron
 from durably.core.run_events import cron_event
 
-try:
-    from cronsim import CronSim, CronSimError
-except ImportError as error:
-    MISSING: ImportError | None = error
-else:
-    MISSING = None
-
-__all__ = ["CronTicks", "check_cron", "last_time", "times_after"]
+__all__ = ["CronTicks"]
 
 logger = logging.getLogger("durably")
 
@@ -34,49 +27,6 @@ AT_ONCE = 500
 """How many missed times get their runs in one transaction."""
 
 TROUBLE_SECONDS = 1.0
-
-
-def check_cron(cron: Cron, function: str) -> None:
-    """Refuse a schedule that cannot be read, or never comes.
-
-    Raises:
-        DefinitionError: If it is one.
-        ImportError: If the library that reads schedules is not installed.
-    """
-    if MISSING is not None:
-        raise ImportError("cron= on this backend needs cronsim: pip install 'durably[cron]'") from MISSING
-    try:
-        next(times_after(cron, 0.0))
-    except (CronSimError, StopIteration) as error:
-        reason = str(error) or "it never comes"
-        raise DefinitionError(f"function {function!r}, cron: {cron.schedule!r} is not a schedule: {reason}") from None
-
-
-def times_after(cron: Cron, moment: float) -> Iterator[float]:
-    """The times of a cron after a moment, in seconds since 1970."""
-    # CronSim keeps to Debian's cron: a time in the gap comes at its end, and a time that comes twice counts once.
-    start = datetime.fromtimestamp(moment, ZoneInfo(cron.timezone))
-    return (each.timestamp() for each in CronSim(cron.schedule, start))
-
-
-def last_time(cron: Cron, due: float, now: float) -> float:
-    """The last time of a cron by now, where `due` is an earlier one; looked for backwards, in ever longer spans."""
-    span = 3600.0
-    while now - span > due:
-        found = None
-        for moment in times_after(cron, now - span):
-            if moment > now:
-                break
-            found = moment
-        if found is not None:
-            return found
-        span *= 8
-    last = due
-    for moment in times_after(cron, due):
-        if moment > now:
-            break
-        last = moment
-    return last
 
 
 class CronTicks:

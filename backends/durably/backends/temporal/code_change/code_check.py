@@ -10,6 +10,7 @@ from durably.backends.temporal.code_change.failure_commands import FailureComman
 from durably.backends.temporal.code_change.history_replayer import HistoryReplayer, IssuedCommands
 from durably.backends.temporal.code_change.recorded_history import RecordedHistory
 from durably.backends.temporal.host import TemporalHost
+from durably.core.errors import CrashLoopError
 
 __all__ = ["CodeCheck"]
 
@@ -96,14 +97,24 @@ class CodeCheck:
                 self._host.histories.drop(act.run_id)
             else:
                 self._history = history
+                history.error = history.error or self._crash_loop(history)
                 if history.error is not None:
                     self._replayer = self._replace(history)
         self._begun = True
 
+    def _crash_loop(self, history: RecordedHistory) -> CrashLoopError | None:
+        """Whether the code kills its process again and again before it comes to the end of its task."""
+        function = self._host.functions.get(self._det.info.workflow_type)
+        crashes, since = history.lost_tasks.crashes_now, history.lost_tasks.since_when
+        # One more than a closure in the task is allowed: the last one is for its step to fail.
+        if function is None or crashes <= function.crash_limit + 1:
+            return None
+        return CrashLoopError(crashes=crashes, since=since)
+
     def _replace(self, history: RecordedHistory) -> HistoryReplayer:
         error = history.error
         assert error is not None  # that is why it is replaced
-        if not self._fail:
+        if not (self._fail or isinstance(error, CrashLoopError)):
             self._host.histories.note_stuck(self._det.info.workflow_id, self._det.info.run_id, history, error)
             raise RuntimeError(f"the code of this run no longer fits its history, and waits for it to do: {error}")
         failure = FailureCommands(error, history.records, self._det, self._host)

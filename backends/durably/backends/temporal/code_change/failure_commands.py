@@ -12,7 +12,7 @@ from temporalio.worker import WorkflowInstanceDetails
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.payloads import failure, payload
 from durably.backends.temporal.singleton import lock_id
-from durably.core import Event, Function, NonDeterminismError
+from durably.core import DurablyError, Event, Function
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
 
@@ -34,7 +34,7 @@ class FailureCommands:
 
     def __init__(
         self,
-        error: NonDeterminismError,
+        error: DurablyError,
         records: Sequence[StepRecord],
         det: WorkflowInstanceDetails,
         host: TemporalHost,

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 
+from durably.backends.temporal.crash import CRASHED
 from durably.backends.temporal.history.reader import HistoryReader
 from durably.backends.temporal.payloads import STUCK
-from durably.core import NonDeterminismError
+from durably.core import DurablyError, NonDeterminismError
 from durably.core.errors import error_to_json
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
@@ -38,12 +39,18 @@ UNDER_WAY = 2**63
 class LostTasks:
     """How many attempts of workflow tasks were lost: a crash cuts off the task, and the closures that ran in it.
 
-    The server writes down the first attempt that was lost, as an event, and counts the others.
+    The server writes down the first attempt that was lost, as an event, and counts the others. So they count as crashes
+    if the first of them was one: it ran out of time. A task that failed is no crash.
+
+    Attributes:
+        since_when: When the first attempt of the task that is under way was cut off, in seconds since 1970; 0 if none
+            was.
     """
 
     def __init__(self) -> None:
+        self.since_when = 0.0
         self._tasks: list[int] = []
-        self._sums = [0]
+        self._sums = [(0, 0)]
         self._events = self._attempt = 0
 
     def read(self, event: HistoryEvent) -> None:
@@ -51,26 +58,43 @@ class LostTasks:
         if event.HasField("workflow_task_scheduled_event_attributes"):
             self._attempt = event.workflow_task_scheduled_event_attributes.attempt
         elif event.HasField("workflow_task_failed_event_attributes"):
-            self._events += 1
+            self._lose(event, crashed=CRASHED in event.workflow_task_failed_event_attributes.failure.message)
         elif event.HasField("workflow_task_timed_out_event_attributes"):
             # One that timed out before a worker had it cut nothing off.
-            self._events += event.workflow_task_timed_out_event_attributes.started_event_id > 0
+            if event.workflow_task_timed_out_event_attributes.started_event_id > 0:
+                self._lose(event, crashed=True)
         elif event.HasField("workflow_task_completed_event_attributes"):
             self._add(event.workflow_task_completed_event_attributes.started_event_id)
+
+    def _lose(self, event: HistoryEvent, *, crashed: bool) -> None:
+        if crashed and not self._events:
+            self.since_when = event.event_time.ToNanoseconds() / 1e9
+        self._events += 1
 
     def end(self, attempt: int) -> None:
         """The history is read; the task that is under way is at this attempt."""
         self._attempt = max(self._attempt, attempt)
+        since_when = self.since_when
         self._add(UNDER_WAY)
+        self.since_when = since_when
 
     def _add(self, started: int) -> None:
         self._tasks.append(started)
-        self._sums.append(self._sums[-1] + max(self._events, self._attempt - 1))
+        lost = max(self._events, self._attempt - 1)
+        before, crashes = self._sums[-1]
+        self._sums.append((before + lost, crashes + (lost if self.since_when else 0)))
         self._events = self._attempt = 0
+        self.since_when = 0.0
 
-    def since(self, started: int) -> int:
-        """The number of those that were lost since the task which began with this event."""
-        return self._sums[-1] - self._sums[bisect_left(self._tasks, started)]
+    def since(self, started: int) -> tuple[int, int]:
+        """How many were lost since the task which began with this event, and how many of them by crashes."""
+        before = self._sums[bisect_left(self._tasks, started)]
+        return self._sums[-1][0] - before[0], self._sums[-1][1] - before[1]
+
+    @property
+    def crashes_now(self) -> int:
+        """How many attempts of the task that is under way were cut off by crashes."""
+        return self.since(UNDER_WAY)[1]
 
 
 class RecordedHistory:
@@ -82,14 +106,14 @@ class RecordedHistory:
         lost_tasks: What was lost of it.
 
     Attributes:
-        error: What of the code did not fit, once that was seen.
+        error: Why the run is to be failed: what of the code did not fit, once that was seen, or that it crashes.
     """
 
     def __init__(self, events: Sequence[HistoryEvent], records: Sequence[StepRecord], lost_tasks: LostTasks) -> None:
         self.events = events
         self.records = records
         self.lost_tasks = lost_tasks
-        self.error: NonDeterminismError | None = None
+        self.error: DurablyError | None = None
         self._recorded = Recorded(records)
         self._scopes: dict[str, Scope] = {}
         self._reached = next((record.key for record in reversed(records) if record.key), "")

@@ -17,7 +17,7 @@ from durably.backends.temporal.history.payload_reader import PayloadReader
 from durably.backends.temporal.history.record_list import RecordList
 from durably.backends.temporal.history.wait_events import WaitEvents
 from durably.backends.temporal.outcome import failed_status
-from durably.backends.temporal.payloads import PATCH, STATUS, STUCK, metadata_of, text_of
+from durably.backends.temporal.payloads import PATCH, PATCHED, STATUS, STUCK, metadata_of, text_of
 from durably.core import RunNotFoundError
 from durably.core.history import StepRecord
 from durably.core.repair import Origin
@@ -137,7 +137,9 @@ class RunEvents:
     async def marker_recorded(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         if attributes.marker_name == PATCH:
             patch_id = json.loads(attributes.details["patch-data"].payloads[0].data)["id"]
-            self._list.append(self._list.new("", "patch", "completed", at, name=patch_id, output="true"))
+            if patch_id.startswith(PATCHED):  # others are the library's own
+                name = patch_id.removeprefix(PATCHED)
+                self._list.append(self._list.new("", "patch", "completed", at, name=name, output="true"))
 
     async def workflow_execution_completed(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         [value] = await self._payloads.read(attributes.result.payloads)

@@ -35,6 +35,8 @@ _KNOWN = frozenset(
     """model max_tokens messages system tools tool_choice stream metadata stop_sequences temperature top_k top_p
     thinking output_config service_tier container context_management cache_control""".split()  # noqa: SIM905  # a list of thirty lines is harder to read
 )
+BREAKPOINTS = 4
+
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
 
@@ -57,6 +59,7 @@ def parse(data: Mapping[str, Any], headers: Mapping[str, str]) -> ModelRequest:
     if not isinstance(system, str):
         system = "".join(take(block, "text", str, "system") for block in system)
     messages = _messages(take(data, "messages", list, "body"))
+    _check_breakpoints(data)
     return ModelRequest(
         system=system,
         messages=messages,
@@ -65,6 +68,19 @@ def parse(data: Mapping[str, Any], headers: Mapping[str, str]) -> ModelRequest:
         output_schema=_output_schema(data),
         options={name: data[name] for name in data if name in ("tool_choice", "temperature", "thinking", "max_tokens")},
     )
+
+
+def _check_breakpoints(data: Mapping[str, Any]) -> None:
+    """Refuse what the documentation of prompt caching excludes: more than four, or one on an empty text."""
+    contents = [data.get("system"), *(message["content"] for message in data["messages"])]
+    blocks = [*data.get("tools", ()), *(block for each in contents if isinstance(each, list) for block in each)]
+    marked = [block for block in blocks if "cache_control" in block]
+    if len(marked) > BREAKPOINTS:
+        raise InvalidRequest(
+            f"A maximum of {BREAKPOINTS} blocks with cache_control may be provided. Found {len(marked)}."
+        )
+    if any(block.get("type") == "text" and not block["text"] for block in marked):
+        raise InvalidRequest("cache_control cannot be set for empty text blocks")
 
 
 def _tools(data: Mapping[str, Any]) -> list[ToolSpec]:

@@ -13,6 +13,7 @@ from durably.core.messages import (
     Message,
     RefusalPart,
     TextPart,
+    ThinkingPart,
     ToolCall,
     ToolResultMessage,
     UserMessage,
@@ -163,9 +164,12 @@ def _text(block: Mapping[str, Any], where: str) -> str:
 
 
 def _assistant(data: Mapping[str, Any], where: str) -> list[AssistantPart]:
-    only(data, ("role", "content", "refusal", "tool_calls", "name", "audio"), where)
+    # OpenAI gives no reasoning, and refuses it; the servers that give it, under another address, want it back.
+    only(data, ("role", "content", "refusal", "tool_calls", "name", "audio", "reasoning_content"), where)
     content = data.get("content")
     parts: list[AssistantPart] = []
+    if data.get("reasoning_content"):
+        parts.append(ThinkingPart(text=take(data, "reasoning_content", str, where)))
     if isinstance(content, str):
         parts.append(TextPart(text=content))
     elif content:

@@ -1,0 +1,67 @@
+"""The times of a cron: which come next, and whether a schedule can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from durably.core import DefinitionError
+from durably.core.flow import Cron
+
+try:
+    from cronsim import CronSim, CronSimError
+except ImportError as error:
+    MISSING: ImportError | None = error
+else:
+    MISSING = None
+
+__all__ = ["check_cron", "is_time", "last_time", "times_after"]
+
+
+def check_cron(cron: Cron, function: str) -> None:
+    """Refuse a schedule that cannot be read, or never comes.
+
+    Raises:
+        DefinitionError: If it is one.
+        ImportError: If the library that reads schedules is not installed.
+    """
+    if MISSING is not None:
+        raise ImportError("cron= on this backend needs cronsim: pip install 'durably[cron]'") from MISSING
+    try:
+        next(times_after(cron, 0.0))
+    except (CronSimError, StopIteration) as error:
+        reason = str(error) or "it never comes"
+        raise DefinitionError(f"function {function!r}, cron: {cron.schedule!r} is not a schedule: {reason}") from None
+
+
+def times_after(cron: Cron, moment: float) -> Iterator[float]:
+    """The times of a cron after a moment, in seconds since 1970."""
+    # CronSim keeps to Debian's cron: a time in the gap comes at its end, and a time that comes twice counts once.
+    start = datetime.fromtimestamp(moment, ZoneInfo(cron.timezone))
+    return (each.timestamp() for each in CronSim(cron.schedule, start))
+
+
+def last_time(cron: Cron, due: float, now: float) -> float:
+    """The last time of a cron by now, where `due` is an earlier one; looked for backwards, in ever longer spans."""
+    span = 3600.0
+    while now - span > due:
+        found = None
+        for moment in times_after(cron, now - span):
+            if moment > now:
+                break
+            found = moment
+        if found is not None:
+            return found
+        span *= 8
+    last = due
+    for moment in times_after(cron, due):
+        if moment > now:
+            break
+        last = moment
+    return last
+
+
+def is_time(cron: Cron, moment: float) -> bool:
+    """Whether a moment is one of a cron's times."""
+    return next(times_after(cron, moment - 1)) == moment

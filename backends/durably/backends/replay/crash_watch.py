@@ -1,0 +1,123 @@
+"""How far a run comes that crashes again and again, written down so that the next crash is put down to the right code.
+
+Nothing is written of a run that has not crashed twice in one place, nor once it has come further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from durably.backends.replay.clock import Clock, Timer
+from durably.backends.replay.crashes import SUSPECTED
+from durably.backends.replay.journal import Journal, RunRow
+from durably.core import Function
+from durably.core.errors import CrashLoopError, JournalError
+from durably.core.history import StepRecord
+
+__all__ = ["CrashWatch", "Trial"]
+
+logger = logging.getLogger("durably")
+
+TRIAL_SECONDS = 60.0
+"""How long other suspected runs wait for one that neither ends nor comes further."""
+
+
+class CrashWatch:
+    """What one pass of a run's code has to do with the crashes of the run.
+
+    Args:
+        journal: Where notes are kept.
+        row: The run, as it was claimed.
+        records: What it recorded so far.
+
+    Attributes:
+        suspected: Whether the run crashed twice where it is now, and has recorded nothing since.
+        cleared: Called when it has come further than before, or waits.
+    """
+
+    def __init__(self, journal: Journal, row: RunRow, records: Sequence[StepRecord]) -> None:
+        self.cleared: Callable[[], None] = lambda: None
+        self._journal = journal
+        self._row = row
+        self._log = row.crash_log
+        self._count = len(records)
+        self.suspected = bool(row.crashes) and self._log.repeated(self._count) >= SUSPECTED
+        self._resting: bool | None = None
+
+    def check(self, function: Function[object, object]) -> None:
+        """Give the run up if its code crashed too often before it came to any step.
+
+        Raises:
+            CrashLoopError: If it did.
+        """
+        if not self.suspected:
+            return
+        crashes = self._log.outside(self._count)
+        # Whether a body ran at the first two is not known: if one did, it is for its step to fail.
+        if len(crashes) > max(function.crash_limit, SUSPECTED):
+            raise CrashLoopError(crashes=len(crashes), since=crashes[0])
+
+    def in_window(self, window: int) -> list[float]:
+        """When crashes were noticed that may have cut off a step; see :attr:`Scope.window`."""
+        return self._log.in_window(window) if self._row.crashes else []
+
+    def progressed(self) -> None:
+        """Something was recorded: a crash from now on is another one."""
+        self.suspected = False
+        self.cleared()
+
+    def body_begins(self) -> None:
+        """A body begins: the next crash is its own."""
+        self._note(resting=False)
+
+    def rests(self) -> None:
+        """All branches of the run wait: the next crash is not its own."""
+        self._note(resting=True)
+        if self.suspected:
+            self.cleared()
+
+    def goes_on(self) -> None:
+        """The code of the run goes on after a rest, and nothing was recorded."""
+        if self._resting:
+            self._note(resting=False)
+
+    def _note(self, *, resting: bool) -> None:
+        if not self.suspected or self._resting is resting:
+            return
+        try:
+            self._journal.note_crashes(self._row, self._log.came(resting=resting))
+            self._resting = resting
+        except JournalError as error:
+            logger.warning("run %s: how far it came after its crashes is not noted: %s", self._row.id, error)
+
+
+class Trial:
+    """The one run that a worker drives among those that crashed twice in one place, until it has come further.
+
+    Args:
+        clock: Where time comes from.
+        over: Called when it has, has ended, or is at it for so long that others are not kept waiting for it.
+    """
+
+    def __init__(self, clock: Clock, over: Callable[[], None]) -> None:
+        self.run_id: str | None = None
+        self._clock = clock
+        self._over = over
+        self._limit: Timer | None = None
+
+    def begin(self, run_id: str) -> None:
+        """A run is being driven."""
+        self.run_id = run_id
+        self._limit = self._clock.call_at(self._clock.now() + TRIAL_SECONDS, lambda: self.end(run_id))
+
+    def end(self, run_id: str) -> None:
+        """It has come further, or has ended; nothing for another run."""
+        if self.run_id != run_id:
+            return
+        self.run_id = None
+        if self._limit is not None:
+            self._limit.cancel()
+        # Not within the transaction, or the end, that brought it about.
+        asyncio.get_running_loop().call_soon(self._over)

@@ -1,0 +1,183 @@
+"""Between crashes: how long a run waits, beside whom it is taken up, and what a worker leaves behind that stops."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+from typing import Any
+
+import pytest
+
+from durably.backends import MemoryBackend, SQLiteBackend
+from durably.backends.memory import MemoryJournal
+from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.crashes import CrashLog, pause_after
+from durably.core import Context, Event, RunStatus, current_step, function
+from durably.testing.conformance.subject import Kill
+
+CRASHES = 5
+
+begun: dict[str, list[float]] = {}
+"""When the bodies of each run began, on a virtual clock."""
+
+clock = VirtualClock()
+
+
+async def _deadly() -> None:
+    begun.setdefault(current_step().run_id, []).append(clock.now())
+    raise Kill
+
+
+async def _note() -> str:
+    begun.setdefault(current_step().run_id, []).append(clock.now())
+    return "done"
+
+
+@function("deadly", crash_limit=CRASHES - 1)
+async def deadly(ctx: Context[None]) -> str:
+    try:
+        await ctx.step.run("deadly", _deadly)
+    except Exception as error:
+        return type(error).__name__
+    return "survived"
+
+
+@function("short")
+async def short(ctx: Context[None]) -> str:
+    return await ctx.step.run("note", _note)
+
+
+@function("long")
+async def long(ctx: Context[None]) -> str:
+    await ctx.step.run("begin", _note)
+    await ctx.step.wait_for_event("wait", "long/end")
+    return await ctx.step.run("note", _note)
+
+
+async def _lives(journal: MemoryJournal, *run_ids: str) -> int:
+    """Open a worker again on what the last one left behind, until one survives; how many did not."""
+    lives = 0
+    while True:
+        backend = MemoryBackend([deadly, short, long], journal=journal, clock=clock)
+        async with backend:
+            for run_id in run_ids:
+                function = next(each for each in (deadly, short, long) if run_id.startswith(each.id))
+                await backend.start(function, run_id=run_id)
+            try:
+                for run_id in run_ids:
+                    if not run_id.startswith("long"):
+                        await (await backend.run(run_id)).result()
+                return lives
+            except Kill:
+                lives += 1
+
+
+def test_the_pauses_grow_and_have_a_bound() -> None:
+    assert [pause_after(crashes) for crashes in range(7)] == [0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0]
+    assert pause_after(100) == pause_after(10_000) == 60.0
+
+
+@pytest.mark.asyncio
+async def test_recoveries_are_spaced_and_the_first_is_at_once() -> None:
+    begun.clear()
+    assert await _lives(MemoryJournal(), "deadly-1") == CRASHES
+    moments = begun["deadly-1"]
+    assert len(moments) == CRASHES
+    pauses = [later - before for before, later in itertools.pairwise(moments)]
+    assert pauses == pytest.approx([pause_after(number) for number in range(1, CRASHES)])
+
+
+@pytest.mark.asyncio
+async def test_other_runs_are_taken_up_at_once() -> None:
+    begun.clear()
+    journal = MemoryJournal()
+    assert await _lives(journal, "long-1", "deadly-1") == CRASHES
+    backend = MemoryBackend([deadly, short, long], journal=journal, clock=clock)
+    async with backend:
+        before = clock.now()
+        await backend.send(Event("long/end"))
+        assert await (await backend.run("long-1")).result() == "done"
+        assert clock.now() == before, "a run that only waited is not held up"
+    row = journal.get("long-1")
+    assert row is not None
+    assert len(row.crashes) <= 3, "once it was seen to wait, no crash is put down to it"
+
+
+@pytest.mark.asyncio
+async def test_two_deadly_runs_are_told_apart() -> None:
+    """Each recovery of both would otherwise be cut off by the first of them."""
+    begun.clear()
+    lives = await _lives(MemoryJournal(), "deadly-1", "deadly-2", "short-1")
+    assert lives <= 2 * CRASHES
+    assert len(begun["deadly-1"]) <= CRASHES
+    assert len(begun["deadly-2"]) <= CRASHES
+    assert len(begun["short-1"]) <= 3
+
+
+def test_notes_come_back_as_they_were_written() -> None:
+    log = CrashLog().crashed(3, 10.0).crashed(3, 11.0).stopped(4).crashed(4, 12.0).came(resting=True)
+    assert CrashLog.read(log.counts, log.notes, 1.0) == log
+    assert CrashLog.read((2, 2), "", 1.0).times == (1.0, 1.0), "a file of before has no notes"
+    assert CrashLog().notes == ""
+
+
+# -- KeyboardInterrupt
+
+
+@function("interrupting")
+async def interrupting(ctx: Context[None]) -> str:
+    return await ctx.step.run("interrupt", _interrupt)
+
+
+@function("beside")
+async def beside(ctx: Context[None]) -> str:
+    await ctx.step.run("begin", _note)
+    return await ctx.step.run("linger", _linger)
+
+
+attempts: list[int] = []
+
+
+def _interrupt() -> str:
+    attempts.append(current_step().attempt)
+    if len(attempts) == 1:
+        raise KeyboardInterrupt
+    return "ended"
+
+
+async def _linger() -> str:
+    await asyncio.sleep(0.05)
+    return "lingered"
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+def test_a_keyboard_interrupt_from_a_body_stops_the_worker_in_good_order(engine: str, tmp_path: Any) -> None:
+    attempts.clear()
+    journal = MemoryJournal()
+
+    def make() -> MemoryBackend | SQLiteBackend:
+        functions = [interrupting, beside]
+        if engine == "memory":
+            return MemoryBackend(functions, journal=journal)
+        return SQLiteBackend(tmp_path / "runs.db", functions)
+
+    async def first() -> None:
+        async with make() as backend:
+            await backend.start(beside, run_id="beside")
+            await (await backend.start(interrupting, run_id="interrupting")).result()
+
+    async def second() -> None:
+        async with make() as backend:
+            rows = [backend.journal.get(run_id) for run_id in ("beside", "interrupting")]
+            assert [row and row.status for row in rows] == [RunStatus.RUNNING, RunStatus.RUNNING]
+            assert [row and row.crash_log.in_window(0) for row in rows] == [[], []], "nothing counts as a crash"
+            assert await (await backend.run("interrupting")).result() == "ended"
+            assert await (await backend.run("beside")).result() == "lingered"
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(first())
+    asyncio.run(second())
+    assert attempts == [1, 2], "the second execution has a number of its own"
+    assert signal.getsignal(signal.SIGINT) is handler

@@ -1,0 +1,215 @@
+"""The commands that look at runs and act on them, called as a user calls them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durably.backends import SQLiteBackend
+from durably.core import Trace
+from durably.core.history import History
+from tests.cli.conftest import Durably
+from tests.cli.program import HOSTILE, echo
+
+HERE = ("--backend", "sqlite:///runs.db")
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def test_runs_are_listed_and_filtered(durably: Durably) -> None:
+    done = durably("runs", *HERE)
+    assert done.returncode == 0, done.stderr
+    assert all(each in done.stdout for each in ("refund-1042", "echo-0", "hostile", "NonRetriableError"))
+    failed = json.loads(durably("runs", *HERE, "--status", "failed", "--json").stdout)
+    assert [run["id"] for run in failed["runs"]] == ["broken"]
+    of_echo = json.loads(durably("runs", *HERE, "--function", "echo", "-n", "2", "--json").stdout)
+    assert [run["id"] for run in of_echo["runs"]] == ["broken", "hostile"]
+
+
+def test_a_run_is_shown_as_a_tree(durably: Durably) -> None:
+    done = durably("show", "refund-1042", *HERE)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "refund-desk  refund-1042"
+    assert "5,475 → 268  3,168 cached  $0.0119" in lines[1]
+    tree = [word for line in lines for word in line.split() if word.startswith(("tool-", "approve-"))]
+    assert tree == ["tool-get_order", "tool-get_payments", "tool-ask_policy", "approve-refund"]
+    assert any("attempt 1: ConnectionError: the bank" in line for line in lines)
+
+
+def test_a_step_is_shown_whole(durably: Durably) -> None:
+    done = durably("show", "refund-1042", "--step", "gather[1]/tool-get_payments", *HERE)
+    assert "attempt 1  failed" in done.stdout
+    assert '"order_id": "1042"' in done.stdout
+    as_data = json.loads(durably("show", "refund-1042", "--step", "think", "--json", *HERE).stdout)
+    assert as_data["model"] == "desk-large"
+    missing = durably("show", "refund-1042", "--step", "thnk", *HERE)
+    assert missing.returncode == 2
+    assert "has no step 'thnk'; its steps: load-context" in missing.stderr
+
+
+def test_a_trace_and_a_history_are_exported(durably: Durably, tmp_path: Path) -> None:
+    trace = Trace.from_json(durably("export", "refund-1042", "--as", "trace", *HERE).stdout)
+    assert trace == Trace.from_json(durably("show", "refund-1042", "--json", *HERE).stdout)
+    assert durably("export", "refund-1042", "--output", "run.jsonl", *HERE).returncode == 0
+    assert History.load(tmp_path / "run.jsonl").run_id == "refund-1042"
+    assert "nowhere" in durably("export", "refund-1042", "-o", "nowhere/run.jsonl", *HERE).stderr
+
+
+def test_nothing_recorded_reaches_the_terminal_as_a_command(durably: Durably) -> None:
+    for command in (["runs"], ["show", "hostile"], ["show", "hostile", "--step", "say"]):
+        done = durably(*command, *HERE)
+        assert done.returncode == 0
+        assert "\x1b" not in done.stdout
+    assert "\\u001b[2J" in done.stdout
+    assert json.loads(json.loads(durably("show", "hostile", "--json", *HERE).stdout)["output"]["text"]) == HOSTILE
+
+
+def test_a_run_is_started_and_a_worker_elsewhere_takes_it_up(durably: Durably, database: Path) -> None:
+    started = durably("start", "echo", "--input", '"from outside"', "--run-id", "outside", *HERE)
+    assert started.stdout == "outside\n", started.stderr
+    again = durably("start", "echo", "--input", "@nowhere.json", *HERE)
+    assert again.returncode == 2
+    assert "--input @nowhere.json: No such file" in again.stderr
+
+    async def work() -> Any:
+        async with SQLiteBackend(database, [echo]) as backend:
+            return await (await backend.run("outside")).result()
+
+    assert asyncio.run(work()) == "from outside"
+    waited = durably("start", "echo", "--input", '"from outside"', "--run-id", "outside", "--wait", *HERE)
+    assert (waited.returncode, waited.stdout) == (0, "from outside\n")
+    failed = durably("start", "echo", "--input", '"fail"', "--run-id", "broken", "--wait", *HERE)
+    assert (failed.returncode, failed.stdout) == (1, "NonRetriableError: told to\n")
+
+
+def test_a_run_is_cancelled_and_an_event_is_sent(durably: Durably) -> None:
+    assert durably("cancel", "refund-1042", *HERE).stdout == "refund-1042 cancelled\n"
+    assert json.loads(durably("send", "order/paid", "--data", '{"id": 7}', "--id", "e-1", "--json", *HERE).stdout) == {
+        "id": "e-1"
+    }
+
+
+def test_approvals_are_listed_and_answered(durably: Durably) -> None:
+    listed = json.loads(durably("approvals", "--json", *HERE).stdout)
+    (asked,) = listed["approvals"]
+    assert (asked["tool"], asked["arguments"]["amount"]) == ("refund", 84.9)
+    assert asked["id"][:20] in durably("approvals", *HERE).stdout
+    unknown = durably("approve", asked["id"], "--arguments", '{"order_id": "1042"}', *HERE)
+    assert unknown.returncode == 2
+    assert "this backend knows 0 tools 'refund'" in unknown.stderr
+    given = json.loads(durably("reject", asked["id"], "--reason", "no", "--by", "Ada", "--json", *HERE).stdout)
+    assert (given["approved"], given["reason"], given["by"]) == (False, "no", "Ada")
+    late = durably("approve", asked["id"], *HERE)
+    assert late.returncode == 2
+    assert "Ada refused it" in late.stderr
+
+
+def test_arguments_are_checked_by_the_program_that_is_named(durably: Durably, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "from durably.backends import SQLiteBackend\nfrom examples.refund_desk import desk\n"
+        "def backend():\n    return SQLiteBackend('runs.db', [desk])\n"
+    )
+    program = ("--backend", "app:backend")
+    (asked,) = json.loads(durably("approvals", "--json", *program).stdout)["approvals"]
+    refused = durably("approve", asked["id"], "--arguments", '{"amount": "much"}', *program)
+    assert (refused.returncode, "invalid arguments for refund" in refused.stderr) == (2, True)
+    changed = json.dumps({**asked["arguments"], "amount": 40})
+    given = json.loads(durably("approve", asked["id"], "--arguments", changed, "--json", *program).stdout)
+    assert given["arguments"]["amount"] == 40
+
+
+def test_a_run_is_retried_and_forked(durably: Durably) -> None:
+    refused = durably("retry", "echo-0", *HERE)
+    assert (refused.returncode, "echo-0" in refused.stderr) == (2, True)
+    assert durably("retry", "broken", *HERE).stdout == "broken\n"
+    assert durably("fork", "echo-0", "--after", "say", "--run-id", "echo-again", *HERE).stdout == "echo-again\n"
+    assert "'say'" in durably("fork", "echo-0", "--after", "sya", *HERE).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["show", "nobody", *HERE], "there is no run 'nobody' in this backend; 'durably runs' lists them"),
+        (["runs", "--backend", "sqlite:///nowhere.db"], "there is no file "),
+        (["runs", "--backend", "sqlite://runs.db"], "three slashes"),
+        (["runs", "--backend", "postgres://here"], "there is no engine 'postgres'"),
+        (["runs", "--backend", "temporal://127.0.0.1:1/default"], "names no task queue"),
+        (["runs", "--backend", "temporal://127.0.0.1:1/default?task_queue=q"], "no temporal server answers at 127."),
+        (["runs", "--backend", "inngest://127.0.0.1:1"], "names no app"),
+        (["runs", "--backend", "inngest://127.0.0.1:1/app"], "no inngest server answers at 127.0.0.1:1"),
+        (["runs", "--backend", "tests.cli.program:echo"], "give a backend"),
+        (["runs"], "DURABLY_BACKEND"),
+        (["start", "echo", "--input", "hello", *HERE], "A text is written with its quotes"),
+        (["replay", "runs.db", "nowhere:agent"], "there is no module 'nowhere'"),
+        (["replay", "nowhere.jsonl", "tests.cli.program:echo"], "nowhere.jsonl: No such file"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(durably: Durably, arguments: list[str], said: str) -> None:
+    done = durably(*arguments)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_mistyped_is_not_made(durably: Durably, tmp_path: Path) -> None:
+    durably("runs", "--backend", "sqlite:///typo.db")
+    assert not (tmp_path / "typo.db").exists()
+
+
+CHANGED = """
+from durably.core import Context, function
+from examples.refund_desk import desk
+
+@function("echo", retries=0)
+async def echo(ctx: Context[str]) -> str:
+    return await ctx.step.run("speak", lambda: ctx.input)
+
+both = [desk, echo]
+"""
+
+
+def test_replay_names_the_first_step_that_does_not_fit(durably: Durably, tmp_path: Path) -> None:
+    (tmp_path / "changed.py").write_text(CHANGED)
+    durably("export", "echo-0", "-o", "run.jsonl", *HERE)
+    fits = durably("replay", "run.jsonl", "tests.cli.program:echo")
+    assert (fits.returncode, fits.stdout) == (0, "1 of 1 runs fit the code\n"), fits.stderr
+    broken = durably("replay", "run.jsonl", "changed:echo")
+    assert broken.returncode == 1
+    assert broken.stdout.startswith("✗ echo-0 (echo) does not fit at step 'say'")
+
+
+def test_check_replays_every_live_run(durably: Durably, tmp_path: Path, database: Path) -> None:
+    (tmp_path / "changed.py").write_text(CHANGED.replace("both = ", "desk = ") + "\nfrom durably.core import Agent\n")
+    well = durably("check", "examples.refund_desk:desk", *HERE)
+    assert (well.returncode, well.stdout) == (0, "1 of 1 runs fit the code\n"), well.stderr
+    (tmp_path / "other.py").write_text(
+        "from durably.core import Agent\nfrom examples.refund_desk import desk as old\n"
+        "desk = Agent('refund-desk', model=old.model, instructions='x', tools=[])\n"
+    )
+    ill = durably("check", "other:desk", "--json", *HERE)
+    assert ill.returncode == 1, ill.stderr
+    (verdict,) = json.loads(ill.stdout)["runs"]
+    assert (verdict["run_id"], verdict["fits"]) == ("refund-1042", False)
+    assert verdict["step"]
+
+
+def test_doctor(durably: Durably, database: Path) -> None:
+    database.chmod(0o644)
+    done = durably("doctor", *HERE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mode 644: others can read it" in " ".join(done.stdout.split())
+    assert "backend: sqlite answered in" in done.stdout
+    ill = durably("doctor", "--backend", "temporal://127.0.0.1:1/default?task_queue=q", "--json")
+    assert ill.returncode == 1
+    findings = {each["about"]: each for each in json.loads(ill.stdout)["findings"]}
+    assert findings["backend"]["verdict"] == "problem"
+    assert findings["clock"]["verdict"] == "ok"
+
+
+def test_completion_is_offered(durably: Durably) -> None:
+    assert "--install-completion" in durably("--help").stdout

@@ -1,0 +1,448 @@
+"""The page over HTTP: what it shows, whom it listens to, and that nothing recorded gets out of its text."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from durably.backends import MemoryBackend, SQLiteBackend
+from durably.cli.address import Program
+from durably.core import Agent, Backend, Context, NonRetriableError, RunStatus, function, tool
+from durably.testing import ScriptedModel, call
+from durably.ui.app import make_app
+from examples.refund_desk import desk
+from tests.cli.program import HOSTILE, QUESTION, echo, make_runs
+from tests.ui.served import served
+
+HERE = "http://127.0.0.1:7070"
+Test = Callable[[httpx.AsyncClient, Backend], Awaitable[None]]
+
+
+def on_page(test: Test, **options: Any) -> None:
+    """Run a test on the page of a backend with some runs."""
+
+    async def main() -> None:
+        async with MemoryBackend([desk, echo, hostile]) as backend:
+            await backend.invoke(echo, "hello", run_id="echo-0")
+            await backend.invoke(hostile, HOSTILE, run_id="hostile")
+            await backend.start(desk, QUESTION, run_id="refund-1042")
+            await backend.drain()  # it waits for a person now
+            async with page(backend, **options) as http:
+                await test(http, backend)
+
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def page(backend: Backend, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(make_app(Program(backend, backend.functions), **options))
+    async with httpx.AsyncClient(transport=transport, base_url=HERE) as http:
+        yield http
+
+
+@tool
+def fetch(url: str) -> str:
+    """Answers with what an attacker wrote."""
+    return HOSTILE
+
+
+hostile = Agent(
+    "hostile-agent",
+    model=ScriptedModel(call("fetch", url=HOSTILE), HOSTILE),
+    instructions=HOSTILE,
+    tools=[fetch],
+)
+
+EVERY_PAGE = (
+    "/runs",
+    "/runs/hostile",
+    "/runs/hostile/rows?from=0",
+    "/runs/hostile/conversation",
+    "/runs/hostile/step?key=think",
+    "/runs/hostile/step?key=tool-fetch",
+    "/runs/hostile/compare?with=echo-0",
+    "/runs?text=" + quote(HOSTILE),
+    "/runs/refund-1042",
+    "/runs/refund-1042/conversation",
+    "/approvals",
+    "/runs/nobody",
+)
+
+
+class Elements(HTMLParser):
+    """The tags of a page, with their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+@pytest.mark.parametrize("path", EVERY_PAGE, ids=lambda path: path.partition("?")[0])
+def test_hostile_content_stays_text(path: str) -> None:
+    async def test(http: httpx.AsyncClient, _: Backend) -> None:
+        answer = await http.get(path)
+        assert answer.status_code in (200, 404)
+        elements = Elements()
+        elements.feed(answer.text)
+        assert "onerror=alert(1)>" not in answer.text
+        for tag, attributes in elements.tags:
+            assert not [name for name in attributes if name.startswith("on") or name == "style"]
+            assert tag not in ("img", "style", "iframe", "object", "base")
+            assert tag != "script" or attributes == {"src": "/static/page.js", "defer": None}
+            for name in ("href", "src", "action"):
+                assert attributes.get(name) is None or str(attributes[name]).startswith("/")
+
+    on_page(test)
+
+
+@pytest.mark.parametrize("path", ["/runs", "/runs/nobody", "/static/page.css", "/static/page.js", "/nowhere"])
+def test_every_answer_has_a_strict_policy(path: str) -> None:
+    async def test(http: httpx.AsyncClient, _: Backend) -> None:
+        headers = (await http.get(path)).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src 'self';" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+
+    on_page(test)
+
+
+def test_the_script_and_the_sheet_load_nothing_from_elsewhere() -> None:
+    static = Path(__file__).parents[2] / "cli" / "durably" / "ui" / "static"
+    for file in static.iterdir():
+        text = re.sub(r'xmlns="[^"]+"', "", file.read_text())
+        assert not re.findall(r"https?:|@import|url\(|innerHTML|insertAdjacentHTML|eval\(", text)
+
+
+# -- what is shown
+
+
+def test_runs_are_filtered() -> None:
+    async def test(http: httpx.AsyncClient, _: Backend) -> None:
+        everything = (await http.get("/runs")).text
+        assert all(f"/runs/{each}" in everything for each in ("echo-0", "hostile", "refund-1042"))
+        of_echo = (await http.get("/runs?function=echo")).text
+        assert "/runs/echo-0" in of_echo
+        assert "/runs/refund-1042" not in of_echo
+        assert (await http.get("/runs?status=nonsense")).status_code == 400
+
+    on_page(test)
+
+
+def test_a_run_is_a_waterfall() -> None:
+    async def test(http: httpx.AsyncClient, _: Backend) -> None:
+        text = (await http.get("/runs/refund-1042")).text
+        assert text.count("data-step=") == 13
+        assert 'class="failed"' in text  # the attempt of get_payments
+        assert "5,475 → 268" in text
+        assert "refund</b> waits for a person" in text
+
+    on_page(test)
+
+
+def test_a_step_shows_its_attempts_and_its_call() -> None:
+    async def test(http: httpx.AsyncClient, _: Backend) -> None:
+        text = (await http.get("/runs/refund-1042/step", params={"key": "gather[1]/tool-get_payments"})).text
+        assert "ConnectionError: the bank&#39;s gateway did not answer" in text
+        assert "step?key=think" in text
+        assert (await http.get("/runs/refund-1042/step?key=nothing")).status_code == 404
+
+    on_page(test)
+
+
+def test_the_conversation_has_its_calls_in_place() -> None:
+    async def test(http: httpx.AsyncClient, _: Backend) -> None:
+        text = (await http.get("/runs/refund-1042/conversation")).text
+        order = [text.index(each) for each in ("Where is my money?", "I will look at", "<b>get_order</b>", "Moka pot")]
+        assert order == sorted(order)
+        assert "no answer yet" in text
+
+    on_page(test)
+
+
+def test_two_runs_are_compared() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        await backend.invoke(echo, "goodbye", run_id="echo-1")
+        text = (await http.get("/runs/echo-0/compare?with=echo-1")).text
+        assert "1 steps, 1 differ" in text
+        assert "here they part" in text
+        assert "0 differ" in (await http.get("/runs/echo-0/compare?with=echo-0")).text
+
+    on_page(test)
+
+
+@pytest.mark.parametrize("run_id", ["a/b", "..", "a b?c#d", "%2F", "ä/☃", "live"])
+def test_a_run_of_any_id_has_a_page(run_id: str) -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        await backend.invoke(echo, "x", run_id=run_id)
+        links = Elements()
+        links.feed((await http.get("/runs")).text)
+        found = []
+        for tag, attributes in links.tags:
+            if tag == "tr" and attributes.get("data-href"):
+                text = (await http.get(str(attributes["data-href"]))).text
+                found += re.findall(r'<code class="runid">([^<]*)</code>', text)
+        assert run_id.replace("&", "&amp;") in found
+        assert "refund-1042" in found
+
+    on_page(test)
+
+
+def test_a_long_run_comes_in_pieces() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        first = (await http.get("/runs/many")).text
+        assert (first.count("data-step="), "/runs/many/rows?from=300" in first) == (300, True)
+        rest = (await http.get("/runs/many/rows?from=600")).text
+        assert (rest.count("data-step="), "data-more" in rest) == (100, False)
+
+    @function("many")
+    async def many(ctx: Context[None]) -> None:
+        for _ in range(700):
+            await ctx.step.run("one", int)
+
+    async def main() -> None:
+        async with MemoryBackend([many]) as backend:
+            await backend.invoke(many, run_id="many")
+            async with page(backend) as http:
+                await test(http, backend)
+
+    asyncio.run(main())
+
+
+def test_a_long_conversation_comes_in_pieces() -> None:
+    script = ScriptedModel(*[call("fetch", url=str(turn)) for turn in range(150)], "done")
+    talker = Agent("talker", model=script, instructions="", tools=[fetch], max_iterations=200)
+
+    async def main() -> None:
+        async with MemoryBackend([talker]) as backend:
+            await backend.invoke(talker, "go", run_id="talk")
+            async with page(backend) as http:
+                first = (await http.get("/runs/talk/conversation")).text
+                assert first.count('class="said ') == 101  # with the instructions
+                assert "/runs/talk/messages?chat=0&amp;from=100" in first
+                rest = (await http.get("/runs/talk/messages?chat=0&from=100")).text
+                assert (rest.count('class="said '), "data-more" in rest) == (52, False)
+                assert (await http.get("/runs/talk/messages?chat=1")).status_code == 404
+
+    asyncio.run(main())
+
+
+# -- what is changed
+
+
+async def token(http: httpx.AsyncClient) -> str:
+    found = re.search(r'name="token" value="([^"]+)"', (await http.get("/runs/refund-1042")).text)
+    assert found is not None
+    return found[1]
+
+
+async def answer(http: httpx.AsyncClient, **changed: str) -> httpx.Response:
+    """Send the form of the approval that is pending, as a browser would."""
+    page = (await http.get("/approvals")).text
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+    written = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", page, re.DOTALL)
+    assert written is not None
+    form = {name: unescape(value) for name, value in {**fields, "arguments": written[1]}.items()}
+    return await http.post("/approvals", data={**form, **changed}, headers=OURS)
+
+
+OURS = {"origin": HERE}
+
+
+def test_an_approval_is_given() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        done = await answer(http, decision="approve")
+        assert (done.status_code, done.headers["location"]) == (303, "/runs/refund-1042")
+        run = await (await backend.run("refund-1042")).ended()
+        assert run.status is RunStatus.COMPLETED
+        assert "Nothing waits for a person" in (await http.get("/approvals")).text
+
+    on_page(test)
+
+
+def test_an_approval_is_given_with_other_arguments() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        changed = {"order_id": "1042", "amount": 40, "reason": "half of it"}
+        assert (await answer(http, decision="approve", arguments="{")).status_code == 400
+        assert (await answer(http, decision="approve", arguments="[]")).status_code == 400
+        refused = await answer(http, decision="approve", arguments='{"amount": "much"}')
+        assert refused.status_code == 409
+        assert "amount" in refused.text
+        assert (await answer(http, decision="approve", arguments=json.dumps(changed))).status_code == 303
+        await (await backend.run("refund-1042")).ended()
+        assert "40.00 EUR refunded" in (await http.get("/runs/refund-1042/conversation")).text
+
+    on_page(test)
+
+
+def test_a_refusal_tells_the_model_why() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        assert (await answer(http, decision="perhaps")).status_code == 400
+        assert (await answer(http, decision="reject", reason="too much")).status_code == 303
+        await (await backend.run("refund-1042")).ended()
+        assert "a person refused it: too much" in (await http.get("/runs/refund-1042/conversation")).text
+
+    on_page(test)
+
+
+def test_an_answer_that_comes_too_late_is_said() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        (asked,) = await backend.approvals()
+        await backend.approve(asked, by="Ada")
+        form = {"token": await token(http), "decision": "reject", "approval": asked.id, "run": asked.run_id}
+        late = await http.post("/approvals", data=form, headers=OURS)
+        assert late.status_code == 409
+        assert "Ada approved it" in late.text
+
+    on_page(test)
+
+
+def test_a_failed_run_is_retried_and_a_run_is_forked() -> None:
+    healed: list[bool] = []
+
+    def mend() -> str:
+        if not healed:
+            raise NonRetriableError("not yet")
+        return "well"
+
+    @function("ill", retries=0)
+    async def ill(ctx: Context[None]) -> str:
+        await ctx.step.run("before", int)
+        return await ctx.step.run("mend", mend)
+
+    async def main() -> None:
+        async with MemoryBackend([ill]) as backend:
+            await (await backend.start(ill, run_id="ill")).ended()
+            healed.append(True)
+            async with page(backend) as http:
+                form = {"token": re.findall(r'name="token" value="([^"]+)"', (await http.get("/runs/ill")).text)[0]}
+                assert (await http.post("/runs/ill/retry", data=form, headers=OURS)).status_code == 303
+                assert (await (await backend.run("ill")).ended()).status is RunStatus.COMPLETED
+                assert (await http.post("/runs/ill/retry", data=form, headers=OURS)).status_code == 409
+                made = await http.post("/runs/ill/fork", data={**form, "after": "before"}, headers=OURS)
+                text = (await http.get(made.headers["location"])).text
+                assert 'Forked from</dt><dd class="cut"><a href="/runs/ill">ill</a>' in text
+                nowhere = await http.post("/runs/ill/fork", data={**form, "after": "nowhere"}, headers=OURS)
+                assert nowhere.status_code == 409
+                other = made.headers["location"].rpartition("/")[2]
+                await (await backend.run(other)).ended()
+                pair = (await http.get(f"/runs/ill/compare?with={other}")).text
+                assert "2 steps, 0 differ" in pair
+
+    asyncio.run(main())
+
+
+def test_a_run_is_cancelled() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        form = {"token": await token(http)}
+        assert (await http.post("/runs/refund-1042/cancel", data=form, headers=OURS)).status_code == 303
+        assert (await backend.run("refund-1042")).status is RunStatus.CANCELLED
+        assert (await http.post("/runs/nobody/cancel", data=form, headers=OURS)).status_code == 404
+
+    on_page(test)
+
+
+@pytest.mark.parametrize(
+    ("headers", "form", "status"),
+    [
+        ({}, {}, 403),  # no origin: not from a browser's page
+        ({"origin": "http://evil.example"}, {}, 403),
+        ({"origin": "null"}, {}, 403),
+        ({"origin": "http://127.0.0.1:7071"}, {}, 403),  # another program on this machine
+        ({**OURS, "sec-fetch-site": "cross-site"}, {}, 403),
+        ({**OURS, "host": "evil.example:7070"}, {}, 421),
+        (OURS, {"token": "guessed"}, 403),
+        (OURS, {"token": ""}, 403),
+        (OURS, {"token": "x" * 1_100_000}, 413),
+    ],
+)
+def test_a_change_that_is_not_ours_is_refused(headers: dict[str, str], form: dict[str, str], status: int) -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        asked = {"token": await token(http), **form}
+        answer = await http.post("/runs/refund-1042/cancel", data=asked, headers=headers)
+        assert answer.status_code == status
+        assert (await backend.run("refund-1042")).status is RunStatus.RUNNING
+
+    on_page(test)
+
+
+def test_a_name_that_is_not_ours_is_refused() -> None:
+    async def test(http: httpx.AsyncClient, _: Backend) -> None:
+        for host in ("evil.example", "127.0.0.1.evil.example", "", "[::1", "2130706433"):
+            assert (await http.get("/runs", headers={"host": host})).status_code == 421
+        for host in ("localhost", "127.0.0.1:80", "[::1]:7070", "LOCALHOST:1"):
+            assert (await http.get("/runs", headers={"host": host})).status_code == 200
+
+    on_page(test)
+
+
+def test_other_machines_need_the_password() -> None:
+    async def test(http: httpx.AsyncClient, _: Backend) -> None:
+        assert (await http.get("/runs")).status_code == 401
+        assert (await http.get("/static/page.css")).status_code == 401
+        assert (await http.get("/runs", auth=("any", "wrong"))).status_code == 401
+        assert (await http.get("/runs", headers={"authorization": "Basic ***"})).status_code == 401
+        assert (await http.get("/runs", headers={"authorization": "Bearer open sesame"})).status_code == 401
+        headers = {"host": "runs.example"}
+        assert (await http.get("/runs", auth=("any", "open sesame"), headers=headers)).status_code == 200
+
+    on_page(test, hosts=(), password="open sesame")
+    with pytest.raises(ValueError, match="needs a password"):
+        on_page(test, hosts=())
+
+
+# -- live
+
+
+def test_a_page_hears_of_a_change_and_of_nothing_it_knows(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "runs.db"
+        await make_runs(path)
+        async with (
+            SQLiteBackend(path, [desk, echo]) as backend,
+            served(backend) as address,
+            httpx.AsyncClient(base_url=address, timeout=20) as http,
+        ):
+            text = (await http.get("/runs/refund-1042")).text
+            seen = re.search(r'data-seen="(\w+)"', text)
+            assert seen is not None
+            (first,) = await heard(http, "/runs/refund-1042/live", 1)
+            assert first == seen[1]  # who says nothing is told the state
+            listening = asyncio.create_task(heard(http, f"/runs/refund-1042/live?seen={first}", 1))
+            await http.get("/runs")
+            assert not listening.done()
+            await (await backend.run("refund-1042")).cancel()
+            (second,) = await listening
+            assert second != first
+            missed = await heard(http, "/runs/refund-1042/live?seen=x", 1, {"last-event-id": first})
+            assert missed == [second]
+
+    asyncio.run(main())
+
+
+async def heard(http: httpx.AsyncClient, path: str, count: int, headers: dict[str, str] | None = None) -> list[str]:
+    """The ids of the next events of a stream."""
+    ids: list[str] = []
+    async with http.stream("GET", path, headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        async for line in answer.aiter_lines():
+            if line.startswith("id: "):
+                ids.append(line.removeprefix("id: "))
+            if len(ids) == count:
+                break
+    return ids

@@ -245,7 +245,7 @@ class RecordedHistories:
         if reading is not None and reading.done():
             del self._reading[history]
 
-    def note_stuck(self, run_id: str, history: str, found: RecordedHistory, error: NonDeterminismError) -> None:
+    def note_stuck(self, run_id: str, history: str, found: RecordedHistory, error: DurablyError) -> None:
         """Leave in the history of a run, once, what of this worker's code does not fit it."""
         data = error_to_json(error)
         if history in self._told or any((each.status, each.error) == ("stuck", data) for each in found.records[-1:]):

@@ -158,6 +158,25 @@ def test_the_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert {run: history.records for run, history in asyncio.run(read()).items()} == written()
 
 
+def test_what_an_old_run_asks_is_listed_and_answered(tmp_path: Path) -> None:
+    async def answer() -> Any:
+        async with SQLiteBackend(tmp_path / "runs.sqlite", before.FUNCTIONS, clock=VirtualClock(BEGIN + 60)) as backend:
+            (asked,) = await backend.approvals()
+            assert (asked.run_id, asked.step, asked.tool, asked.arguments) == (
+                "clerk",
+                "request-refund",
+                "refund",
+                None,
+            )
+            await backend.approve(asked.id, by="Zoe")
+            result = await (await backend.run("clerk")).result()
+            assert await backend.approvals() == []
+            return result
+
+    shutil.copy(BEFORE / "runs.sqlite", tmp_path / "runs.sqlite")
+    assert asyncio.run(answer()).text == RESULTS["clerk"]
+
+
 def test_every_run_ends(after: After) -> None:
     assert after.results.keys() == RESULTS.keys() >= written().keys()
     failed = {run for run, result in RESULTS.items() if result is InvokeError}

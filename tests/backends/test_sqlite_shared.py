@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import stat
@@ -13,7 +14,7 @@ import pytest
 
 from durably.backends import SQLiteBackend
 from durably.backends.replay.sqlite_journal import SQLiteJournal
-from durably.core import Context, Event, Run, current_step, function
+from durably.core import Context, Event, Run, RunStatus, Singleton, current_step, function
 from durably.core.errors import JournalError, StaleRunError
 from durably.core.history import StepRecord
 
@@ -171,3 +172,27 @@ async def test_a_dead_process_is_noticed_without_waiting_for_its_lease(tmp_path:
         row = backend.journal.get("r")
         assert row is not None
         assert (row.fence, row.crashes) == (3, (1,))
+
+
+async def test_a_run_that_another_worker_cancelled_is_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    going, free = asyncio.Event(), asyncio.Event()
+
+    async def long() -> None:
+        going.set()
+        await free.wait()
+
+    @function("alone", singleton=Singleton(mode="cancel"), retries=0)
+    async def alone(ctx: Context[str]) -> None:
+        await ctx.step.run("long" if ctx.input == "older" else "short", long if ctx.input == "older" else free.wait)
+
+    path = tmp_path / "runs.db"
+    async with SQLiteBackend(path, [alone]) as one, SQLiteBackend(path, [alone]) as other:
+        older = await one.start(alone, "older")
+        await asyncio.wait_for(going.wait(), 20)
+        newer = await other.start(alone, "newer")
+        free.set()  # at once: the older run's worker learns of its end by the write that is refused
+        assert (await older.ended()).status is RunStatus.CANCELLED
+        await newer.ended()
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from durably.core import DefinitionError
@@ -16,7 +17,10 @@ except ImportError as error:
 else:
     MISSING = None
 
-__all__ = ["check_cron", "is_time", "last_time", "times_after"]
+__all__ = ["check_cron", "due_times", "last_time", "times_after"]
+
+AT_ONCE = 500
+"""How many missed times `due_times` gives at most."""
 
 
 def check_cron(cron: Cron, function: str) -> None:
@@ -62,6 +66,11 @@ def last_time(cron: Cron, due: float, now: float) -> float:
     return last
 
 
-def is_time(cron: Cron, moment: float) -> bool:
-    """Whether a moment is one of a cron's times."""
-    return next(times_after(cron, moment - 1)) == moment
+def due_times(cron: Cron, due: float, now: float) -> list[float]:
+    """The times that are to have a run now, of those from one that is due: the last of them, or each, as it says.
+
+    Of very many the first; ask again for the others.
+    """
+    if cron.missed == "once":
+        return [last_time(cron, due, now)]
+    return [due, *(each for each in islice(times_after(cron, due), AT_ONCE) if each <= now)]

@@ -21,6 +21,9 @@ from durably.core.history import StepRecord
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
 
+ENDED = frozenset(status for status in RunStatus if status.final)
+"""Asked for at every step, so looked up and not computed."""
+
 
 class MemoryBackend(ReplayBackend):
     """Runs durable functions in this process, without threads, files or waiting.
@@ -177,7 +180,7 @@ class MemoryJournal(Journal):
     def append(self, record: StepRecord, fence: int) -> None:
         row = self._runs[record.run_id]
         records = self._records[record.run_id]
-        if row.fence != fence or len(records) != record.seq or (records and row.status.final):
+        if row.fence != fence or len(records) != record.seq or (records and row.status in ENDED):
             raise StaleRunError(run_id=record.run_id, fence=fence)
         records.append(record)
         self.latest = max(self.latest, record.at)  # those that a fork took over are older

@@ -466,7 +466,7 @@ class Backend(ABC):
         """The ids of the runs that have not ended, of one function or of all."""
         live = [status for status in RunStatus if not status.final]
         found = [await self.runs(function=function, status=status, limit=MANY_RUNS) for status in live]
-        return [run.id for runs in found for run in runs]
+        return list(dict.fromkeys(run.id for runs in found for run in runs))  # one may have moved on in between
 
     async def received(self, event: Event) -> Event | None:
         """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""

@@ -147,9 +147,9 @@ class Recorded:
         """How many attempts of a step failed and were to be retried; since its run was retried, if it was."""
         return self._failures.get(key, 0)
 
-    def earlier_failures(self, key: str) -> int:
-        """How many attempts of a step had failed when its run was retried."""
-        return self._earlier.get(key, 0)
+    def all_failures(self, key: str) -> int:
+        """How many attempts of a step failed, before its run was retried and since."""
+        return self._earlier.get(key, 0) + self._failures.get(key, 0)
 
     def exhausted(self, scope: Scope) -> bool:
         """Whether this scope has nothing left to replay."""

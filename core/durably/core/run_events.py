@@ -22,6 +22,7 @@ __all__ = [
     "STARTED",
     "child_id",
     "cron_event",
+    "cron_run_id",
     "failed_event",
     "invoked_event",
     "is_judged",
@@ -93,7 +94,12 @@ def cron_event(function: Function[Any, Any], schedule: str, at: datetime) -> Eve
     """
     time = at.astimezone(UTC).isoformat()
     tick = {"cron": schedule, "at": time}
-    return Event(CRON, tick if function.takes_tick else None, id=derive_id("cron", function.id, time))
+    return Event(CRON, tick if function.takes_tick else None, id=cron_run_id(function.id, time))
+
+
+def cron_run_id(function_id: str, at: str) -> str:
+    """The id of the run that a cron starts for a time, in ISO 8601 and UTC."""
+    return derive_id("cron", function_id, at)
 
 
 def failed_event(function: Function[Any, Any], run_id: str, cause: Event, error: dict[str, Any]) -> Event:

@@ -192,7 +192,7 @@ class RunRecords:
         # A crash may have cut this step off only if it came when the step was reachable: after the last record
         # before it in the code.
         crashes = len([count for count in self.row.crashes if count >= scope.window])
-        return 1 + self.recorded.earlier_failures(key) + self.recorded.failures(key) + crashes
+        return 1 + self.recorded.all_failures(key) + crashes
 
     async def commit(
         self,

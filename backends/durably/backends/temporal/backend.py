@@ -15,6 +15,8 @@ from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReus
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from durably.backends.cron_times import check_cron
+from durably.backends.temporal.cron import CronClient
 from durably.backends.temporal.events import EventHubClient
 from durably.backends.temporal.flow import FLOW_RULES
 from durably.backends.temporal.history.reader import read_records
@@ -116,6 +118,7 @@ class TemporalBackend(Backend):
         task_timeout = min(timedelta(seconds=10), max(timedelta(seconds=3), heartbeat))
         self._hubs = EventHubClient(client, hub_queue, task_timeout)
         self._locks = SingletonClient(client, hub_queue, task_timeout)
+        self._crons = CronClient(client, task_queue, task_timeout)
         system = SystemActivities(self._hubs, self._locks, client)
         self._host = TemporalHost(
             environment=self.environment,
@@ -132,9 +135,14 @@ class TemporalBackend(Backend):
         )
         self._repair = RunRepair(client, self._host)
         options = WorkerOptions(role=role, drain=drain, fail_on_code_change=on_code_change == "fail", options=given)
-        self._worker = TemporalWorker(self._host, self._hubs, self._locks, options)
+        self._worker = TemporalWorker(self._host, self._hubs, self._locks, self._crons, options)
 
     # -- the worker
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        super().check_rules(function)
+        if function.cron is not None:
+            check_cron(function.cron, function.id)
 
     async def __aenter__(self) -> Self:
         """Start a worker; unfinished runs go on by themselves."""
@@ -143,6 +151,7 @@ class TemporalBackend(Backend):
         if self.functions:
             self._worker.start()
             await self._subscribe()
+            await self._crons.keep(self.functions)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -39,7 +39,7 @@ from durably.core.errors import CancelSignal, MissingKeyError, Signal, error_to_
 from durably.core.failure_log import log_failed_run
 from durably.core.functions import check_event_keys
 from durably.core.history import RecordStatus, StepRecord
-from durably.core.run_events import failed_event
+from durably.core.run_events import CRON, failed_event
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["FunctionWorkflow", "RunDriver"]
@@ -130,6 +130,8 @@ class RunDriver:
         triggered = parent is not None and parent.workflow_id.startswith(f"{HUB}/")
         if triggered and self._event.name not in self._function.triggers:
             return False  # the hub remembers a trigger that the function has no more
+        if self._event.name == CRON and self._function.cron is None:
+            return False
         started = workflow.info().workflow_start_time.timestamp()
         return await self._claim.acquire(self._origin.get("at", started))
 

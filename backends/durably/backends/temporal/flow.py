@@ -8,6 +8,7 @@ __all__ = ["FLOW_RULES"]
 
 FLOW_RULES = {
     **NO_RULES,
+    "cron": emulated("by a small workflow for each function; Temporal's schedules miss when a clock is set"),
     "concurrency": refused(
         "Temporal limits the activities of a worker (max_concurrent_activities in worker_options), not of a function"
     ),

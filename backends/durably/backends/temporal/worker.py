@@ -23,6 +23,7 @@ from temporalio.worker import (
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from durably.backends.temporal.activities import StepActivities
+from durably.backends.temporal.cron import CronClient, CronClock
 from durably.backends.temporal.driver import FunctionWorkflow
 from durably.backends.temporal.events import EventHub, EventHubClient, ScheduledEvent
 from durably.backends.temporal.host import HOST, TemporalHost
@@ -69,15 +70,22 @@ class TemporalWorker:
         host: What its workflows and activities share.
         hubs: The way to event hubs.
         locks: The way to singleton locks.
+        crons: The way to the clocks of crons.
         options: How it works.
     """
 
     def __init__(
-        self, host: TemporalHost, hubs: EventHubClient, locks: SingletonClient, options: WorkerOptions
+        self,
+        host: TemporalHost,
+        hubs: EventHubClient,
+        locks: SingletonClient,
+        crons: CronClient,
+        options: WorkerOptions,
     ) -> None:
         self._host = host
         self._hubs = hubs
         self._locks = locks
+        self._crons = crons
         self._options = options
         self._worker: Worker | None = None
         self._running: asyncio.Task[None] | None = None
@@ -142,8 +150,13 @@ class TemporalWorker:
 
     def _make(self, steps: StepActivities) -> Worker:
         host, role, options = self._host, self._options.role, self._options.options
-        workflows = [FunctionWorkflow, EventHub, ScheduledEvent, SingletonLock]
-        activities: list[Callable[..., Any]] = [steps.step, self._hubs.publish, self._locks.is_live]
+        workflows = [FunctionWorkflow, EventHub, ScheduledEvent, SingletonLock, CronClock]
+        activities: list[Callable[..., Any]] = [
+            steps.step,
+            self._hubs.publish,
+            self._locks.is_live,
+            *self._crons.activities(),
+        ]
         beat = host.heartbeat / 4
         runner = CheckedRunner(
             with_shared_modules(options.get("workflow_runner", SandboxedWorkflowRunner())),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from datetime import datetime
-from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from durably.backends.cron_times import last_time, times_after
+from durably.backends.cron_times import due_times, times_after
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.flow.store import Entry, FlowStore
 from durably.backends.replay.host import ReplayHost
@@ -22,9 +21,6 @@ from durably.core.run_events import cron_event
 __all__ = ["CronTicks"]
 
 logger = logging.getLogger("durably")
-
-AT_ONCE = 500
-"""How many missed times get their runs in one transaction."""
 
 TROUBLE_SECONDS = 1.0
 
@@ -98,11 +94,7 @@ class CronTicks:
         """Start the runs of one cron within a transaction."""
         function, _ = self._crons[entry.id]
         cron, now, due = Cron(**entry.value), self._clock.now(), entry.due or 0.0
-        if cron.missed == "once":
-            moments = [last_time(cron, due, now)]
-        else:
-            later = islice(times_after(cron, due), AT_ONCE)
-            moments = [due, *(each for each in later if each <= now)]
+        moments = due_times(cron, due, now)
         log = self._host.log
         for moment in moments:
             event = cron_event(function, cron.schedule, datetime.fromtimestamp(moment, ZoneInfo(cron.timezone)))

@@ -26,7 +26,7 @@ POINTS = [
 
 def live(directory: Path, code: str, what: str, *kill: str) -> Any:
     """One life of the process: what it printed, or ``None`` if it killed itself."""
-    command = [sys.executable, CHILD, directory / "runs.db", directory / "ledger", code, what, *kill]
+    command: list[str | Path] = [sys.executable, CHILD, directory / "runs.db", directory / "ledger", code, what, *kill]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == (-signal.SIGKILL if kill else 0), done.stderr
     return json.loads(done.stdout) if done.stdout else None

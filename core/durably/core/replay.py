@@ -125,7 +125,7 @@ class Recorded:
     def _reopen(self, failed: StepRecord, resumed: StepRecord) -> None:
         """Let a failed step be one that has begun: with a fresh set of attempts, or a fresh timeout."""
         key = failed.key
-        self._earlier[key] = self._earlier.get(key, 0) + self._failures.pop(key, 0) + 1
+        self._earlier[key] = max(self._earlier.get(key, 0) + self._failures.pop(key, 0) + 1, failed.attempt)
         begun = self._begun.get(key)
         if begun is None:
             self._last[key] = replace(failed, status="retrying", error=None)

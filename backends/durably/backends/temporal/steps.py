@@ -95,7 +95,7 @@ class TemporalSteps(StepEngine):
             retries=call.retries,
             timeout=call.timeout,
             once=call.at_most_once,
-            earlier=self.records.recorded.earlier_failures(call.key),
+            earlier=self.records.recorded.all_failures(call.key),
             crash_limit=step_crash_limit(call, self.function),
         )
         try:
@@ -108,7 +108,7 @@ class TemporalSteps(StepEngine):
         """A body that only this process has: one attempt a local activity, and a timer before the next one."""
         started = workflow.time()
         task = workflow.info().get_current_history_length()
-        failures, earlier = 0, self.records.recorded.earlier_failures(call.key)
+        failures, earlier = 0, self.records.recorded.all_failures(call.key)
         while True:
             history = self.records.history
             # Temporal writes down nothing of an attempt that a crash cut off, but of the task in which it ran.
@@ -163,7 +163,7 @@ class TemporalSteps(StepEngine):
     async def _child(self, child: ChildRun, started: float) -> StepRecord:
         key, asked = child.key, child.asked
         failed = None
-        if self.records.recorded.earlier_failures(key):  # this run was retried, and its child is with it
+        if self.records.recorded.all_failures(key):  # this run was retried, and its child is with it
             found = await self.commands.system(f"durably:child:{key}", FIND, child.id)
             failed = json.loads(text_of(found))
         handle = await child.start(self.host, failed)

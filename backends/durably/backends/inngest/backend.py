@@ -97,7 +97,8 @@ class InngestBackend(Backend):
             "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",
             "fork": "Inngest does not take what steps gave from another run",
             "on_code_change": "Inngest gives a run up that is not answered; pin its version, or let old runs end first",
-            "patched": "Inngest has no place for a mark beside a step; let old runs end first",
+            "patched() before a wait or a call under way": "of these, a run keeps nothing before they end, so that it "
+            "counts as not being past the place; let them end first",
             "runs(), children by our ids and skipped runs in production": "its REST API does not show them",
             "status='waiting' and 'retrying' in runs()": "Inngest does not tell what a live run waits for",
         },

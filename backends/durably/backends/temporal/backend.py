@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import SecretStr
 from temporalio.api.enums.v1 import PendingWorkflowTaskState
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -27,6 +27,7 @@ from durably.backends.temporal.outcome import completed_status, failed_status, v
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, check_size, payload, text_of
 from durably.backends.temporal.pollers import live_pollers
 from durably.backends.temporal.registry import StepRegistry
+from durably.backends.temporal.repair import RunRepair
 from durably.backends.temporal.run_info import run_memo
 from durably.backends.temporal.run_list import RunLister
 from durably.backends.temporal.singleton import SingletonClient, lock_id
@@ -36,6 +37,7 @@ from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Ob
 from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
+from durably.core.errors import RunNotFailedError
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
@@ -152,6 +154,7 @@ class TemporalBackend(Backend):
             versioning=versioning_of(given),
             task_timeout=task_timeout,
         )
+        self._repair = RunRepair(client, self._host)
         options = WorkerOptions(
             role=role,
             max_runs=max_runs,
@@ -256,7 +259,7 @@ class TemporalBackend(Backend):
 
     async def _look(self, view: RunView) -> RunView:
         """Where a live run stands, by its records and by whether a worker has taken up what is to be done."""
-        if view.status is RunStatus.WAITING:  # for its turn: it has not begun
+        if view.status in (RunStatus.WAITING, RunStatus.STUCK):  # for its turn, not begun; or for its code
             return view
         held = standing(open_records(await read_records(self.client, view.id)))
         found = await self.client.get_workflow_handle(view.id).describe()
@@ -273,10 +276,17 @@ class TemporalBackend(Backend):
         return replace(await self._describe(run_id), status=status, output=output, error=error)
 
     async def _describe(self, run_id: str) -> RunView:
+        found, view = await self._find(run_id)
+        if view.status is RunStatus.RUNNING and found.raw_description.HasField("pending_workflow_task"):
+            stuck = await self._repair.stuck(run_id, found.run_id or "")
+            return view if stuck is None else replace(view, status=RunStatus.STUCK, stuck=stuck)
+        return view
+
+    async def _find(self, run_id: str) -> tuple[WorkflowExecutionDescription, RunView]:
         self._worker.check_alive()
         with _not_found(run_id):
             found = await self.client.get_workflow_handle(run_id).describe()
-        return view_of(found, await found.memo())
+        return found, view_of(found, await found.memo())
 
     async def _outcome(self, run_id: str) -> tuple[RunStatus, str | None, dict[str, Any] | None]:
         """Wait for the end of a run: how it ended, and its value or its error."""
@@ -293,12 +303,28 @@ class TemporalBackend(Backend):
         return status, text_of(value) if status is RunStatus.COMPLETED else None, None
 
     async def cancel(self, run_id: str) -> None:
+        stuck = (await self._describe(run_id)).status is RunStatus.STUCK
         with _not_found(run_id):
-            await self.client.get_workflow_handle(run_id).cancel()
+            handle = self.client.get_workflow_handle(run_id)
+            # No worker whose code does not fit could make the wish true.
+            await (handle.terminate("cancelled while it was stuck") if stuck else handle.cancel())
         if self._worker.started:
             # Temporal only takes note of the wish; a worker makes it true, here as a rule this one.
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._worker.serve(self._outcome(run_id)), CANCEL)
+
+    async def retry_run(self, run_id: str) -> RunView:
+        found, view = await self._find(run_id)
+        if view.status is not RunStatus.FAILED:
+            raise RunNotFailedError(run_id=run_id, status=view.status.value)
+        await self._repair.retry(view, found.run_id or "")
+        return await self._describe(run_id)
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        found, view = await self._find(run_id)
+        event = await self._repair.fork(view, found.run_id or "", after, new_id)
+        function = self.find_function(view.function)
+        return await self._claim(function, event, await self._describe(new_id))
 
     async def history(self, run_id: str) -> History:
         self._worker.check_alive()

@@ -14,7 +14,7 @@ from dataclasses import replace
 from durably.backends.inngest.apps import Apps
 from durably.backends.inngest.events import Origin, read_event, start_event_id
 from durably.backends.inngest.outcome import error_data
-from durably.backends.inngest.records import decode_record, decode_result
+from durably.backends.inngest.records import decode_patches, decode_record, decode_result
 from durably.backends.inngest.run_cache import RunCache
 from durably.backends.inngest.server.trace_views import RunApi, RunInfo, SpanOutput
 from durably.core import Event
@@ -158,13 +158,14 @@ class ServerRuns:
         own = StepRecord(view.id, 0, "", "run", "started", name=view.function, at=view.created_at)
         records = [replace(own, output=redactor.text(event.model_dump_json()))]
         for output in await self._outputs(inngest_id, view.status):
+            records += [replace(each, at=each.at or output.ended) for each in decode_patches(output.data, view.id, 0)]
             record = decode_record(output.data, view.id, 0)
             if record is not None:
                 took = round(output.ended - output.started, 3)
                 records.append(record if record.at else replace(record, at=output.ended, took=took))
         status = _END.get(view.status)
         # A run that lost a planned step has its last record among its steps.
-        if status is not None and (records[-1].key or records[-1].status != "failed"):
+        if status is not None and (records[-1].kind != "run" or records[-1].status != "failed"):
             records.append(replace(own, status=status, output=view.output, error=view.error, at=view.ended_at))
         return History(replace(record, seq=seq) for seq, record in enumerate(records))
 

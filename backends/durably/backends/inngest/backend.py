@@ -85,6 +85,9 @@ class InngestBackend(Backend):
             "singleton_queue": refused("Inngest's concurrency counts steps, and its singleton cannot wait"),
         },
         gaps={
+            "waits in Run.stream()": "a wait leaves no record before it ends",
+            "pieces of answers in Run.stream()": "nowhere to keep them: give deltas=, such as SQLiteDeltas(path)",
+            "run_ended of a cancelled run": "Inngest cancels by itself, and no worker hears of it",
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
             "retention": "Inngest keeps ended runs as long as its plan says, and forgets them by itself",
             "workers": "Inngest does not tell which apps are connected: look at its dashboard, or at your web server",

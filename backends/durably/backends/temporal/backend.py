@@ -89,6 +89,8 @@ class TemporalBackend(Backend):
         max_payload_bytes=MAX_PAYLOAD_BYTES,
         flow_control=FLOW_RULES,
         gaps={
+            "waits in Run.stream()": "a wait leaves no record before it ends",
+            "pieces of answers in Run.stream()": "nowhere to keep them: give deltas=, such as SQLiteDeltas(path)",
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
             "which then runs again, as after a crash; name the body instead",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from durably.backends import SQLiteBackend
 from durably.core import Trace
 from durably.core.history import History
-from tests.cli.conftest import Durably
+from tests.cli.conftest import COMMAND, Durably, command_environment
 from tests.cli.program import HOSTILE, echo
 
 HERE = ("--backend", "sqlite:///runs.db")
@@ -28,6 +30,41 @@ def test_runs_are_listed_and_filtered(durably: Durably) -> None:
     assert [run["id"] for run in failed["runs"]] == ["broken"]
     of_echo = json.loads(durably("runs", *HERE, "--function", "echo", "-n", "2", "--json").stdout)
     assert [run["id"] for run in of_echo["runs"]] == ["broken", "hostile"]
+
+    of_text = json.loads(durably("runs", *HERE, "--text", "cho-", "--json").stdout)
+    assert [run["id"] for run in of_text["runs"]] == ["echo-2", "echo-1", "echo-0"]
+
+
+def test_a_run_is_logged_line_by_line(durably: Durably) -> None:
+    lines = durably("logs", "broken", "--follow", *HERE).stdout.splitlines()
+    assert [line.split()[2:4] for line in lines] == [["started", "run"], ["completed", "say"], ["failed", "run"]]
+    assert "NonRetriableError: told to" in lines[-1]
+    records = durably("logs", "refund-1042", "--json", *HERE).stdout
+    assert records == durably("export", "refund-1042", *HERE).stdout
+
+
+def test_a_worker_runs_what_a_client_starts(durably: Durably, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "from durably.backends import SQLiteBackend\nfrom tests.cli.program import echo\n"
+        "def backend():\n    return SQLiteBackend('runs.db', [echo])\n"
+        "def empty():\n    return SQLiteBackend('runs.db')\n"
+    )
+    worker = subprocess.Popen(
+        [*COMMAND, "worker", "app:backend"], cwd=tmp_path, env=command_environment(), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "serving echo on sqlite (Ctrl-C ends it)\n"
+        done = durably("start", "echo", "--input", '"at work"', "--wait", "--backend", "app:backend")
+        assert (done.returncode, done.stdout) == (0, "at work\n"), done.stderr
+        worker.send_signal(signal.SIGTERM)
+        assert worker.communicate(timeout=30)[0] == "stopping\n"
+        assert worker.returncode == 0
+    finally:
+        worker.kill()
+        worker.communicate()
+    assert "has no functions" in durably("worker", "app:empty").stderr
+    assert "names no program" in durably("worker", "sqlite:///runs.db").stderr
 
 
 def test_a_run_is_shown_as_a_tree(durably: Durably) -> None:

@@ -121,7 +121,11 @@ def test_gathers_nest() -> None:
     assert outer.status == inner.status == "completed"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+)
 @given(programs(), faults(), outside_events())
 def test_a_trace_holds_each_step_of_the_records_once(
     program: Block, plan: list[Fault], events: list[OutsideEvent]

@@ -396,3 +396,9 @@ def test_records_of_older_versions_load() -> None:
 def test_an_argument_with_nan_inside_an_object_is_refused() -> None:
     with pytest.raises(SerializationError, match="value: nan has no JSON form"):
         encode_input((Measure(value=math.nan),), step="use")
+
+
+def test_a_member_of_an_enum_does_not_become_its_text() -> None:
+    codec, value = codec_for(Box[Colour | str]), Box[Colour | str].model_construct(item=Colour.RED)
+    with pytest.raises(SerializationError, match="item: a Colour comes back as str"):
+        codec.round_trip(value, step="s", limit=None, redact=str)

@@ -16,6 +16,8 @@ from durably.testing.conformance import Subject
 class SQLiteSubject(Subject):
     """The SQLite backend on one file, with virtual time."""
 
+    keeps_deltas = True
+
     def __init__(self, directory: Path, **options: Any) -> None:
         super().__init__()
         self.path = directory / "runs.db"

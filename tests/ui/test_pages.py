@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.cli.address import Program
-from durably.core import Agent, Backend, Context, NonRetriableError, RunStatus, function, tool
+from durably.core import Agent, Backend, Context, DurablyError, NonRetriableError, RunStatus, function, tool
 from durably.testing import ScriptedModel, call
 from durably.ui.app import make_app
 from examples.refund_desk import desk
@@ -139,6 +139,9 @@ def test_runs_are_filtered() -> None:
         of_echo = (await http.get("/runs?function=echo")).text
         assert "/runs/echo-0" in of_echo
         assert "/runs/refund-1042" not in of_echo
+        of_text = (await http.get("/runs?text=und-10")).text
+        assert "/runs/refund-1042" in of_text
+        assert "/runs/echo-0" not in of_text
         assert (await http.get("/runs?status=nonsense")).status_code == 400
 
     on_page(test)
@@ -163,6 +166,35 @@ def test_a_step_shows_its_attempts_and_its_call() -> None:
         assert (await http.get("/runs/refund-1042/step?key=nothing")).status_code == 404
 
     on_page(test)
+
+
+def test_a_failure_is_shown_with_its_traceback() -> None:
+    def explode() -> str:
+        raise NonRetriableError("boom <b>")
+
+    def unwritable() -> object:
+        return object()
+
+    @function("failing", retries=0)
+    async def failing(ctx: Context[None]) -> None:
+        for name, body in (("explode", explode), ("unwritable", unwritable)):
+            with suppress(DurablyError):
+                await ctx.step.run(name, body)
+        raise ValueError("and out")
+
+    async def main() -> None:
+        async with MemoryBackend([failing]) as backend:
+            await (await backend.start(failing, run_id="failing")).ended()
+            async with page(backend) as http:
+                exploded = (await http.get("/runs/failing/step?key=explode")).text
+                assert "NonRetriableError: boom &lt;b&gt;" in exploded
+                assert "in explode" in exploded
+                assert "SerializationError" in (await http.get("/runs/failing/step?key=unwritable")).text
+                assert "ValueError</b> and out" in (await http.get("/runs/failing")).text
+                assert "ValueError: and out" in (await http.get("/runs")).text
+                assert "unwritable" in (await http.get("/runs/failing/compare?with=failing")).text
+
+    asyncio.run(main())
 
 
 def test_the_conversation_has_its_calls_in_place() -> None:

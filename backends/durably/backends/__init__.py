@@ -3,5 +3,6 @@
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.backends.sqlite import SQLiteBackend
+from durably.backends.sqlite_deltas import SQLiteDeltas
 
-__all__ = ["MemoryBackend", "MemoryJournal", "SQLiteBackend", "SQLiteJournal"]
+__all__ = ["MemoryBackend", "MemoryJournal", "SQLiteBackend", "SQLiteDeltas", "SQLiteJournal"]

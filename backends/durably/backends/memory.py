@@ -16,6 +16,7 @@ from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.core import Capabilities, Event, Function, Observer
 from durably.core.backend import RunStatus
+from durably.core.deltas import DeltaStore, MemoryDeltas
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
 
@@ -41,6 +42,7 @@ class MemoryBackend(ReplayBackend):
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
+        deltas: Where the pieces of streamed answers are kept; left out, with the journal.
     """
 
     name = "memory"
@@ -61,6 +63,7 @@ class MemoryBackend(ReplayBackend):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         journal = journal or MemoryJournal()
         super().__init__(
@@ -74,6 +77,7 @@ class MemoryBackend(ReplayBackend):
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
             observers=observers,
+            deltas=deltas or journal.deltas,
         )
 
 
@@ -82,12 +86,14 @@ class MemoryJournal(Journal):
 
     Attributes:
         latest: The moment of the newest record, or 0.
+        deltas: The pieces of streamed answers.
     """
 
     flow: MemoryFlowStore
 
     def __init__(self) -> None:
         self.latest = 0.0
+        self.deltas = MemoryDeltas()
         self._runs: dict[str, RunRow] = {}
         self._records: dict[str, list[StepRecord]] = {}
         self._children: dict[str, list[str]] = {}
@@ -102,6 +108,7 @@ class MemoryJournal(Journal):
         """A copy as it stands when every worker has died at this moment. For the harness."""
         copy = MemoryJournal()
         copy.latest = self.latest
+        copy.deltas = self.deltas.copy()
         copy._runs = dict(self._runs)
         copy._records = {run_id: list(records) for run_id, records in self._records.items()}
         copy._children = {run_id: list(children) for run_id, children in self._children.items()}

@@ -12,7 +12,9 @@ from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import Clock, SystemClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.sqlite_journal import SQLiteJournal
+from durably.backends.sqlite_deltas import SQLiteDeltas
 from durably.core import Capabilities, Function, Observer
+from durably.core.deltas import DeltaStore
 
 __all__ = ["SQLiteBackend"]
 
@@ -35,6 +37,7 @@ class SQLiteBackend(ReplayBackend):
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
+        deltas: Where the pieces of streamed answers are kept; left out, in the file.
     """
 
     name = "sqlite"
@@ -52,6 +55,7 @@ class SQLiteBackend(ReplayBackend):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         super().__init__(
             functions,
@@ -64,4 +68,5 @@ class SQLiteBackend(ReplayBackend):
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
             observers=observers,
+            deltas=deltas or SQLiteDeltas(path),
         )

@@ -15,9 +15,11 @@ from durably.cli.approvals import approvals, approve, reject
 from durably.cli.control import cancel, fork, retry, send, start
 from durably.cli.crash_test import crash_test
 from durably.cli.doctor import doctor
+from durably.cli.logs import logs
 from durably.cli.page import ui
 from durably.cli.replays import check, replay
 from durably.cli.runs import export, runs, show
+from durably.cli.worker import worker
 
 __all__ = ["app"]
 
@@ -47,11 +49,11 @@ LOOK, ACT, PERSON = "Look at runs", "Act on runs", "Answer what waits for a pers
 CODE, MACHINE = "Try code", "Machines"
 
 COMMANDS: dict[str, dict[str, Command]] = {
-    LOOK: {"ui": ui, "runs": runs, "show": show, "export": export},
+    LOOK: {"ui": ui, "runs": runs, "show": show, "logs": logs, "export": export},
     ACT: {"start": start, "send": send, "cancel": cancel, "retry": retry, "fork": fork},
     PERSON: {"approvals": approvals, "approve": approve, "reject": reject},
     CODE: {"replay": replay, "check": check, "crash-test": crash_test},
-    MACHINE: {"doctor": doctor},
+    MACHINE: {"worker": worker, "doctor": doctor},
 }
 
 for panel, commands in COMMANDS.items():

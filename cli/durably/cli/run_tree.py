@@ -37,6 +37,8 @@ STATUS_STYLES = {
     "waiting": "yellow",
     "retrying": "yellow",
     "stuck": "red",
+    "resumed": "blue",
+    "started": "blue",
 }
 
 MARKS = {"completed": "✓", "failed": "✗", "running": "▶", "waiting": "…", "retrying": "↻"}

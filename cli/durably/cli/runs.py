@@ -15,6 +15,7 @@ from rich.text import Text
 
 from durably.cli.address import open_client
 from durably.cli.command import AsJSON, BackendName, RunName, console, find_run, print_json, refuse, run_command
+from durably.cli.find_runs import find_runs
 from durably.cli.run_tree import STATUS_STYLES, step_view, trace_view
 from durably.cli.text import clock_time, one_line, plain, seconds
 from durably.core import Backend, Run, RunStatus
@@ -23,6 +24,7 @@ __all__ = ["export", "runs", "show"]
 
 FunctionFilter = Annotated[str | None, typer.Option("--function", metavar="ID", help="Only runs of this function.")]
 StatusFilter = Annotated[RunStatus | None, typer.Option("--status", help="Only runs that stand there.")]
+TextFilter = Annotated[str, typer.Option("--text", metavar="TEXT", help="Only runs with this in their ids.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many runs to show at most.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again every second, until interrupted.")]
 StepKey = Annotated[str | None, typer.Option("--step", metavar="KEY", help="One step, whole.")]
@@ -36,6 +38,7 @@ def runs(
     backend: BackendName,
     function: FunctionFilter = None,
     status: StatusFilter = None,
+    text: TextFilter = "",
     limit: Limit = 20,
     watch: Watch = False,
     as_json: AsJSON = False,
@@ -45,9 +48,9 @@ def runs(
     async def main() -> None:
         async with open_client(backend) as engine:
             if watch and not as_json:
-                await _watch(engine, function=function, status=status, limit=limit)
+                await _watch(engine, function=function, status=status, text=text, limit=limit)
                 return
-            found = await engine.runs(function=function, status=status, limit=limit)
+            found = await find_runs(engine, function=function, status=status, text=text, limit=limit)
             if as_json:
                 print_json({"runs": [run_data(run) for run in found]})
             else:
@@ -59,7 +62,7 @@ def runs(
 async def _watch(engine: Backend, **filters: Any) -> None:
     with Live(console=console(), auto_refresh=False, screen=console().is_terminal) as live:
         while True:
-            live.update(_table(await engine.runs(**filters)), refresh=True)
+            live.update(_table(await find_runs(engine, **filters)), refresh=True)
             await asyncio.sleep(1)
 
 

@@ -12,7 +12,10 @@ from durably.core.messages import (
     AssistantMessage,
     ContentPart,
     Message,
+    RefusalPart,
     SessionPrefix,
+    TextPart,
+    ThinkingPart,
     ToolCall,
     ToolResultMessage,
     UserMessage,
@@ -146,8 +149,8 @@ def _said(
     facts = [] if step is None else [step.model or "", spell_tokens(step.usage), money(step.cost)]
     return ChatMessage(
         "assistant",
-        _shown("".join(part.text for part in message.parts if part.type in ("text", "refusal"))),
-        thinking=_shown("".join(part.text for part in message.parts if part.type == "thinking")),
+        _shown("".join(part.text for part in message.parts if isinstance(part, TextPart | RefusalPart))),
+        thinking=_shown("".join(part.text for part in message.parts if isinstance(part, ThinkingPart))),
         calls=[_call(call, results.get(call.id), steps.get(by_call.get(call.id, ""))) for call in message.tool_calls],
         step="" if step is None else step.key,
         facts=[fact for fact in facts if fact],

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from durably.cli.find_runs import find_runs
 from durably.core import Run, RunNotFoundError, RunStatus, Trace
 from durably.core.serialization import digest
 from durably.core.trace_parts import TraceStep
@@ -77,8 +78,12 @@ async def _found(request: Request) -> Sequence[Run[Any]]:
     asked = _filters(request)
     if asked["status"] and asked["status"] not in list(RunStatus):
         raise HTTPException(400, f"there is no status {asked['status']!r}")
-    return await request.app.state.backend.runs(  # type: ignore[no-any-return]
-        function=asked["function"] or None, status=RunStatus(asked["status"]) if asked["status"] else None, limit=PAGE
+    return await find_runs(
+        request.app.state.backend,
+        function=asked["function"] or None,
+        status=RunStatus(asked["status"]) if asked["status"] else None,
+        text=asked["text"],
+        limit=PAGE,
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from durably.core.approval import ApprovalDecision, ApprovalRequest
 from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
 from durably.core.attempts import Environment
+from durably.core.deltas import DeltaStore, DeltaWriter
 from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
     DefinitionError,
@@ -26,7 +28,7 @@ from durably.core.errors import (
 from durably.core.events import Event, check_events
 from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
 from durably.core.functions import Function, check_keys
-from durably.core.history import History
+from durably.core.history import History, StepRecord
 from durably.core.ids import check_run_id, new_id
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.observer import Observer, Observers
@@ -34,10 +36,14 @@ from durably.core.reference import FunctionRef
 from durably.core.run_events import outside_events
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
+from durably.core.stream import StreamItem, StreamReader
 from durably.core.stuck import Stuck
 from durably.core.trace import TEXT_LIMIT, Trace
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
+
+FIRST_LOOK = 0.05
+"""Seconds between two looks at a run whose stream is read, while something happens in it."""
 
 MANY_RUNS = 1_000_000
 """More than are looked through for what is pending."""
@@ -204,6 +210,33 @@ class Run(Generic[Out]):
         """Its records so far."""
         return await self._backend.history(self.id)
 
+    async def stream(self, from_offset: int = 0) -> AsyncIterator[StreamItem]:
+        """What happens in it, from its start to its end, in any process.
+
+        What concerns steps comes from the records; the pieces of streamed answers come from the backend's ``deltas``.
+
+        Args:
+            from_offset: Where to go on: one more than the offset of the last item that was seen.
+
+        Raises:
+            RunNotFoundError: If there is no such run any more.
+        """
+        reader = self._backend.stream_reader(self.id, self.view.function)
+        store, wait = self._backend.deltas, FIRST_LOOK
+        while not reader.ended:
+            records = await self._backend.records_since(self.id, reader.records)
+            deltas = [] if store is None else store.read(self.id, reader.deltas)
+            for item in reader.read(records, deltas):
+                if item.offset >= from_offset:
+                    yield item
+            if records or deltas:
+                wait = FIRST_LOOK
+            elif (await self._backend.view(self.id)).status is RunStatus.SKIPPED:
+                return  # it has no last record
+            if not reader.ended:
+                await self._backend.watch(self.id, wait)
+                wait = min(2 * wait, self._backend.longest_look)
+
     async def trace(self, *, limit: int | None = TEXT_LIMIT) -> Trace:
         """What happened in it so far. See :meth:`~durably.core.Trace.of`."""
         return Trace.of(await self.history(), limit=limit)
@@ -244,6 +277,7 @@ class Backend(ABC):
         max_payload_bytes: The largest value a step may return, as JSON; left out, what the engine can keep.
         threads: Whether sync bodies run in threads.
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
+        deltas: Where the pieces of streamed answers are kept for :meth:`Run.stream`, or ``None``: nowhere.
 
     Raises:
         DefinitionError: If two functions have one id.
@@ -252,6 +286,9 @@ class Backend(ABC):
 
     name: ClassVar[str]
     capabilities: Capabilities
+    stream_reader: ClassVar[type[StreamReader]] = StreamReader
+    longest_look: ClassVar[float] = 1.0
+    """Seconds between two looks at a run whose stream is read, once nothing happens in it."""
 
     def __init__(
         self,
@@ -262,15 +299,18 @@ class Backend(ABC):
         max_payload_bytes: int | None = None,
         threads: bool = True,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
         redactor = Redactor(secrets)
+        self.deltas = deltas
+        self.delta_writers = [] if deltas is None else [DeltaWriter(deltas)]
         self.environment = Environment(
             resources=dict(resources or {}),
             redactor=redactor,
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             threads=threads,
-            observers=Observers((LifecycleLog(), *observers)),
+            observers=Observers((LifecycleLog(), *self.delta_writers, *observers)),
         )
         self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
@@ -514,6 +554,14 @@ class Backend(ABC):
     @abstractmethod
     async def history(self, run_id: str) -> History:
         """The records of a run. Raises what :meth:`view` raises."""
+
+    async def records_since(self, run_id: str, seq: int) -> Sequence[StepRecord]:
+        """The records of a run from a number on. Raises what :meth:`view` raises."""
+        return (await self.history(run_id)).records[seq:]
+
+    async def watch(self, run_id: str, seconds: float) -> None:
+        """Wait, in real time, until something may have happened in a run: so many seconds, or less."""
+        await asyncio.sleep(seconds)
 
     async def retry_run(self, run_id: str) -> RunView:
         """Take up a failed run again; see :meth:`Run.retry`. An engine that cannot refuses."""

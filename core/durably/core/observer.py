@@ -197,6 +197,9 @@ class Observer:
     def delta(self, event: StreamedDelta) -> None:
         """A model wrote another piece of its answer."""
 
+    def flush(self) -> None:
+        """A streamed answer has come to its end: pieces that were held back are due."""
+
     def attempt_failed(self, event: AttemptFailed) -> None:
         """An attempt of a step, or of the function's own code, failed and will be made again."""
 
@@ -253,6 +256,11 @@ class Observers:
         name = _METHODS[type(event)]
         for observer in self._told[type(event)]:
             self._call(observer, getattr(observer, name), event)
+
+    def flush(self) -> None:
+        """Have those who hold pieces of answers back let them go."""
+        for observer in self._told[StreamedDelta]:
+            self._call(observer, lambda observer: observer.flush(), observer)
 
     def tell_of(self, record: StepRecord, function: str) -> None:
         """Tell what a record says that was committed just now. The begin of a body was told when it began.

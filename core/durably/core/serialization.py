@@ -80,6 +80,11 @@ class Codec:
         return contains(self._adapter.core_schema, "any")
 
     @cached_property
+    def _has_enums(self) -> bool:
+        # A member of a StrEnum equals its text, and is written like it.
+        return contains(self._adapter.core_schema, "enum")
+
+    @cached_property
     def reads_world(self) -> bool:
         """Whether the verdict on the same data may differ from one time to the next, or change what it is given."""
         return reads_world(self._adapter.core_schema)
@@ -169,7 +174,7 @@ class Codec:
     def _is_written_alike(self, value: Any, back: Any, text: str) -> bool:
         # Equal models that are also written alike are the same, types included: the text tells 1 from 1.0 and True, the
         # comparison tells secrets and excluded fields. pydantic does both in a tenth of the time of ours.
-        if type(value) is not type(back) or not isinstance(value, BaseModel):
+        if type(value) is not type(back) or not isinstance(value, BaseModel) or self._has_enums:
             return False
         try:
             return bool(value == back) and self.encode(back, step="") == text

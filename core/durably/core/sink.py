@@ -35,12 +35,15 @@ async def publish(model: StreamingModel, request: ModelRequest, sink: DeltaSink 
     listen: DeltaSink | None = info.resources[sink] if isinstance(sink, str) else sink
     answer: ModelResponse | None = None
     offset = 0
-    async for piece in model.stream(request):
-        if not isinstance(piece, Delta):
-            answer = piece
-            continue
-        await _show(_placed(piece, info, offset), info, listen)
-        offset += 1
+    try:
+        async for piece in model.stream(request):
+            if not isinstance(piece, Delta):
+                answer = piece
+                continue
+            await _show(_placed(piece, info, offset), info, listen)
+            offset += 1
+    finally:
+        info.observers.flush()  # before the record of the answer, behind which they would come too late
     if answer is None:
         provider, _, name = model.name.partition(":")
         raise ModelError("the stream ended without an answer", provider=provider, model=name, retriable=True)

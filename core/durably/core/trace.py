@@ -84,7 +84,7 @@ class Trace(_Part):
         return cls(
             run_id=history.run_id,
             function=history.function,
-            status="running" if ended is None else ended.status,
+            status=_status(ended),
             event="" if event is None else event.name,
             event_id="" if event is None else event.id or "",
             started_at=first.at,
@@ -136,6 +136,12 @@ class Trace(_Part):
 
 def _event(first: StepRecord) -> Event | None:
     return None if first.output is None else Event.model_validate_json(first.output)
+
+
+def _status(ended: StepRecord | None) -> Literal["running", "completed", "failed", "cancelled"]:
+    if ended is None or ended.status not in ("completed", "failed", "cancelled"):
+        return "running"
+    return ended.status
 
 
 def _compact_json(data: Any) -> str:

@@ -287,4 +287,7 @@ def _siblings(prefix: str, nodes: dict[str, _Node], roots: list[_Node]) -> list[
 def _status_of_group(steps: Sequence[TraceStep]) -> StepStatus:
     found = {step.status for step in steps}
     live: tuple[StepStatus, ...] = ("running", "retrying", "waiting")
-    return next((status for status in live if status in found), "completed")
+    for status in live:
+        if status in found:
+            return status
+    return "completed"

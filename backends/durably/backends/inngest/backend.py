@@ -26,6 +26,7 @@ from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, ser
 from durably.backends.inngest.suspended_code import SuspendedRuns
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.deltas import DeltaStore
 from durably.core.errors import UnsupportedFeatureError
 from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
@@ -62,6 +63,7 @@ class InngestBackend(Backend):
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, a little less than Inngest's own limit.
         observers: See :class:`~durably.core.Backend`.
+        deltas: Where the pieces of streamed answers are kept, such as ``SQLiteDeltas(path)``; left out, nowhere.
 
     Attributes:
         client: The SDK's client.
@@ -112,6 +114,7 @@ class InngestBackend(Backend):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         super().__init__(
             functions,
@@ -119,6 +122,7 @@ class InngestBackend(Backend):
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
             observers=observers,
+            deltas=deltas,
         )
         self.environment.observers.now = now
         self.client = client

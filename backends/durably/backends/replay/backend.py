@@ -27,8 +27,9 @@ from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Backend, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.deltas import DeltaStore
 from durably.core.errors import CancelSignal, JournalError
-from durably.core.history import History
+from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
 from durably.core.step_keys import KeyedSteps
@@ -83,6 +84,7 @@ class ReplayBackend(Backend):
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, what the backend says it can keep.
         observers: See :class:`~durably.core.Backend`.
+        deltas: See :class:`~durably.core.Backend`.
 
     Attributes:
         journal: Where runs are kept.
@@ -91,6 +93,7 @@ class ReplayBackend(Backend):
     """
 
     parts: ClassVar[Parts] = Parts()
+    longest_look = 0.1
 
     def __init__(
         self,
@@ -107,6 +110,7 @@ class ReplayBackend(Backend):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         if evict not in ("never", "always"):
             raise ValueError(f"evict={evict!r}: use 'never' or 'always'")
@@ -117,6 +121,7 @@ class ReplayBackend(Backend):
             max_payload_bytes=max_payload_bytes,
             threads=threads,
             observers=observers,
+            deltas=deltas,
         )
         self.environment.observers.now = clock.now
         self.journal = journal
@@ -149,6 +154,8 @@ class ReplayBackend(Backend):
         self.lease.lapsed = self._driver.drop_lost
         self._driver.trial_over = self._recover
         self._log.subscribe(self._arm_for)
+        for writer in self.delta_writers:
+            writer.place = self._driver.place
         self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
 
     # -- the worker
@@ -205,6 +212,8 @@ class ReplayBackend(Backend):
                 self.journal.let_go(self.worker, cut_off)
         finally:
             self.journal.close()
+            if self.deltas is not None:
+                self.deltas.close()
 
     def crash(self, signal: BaseException) -> None:
         """Die as a process does: nothing more is written, every task ends where it stands.
@@ -358,6 +367,13 @@ class ReplayBackend(Backend):
     async def history(self, run_id: str) -> History:
         await self.view(run_id)
         return History(self.journal.records(run_id))
+
+    async def records_since(self, run_id: str, seq: int) -> Sequence[StepRecord]:
+        await self.view(run_id)
+        return self.journal.records_since(run_id, seq)
+
+    async def watch(self, run_id: str, seconds: float) -> None:
+        await self._scheduler.watch_for(run_id, seconds)
 
     def _check_up(self, what: str) -> None:
         if not self._up:

@@ -111,6 +111,11 @@ class Driver:
         """The ids of the runs that are in memory here."""
         return list(self._tasks)
 
+    def place(self, run_id: str) -> int | None:
+        """How many records a run has that is in memory here."""
+        run_pass = self._passes.get(run_id)
+        return None if run_pass is None else run_pass.records.count
+
     @property
     def on_trial(self) -> bool:
         """Whether a run that crashed twice in one place is being driven, and has not come further yet."""

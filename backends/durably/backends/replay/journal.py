@@ -554,6 +554,10 @@ class Journal(ABC):
             JournalCorruptError: If one is not what was written.
         """
 
+    def records_since(self, run_id: str, seq: int) -> list[StepRecord]:
+        """The records of a run from a number on; raises what :meth:`records` raises."""
+        return self.records(run_id)[seq:]
+
     @abstractmethod
     def count(self, run_id: str) -> int:
         """How many records a run has, without reading them."""

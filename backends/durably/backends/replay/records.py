@@ -187,6 +187,11 @@ class RunRecords:
         self._decided.append(patch_record(self.row.id, self._seq, patch_id, answer, now))
         return self._decided[-1]
 
+    @property
+    def count(self) -> int:
+        """How many records the run has."""
+        return self._seq
+
     def attempt(self, scope: Scope, key: str) -> int:
         """The number of the next execution: one more than the failures and the crashes that may have cut one off."""
         # A crash may have cut this step off only if it came when the step was reachable: after the last record

@@ -111,6 +111,20 @@ class Scheduler:
         """Wait for the end of a run from outside: meanwhile a virtual clock may jump."""
         await self._watch(self.end_of(run_id))
 
+    async def watch_for(self, run_id: str, seconds: float) -> None:
+        """Wait from outside for the end of a run, or for some seconds of real time; a virtual clock may jump."""
+        future = self.end_of(run_id)
+        self._watchers += 1
+        self.rest()
+        try:
+            await asyncio.wait({future}, timeout=seconds)
+            if future.done():
+                future.result()
+        finally:
+            self._watchers -= 1
+            if not future.cancel() and future.exception() is None:
+                self.active -= 1  # as for `_watch`
+
     async def watch_quiet(self) -> None:
         """Wait from outside until nothing runs, sleeps or is scheduled any more."""
         future: Future = asyncio.get_running_loop().create_future()

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from durably.core.errors import JournalError
 
@@ -59,6 +59,9 @@ CREATE TABLE flow (
 );
 CREATE INDEX flow_gates ON flow (kind, gate, rank);
 CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
+CREATE TABLE deltas (
+    run TEXT NOT NULL, number INTEGER NOT NULL, place INTEGER, delta TEXT NOT NULL, PRIMARY KEY (run, number)
+) WITHOUT ROWID;
 ALTER TABLE runs ADD COLUMN crash_notes TEXT;
 """
 
@@ -71,10 +74,12 @@ class SQLiteFile:
 
     Args:
         path: The file.
+        synchronous: ``"FULL"``, or ``"NORMAL"`` for what need not survive a power cut: a commit then waits for no disk.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
         self.path = Path(path)
+        self._synchronous = synchronous
         self._db: sqlite3.Connection | None = None
 
     @property
@@ -106,7 +111,7 @@ class SQLiteFile:
         self._is_new(db)  # nothing is written to a file of another program, not even its journal mode
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")
         with self.transaction():
             version = 0 if self._is_new(db) else self._version(db)
             for statements in VERSIONS[version:]:

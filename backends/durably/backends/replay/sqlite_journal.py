@@ -170,17 +170,21 @@ class SQLiteJournal(Journal):
             raise StaleRunError(run_id=record.run_id, fence=fence)
 
     def records(self, run_id: str) -> list[StepRecord]:
+        found = self.records_since(run_id, 0)
+        if not found:
+            raise JournalCorruptError(run_id=run_id, seq=0)
+        return found
+
+    def records_since(self, run_id: str, seq: int) -> list[StepRecord]:
         first = self._numbers[run_id] << RUN_SHIFT
         sql = "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id"
         try:
-            rows = self.file.run(sql, first, first + (1 << RUN_SHIFT)).fetchall()
+            rows = self.file.run(sql, first + seq, first + (1 << RUN_SHIFT)).fetchall()
         except (JournalError, sqlite3.DatabaseError) as error:
             if _is_damage(error):
                 raise JournalCorruptError(run_id=run_id, seq=0) from error
             raise
-        if not rows:
-            raise JournalCorruptError(run_id=run_id, seq=0)
-        return [_record(run_id, seq, first, row) for seq, row in enumerate(rows)]
+        return [_record(run_id, number, first, row) for number, row in enumerate(rows, seq)]
 
     def count(self, run_id: str) -> int:
         first = self._numbers[run_id] << RUN_SHIFT

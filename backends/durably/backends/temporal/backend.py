@@ -29,6 +29,7 @@ from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, stop_signals, versioning_of
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
 from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History
 from durably.core.ids import new_id
@@ -64,6 +65,7 @@ class TemporalBackend(Backend):
         secrets: See :class:`~durably.core.Backend`.
         max_payload_bytes: The largest value a step may return; left out, a little less than Temporal's own limit.
         observers: See :class:`~durably.core.Backend`. What happens in workflows is told a moment later than it happens.
+        deltas: Where the pieces of streamed answers are kept, such as ``SQLiteDeltas(path)``; left out, nowhere.
     """
 
     name = "temporal"
@@ -98,6 +100,7 @@ class TemporalBackend(Backend):
         secrets: Iterable[str | SecretStr] = (),
         max_payload_bytes: int | None = None,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> None:
         super().__init__(
             functions,
@@ -105,6 +108,7 @@ class TemporalBackend(Backend):
             secrets=secrets,
             max_payload_bytes=max_payload_bytes,
             observers=observers,
+            deltas=deltas,
         )
         self.client = client
         self.task_queue = task_queue

@@ -33,6 +33,7 @@ _PARTS = (
     "repair",
     "crash_loops",
     "observing",
+    "streams",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -55,6 +56,7 @@ from durably.testing.conformance import (  # noqa: E402
     refusal,
     repair,
     replay,
+    streams,
     values,
     waiting,
 )
@@ -88,6 +90,7 @@ for _part in (
     repair,
     crash_loops,
     observing,
+    streams,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -12,6 +12,7 @@ from typing import Any
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.clock import VirtualClock
 from durably.core import Backend, Function, InvokeError, Observer, Run
+from durably.core.deltas import DeltaStore
 from durably.core.errors import Signal
 from durably.core.history import History
 from durably.core.ids import new_id
@@ -37,11 +38,13 @@ class Subject(ABC):
         unit: Seconds. Sleeps and timeouts in the tests are multiples of it: long for virtual time, short for real
             time, but longer than it takes to open the backend again.
         patience: Real seconds one test may take before it counts as hung.
+        keeps_deltas: Whether the pieces of streamed answers are kept without a store given as ``deltas=``.
         gaps: What this backend is known not to do: a test's name to the reason. A gap that passes is an error.
     """
 
     unit: float = 60.0
     patience: float = 20.0
+    keeps_deltas: bool = False
     gaps: Mapping[str, str] = {}
 
     def __init__(self) -> None:
@@ -56,6 +59,7 @@ class Subject(ABC):
         secrets: Iterable[str] = (),
         max_payload_bytes: int | None = None,
         observers: Iterable[Observer] = (),
+        deltas: DeltaStore | None = None,
     ) -> AbstractAsyncContextManager[Backend]:
         """A running backend on the storage that earlier ones left behind, closed or crashed."""
 
@@ -193,6 +197,7 @@ class MemorySubject(Subject):
     """
 
     patience = 10.0
+    keeps_deltas = True
     backend: type[MemoryBackend]
 
     def __init__(self, backend: type[MemoryBackend] = MemoryBackend, **options: Any) -> None:

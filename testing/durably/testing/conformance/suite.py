@@ -52,6 +52,7 @@ CLAUSES: dict[str, str] = {
     "C26": "retry, fork, code that does not fit, patches",
     "C27": "whatever a body or a function raises ends as its failure, and harms nobody else",
     "C28": "observers are told each thing once, in order, never in a replay",
+    "C29": "the stream of a run: the same in every process, resumable, abandoned pieces marked",
     "C30": "flow control: when a run begins, how many bodies run, and a key that is absent groups nobody",
     "C31": "approvals: what is pending is listed, and answered once",
 }

@@ -18,6 +18,7 @@ from durably.testing.mutants import (
     primitives,
     recovery,
     repair,
+    streams,
     waiting,
 )
 from durably.testing.mutants.mutant import MUTANTS, Mutant, killers, mutant
@@ -37,6 +38,7 @@ _PARTS = (
     crash_loops,
     causes,
     observing,
+    streams,
     repair,
     approvals,
 )

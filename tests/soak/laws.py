@@ -175,7 +175,7 @@ def late_starts(facts: Facts) -> list[tuple[dict[str, Any], int]]:
 def _children(facts: Facts) -> Iterator[str]:
     """Each invoke starts one run."""
     children = Counter(row["parent"] for row in facts.runs.values() if row["parent"])
-    invoked = Counter(run for (run, _), _ in facts.steps("invoke", None))
+    invoked = Counter(run for (run, _), _ in facts.steps("invoke", "started"))
     for run in {*children, *invoked}:
         if children[run] != invoked[run]:
             yield f"{run} has invoked {invoked[run]} functions, and has {children[run]} children"

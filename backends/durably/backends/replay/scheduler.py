@@ -192,7 +192,15 @@ class RunScheduler:
     def ended(self) -> None:
         """Count one branch less as active."""
         self._branches -= 1
+        if self.signal is None:  # else the others are on their way out as well
+            self._rest()
         self.scheduler.ended()
+
+    def _rest(self) -> None:
+        """Say so if all branches wait now."""
+        if self.resting:
+            self.rests()
+            self.scheduler.run_rests()
 
     def future(self) -> Future:
         """A future to park on."""
@@ -223,9 +231,7 @@ class RunScheduler:
     async def _wait(self, future: asyncio.Future[T], due: float | None, rest: bool = True) -> T | None:
         self._parked.add(future)
         self._resting += rest
-        if self.resting:
-            self.rests()
-            self.scheduler.run_rests()
+        self._rest()
         try:
             return await self.scheduler.wait(future, due)
         finally:

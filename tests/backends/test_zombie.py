@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,19 @@ async def test_a_body_that_waits_for_a_thread_does_not_begin_once_its_run_is_los
                 await asyncio.sleep(0.01)
     assert ("queues", 2) in begun
     assert ("queues", 1) not in begun
+
+
+async def test_a_run_that_was_lost_before_its_code_began_is_not_begun(tmp_path: Path) -> None:
+    begun.clear()
+    first, second = (SQLiteBackend(tmp_path / "runs.db", [threaded]) for _ in range(2))
+    async with first:
+        await first.start(threaded, run_id="taken")  # its task is there, and has not run yet
+        first.lease.lose()
+        second.journal.open()
+        (row,) = second.journal.claim("another", ["threaded"], time.time()).runs
+        second.journal.close()
+        first.lease.renew()
+        while first.live_runs:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert row.fence == 2
+    assert begun == []

@@ -225,8 +225,8 @@ class RunScheduler:
             await self.park(self.future(), due)
 
     async def pause(self, seconds: float) -> None:
-        """Let time pass; an interruption shortens it, and is not raised here."""
-        await self._wait(self.future(), self.scheduler.clock.now() + seconds)
+        """Let time pass; an interruption shortens it, and is not raised here. The run does not rest: it is at work."""
+        await self._wait(self.future(), self.scheduler.clock.now() + seconds, rest=False)
 
     async def _wait(self, future: asyncio.Future[T], due: float | None, rest: bool = True) -> T | None:
         self._parked.add(future)

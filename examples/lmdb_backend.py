@@ -122,11 +122,10 @@ class LMDBJournal(Journal):
                 rule = each.singleton and [each.singleton.key, each.singleton.mode]
                 self._put("functions", _name(each.function), [each.function, each.triggers, rule])
 
-    def subscribers(self, event: str) -> Sequence[Subscription]:
+    def subscriptions(self) -> Sequence[Subscription]:
         return [
             Subscription(function, tuple(triggers), rule and Singleton(*rule))
             for _, (function, triggers, rule) in self._scan("functions")
-            if event in triggers
         ]
 
     def lease(self, worker: str, until: float) -> None:
@@ -147,8 +146,11 @@ class LMDBJournal(Journal):
         return self._seen != before
 
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        taken = {worker, *(key.decode() for key, until in self._scan("workers") if until > now)}
+        taken = {worker, *self.living(now)}
         return [row for row in self._live() if row.function in served and row.owner not in taken]
+
+    def living(self, now: float) -> list[str]:
+        return [key.decode() for key, until in self._scan("workers") if until > now]
 
     def insert(self, row: RunRow) -> None:
         number = _key(self._next("runs"))
@@ -165,19 +167,19 @@ class LMDBJournal(Journal):
 
     def get(self, run_id: str) -> RunRow | None:
         data = self._get("runs", self._number(run_id))
-        return None if data is None else _row(data)
+        return None if data is None else RunRow.from_data(data)
 
     def _live(self) -> Iterator[RunRow]:
-        return (_row(self._get("runs", number)) for number, _ in self._scan("live"))
+        return (RunRow.from_data(self._get("runs", number)) for number, _ in self._scan("live"))
 
     def rows(self, function: str | None, status: RunStatus | None, limit: int) -> list[RunRow]:
-        found = [_row(data) for _, data in self._scan("runs")]
-        return [row for row in reversed(found) if function in (None, row.function) and status in (None, row.status)][
-            :limit
-        ]
+        found = [RunRow.from_data(data) for _, data in self._scan("runs")]
+        chosen = [row for row in reversed(found) if function in (None, row.function) and status in (None, row.status)]
+        return chosen[:limit]
 
-    def set_status(self, run_id: str, status: RunStatus) -> None:
-        self.take(replace(_row(self._get("runs", self._number(run_id))), status=status, owner=None))
+    def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
+        row = RunRow.from_data(self._get("runs", self._number(run_id)))
+        self.take(replace(row, status=status, owner=None, ended_at=ended_at))
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         return [row.id for row in self._live() if row.function == function and row.singleton == singleton]
@@ -187,7 +189,7 @@ class LMDBJournal(Journal):
 
     def append(self, record: StepRecord, fence: int) -> None:
         with self.transaction():  # the check and the write are one: no other process comes between them
-            row = _row(self._get("runs", self._number(record.run_id)))
+            row = RunRow.from_data(self._get("runs", self._number(record.run_id)))
             count = self.count(record.run_id)
             if row.fence != fence or count != record.seq or (row.status.final and count):
                 raise StaleRunError(run_id=record.run_id, fence=fence)
@@ -245,7 +247,3 @@ def _key(number: int) -> bytes:
 
 def _name(text: str | None) -> bytes:
     return blake2b((text or "").encode(), digest_size=16).digest()  # LMDB's keys are short, and names need not be
-
-
-def _row(data: dict[str, Any]) -> RunRow:
-    return RunRow(**{**data, "status": RunStatus(data["status"]), "crashes": tuple(data["crashes"])})

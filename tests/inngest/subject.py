@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -120,9 +120,11 @@ class _Paced(InngestBackend):
         await self._pause()
         return await super().send(*events)
 
-    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+    async def start_run(
+        self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
+    ) -> RunView:
         await self._pause()
-        view = await super().start_run(function, data, run_id)
+        view = await super().start_run(function, data, run_id, tags)
         self._before = view.id
         return view
 

@@ -21,7 +21,7 @@ from durably.core import (
     RunCancelledError,
     function,
 )
-from durably.core.errors import PayloadTooLargeError
+from durably.core.errors import PayloadTooLargeError, RunExistsError
 from durably.testing.inngest import InngestEngine
 from tests.inngest.conftest import OpenInngest
 
@@ -259,7 +259,9 @@ async def test_a_run_is_found_by_another_process_under_its_id(open_inngest: Open
         run = await other.run("order-7")
         assert await run.result() == 2
         assert [record.key for record in (await run.history()).steps()] == ["work"]
-        assert (await other.start(known, 5, run_id="order-7")).status.final, "attached to the first"
+        assert (await other.start(known, 1, run_id="order-7")).status.final, "attached to the first"
+        with pytest.raises(RunExistsError, match="started with another input"):
+            await other.start(known, 5, run_id="order-7")
 
 
 @pytest.mark.asyncio

@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from durably.backends.temporal import TemporalBackend
 from durably.core import Backend, Function
-from durably.testing.conformance import TESTS, Subject
+from durably.testing.conformance import Subject
 from tests.temporal.link import Link
 
 __all__ = ["TemporalSubject"]
@@ -36,7 +36,6 @@ class TemporalSubject(Subject):
     unit = 1.5
     patience = 50.0
     gaps: Mapping[str, str] = {
-        **{name: "not built yet" for name in TESTS if "_c26_" in name},
         "test_c08_a_worker_that_wakes_after_its_lease_begins_no_body": "a worker of which only the connection was cut "
         "does not know it; one that was stopped does (tests/temporal/test_crash_loops.py)",
     }

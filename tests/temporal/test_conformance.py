@@ -15,6 +15,9 @@ LONG = {
     "test_c06_a_crash_at_any_point_changes_nothing": "a server's crashes take seconds each; test_matrix.py and "
     "test_kill.py take one of every kind of point, under more laws than this",
     "test_c06_a_crash_during_recovery_changes_nothing": "likewise",
+    "test_c26_a_patch_is_answered_alike_after_a_crash_at_any_point": "it takes a minute; of a retry and a fork, every "
+    "point is tried",
+    "test_c26_each_branch_goes_by_a_patch_unless_it_was_past_it": "likewise",
 }
 """What runs only with ``DURABLY_LONG=1``, and why."""
 

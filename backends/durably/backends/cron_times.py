@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from importlib import import_module
 from itertools import islice
+from types import ModuleType
 from zoneinfo import ZoneInfo
 
 from durably.core import DefinitionError
 from durably.core.flow import Cron
 
-try:
-    from cronsim import CronSim, CronSimError
-except ImportError as error:
-    MISSING: ImportError | None = error
-else:
-    MISSING = None
-
 __all__ = ["check_cron", "due_times", "last_time", "times_after"]
 
 AT_ONCE = 500
 """How many missed times `due_times` gives at most."""
+
+
+def _load() -> ModuleType | None:
+    """The library that reads schedules, or ``None`` where the extra is not installed: most programs have no cron."""
+    try:
+        return import_module("cronsim")
+    except ImportError:
+        return None
+
+
+_CRONSIM = _load()
+
+
+def _cronsim() -> ModuleType:
+    if _CRONSIM is None:
+        raise ImportError("cron= on this backend needs cronsim: pip install 'durably[cron]'")
+    return _CRONSIM
 
 
 def check_cron(cron: Cron, function: str) -> None:
@@ -30,11 +42,10 @@ def check_cron(cron: Cron, function: str) -> None:
         DefinitionError: If it is one.
         ImportError: If the library that reads schedules is not installed.
     """
-    if MISSING is not None:
-        raise ImportError("cron= on this backend needs cronsim: pip install 'durably[cron]'") from MISSING
+    unreadable: type[Exception] = _cronsim().CronSimError
     try:
         next(times_after(cron, 0.0))
-    except (CronSimError, StopIteration) as error:
+    except (unreadable, StopIteration) as error:
         reason = str(error) or "it never comes"
         raise DefinitionError(f"function {function!r}, cron: {cron.schedule!r} is not a schedule: {reason}") from None
 
@@ -43,7 +54,7 @@ def times_after(cron: Cron, moment: float) -> Iterator[float]:
     """The times of a cron after a moment, in seconds since 1970."""
     # CronSim keeps to Debian's cron: a time in the gap comes at its end, and a time that comes twice counts once.
     start = datetime.fromtimestamp(moment, ZoneInfo(cron.timezone))
-    return (each.timestamp() for each in CronSim(cron.schedule, start))
+    return (each.timestamp() for each in _cronsim().CronSim(cron.schedule, start))
 
 
 def last_time(cron: Cron, due: float, now: float) -> float:

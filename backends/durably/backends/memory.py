@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
@@ -23,6 +23,7 @@ from durably.core.backend import RunStatus
 from durably.core.deltas import DeltaStore, MemoryDeltas
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
+from durably.core.run_filter import RunFilter
 from durably.core.worker_view import WorkerView
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
@@ -113,6 +114,7 @@ class MemoryJournal(Journal):
         self.latest = 0.0
         self.deltas = MemoryDeltas()
         self._runs: dict[str, RunRow] = {}
+        self._numbers: dict[str, int] = {}
         self._records: dict[str, list[StepRecord]] = {}
         self._children: dict[str, list[str]] = {}
         self._events: dict[int, Received] = {}
@@ -127,9 +129,13 @@ class MemoryJournal(Journal):
             self._children,
             self._events,
             self._event_ids,
-            lambda run_id: self.deltas.delete(run_id),
+            self._forget,
         )
         self.flow = MemoryFlowStore()
+
+    def _forget(self, run_id: str) -> None:
+        del self._numbers[run_id]
+        self.deltas.delete(run_id)
 
     def left_behind(self) -> MemoryJournal:
         """A copy as it stands when every worker has died at this moment. For the harness."""
@@ -137,6 +143,7 @@ class MemoryJournal(Journal):
         copy.latest = self.latest
         copy.deltas = self.deltas.copy()
         copy._runs.update(self._runs)
+        copy._numbers.update(self._numbers)
         copy._records.update({run_id: list(records) for run_id, records in self._records.items()})
         copy._children.update({run_id: list(children) for run_id, children in self._children.items()})
         copy._events.update(self._events)
@@ -177,14 +184,16 @@ class MemoryJournal(Journal):
             if self._leases.get(view.id, 0.0) > now
         ]
 
-    def is_alive(self, worker: str, now: float) -> bool:
-        return self._leases.get(worker, 0.0) > now
-
     def release(self, worker: str) -> None:
         self._views.pop(worker, None)
         for row in self._runs.values():
             if row.owner == worker:
                 self._runs[row.id] = replace(row, owner=None)
+        self._leases.pop(worker, None)
+
+    def living(self, now: float) -> Collection[str]:
+        # Nobody renews a lease here: all workers are in this process, and live until they say otherwise.
+        return {worker for worker, until in self._leases.items() if until}
 
     def bury(self, worker: str) -> None:
         self._leases[worker] = 0.0
@@ -209,6 +218,12 @@ class MemoryJournal(Journal):
         ]
         return chosen[:limit]
 
+    def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
+        for row in self._runs.values() if back else reversed(self._runs.values()):
+            number = self._numbers[row.id]
+            if place is None or (number > place if back else number < place):
+                yield number, row
+
     def cursor(self) -> int:
         return next(reversed(self._events), 0)
 
@@ -224,6 +239,7 @@ class MemoryJournal(Journal):
         yield
 
     def insert(self, row: RunRow) -> None:
+        self._numbers[row.id] = 1 + self._numbers[next(reversed(self._runs))] if self._runs else 1
         self._runs[row.id] = row
         self._records[row.id] = []
         if row.parent is not None:
@@ -237,8 +253,8 @@ class MemoryJournal(Journal):
         records.append(record)
         self.latest = max(self.latest, record.at)  # those that a fork took over are older
 
-    def set_status(self, run_id: str, status: RunStatus) -> None:
-        self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None)
+    def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
+        self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None, ended_at=ended_at)
 
     def take(self, row: RunRow) -> None:
         self._runs[row.id] = row
@@ -263,11 +279,8 @@ class MemoryJournal(Journal):
     def live_children(self, run_id: str) -> Sequence[str]:
         return [child for child in self._children.get(run_id, ()) if not self._runs[child].status.final]
 
-    def subscription(self, function: str) -> Subscription | None:
-        return self._subscriptions.get(function)
-
-    def subscribers(self, event: str) -> Sequence[Subscription]:
-        return [each for each in self._subscriptions.values() if event in each.triggers]
+    def subscriptions(self) -> Sequence[Subscription]:
+        return list(self._subscriptions.values())
 
     def log(self, event: Event, now: float) -> Received | None:
         if event.id in self._event_ids:

@@ -93,6 +93,10 @@ async def open_program(address: str, *, work: bool = False) -> AsyncIterator[Pro
     """
     backend = await load_backend(address)
     async with backend if work else as_client(backend) as client:
+        if not work and backend.name == "inngest":
+            # Its server knows the runs of every app: only those of functions that a backend knows are listed. They were
+            # not there when the client was opened, so they are not served.
+            client.functions.update(backend.functions)
         yield Program(client, backend.functions)
 
 

@@ -19,7 +19,7 @@ from durably.cli.logs import logs
 from durably.cli.page import ui
 from durably.cli.replays import check, replay
 from durably.cli.runs import export, runs, show
-from durably.cli.worker import worker
+from durably.cli.worker import prune, worker, workers
 
 __all__ = ["app"]
 
@@ -53,7 +53,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     ACT: {"start": start, "send": send, "cancel": cancel, "retry": retry, "fork": fork},
     PERSON: {"approvals": approvals, "approve": approve, "reject": reject},
     CODE: {"replay": replay, "check": check, "crash-test": crash_test},
-    MACHINE: {"worker": worker, "doctor": doctor},
+    MACHINE: {"worker": worker, "workers": workers, "prune": prune, "doctor": doctor},
 }
 
 for panel, commands in COMMANDS.items():

@@ -15,8 +15,9 @@ from durably.cli.address import open_client
 from durably.cli.command import NO, AsJSON, BackendName, console, print_json, refuse, run_command, said
 from durably.cli.target import load_functions
 from durably.cli.text import plain
-from durably.core import Backend, DefinitionError, Function, NonDeterminismError, Run, RunStatus, SerializationError
+from durably.core import Backend, DefinitionError, Function, NonDeterminismError, Run, SerializationError
 from durably.core.history import History
+from durably.core.run_view import LIVE
 from durably.testing import replay as replay_history
 
 __all__ = ["check", "replay"]
@@ -92,10 +93,8 @@ async def _verdict(history: History, functions: Sequence[Function[Any, Any]]) ->
 
 
 async def _live_runs(engine: Backend) -> AsyncIterator[Run[Any]]:
-    for status in RunStatus:
-        if not status.final:
-            for run in await engine.runs(status=status, limit=1_000_000):
-                yield run
+    for run in await engine.runs(status=LIVE, limit=1_000_000):
+        yield run
 
 
 def _functions(target: str) -> list[Function[Any, Any]]:

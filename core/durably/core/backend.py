@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 
 from pydantic import SecretStr
 
@@ -19,31 +19,39 @@ from durably.core.deltas import DeltaStore, DeltaWriter
 from durably.core.durations import Duration
 from durably.core.error_trace import carry_traceback
 from durably.core.errors import (
+    AmbiguousRunIdError,
     DefinitionError,
     DurablyError,
     InvokeError,
     RunCancelledError,
+    RunExistsError,
+    RunNotFoundError,
+    SerializationError,
     UnsupportedFeatureError,
     error_from_json,
 )
-from durably.core.events import Event, check_events
+from durably.core.events import Event, check_events, same_json
 from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
 from durably.core.functions import Function, check_keys
 from durably.core.history import History, StepRecord
-from durably.core.ids import check_run_id, new_id
+from durably.core.ids import check_run_id, check_tags, new_id
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.retention import Pruned, Retention
 from durably.core.run_events import outside_events
+from durably.core.run_filter import FoundRuns, RunFilter, RunFilters, RunPage, check_limit, run_filter
+from durably.core.run_view import LIVE, RunStatus, RunView
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
 from durably.core.stream import StreamItem, StreamReader
-from durably.core.stuck import Stuck
 from durably.core.trace import TEXT_LIMIT, Trace
 from durably.core.worker_view import WorkerView
 
 __all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
+
+AMBIGUOUS = 3
+"""How many runs are named where a part of an id stands for several."""
 
 FIRST_LOOK = 0.05
 """Seconds between two looks at a run whose stream is read, while something happens in it."""
@@ -56,23 +64,6 @@ Out = TypeVar("Out")
 
 DRAIN_SECONDS = 30.0
 """How many seconds bodies are given when a worker stops, unless its program says otherwise."""
-
-
-class RunStatus(StrEnum):
-    """Where a run stands."""
-
-    RUNNING = "running"
-    STUCK = "stuck"
-    WAITING = "waiting"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    SKIPPED = "skipped"
-
-    @property
-    def final(self) -> bool:
-        """Whether the run has ended: a final status never changes, unless a failed run is retried."""
-        return self not in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.STUCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,35 +87,6 @@ class Capabilities:
     max_payload_bytes: int
     flow_control: Mapping[str, Support] = field(default_factory=lambda: NO_RULES)
     gaps: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunView:
-    """A run at one moment, as a backend knows it.
-
-    Attributes:
-        id: The run.
-        function: The id of its function.
-        status: Where it stood.
-        output: Its result as JSON text, once it is completed.
-        error: Its error as JSON data, once it has failed.
-        created_at: Seconds since 1970.
-        ended_at: Seconds since 1970; 0 while it is live.
-        parent: The id of the run that invoked it, or ``None``.
-        stuck: What of the code does not fit it, while it is stuck; else ``None``.
-        waiting_for: What it waits for, such as ``"its turn, by singleton="``; empty while it does not wait.
-    """
-
-    id: str
-    function: str
-    status: RunStatus
-    output: str | None = None
-    error: dict[str, Any] | None = None
-    created_at: float = 0.0
-    ended_at: float = 0.0
-    parent: str | None = None
-    stuck: Stuck | None = None
-    waiting_for: str = ""
 
 
 class Run(Generic[Out]):
@@ -393,41 +355,63 @@ class Backend(ABC):
 
     @overload
     async def start(
-        self, function: FunctionRef[In, Out], data: In | None = None, *, run_id: str | None = None
+        self,
+        function: FunctionRef[In, Out],
+        data: In | None = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
     ) -> Run[Out]: ...
     @overload
-    async def start(self, function: str, data: Any = None, *, run_id: str | None = None) -> Run[Any]: ...
-    async def start(self, function: Any, data: Any = None, *, run_id: str | None = None) -> Run[Any]:
-        """Start a run and return at once. Starting an id twice attaches to the first.
+    async def start(
+        self, function: str, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> Run[Any]: ...
+    async def start(
+        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> Run[Any]:
+        """Start a run and return at once. Starting an id twice with one input attaches to the first.
 
         Args:
             function: The function or its id.
             data: Its input.
             run_id: 1 to 200 printable characters; left out, a random one.
+            tags: Texts to find it by, such as ``["tenant:7"]``: at most 20, each 1 to 200 printable characters. A run
+                that is attached to keeps those it has.
 
         Raises:
-            TypeError: If the run id is not a text.
-            ValueError: If it is not such a text, or begins with ``durably.``.
+            TypeError: If the run id or a tag is not a text.
+            ValueError: If it is not such a text, or the run id begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
+            RunExistsError: If the id belongs to a run of another function, or with another input.
             MissingKeyError: If it has nothing at the key of one of the function's rules.
         """
         if run_id is not None:
             check_run_id(run_id)
+        tags = check_tags(tags)
         reference = self.find_function(function)
         text = encode_data(reference, data)
         if isinstance(reference, Function):
             check_keys(reference, text)
-        return Run(self, reference, await self.start_run(reference, text, run_id))
+        return Run(self, reference, await self.start_run(reference, text, run_id, tags))
 
     @overload
     async def invoke(
-        self, function: FunctionRef[In, Out], data: In | None = None, *, run_id: str | None = None
+        self,
+        function: FunctionRef[In, Out],
+        data: In | None = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
     ) -> Out: ...
     @overload
-    async def invoke(self, function: str, data: Any = None, *, run_id: str | None = None) -> Any: ...
-    async def invoke(self, function: Any, data: Any = None, *, run_id: str | None = None) -> Any:
+    async def invoke(
+        self, function: str, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> Any: ...
+    async def invoke(
+        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> Any:
         """Start a run and wait for its result. Raises what :meth:`start` and :meth:`Run.result` raise."""
-        return await (await self.start(function, data, run_id=run_id)).result()
+        return await (await self.start(function, data, run_id=run_id, tags=tags)).result()
 
     async def send(self, *events: Event) -> list[str]:
         """Hand over events from outside; returns their ids.
@@ -441,19 +425,61 @@ class Backend(ABC):
         return await self.send_events(outside_events(events))
 
     async def run(self, run_id: str) -> Run[Any]:
-        """A handle on a run by its id.
+        """A handle on a run by its id, or by how its id begins if no other begins so.
 
         Raises:
             RunNotFoundError: If there is none.
+            AmbiguousRunIdError: If no run has this id, and several have ids that begin with it.
         """
-        view = await self.view(run_id)
-        return Run(self, self.find_function(view.function), view)
+        try:
+            return self._handle(await self.view(run_id))
+        except RunNotFoundError:
+            (only,) = await self._beginning_with(run_id) or (None,)
+            if only is None:
+                raise
+        return self._handle(await self.view(only))
 
-    @abstractmethod
+    async def _beginning_with(self, prefix: str) -> list[str]:
+        """The id of the one run whose id begins so, or nothing."""
+        try:
+            found = await self.find_runs(RunFilter(prefix=prefix), None, None, AMBIGUOUS)
+        except UnsupportedFeatureError:  # an engine that cannot list runs knows whole ids only
+            return []
+        ids = [view.id for view in found.views]
+        if len(ids) > 1:
+            raise AmbiguousRunIdError(prefix=prefix, run_ids=ids)
+        return ids if prefix else []
+
     async def runs(
-        self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
-    ) -> list[Run[Any]]:
-        """The newest runs, newest first."""
+        self, *, after: str | None = None, before: str | None = None, limit: int = 100, **filters: Unpack[RunFilters]
+    ) -> RunPage[Run[Any]]:
+        """Some of the runs that fit, newest first: the newest of all, or those next to a page that was got before.
+
+        A page stays where it is while runs are added: going on from it shows no run twice, and leaves none out.
+
+        Args:
+            after: The ``next`` of a page: the runs that are older than those.
+            before: The ``previous`` of a page: the runs that are newer than those.
+            limit: How many at most.
+            filters: See :class:`~durably.core.run_filter.RunFilters`.
+
+        Raises:
+            TypeError: If there is no such filter, or a value is of no use for it.
+            ValueError: If a value is out of range, a cursor comes from elsewhere, or two are given.
+            UnsupportedFeatureError: If the engine cannot list runs, or not by this.
+        """
+        check_limit(limit)
+        if after is not None and before is not None:
+            raise ValueError("after= and before= go two ways: give one of them")
+        found = await self.find_runs(run_filter(filters), after, before, limit)
+        return RunPage(tuple(map(self._handle, found.views)), found.next, found.previous)
+
+    async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[RunStatus, int]:
+        """How many runs fit, by where they stand; a status that none has is left out. Raises what :meth:`runs` does."""
+        return await self.tally_runs(run_filter(filters))
+
+    def _handle(self, view: RunView) -> Run[Any]:
+        return Run(self, self.find_function(view.function), view)
 
     async def prune(self, *, older_than: Duration | None = None, keep: int | None = None) -> Pruned:
         """Forget finished runs, with their records, and events that nobody needs any more.
@@ -554,9 +580,7 @@ class Backend(ABC):
 
     async def live_run_ids(self, function: str | None) -> list[str]:
         """The ids of the runs that have not ended, of one function or of all."""
-        live = [status for status in RunStatus if not status.final]
-        found = [await self.runs(function=function, status=status, limit=MANY_RUNS) for status in live]
-        return list(dict.fromkeys(run.id for runs in found for run in runs))  # one may have moved on in between
+        return [run.id for run in await self.runs(function=function, status=LIVE, limit=MANY_RUNS)]
 
     async def received(self, event: Event) -> Event | None:
         """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""
@@ -581,17 +605,35 @@ class Backend(ABC):
         raise UnsupportedFeatureError(backend=self.name, feature="workers()", reason="it declares no way to list them")
 
     @abstractmethod
-    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+    async def start_run(
+        self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
+    ) -> RunView:
         """Start a run, or find the one that has this id.
 
         Args:
             function: The function.
             data: The input as JSON text, checked.
             run_id: The id, or ``None`` for a random one.
+            tags: Its tags, checked; a run that is there keeps its own.
 
         Raises:
-            DurablyError: If the id belongs to a run of another function.
+            RunExistsError: If the id belongs to a run of another function, or with another input.
         """
+
+    @abstractmethod
+    async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
+        """A page of the runs that fit, newest first. See :meth:`runs`.
+
+        Args:
+            where: Which runs.
+            after: The place behind which it begins, or ``None``.
+            before: The place before which it ends, or ``None``.
+            limit: How many at most.
+        """
+
+    @abstractmethod
+    async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
+        """How many runs fit, by where they stand."""
 
     @abstractmethod
     async def send_events(self, events: Sequence[Event]) -> list[str]:
@@ -659,14 +701,30 @@ class Backend(ABC):
         return function
 
 
-def check_function(run_id: str, recorded: str, asked: str) -> None:
-    """Refuse to take a run of one function for a run of another.
+def check_same_start(function: FunctionRef[Any, Any], run_id: str, known: str, recorded: Any, asked: Any) -> None:
+    """Refuse to take a run for another one that was to have its id.
+
+    Args:
+        function: The function that was to be started.
+        run_id: The id.
+        known: The id of the function of the run that is there.
+        recorded: The input of that, as JSON data.
+        asked: The input that this was to have, as JSON data without secrets.
 
     Raises:
-        DurablyError: If the two ids of functions differ.
+        RunExistsError: If the two functions or the two inputs differ.
     """
-    if recorded != asked:
-        raise DurablyError(f"run {run_id!r} belongs to function {recorded!r}, not {asked!r}")
+    if known != function.id or not _same_input(function, recorded, asked):
+        raise RunExistsError(run_id=run_id, function=known, asked=function.id)
+
+
+def _same_input(function: FunctionRef[Any, Any], recorded: Any, asked: Any) -> bool:
+    if same_json(recorded, asked):
+        return True
+    try:  # one of the two may come from a program that does not know the function's own type, and fills in no defaults
+        return same_json(*(json.loads(encode_data(function, data)) for data in (recorded, asked)))
+    except SerializationError:
+        return False
 
 
 def encode_data(function: FunctionRef[Any, Any], data: Any) -> str:

@@ -27,6 +27,8 @@ The tree::
     ├── CrashLoopError             the process dies again and again outside the steps of a run
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
+    ├── RunExistsError             the id of a new run belongs to one of another function or input
+    ├── AmbiguousRunIdError        several runs have ids that begin so
     ├── RunNotFailedError          ... so it cannot be retried
     ├── StepNotFoundError          ... so a run cannot be forked behind it
     ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
@@ -49,6 +51,7 @@ from durably.core.error_text import error_text, plain_data, type_name
 from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
+    "AmbiguousRunIdError",
     "ApprovalNotPendingError",
     "CancelSignal",
     "ConcurrentStepError",
@@ -69,6 +72,7 @@ __all__ = [
     "PayloadTooLargeError",
     "RetryAfterError",
     "RunCancelledError",
+    "RunExistsError",
     "RunNotFailedError",
     "RunNotFoundError",
     "SerializationError",
@@ -415,6 +419,45 @@ class RunNotFoundError(DurablyError):
     def __init__(self, run_id: str) -> None:
         super().__init__(f"there is no run {run_id!r} in this backend")
         self.run_id = run_id
+
+
+class AmbiguousRunIdError(DurablyError):
+    """Several runs have ids that begin with what was to be the id of one.
+
+    Attributes:
+        prefix: What was asked for.
+        run_ids: Some of the runs, the newest first.
+    """
+
+    fields = ("prefix", "run_ids")
+
+    def __init__(self, *, prefix: str, run_ids: Sequence[str]) -> None:
+        some = ", ".join(map(repr, run_ids))
+        super().__init__(f"several runs have ids that begin with {prefix!r}: {some}, ...; write more of it")
+        self.prefix = prefix
+        self.run_ids = list(run_ids)
+
+
+class RunExistsError(DurablyError):
+    """The id of a run that was to be started belongs to one of another function, or with another input.
+
+    Attributes:
+        run_id: The id.
+        function: The id of the function of the run that is there.
+        asked: The id of the function that was to be started.
+    """
+
+    fields = ("run_id", "function", "asked")
+
+    def __init__(self, *, run_id: str, function: str, asked: str) -> None:
+        if function == asked:
+            reason = f"run {run_id!r} of {function!r} was started with another input"
+        else:
+            reason = f"run {run_id!r} belongs to function {function!r}, not {asked!r}"
+        super().__init__(f"{reason}: start a new run with another id, or look at this one with run({run_id!r})")
+        self.run_id = run_id
+        self.function = function
+        self.asked = asked
 
 
 class RunNotFailedError(DurablyError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from durably.core.error_text import shown
@@ -16,12 +17,16 @@ __all__ = [
     "check_run_id",
     "check_session_key",
     "check_step_id",
+    "check_tags",
     "derive_id",
     "new_id",
 ]
 
 MAX_ID_LENGTH = 200
 """The most characters of an id. In UTF-8 they fit into Temporal's 1000 bytes, and into a key of its databases."""
+
+MAX_TAGS = 20
+"""The most tags of a run."""
 
 OWN_PREFIX = "durably."
 """What the ids of durably's own workflows begin with on Temporal, where they share one space with run ids."""
@@ -92,6 +97,25 @@ def check_event_id(event_id: str) -> None:
 def check_session_key(session_key: str) -> None:
     """Refuse a session key that is not 1 to 200 printable characters. Raises what `check_run_id` raises."""
     _check(session_key, "a session key", example="'customer-7'")
+
+
+def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """The tags of a run, each once and in order; refuse what is none.
+
+    Args:
+        tags: At most 20 texts such as ``"tenant:7"``, each 1 to 200 printable characters.
+
+    Raises:
+        TypeError: If it is one text instead of a list, or a tag is not a text.
+        ValueError: If there are too many, or one breaks the rule.
+    """
+    if isinstance(tags, str):
+        raise TypeError(f"tags are a list of texts, such as ['tenant:7'], not the text {shown(tags)}")
+    for tag in tags:
+        _check(tag, "a tag", example="'tenant:7'")
+    if len(set(tags)) > MAX_TAGS:
+        raise ValueError(f"a run has at most {MAX_TAGS} tags, not {len(set(tags))}")
+    return tuple(sorted(set(tags)))
 
 
 def _check(value: str, what: str, *, example: str, without: str = "") -> None:

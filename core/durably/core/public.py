@@ -39,6 +39,8 @@ from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
 from durably.core.retention import Pruned, Retention
 from durably.core.retry import RetryPolicy
+from durably.core.run_filter import RunPage
+from durably.core.run_view import WaitingFor
 from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_definition import tool
@@ -86,6 +88,7 @@ __all__ = [
     "Run",
     "RunCancelledError",
     "RunNotFoundError",
+    "RunPage",
     "RunStatus",
     "SQLiteSessions",
     "SerializationError",
@@ -101,6 +104,7 @@ __all__ = [
     "Tool",
     "ToolError",
     "Trace",
+    "WaitingFor",
     "WorkerView",
     "approve",
     "assistant",

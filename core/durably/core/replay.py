@@ -70,7 +70,7 @@ class Recorded:
     def _add_own(self, record: StepRecord) -> None:
         """Take a record into account that is of no step."""
         if record.kind == "patch":
-            self._patches[record.name] = record
+            self._patches.setdefault(record.name, record)  # branches that ran at once may all have brought it
         elif record.status == "resumed":
             for failed in self.failed_ends():
                 self._reopen(failed, record)
@@ -125,7 +125,7 @@ class Recorded:
     def _reopen(self, failed: StepRecord, resumed: StepRecord) -> None:
         """Let a failed step be one that has begun: with a fresh set of attempts, or a fresh timeout."""
         key = failed.key
-        self._earlier[key] = self._earlier.get(key, 0) + self._failures.pop(key, 0) + 1
+        self._earlier[key] = max(self._earlier.get(key, 0) + self._failures.pop(key, 0) + 1, failed.attempt)
         begun = self._begun.get(key)
         if begun is None:
             self._last[key] = replace(failed, status="retrying", error=None)

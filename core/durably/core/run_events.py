@@ -12,7 +12,7 @@ from typing import Any
 from durably.core.errors import SerializationError
 from durably.core.events import Event
 from durably.core.functions import FailedRun, Function
-from durably.core.ids import derive_id, new_id
+from durably.core.ids import check_session_key, derive_id, new_id
 from durably.core.reference import FunctionRef
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "named_events",
     "outside_events",
     "read_input",
+    "session_key_of",
     "started_event",
 ]
 
@@ -82,6 +83,16 @@ def read_input(function: FunctionRef[Any, Any], event: Event) -> Any:
         except SerializationError:
             pass  # the type has changed since: what is wrong with the data is said below
     return function.input.validate(event.data, what=f"the input of {function.id!r}")
+
+
+def session_key_of(event: Event) -> str | None:
+    """The session that a run is about: the text at ``session_key`` in its input; ``None`` if there is none."""
+    key: Any = event.at("session_key") if isinstance(event.data, dict) else None
+    try:
+        check_session_key(key)
+    except (TypeError, ValueError):
+        return None
+    return str(key)
 
 
 def cron_event(function: Function[Any, Any], schedule: str, at: datetime) -> Event:

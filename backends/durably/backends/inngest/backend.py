@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -18,28 +19,27 @@ from durably.backends.inngest.events import EventSender
 from durably.backends.inngest.functions import make_function
 from durably.backends.inngest.host import InngestHost
 from durably.backends.inngest.run_cache import RunCache
+from durably.backends.inngest.run_list import RunLister
 from durably.backends.inngest.sdk import ServerClient
 from durably.backends.inngest.server.graphql import GraphQLApi
 from durably.backends.inngest.server.rest import RestApi
 from durably.backends.inngest.server.runs import ServerRuns
 from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, serve_on_loopback
 from durably.backends.inngest.suspended_code import SuspendedRuns
-from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
-from durably.core.backend import RunStatus, RunView, check_function
+from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
+from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.deltas import DeltaStore
 from durably.core.errors import UnsupportedFeatureError
 from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import is_judged
+from durably.core.run_filter import FoundRuns, RunFilter
 
 __all__ = ["InngestBackend"]
 
 MAX_PAYLOAD_BYTES = 4 * 2**20 - 64 * 2**10
 """Inngest ends a run, uncatchably, whose step gives more than 4 MiB; a record adds a little to the value."""
-
-FILTERED_RUNS = 400
-"""How many of the newest runs are looked through for those of one function or status: Inngest cannot filter by ours."""
 
 
 class InngestBackend(Backend):
@@ -85,6 +85,9 @@ class InngestBackend(Backend):
             "singleton_queue": refused("Inngest's concurrency counts steps, and its singleton cannot wait"),
         },
         gaps={
+            "waits in Run.stream()": "a wait leaves no record before it ends",
+            "pieces of answers in Run.stream()": "nowhere to keep them: give deltas=, such as SQLiteDeltas(path)",
+            "run_ended of a cancelled run": "Inngest cancels by itself, and no worker hears of it",
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
             "retention": "Inngest keeps ended runs as long as its plan says, and forgets them by itself",
             "workers": "Inngest does not tell which apps are connected: look at its dashboard, or at your web server",
@@ -97,8 +100,10 @@ class InngestBackend(Backend):
             "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",
             "fork": "Inngest does not take what steps gave from another run",
             "on_code_change": "Inngest gives a run up that is not answered; pin its version, or let old runs end first",
-            "patched": "Inngest has no place for a mark beside a step; let old runs end first",
+            "patched() before a wait or a call under way": "of these, a run keeps nothing before they end, so that it "
+            "counts as not being past the place; let them end first",
             "runs(), children by our ids and skipped runs in production": "its REST API does not show them",
+            "status='waiting' and 'retrying' in runs()": "Inngest does not tell what a live run waits for",
         },
     )
 
@@ -142,6 +147,7 @@ class InngestBackend(Backend):
         self._cache = RunCache()
         api = RestApi(server) if server.production else GraphQLApi(server)
         self._runs = ServerRuns(api, self._apps, self._cache)
+        self._lister = RunLister(self._runs, self.functions)
         host = InngestHost(
             environment=self.environment,
             now=now,
@@ -214,31 +220,29 @@ class InngestBackend(Backend):
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         return await self._events.send(events)
 
-    async def runs(
-        self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
-    ) -> list[Run[Any]]:
-        name = function.id if isinstance(function, FunctionRef) else function
-        found = [
-            view
-            for view in await self._runs.newest(limit if name is None and status is None else FILTERED_RUNS)
-            if view.function in self.functions and name in (None, view.function) and status in (None, view.status)
-        ]
-        return [
-            Run(self, self.find_function(view.function), await self._runs.with_own_id(view)) for view in found[:limit]
-        ]
+    async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
+        return await self._lister.page(where, after, before, limit)
 
-    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+    async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
+        return await self._lister.tally(where)
+
+    async def start_run(
+        self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
+    ) -> RunView:
         self._check_alive()
         if run_id is not None and (known := await self._runs.find(run_id)) is not None:
-            check_function(run_id, known.function, function.id)
+            asked = json.loads(self.redactor.text(data))
+            event = await self._runs.start_of(run_id)
+            check_same_start(function, run_id, known.function, asked if event is None else event.data, asked)
             return known
         run_id = run_id or new_id()
         name = start_event(self._apps.of(function.id), function.id)
         self._cache.starts[run_id] = (
-            await self._events.start(name, run_id, data, judged=is_judged(function)),
+            await self._events.start(name, run_id, data, judged=is_judged(function), tags=tags),
             function.id,
         )
-        return RunView(id=run_id, function=function.id, status=RunStatus.RUNNING, created_at=self._now())
+        now = self._now()
+        return RunView(id=run_id, function=function.id, status=RunStatus.RUNNING, created_at=now, tags=tuple(tags))
 
     async def view(self, run_id: str) -> RunView:
         self._check_alive()

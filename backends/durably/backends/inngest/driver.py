@@ -120,14 +120,15 @@ class Driver:
         engine = InngestSteps(
             self.host, function, run_id=run_id, ancestry=ancestry, known=known, code=code, recorder=recorder
         )
-        last = next((record for record in reversed(records) if not record.key), None)
+        own = [record for record in records if record.kind == "run"]
+        last = own[-1] if own else None
         return RunPass(
             run_id=run_id,
             function=function,
             event=event,
             origin=origin,
-            fresh=not records or not records[-1].key,
-            failures=sum(record.status == "retrying" for record in records if not record.key),
+            fresh=not records or records[-1].kind == "run",
+            failures=sum(record.status == "retrying" for record in own),
             due=None if last is None else last.due,
             error=None if last is None or last.status != "failed" else last.error,
             code=code,

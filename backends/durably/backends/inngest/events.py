@@ -63,6 +63,7 @@ class Origin:
         parent: The run that invoked it, or ``None``.
         key: The key of the step that did.
         judged: Whether the function's own type has judged the event's data before it was sent.
+        tags: What the run can be found by.
     """
 
     run: str | None = None
@@ -70,13 +71,15 @@ class Origin:
     parent: str | None = None
     key: str = ""
     judged: bool = True
+    tags: tuple[str, ...] = ()
 
     def to_data(self) -> dict[str, Any]:
         """As part of an event's data."""
         called = {"parent": self.parent, "key": self.key} if self.parent else {}
         # Inngest evaluates `line` in the expressions of `cancelOn`: functions.py has them.
         unjudged = {} if self.judged else {"judged": False}
-        return {"run": self.run, "line": list(self.ancestry), **called, **unjudged}
+        tagged = {"tags": list(self.tags)} if self.tags else {}
+        return {"run": self.run, "line": list(self.ancestry), **called, **unjudged, **tagged}
 
 
 class EventSender:
@@ -106,7 +109,7 @@ class EventSender:
             ts=math.ceil((event.ts or 0) * 1000),  # whole milliseconds, and not before its time
         )
 
-    async def start(self, name: str, run_id: str, data: str, *, judged: bool) -> str:
+    async def start(self, name: str, run_id: str, data: str, *, judged: bool, tags: Sequence[str] = ()) -> str:
         """Start a run; the server's id of its event, which is the same each time.
 
         Args:
@@ -114,8 +117,9 @@ class EventSender:
             run_id: Our id of the run.
             data: The input as JSON text.
             judged: Whether the function's own type has judged it.
+            tags: What the run can be found by.
         """
-        origin = Origin(run_id, (run_id,), judged=judged)
+        origin = Origin(run_id, (run_id,), judged=judged, tags=tuple(tags))
         wired = event_data(json.loads(self._checked(data)), origin)
         event = inngest.Event(name=name, data=wired, id=derive_id("start", run_id, ""))
         (event_id,) = await self._client.send([event], _seed(run_id))
@@ -162,7 +166,12 @@ def read_event(event: Mapping[str, Any]) -> tuple[Event, Origin]:
     fields = {"name": event["name"], "data": value, "id": event.get("id") or None, "ts": ts / 1000 if ts else None}
     read = Event.model_validate(fields)
     return read, Origin(
-        own.get("run"), tuple(own.get("line", ())), own.get("parent"), own.get("key", ""), own.get("judged", True)
+        run=own.get("run"),
+        ancestry=tuple(own.get("line", ())),
+        parent=own.get("parent"),
+        key=own.get("key", ""),
+        judged=own.get("judged", True),
+        tags=tuple(own.get("tags", ())),
     )
 
 

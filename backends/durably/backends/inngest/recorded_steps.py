@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from durably.backends.inngest.host import InngestHost
-from durably.backends.inngest.records import decode_record, encode_record
+from durably.backends.inngest.records import decode_patches, decode_record, encode_record
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, race
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import NonDeterminismError
 from durably.core.errors import SuspendSignal, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
-from durably.core.replay import Recorded
+from durably.core.replay import Recorded, patch_record
 from durably.core.step_keys import Branch, Scope
 
 __all__ = ["StepRecorder", "given"]
@@ -54,6 +54,7 @@ class StepRecorder:
         self._run_id = run_id
         self._code = code
         self._count = 0
+        self._decided: dict[str, bool] = {}
         self._numbers: dict[str, int] = {}
         self._executions: dict[str, int] = {}
         # The gathers whose branches go on alone, and whether the code is behind one of them with nothing ended since.
@@ -70,7 +71,7 @@ class StepRecorder:
             self._executions[key] = record.attempt
         elif record.kind == "send_event":
             self.sent += record.value or ()
-        elif record.kind != "run":
+        elif record.kind not in ("run", "patch"):
             self.race_gathers_of(key)
 
     def number(self, key: str) -> int:
@@ -103,6 +104,14 @@ class StepRecorder:
         """A record of a final error that is not kept yet; for the fields see :meth:`record`."""
         data = error_to_json(error, self._host.environment.redactor.text)
         return self.record(key, kind, "failed", error=data, **fields)
+
+    def patched(self, scope: Scope, patch_id: str) -> bool:
+        """Whether the code of a scope goes by a patch; what is decided now travels with the next record."""
+        return self.recorded.patched(scope, patch_id, lambda answer: self._decide(patch_id, answer))
+
+    def _decide(self, patch_id: str, answer: bool) -> StepRecord:
+        self._decided[patch_id] = answer
+        return patch_record(self._run_id, self._count, patch_id, answer, round(self._host.now(), 3))
 
     async def retry_run(self, scope: Scope, record: StepRecord) -> None:
         """Have Inngest keep that the code itself failed and runs again. Ends the pass."""
@@ -145,12 +154,16 @@ class StepRecorder:
             # Told where it is made: which worker gets the next request, nobody knows.
             if observers.steps or record.status != "completed":
                 observers.tell_of(record, self._function)
-            return encode_record(record)
+            return encode_record(record, self._decided)
 
         await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused
         if scope.root.refusal is not None:
             raise scope.root.refusal
-        kept = decode_record(await self._plan(scope, step_id, run, suspends), self._run_id, self._count)
+        output = await self._plan(scope, step_id, run, suspends)
+        for patch in decode_patches(output, self._run_id, self._count):
+            self._count += 1
+            self._decided.pop(patch.name, None)
+        kept = decode_record(output, self._run_id, self._count)
         if kept is None:
             raise NonDeterminismError(step=key, recorded="something that is not a record", asked=f"step {key!r}")
         self._add(kept)

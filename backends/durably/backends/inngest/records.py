@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from durably.core.history import StepRecord
+from durably.core.replay import patch_record
 from durably.core.serialization import SHORT, short_digest
 
-__all__ = ["decode_record", "decode_result", "encode_record", "encode_result", "is_fragile"]
+__all__ = ["decode_patches", "decode_record", "decode_result", "encode_record", "encode_result", "is_fragile"]
 
 OWN_FIELD = "durably:"
 """Where the rest of a record stands. No step key, a slash and a digest can look like it: it has no slash."""
@@ -48,14 +50,21 @@ _SHORT_NAMES |= {"due": "due", "at": "t", "took": "d", "v": "v"}
 _USUAL = {"kind": "step", "status": "completed", "attempt": 1, "name": "", "took": 0.0, "v": 1}
 
 
-def encode_record(record: StepRecord) -> dict[str, Any]:
-    """What a step returns to Inngest, from its record."""
+def encode_record(record: StepRecord, patches: Mapping[str, bool] | None = None) -> dict[str, Any]:
+    """What a step returns to Inngest, from its record.
+
+    Args:
+        record: The record.
+        patches: What was answered to patches since the record before, which travels with this one.
+    """
     fields = {name: getattr(record, name) for name in _SHORT_NAMES}
     if record.kind == "step" and record.status == "completed":
         del fields["at"], fields["took"]  # Inngest's trace knows them
     rest = {
         _SHORT_NAMES[name]: value for name, value in fields.items() if value is not None and value != _USUAL.get(name)
     }
+    if patches:
+        rest["p"] = dict(patches)
     value: Any = None
     if record.output is None:
         rest["o"] = 0
@@ -67,6 +76,17 @@ def encode_record(record: StepRecord) -> dict[str, Any]:
     digest = short_digest(record.input).removeprefix(SHORT) if record.input else ""
     data = {f"{record.key}/{digest}": value}
     return {**data, OWN_FIELD: rest} if rest else data
+
+
+def decode_patches(data: Any, run_id: str, seq: int) -> list[StepRecord]:
+    """The records of patches in a step's output; arguments as for :func:`decode_record`."""
+    rest = data.get(OWN_FIELD) if isinstance(data, dict) else None
+    if not isinstance(rest, dict):
+        return []
+    return [
+        patch_record(run_id, seq + place, patch_id, answer, rest.get("t", 0.0))
+        for place, (patch_id, answer) in enumerate(rest.get("p", {}).items())
+    ]
 
 
 def decode_record(data: Any, run_id: str, seq: int) -> StepRecord | None:

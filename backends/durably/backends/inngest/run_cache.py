@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from durably.backends.inngest.records import decode_record
+from durably.backends.inngest.records import decode_patches, decode_record
 from durably.backends.inngest.sdk import Request
 from durably.core.history import StepRecord
 
@@ -62,6 +62,7 @@ class CachedRun:
             self.decoded, self.records = [], []
         records = list(self.records)
         for output in request.outputs(len(self.decoded)):
+            records += decode_patches(output, run_id, len(records))
             record = decode_record(output, run_id, len(records))
             if record is not None:
                 records.append(record)

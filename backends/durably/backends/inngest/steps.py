@@ -281,6 +281,9 @@ class InngestSteps(StepEngine):
 
     # -- what all steps share
 
+    def patched(self, scope: Scope, patch_id: str) -> bool:
+        return self.recorder.patched(scope, patch_id)
+
     def before_step(self, scope: Scope) -> None:
         # What the `finally` of code that is unwound asks for comes with another request, if the code gets there.
         if scope.prefix in self.code.interrupts:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -26,6 +27,7 @@ from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.patience import patiently
 from durably.backends.replay.records import Log, RunRecords
+from durably.backends.replay.run_list import find_page, tally
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.slots import BodySlots
 from durably.backends.replay.steps import ReplaySteps
@@ -38,17 +40,17 @@ from durably.core import (
     Observer,
     Pruned,
     Retention,
-    Run,
     RunNotFoundError,
     WorkerView,
 )
-from durably.core.backend import RunStatus, RunView, check_function
+from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.errors import CancelSignal, JournalBusyError, JournalError
 from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
+from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Parts", "ReplayBackend"]
@@ -414,20 +416,25 @@ class ReplayBackend(Backend):
         await self._patiently(self._log.publish, events, self.clock.now())
         return [event.id or "" for event in events]
 
-    async def runs(
-        self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
-    ) -> list[Run[Any]]:
+    async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
         self._check_up("runs")
-        name = function.id if isinstance(function, FunctionRef) else function
-        rows = self.journal.rows(name, status, limit)
-        return [Run(self, self.find_function(row.function), view_of(self.journal, row)) for row in rows]
+        return find_page(self.journal, where, after, before, limit)
 
-    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+    async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
+        self._check_up("count_runs")
+        return tally(self.journal, where)
+
+    async def start_run(
+        self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
+    ) -> RunView:
         self._check_up("start")
+        is_new = run_id is None
         run_id = run_id or new_id()
         new = self._host.new_run(run_id, function.id, started_event(function, run_id, data))
-        row = await self._patiently(self._log.create, new, self.clock.now())
-        check_function(run_id, row.function, function.id)
+        row = await self._patiently(self._log.create, replace(new, tags=tuple(tags)), self.clock.now())
+        if not is_new and (text := self.journal.first_record(run_id).output) != new.event:
+            recorded, asked = json.loads(text or "{}"), json.loads(new.event)
+            check_same_start(function, run_id, row.function, recorded.get("data"), asked["data"])
         return view_of(self.journal, row)
 
     async def view(self, run_id: str) -> RunView:

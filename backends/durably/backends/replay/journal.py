@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,6 +27,9 @@ from durably.core.backend import RunStatus
 from durably.core.errors import MissingKeyError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.ids import derive_id
+from durably.core.run_events import session_key_of
+from durably.core.run_filter import RunFilter
+from durably.core.standing import open_records
 from durably.core.worker_view import WorkerView
 
 __all__ = ["Changes", "Claim", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
@@ -36,6 +39,10 @@ logger = logging.getLogger("durably")
 NO_RULES = StartRules()
 
 _ARRIVED = {"begins": RunStatus.RUNNING, "held": RunStatus.WAITING, "skipped": RunStatus.SKIPPED}
+
+
+ALL = 2**62
+"""More runs than there can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,7 @@ class NewRun:
         event: What starts it, as JSON.
         parent: The run that waits for it, or ``None``.
         singleton: The rule of its function, or ``None``.
+        tags: What it can be found by.
         origin: Where it comes from, if it is a fork, as JSON.
         rules: Its other rules of flow control.
     """
@@ -57,6 +65,7 @@ class NewRun:
     event: str
     parent: str | None = None
     singleton: Singleton | None = None
+    tags: tuple[str, ...] = ()
     origin: str = ""
     rules: StartRules = NO_RULES
 
@@ -73,9 +82,15 @@ class RunRow:
     """A run as it is stored, without its records.
 
     Attributes:
+        status: How it ended; ``WAITING`` while a rule of flow control holds it back; else ``RUNNING``: where a live
+            run stands is read from its records.
         owner: The worker that holds it, or ``None``.
         fence: Grows with each change of owner; a write with an older one is refused.
         crashes: How many records the run had each time an owner had vanished.
+        root: The run at the top of the calls that led to it, or ``None`` if it is at the top itself.
+        session_key: The one in its input, or ``None``.
+        tags: What it can be found by.
+        ended_at: Seconds since 1970; 0 while it is live.
         crash_notes: What else is known of its crashes; read it as :attr:`crash_log`.
     """
 
@@ -88,7 +103,17 @@ class RunRow:
     fence: int
     crashes: tuple[int, ...]
     created_at: float
+    root: str | None = None
+    session_key: str | None = None
+    tags: tuple[str, ...] = ()
+    ended_at: float = 0.0
     crash_notes: str = ""
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> RunRow:
+        """Read a row from what ``json.loads`` gives for the fields of one."""
+        status, crashes, tags = RunStatus(data["status"]), tuple(data["crashes"]), tuple(data["tags"])
+        return cls(**{**data, "status": status, "crashes": crashes, "tags": tags})
 
     @property
     def crash_log(self) -> CrashLog:
@@ -241,7 +266,7 @@ class Journal(ABC):
             if cancel is not None:
                 self.end_cancelled(cancel, record.at, changes)
             if status is not None:
-                self.set_status(record.run_id, status)
+                self.set_status(record.run_id, status, record.at)
                 changes.ended.append(record.run_id)
                 self.cancel_children(record.run_id, record.at, changes)
                 self.leave(record.run_id, record.at, changes)
@@ -273,6 +298,8 @@ class Journal(ABC):
             fence=1,
             crashes=(),
             created_at=now,
+            ended_at=now if verdict.outcome == "skipped" else 0.0,
+            **self._found_by(new),
         )
         self._add_row(row, new)
         if verdict.held is not None and self.flow is not None:
@@ -288,6 +315,15 @@ class Journal(ABC):
         )
         self.append(first, row.fence)
 
+    def _found_by(self, new: NewRun) -> dict[str, Any]:
+        """The fields of a new run's row that it is found by, besides those that it comes with."""
+        parent = None if new.parent is None else self.get(new.parent)
+        return {
+            "root": None if parent is None else parent.root or parent.id,
+            "session_key": session_key_of(Event.model_validate_json(new.event)),
+            "tags": new.tags,
+        }
+
     def add_failed(self, new: NewRun, error: Exception, now: float, changes: Changes) -> RunRow:
         """Create a run that cannot begin within a transaction, so that everybody sees why."""
         logger.error("run %s of %r fails: %s", new.id, new.function, error)
@@ -301,13 +337,14 @@ class Journal(ABC):
             fence=1,
             crashes=(),
             created_at=now,
+            **self._found_by(new),
         )
         self._add_row(row, new)
         data = error_to_json(error)
         self.append(StepRecord(new.id, 1, "", "run", "failed", name=new.function, error=data, at=now), row.fence)
-        self.set_status(new.id, RunStatus.FAILED)
+        self.set_status(new.id, RunStatus.FAILED, now)
         changes.ended.append(new.id)
-        return replace(row, status=RunStatus.FAILED)
+        return replace(row, status=RunStatus.FAILED, ended_at=now)
 
     # -- held back runs, as admission acts on them
 
@@ -316,13 +353,13 @@ class Journal(ABC):
         row = self.get(run_id)
         assert row is not None
         if begins:
-            self.set_status(run_id, RunStatus.RUNNING)
+            self.set_status(run_id, RunStatus.RUNNING, 0.0)
             row = replace(row, status=RunStatus.RUNNING)
         self.take(replace(row, singleton=singleton, owner=None))
 
     def end_skipped(self, run_id: str, now: float, changes: Changes) -> None:
         """End a run that was held back, and never began, as skipped within a transaction."""
-        self.set_status(run_id, RunStatus.SKIPPED)
+        self.set_status(run_id, RunStatus.SKIPPED, now)
         changes.ended.append(run_id)
 
     def leave(self, run_id: str, now: float, changes: Changes) -> None:
@@ -338,7 +375,7 @@ class Journal(ABC):
             return
         seq = self.count(run_id)
         self.append(StepRecord(run_id, seq, "", "run", "cancelled", name=row.function, at=now), row.fence)
-        self.set_status(run_id, RunStatus.CANCELLED)
+        self.set_status(run_id, RunStatus.CANCELLED, now)
         changes.cancelled.append(run_id)
         self.cancel_children(run_id, now, changes)
         if self.flow is not None:
@@ -441,8 +478,40 @@ class Journal(ABC):
         return Batches(self.flow)
 
     def subscription(self, function: str) -> Subscription | None:
-        """What is remembered of a function that this worker does not serve; a storage may not know it."""
+        """What is remembered of a function, if any worker has registered it."""
+        return next((each for each in self.subscriptions() if each.function == function), None)
+
+    def subscribers(self, event: str) -> Sequence[Subscription]:
+        """The functions that an event of this name starts."""
+        return [each for each in self.subscriptions() if event in each.triggers]
+
+    # -- finding
+
+    def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
+        """Runs with their places, which grow from run to run: all that fit, and maybe others, which the caller drops.
+
+        Args:
+            where: Which runs.
+            place: Only those behind this place, or ``None`` for all.
+            back: From older runs to newer ones; else from newer to older.
+        """
+        rows = self.rows(None, None, ALL)
+        numbered = [(len(rows) - index, row) for index, row in enumerate(rows)]
+        for number, row in reversed(numbered) if back else numbered:
+            if place is None or (number > place if back else number < place):
+                yield number, row
+
+    def count_ended(self, where: RunFilter) -> dict[RunStatus, int] | None:
+        """How many runs that have ended fit, by their status; ``None`` if only :meth:`scan` can tell."""
         return None
+
+    def open_records(self, run_id: str) -> list[StepRecord]:
+        """Those of a run's records that hold it up. See :func:`durably.core.standing.open_records`."""
+        return open_records(self.records(run_id))
+
+    def first_record(self, run_id: str) -> StepRecord:
+        """The first record of a run, which has what started it."""
+        return self.records(run_id)[0]
 
     # -- looking after what is stored
 
@@ -470,8 +539,8 @@ class Journal(ABC):
                     self.take(replace(row, owner=None))
 
     def is_alive(self, worker: str, now: float) -> bool:
-        """Whether a worker has a lease. A storage with a flow store says so; the concurrency of functions needs it."""
-        return True
+        """Whether a worker counts as alive."""
+        return worker in self.living(now)
 
     def claim(
         self,
@@ -568,6 +637,10 @@ class Journal(ABC):
         """Note that a worker is dead, before its lease is over."""
 
     @abstractmethod
+    def living(self, now: float) -> Collection[str]:
+        """The workers that count as alive at a moment: whose leases are not over."""
+
+    @abstractmethod
     def changed(self) -> bool:
         """Whether another process wrote something since this was last asked."""
 
@@ -630,8 +703,8 @@ class Journal(ABC):
         """Add a run, without records."""
 
     @abstractmethod
-    def set_status(self, run_id: str, status: RunStatus) -> None:
-        """Give a run another status, and take its owner away."""
+    def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
+        """Give a run another status, and when it ended, or 0; and take its owner away."""
 
     @abstractmethod
     def take(self, row: RunRow) -> None:
@@ -650,8 +723,8 @@ class Journal(ABC):
         """The ids of the live runs that a run waits for."""
 
     @abstractmethod
-    def subscribers(self, event: str) -> Sequence[Subscription]:
-        """The functions that an event of this name starts."""
+    def subscriptions(self) -> Sequence[Subscription]:
+        """The functions that any worker has registered."""
 
     @abstractmethod
     def log(self, event: Event, now: float) -> Received | None:

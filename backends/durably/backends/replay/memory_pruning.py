@@ -20,7 +20,7 @@ class MemoryPruning(PrunableStorage):
         children: The ids of the runs that each called.
         events: The log of events by their places, in order.
         event_ids: The ids of these events.
-        forget_deltas: Forgets the pieces of a run's streamed answers.
+        forget: Forgets what else the journal holds of a run: its place, and the pieces of its streamed answers.
     """
 
     def __init__(
@@ -30,14 +30,14 @@ class MemoryPruning(PrunableStorage):
         children: dict[str, list[str]],
         events: dict[int, Received],
         event_ids: set[str],
-        forget_deltas: Callable[[str], None],
+        forget: Callable[[str], None],
     ) -> None:
         self._runs = runs
         self._records = records
         self._children = children
         self._events = events
         self._event_ids = event_ids
-        self._forget_deltas = forget_deltas
+        self._forget = forget
         self._forgotten: list[list[StepRecord]] = []
 
     def functions(self) -> Sequence[str]:
@@ -58,7 +58,7 @@ class MemoryPruning(PrunableStorage):
             row = self._runs.pop(run_id)
             self._forgotten.append(self._records.pop(run_id))
             self._children.pop(run_id, None)
-            self._forget_deltas(run_id)
+            self._forget(run_id)
             if row.parent in self._children:
                 self._children[row.parent].remove(run_id)
         return len(free)

@@ -41,7 +41,8 @@ def _resume(journal: Journal, row: RunRow, now: float) -> None:
         )
     records = journal.records(row.id)
     # Another fence: whoever held the run when it failed must not go on with it.
-    row = replace(row.with_crashes(row.crash_log.forgiven()), status=RunStatus.RUNNING, owner=None, fence=row.fence + 1)
+    row = row.with_crashes(row.crash_log.forgiven())
+    row = replace(row, status=RunStatus.RUNNING, owner=None, fence=row.fence + 1, ended_at=0.0)
     journal.take(row)
     journal.append(StepRecord(row.id, len(records), "", "run", "resumed", name=row.function, at=now), row.fence)
     for record in Recorded(records).failed_ends():
@@ -102,4 +103,4 @@ def stick(journal: Journal, run_id: str, fence: int, record: StepRecord | None) 
             raise StaleRunError(run_id=run_id, fence=fence)
         if record is not None:
             journal.append(record, fence)
-        journal.set_status(run_id, RunStatus.STUCK)
+        journal.set_status(run_id, RunStatus.STUCK, 0.0)

@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,8 +53,10 @@ CREATE TABLE workers (
 ) WITHOUT ROWID;
 """
 
-# What the rules of flow control remember, and the indices for runs that they hold back, and that wait for their code.
-# Runs that have ended, in the order in which they are forgotten; the numbers of those whose records go; who works here.
+# The rules of flow control are remembered, with what they hold back. What holds a live run up is listed, so that
+# where runs stand can be told without reading all that they recorded. Runs that wait for their code have an index, and
+# so have those that have ended, in the order in which they are forgotten; the numbers of those whose records still go;
+# who works here.
 SECOND = """
 ALTER TABLE functions ADD COLUMN rules TEXT;
 CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
@@ -65,6 +67,42 @@ CREATE TABLE flow (
 );
 CREATE INDEX flow_gates ON flow (kind, gate, rank);
 CREATE INDEX flow_due ON flow (kind, due) WHERE due IS NOT NULL;
+ALTER TABLE runs ADD COLUMN root TEXT;
+ALTER TABLE runs ADD COLUMN session_key TEXT;
+ALTER TABLE runs ADD COLUMN tags TEXT;
+ALTER TABLE runs ADD COLUMN ended_at REAL;
+CREATE TABLE tags (tag TEXT NOT NULL, run INTEGER NOT NULL, PRIMARY KEY (tag, run)) WITHOUT ROWID;
+CREATE TABLE open_steps (
+    run INTEGER NOT NULL, key TEXT NOT NULL, id INTEGER NOT NULL, retrying INTEGER NOT NULL, PRIMARY KEY (run, key)
+) WITHOUT ROWID;
+UPDATE runs SET ended_at = (
+    SELECT at / 1000.0 FROM records WHERE id >= n << 24 AND id < (n + 1) << 24 ORDER BY id DESC LIMIT 1
+) WHERE status != 'running';
+UPDATE runs SET session_key = (
+    SELECT json_extract(output, '$.data.session_key') FROM records
+    WHERE id = n << 24 AND json_valid(output) AND json_type(output, '$.data.session_key') = 'text'
+);
+UPDATE runs SET root = (
+    WITH RECURSIVE calls (id, depth) AS (
+        VALUES (runs.parent, 0)
+        UNION ALL SELECT up.parent, depth + 1 FROM calls JOIN runs AS up ON up.id = calls.id WHERE up.parent IS NOT NULL
+    )
+    SELECT id FROM calls ORDER BY depth DESC LIMIT 1
+) WHERE parent IS NOT NULL;
+INSERT INTO open_steps
+    SELECT n, coalesce(key, ''), max(records.id), records.status = 'retrying' FROM runs
+    JOIN records ON records.id >= n << 24 AND records.id < (n + 1) << 24
+    WHERE runs.status = 'running' AND (
+        records.status = 'retrying' OR records.status = 'started' AND kind IN ('invoke', 'sleep', 'wait_for_event')
+    ) AND NOT EXISTS (
+        SELECT 1 FROM records AS later WHERE later.id > records.id AND later.id < (n + 1) << 24
+        AND later.key = records.key AND later.status IS NOT 'retrying'
+    ) GROUP BY n, key;
+CREATE INDEX runs_of_function ON runs (function);
+CREATE INDEX runs_of_root ON runs (root) WHERE root IS NOT NULL;
+CREATE INDEX runs_of_session ON runs (session_key) WHERE session_key IS NOT NULL;
+CREATE INDEX failed_runs ON runs (status) WHERE status IN ('failed', 'cancelled', 'skipped');
+CREATE INDEX retrying_runs ON open_steps (run) WHERE retrying;
 CREATE INDEX ended_runs ON runs (function) WHERE status IN ('completed', 'failed', 'cancelled', 'skipped');
 CREATE TABLE forgotten (n INTEGER PRIMARY KEY);
 CREATE TABLE worker_details (id TEXT PRIMARY KEY, details TEXT NOT NULL) WITHOUT ROWID;
@@ -211,6 +249,11 @@ class SQLiteFile:
 
     def _refused(self, error: Exception) -> JournalError:
         return self._lock.refuse() if _is_busy(error) else JournalError(f"{self.path}: {error}")
+
+    def joined(self) -> AbstractContextManager[None]:
+        """A block that is part of the open transaction, or one of its own if none is open."""
+        is_open = self._db is not None and self._db.in_transaction
+        return nullcontext() if is_open else self.transaction()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

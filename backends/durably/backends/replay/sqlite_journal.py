@@ -8,11 +8,12 @@ import platform
 import sqlite3
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from durably.backends.replay import sqlite_search
 from durably.backends.replay.flow.rules import StartRules
 from durably.backends.replay.flow.sqlite_store import SQLiteFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
@@ -23,6 +24,8 @@ from durably.core import Event, Singleton
 from durably.core.backend import RunStatus
 from durably.core.errors import JournalCorruptError, JournalError, StaleRunError
 from durably.core.history import StepRecord
+from durably.core.run_filter import RunFilter
+from durably.core.standing import may_open, may_settle
 from durably.core.worker_view import WorkerView
 
 __all__ = ["SQLiteJournal"]
@@ -108,10 +111,6 @@ class SQLiteJournal(Journal):
         row = self.file.run(sql, pid, _this_host()).fetchone()
         return "" if row is None else str(json.loads(row[0])[0])
 
-    def is_alive(self, worker: str, now: float) -> bool:
-        row = self.file.run("SELECT host, pid, expires FROM workers WHERE id = ?", worker).fetchone()
-        return row is not None and row[2] > now and not _is_dead(row[0], row[1])
-
     def release(self, worker: str) -> None:
         with self.transaction():
             self.file.run("UPDATE runs SET owner = NULL WHERE owner = ?", worker)
@@ -121,14 +120,19 @@ class SQLiteJournal(Journal):
     def bury(self, worker: str) -> None:
         self.file.run("UPDATE workers SET expires = 0 WHERE id = ?", worker)
 
+    def living(self, now: float) -> Collection[str]:
+        owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
+        return {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
+
     def changed(self) -> bool:
         (version,) = self.file.run("PRAGMA data_version").fetchone()
         before, self._version = self._version, version
         return bool(version != before)
 
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
-        alive = {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
+        if not served:
+            return []  # a client looks on: to read a hundred thousand runs at each poll would hold up all it does
+        alive = self.living(now)
         by_status = (f"{_RUN} WHERE status = '{each}' AND owner IS NOT ?1" for each in ("running", "stuck"))
         rows = self.file.run(f"{' UNION ALL '.join(by_status)} ORDER BY n", worker).fetchall()
         found = [self._row(*row) for row in rows]
@@ -136,13 +140,14 @@ class SQLiteJournal(Journal):
 
     def take(self, row: RunRow) -> None:
         self.file.run(
-            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, crash_notes = ?"
-            " WHERE id = ?",
+            "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, ended_at = ?,"
+            " crash_notes = ? WHERE id = ?",
             row.status.value,
             row.owner,
             row.fence,
             json.dumps(row.crashes),
             row.singleton,
+            row.ended_at or None,
             row.crash_notes or None,
             row.id,
         )
@@ -162,8 +167,28 @@ class SQLiteJournal(Journal):
         )
         return [self._row(*row) for row in rows.fetchall()]
 
+    def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
+        condition, values = sqlite_search.condition(where)
+        order, beyond = ("ASC", ">") if back else ("DESC", "<")
+        while True:
+            behind = "" if place is None else f" AND n {beyond} {place}"
+            rows = self.file.run(
+                f"{_RUN} WHERE {condition}{behind} ORDER BY n {order} LIMIT {_SCAN}", *values
+            ).fetchall()
+            for row in rows:
+                place = row[0]
+                yield row[0], self._row(*row)
+            if len(rows) < _SCAN:
+                return
+
+    def count_ended(self, where: RunFilter) -> dict[RunStatus, int]:
+        condition, values = sqlite_search.condition(where)
+        sql = f"SELECT status, count(*) FROM runs WHERE status NOT IN {_LIVE} AND {condition} GROUP BY 1"
+        return {RunStatus(status): count for status, count in self.file.run(sql, *values).fetchall()}
+
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
-        parent, singleton, owner, fence, crashes, created_at, crash_notes = rest
+        parent, singleton, owner, fence, crashes, created_at, *found_by, crash_notes = rest
+        root, session_key, tags, ended_at = found_by
         self._remember(id, n)
         return RunRow(
             id=id,
@@ -175,6 +200,10 @@ class SQLiteJournal(Journal):
             fence=fence,
             crashes=tuple(json.loads(crashes)),
             created_at=created_at,
+            root=root,
+            session_key=session_key,
+            tags=tuple(json.loads(tags or "[]")),
+            ended_at=ended_at or 0.0,
             crash_notes=crash_notes or "",
         )
 
@@ -190,8 +219,15 @@ class SQLiteJournal(Journal):
             row.fence,
             json.dumps(row.crashes),
             row.created_at,
+            row.root,
+            row.session_key,
+            json.dumps(row.tags) if row.tags else None,
+            row.ended_at or None,
         )
-        self._remember(row.id, cursor.lastrowid or 0)
+        n = cursor.lastrowid or 0
+        self._remember(row.id, n)
+        for tag in row.tags:
+            self.file.run("INSERT INTO tags VALUES (?, ?)", tag, n)
 
     def _remember(self, run_id: str, n: int) -> None:
         if len(self._numbers) >= REMEMBERED:
@@ -210,6 +246,29 @@ class SQLiteJournal(Journal):
         return int(row[0])
 
     def append(self, record: StepRecord, fence: int) -> None:
+        if record.kind == "step" and record.attempt == 1 and record.status != "retrying":
+            self._append(record, fence)  # nearly all: one statement, and nothing else to note
+            return
+        with self.file.joined():
+            self._append(record, fence)
+            self._note(record)
+
+    def _note(self, record: StepRecord) -> None:
+        """Keep the list of what holds runs up."""
+        n = self._number(record.run_id)
+        if may_open(record):
+            id, retrying = (n << RUN_SHIFT) + record.seq, record.status == "retrying"
+            self.file.run("REPLACE INTO open_steps VALUES (?, ?, ?, ?)", n, record.key, id, retrying)
+        elif may_settle(record):
+            self.file.run("DELETE FROM open_steps WHERE run = ? AND key = ?", n, record.key)
+
+    def open_records(self, run_id: str) -> list[StepRecord]:
+        n = self._number(run_id)
+        first = n << RUN_SHIFT
+        rows = self.file.run(_OPEN, n, first + (1 << RUN_SHIFT)).fetchall()
+        return [_record(run_id, row[0] - first, first, row) for row in rows]
+
+    def _append(self, record: StepRecord, fence: int) -> None:
         n = self._number(record.run_id)
         fields = _fields(record)
         try:
@@ -245,6 +304,13 @@ class SQLiteJournal(Journal):
         ).fetchone()
         return int(last) - first + 1
 
+    def first_record(self, run_id: str) -> StepRecord:
+        first = self._number(run_id) << RUN_SHIFT
+        row = self.file.run("SELECT * FROM records WHERE id = ?", first).fetchone()
+        if row is None:
+            raise JournalCorruptError(run_id=run_id, seq=0)
+        return _record(run_id, 0, first, row)
+
     def last_record(self, run_id: str) -> StepRecord:
         first = self._number(run_id) << RUN_SHIFT
         row = self.file.run(
@@ -252,8 +318,9 @@ class SQLiteJournal(Journal):
         ).fetchone()
         return _record(run_id, row[0] - first, first, row)
 
-    def set_status(self, run_id: str, status: RunStatus) -> None:
-        self.file.run("UPDATE runs SET status = ?, owner = NULL WHERE id = ?", status.value, run_id)
+    def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
+        sql = "UPDATE runs SET status = ?, owner = NULL, ended_at = ? WHERE id = ?"
+        self.file.run(sql, status.value, ended_at or None, run_id)
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         # Two questions in one, since each index is one of a status.
@@ -279,13 +346,7 @@ class SQLiteJournal(Journal):
         (due,) = self.file.run("SELECT min(due) FROM scheduled").fetchone()
         return None if due is None else float(due)
 
-    def subscription(self, function: str) -> Subscription | None:
-        return next((each for each in self._subscriptions() if each.function == function), None)
-
-    def subscribers(self, event: str) -> Sequence[Subscription]:
-        return [each for each in self._subscriptions() if event in each.triggers]
-
-    def _subscriptions(self) -> list[Subscription]:
+    def subscriptions(self) -> Sequence[Subscription]:
         return [
             Subscription(
                 id,
@@ -313,13 +374,28 @@ class SQLiteJournal(Journal):
         return [Event.model_validate_json(event) for (event,) in rows]
 
 
-_RUN = "SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, crash_notes FROM runs"
+_SCAN = 100
+"""How many runs one look reads."""
+
+_RUN = """
+SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at,
+    crash_notes
+FROM runs
+"""
+
+# The delay of the code's own retry is over with the next record, which need not be about it.
+_OPEN = """
+SELECT records.* FROM open_steps JOIN records ON records.id = open_steps.id WHERE run = ?1
+AND (open_steps.key != '' OR records.id = (SELECT max(id) FROM records WHERE id < ?2)) ORDER BY records.id
+"""
 
 # Not simply the next after those that are there: a number that was forgotten is not given again.
 _INSERT = """
-INSERT INTO runs VALUES (
+INSERT INTO runs (
+    n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at
+) VALUES (
     1 + max(coalesce((SELECT max(n) FROM runs), 0), coalesce((SELECT max(n) FROM forgotten), 0)),
-    ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 )
 """
 _LIVE = ("running", "waiting", "stuck")

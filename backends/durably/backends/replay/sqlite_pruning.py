@@ -69,15 +69,18 @@ class SQLitePruning(PrunableStorage):
     def forget_runs(self, run_ids: Sequence[str]) -> int:
         places = ", ".join("?" * len(run_ids))
         sql = f"""
-            SELECT n, id FROM runs WHERE id IN ({places}) AND status IN {ENDED}
+            SELECT n, id, tags FROM runs WHERE id IN ({places}) AND status IN {ENDED}
             AND NOT EXISTS (SELECT 1 FROM runs AS p WHERE p.id = runs.parent AND p.status IN {ASKING})
         """
         with self._file.transaction():
             found = self._file.run(sql, *run_ids).fetchall()
-            for n, id in found:
+            for n, id, tags in found:
                 self._file.run("INSERT OR IGNORE INTO forgotten VALUES (?)", n)
                 self._file.run("DELETE FROM runs WHERE n = ?", n)
                 self._file.run("DELETE FROM deltas WHERE run = ?", id)
+                self._file.run("DELETE FROM open_steps WHERE run = ?", n)
+                if tags is not None:
+                    self._file.run("DELETE FROM tags WHERE run = ?", n)
         return len(found)
 
     def forget_records(self, limit: int) -> int:

@@ -113,15 +113,15 @@ class ReplaySteps(StepEngine):
     async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         """One attempt: what it gave, its final error raised, or ``None`` once the delay before the next is over."""
         key = call.key
-        failure: Exception | None = None
         own = self.host.body_slots
         # This worker's first: while it has none free, it must not hold a slot that others wait for.
         async with ANY_NUMBER if own is None else own.place(self.scheduler), self._slots(key):
             if call.at_most_once:
                 await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
             environment, started = self.host.environment, self.clock.now()
+            outcome: StepOutput | Exception
             try:
-                output = await run_step(
+                outcome = await run_step(
                     call,
                     environment,
                     function=self.function.id,
@@ -132,12 +132,12 @@ class ReplaySteps(StepEngine):
                     before_body=self.before_body,
                 )
             except Exception as error:
-                failure = error
-        if failure is not None:
-            await self.attempt_failed(scope, call, attempt, asked, started, failure)
+                outcome = error
+        if isinstance(outcome, Exception):
+            await self.attempt_failed(scope, call, attempt, asked, started, outcome)
             return None
-        await self.settled(scope, key, "step", asked, output.text, attempt=attempt, started=started)
-        return output
+        await self.settled(scope, key, "step", asked, outcome.text, attempt=attempt, started=started)
+        return outcome
 
     def _slots(self, key: str) -> AbstractAsyncContextManager[None]:
         """A block in which the function's limits let a body run."""

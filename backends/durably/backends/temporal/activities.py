@@ -110,7 +110,7 @@ class _StepAttempt:
         self._reported = int(said[1]) if len(said) > 1 else self._failures - request.failures
         self._crashes = request.crashes if info.is_local else info.attempt - 1 - self._reported
         self._heartbeat = _Heartbeat(info, self._failures, self._reported)
-        self._number = info.attempt + request.failures + request.lost
+        self._number = info.attempt + request.failures + request.lost + request.earlier
 
     async def run(self, args: Sequence[RawValue]) -> RawValue:
         """Find the body and run it; its value as a payload."""

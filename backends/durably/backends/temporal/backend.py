@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -10,7 +11,8 @@ from datetime import timedelta
 from typing import Any, Literal, Self
 
 from pydantic import SecretStr
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.api.enums.v1 import PendingWorkflowTaskState
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -25,16 +27,22 @@ from durably.backends.temporal.outcome import completed_status, failed_status, v
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, check_size, payload, text_of
 from durably.backends.temporal.pollers import live_pollers
 from durably.backends.temporal.registry import StepRegistry
+from durably.backends.temporal.repair import RunRepair
+from durably.backends.temporal.run_info import run_memo
+from durably.backends.temporal.run_list import RunLister
 from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, versioning_of
-from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, Run, RunNotFoundError
-from durably.core.backend import RunStatus, RunView, check_function
+from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
+from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
+from durably.core.errors import RunNotFailedError
 from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
+from durably.core.run_filter import FoundRuns, RunFilter
+from durably.core.standing import open_records, standing, waits_for_worker
 from durably.core.worker_view import WorkerView
 
 __all__ = ["TemporalBackend"]
@@ -81,6 +89,8 @@ class TemporalBackend(Backend):
         max_payload_bytes=MAX_PAYLOAD_BYTES,
         flow_control=FLOW_RULES,
         gaps={
+            "waits in Run.stream()": "a wait leaves no record before it ends",
+            "pieces of answers in Run.stream()": "nowhere to keep them: give deltas=, such as SQLiteDeltas(path)",
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
             "which then runs again, as after a crash; name the body instead",
@@ -146,6 +156,7 @@ class TemporalBackend(Backend):
             versioning=versioning_of(given),
             task_timeout=task_timeout,
         )
+        self._repair = RunRepair(client, self._host)
         options = WorkerOptions(
             role=role,
             max_runs=max_runs,
@@ -154,6 +165,7 @@ class TemporalBackend(Backend):
             options=given,
         )
         self._worker = TemporalWorker(self._host, self._hubs, self._locks, self._crons, options)
+        self._lister = RunLister(client, task_queue, self._look)
 
     # -- the worker
 
@@ -196,26 +208,17 @@ class TemporalBackend(Backend):
             check_size(text, step="", limit=self.environment.max_payload_bytes)
         return await self._hubs.send([Event.model_validate_json(text) for text in texts])
 
-    async def runs(
-        self, *, function: FunctionRef[Any, Any] | str | None = None, status: RunStatus | None = None, limit: int = 100
-    ) -> list[Run[Any]]:
-        name = function.id if isinstance(function, FunctionRef) else function
-        # A run that has gone on in a fresh history is several executions; the newest one stands for it.
-        query = f"TaskQueue = '{self.task_queue}' AND ExecutionStatus != 'ContinuedAsNew'"
-        if name is not None:
-            query += f" AND WorkflowType = '{name}'"
-        found: list[Run[Any]] = []
-        async for execution in self.client.list_workflows(query):
-            if execution.workflow_type.startswith("durably."):
-                continue
-            view = view_of(execution, await execution.memo())
-            if status in (None, view.status):
-                found.append(Run(self, self.find_function(view.function), view))
-            if len(found) == limit:
-                break
-        return found
+    async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
+        self._worker.check_alive()
+        return await self._lister.page(where, after, before, limit)
 
-    async def start_run(self, function: FunctionRef[Any, Any], data: str, run_id: str | None) -> RunView:
+    async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
+        self._worker.check_alive()
+        return await self._lister.tally(where)
+
+    async def start_run(
+        self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
+    ) -> RunView:
         self._worker.check_alive()
         run_id = run_id or new_id()
         event = self.redactor.text(started_event(function, run_id, data))
@@ -225,6 +228,7 @@ class TemporalBackend(Backend):
                 function.id,
                 payload(event),
                 id=run_id,
+                memo=run_memo(Event.model_validate_json(event), tags=tags),
                 task_queue=self._host.queues.get(function.id, self.task_queue),
                 task_timeout=self._host.task_timeout,
                 # An id that was used stands for its run, though that may have ended: Temporal would run it once more.
@@ -233,9 +237,12 @@ class TemporalBackend(Backend):
             )
         except WorkflowAlreadyStartedError:
             view = await self.view(run_id)
-            check_function(run_id, view.function, function.id)
+            first = (await read_records(self.client, run_id))[0]
+            recorded, asked = json.loads(first.output or "{}"), json.loads(event)
+            check_same_start(function, run_id, view.function, recorded.get("data"), asked["data"])
             return view
-        return await self._claim(function, event, RunView(id=run_id, function=function.id, status=RunStatus.RUNNING))
+        view = RunView(id=run_id, function=function.id, status=RunStatus.RUNNING, tags=tuple(tags))
+        return await self._claim(function, event, view)
 
     async def _claim(self, function: FunctionRef[Any, Any], event: str, view: RunView) -> RunView:
         """Ask for a new run's singleton lock in the order of the starts; the run asks too, in case we die here."""
@@ -249,18 +256,39 @@ class TemporalBackend(Backend):
         view = await self._describe(run_id)
         if view.status.final:
             status, output, error = await self._outcome(run_id)
-            view = replace(view, status=status, output=output, error=error)
-        return view
+            return replace(view, status=status, output=output, error=error)
+        return await self._look(view)
+
+    async def _look(self, view: RunView) -> RunView:
+        """Where a live run stands, by its records and by whether a worker has taken up what is to be done."""
+        if view.status in (RunStatus.WAITING, RunStatus.STUCK):  # for its turn, not begun; or for its code
+            return view
+        held = standing(open_records(await read_records(self.client, view.id)))
+        found = await self.client.get_workflow_handle(view.id).describe()
+        if found.status is not WorkflowExecutionStatus.RUNNING:
+            return view  # it has ended, or goes on in a fresh history, since it was looked up
+        task = found.raw_description.pending_workflow_task
+        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
+            since = task.original_scheduled_time.ToMicroseconds() / 1e6
+            held = waits_for_worker(held, view.function, since)
+        return replace(view, status=held.status, waiting_for=held.waiting_for)
 
     async def wait(self, run_id: str) -> RunView:
         status, output, error = await self._worker.serve(self._outcome(run_id))
         return replace(await self._describe(run_id), status=status, output=output, error=error)
 
     async def _describe(self, run_id: str) -> RunView:
+        found, view = await self._find(run_id)
+        if view.status is RunStatus.RUNNING and found.raw_description.HasField("pending_workflow_task"):
+            stuck = await self._repair.stuck(run_id, found.run_id or "")
+            return view if stuck is None else replace(view, status=RunStatus.STUCK, stuck=stuck)
+        return view
+
+    async def _find(self, run_id: str) -> tuple[WorkflowExecutionDescription, RunView]:
         self._worker.check_alive()
         with _not_found(run_id):
             found = await self.client.get_workflow_handle(run_id).describe()
-        return view_of(found, await found.memo())
+        return found, view_of(found, await found.memo())
 
     async def _outcome(self, run_id: str) -> tuple[RunStatus, str | None, dict[str, Any] | None]:
         """Wait for the end of a run: how it ended, and its value or its error."""
@@ -277,12 +305,28 @@ class TemporalBackend(Backend):
         return status, text_of(value) if status is RunStatus.COMPLETED else None, None
 
     async def cancel(self, run_id: str) -> None:
+        stuck = (await self._describe(run_id)).status is RunStatus.STUCK
         with _not_found(run_id):
-            await self.client.get_workflow_handle(run_id).cancel()
+            handle = self.client.get_workflow_handle(run_id)
+            # No worker whose code does not fit could make the wish true.
+            await (handle.terminate("cancelled while it was stuck") if stuck else handle.cancel())
         if self._worker.started:
             # Temporal only takes note of the wish; a worker makes it true, here as a rule this one.
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._worker.serve(self._outcome(run_id)), CANCEL)
+
+    async def retry_run(self, run_id: str) -> RunView:
+        found, view = await self._find(run_id)
+        if view.status is not RunStatus.FAILED:
+            raise RunNotFailedError(run_id=run_id, status=view.status.value)
+        await self._repair.retry(view, found.run_id or "")
+        return await self._describe(run_id)
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        found, view = await self._find(run_id)
+        event = await self._repair.fork(view, found.run_id or "", after, new_id)
+        function = self.find_function(view.function)
+        return await self._claim(function, event, await self._describe(new_id))
 
     async def history(self, run_id: str) -> History:
         self._worker.check_alive()

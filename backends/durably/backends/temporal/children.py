@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, WorkflowIDReusePolicy
@@ -15,6 +16,8 @@ from durably.backends.temporal.commands import check_cancelled
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.outcome import completed_status, failed_status
 from durably.backends.temporal.payloads import payload, text_of
+from durably.backends.temporal.run_info import INFO, run_memo
+from durably.core import Event
 from durably.core.backend import RunView
 
 __all__ = ["ChildRun"]
@@ -40,18 +43,28 @@ class ChildRun:
     asked: str
     timeout: float | None
 
-    async def start(self, host: TemporalHost) -> asyncio.Task[RawValue]:
-        """Start it; its result comes from the handle."""
-        # The second argument tells the child nothing: a reader of the history finds there which step began it.
-        origin = json.dumps({"key": self.key, "input": self.asked, "timeout": self.timeout})
+    async def start(self, host: TemporalHost, failed: str | None = None) -> asyncio.Task[RawValue]:
+        """Start it, or take it up again where it failed; its result comes from the handle.
+
+        Args:
+            host: The worker.
+            failed: Temporal's id of the history in which it failed; ``None`` for a new child.
+        """
+        # This much tells the child nothing: a reader of the history finds there which step began it.
+        origin: dict[str, Any] = {"key": self.key, "input": self.asked, "timeout": self.timeout}
+        reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE
+        if failed is not None:
+            origin |= {"continued": failed, "failures": 0, "resumed": workflow.time()}
+            reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
         handle = await workflow.start_child_workflow(
             self.function,
-            args=[payload(self.event), payload(origin)],
+            args=[payload(self.event), payload(json.dumps(origin))],
             id=self.id,
+            memo=run_memo(Event.model_validate_json(self.event), root=_root()),
             task_queue=host.queues.get(self.function, host.task_queue),
             result_type=RawValue,
             task_timeout=host.task_timeout,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            id_reuse_policy=reuse,
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
         )
@@ -82,6 +95,12 @@ class ChildRun:
             status, data = failed_status(error.cause)
             return RunView(id=self.id, function=self.function, status=status, error=data)
         return RunView(id=self.id, function=self.function, status=completed_status(value), output=text_of(value))
+
+
+def _root() -> str:
+    """The run at the top of the calls that led to this workflow; itself, if it is at the top."""
+    info = workflow.memo_value(INFO, {})
+    return str(info.get("root") or workflow.info().workflow_id)
 
 
 def _look_at(handle: asyncio.Task[RawValue]) -> None:

@@ -21,6 +21,7 @@ from durably.backends.temporal.payloads import (
     RECALL,
     RETRY,
     STATUS,
+    STUCK,
     SUMMARY,
     failure,
     payload,
@@ -123,7 +124,7 @@ class RunDriver:
 
     async def _may_run(self) -> bool:
         """Whether there is anything to do; waits for the lock of the function's singleton key."""
-        if "continued" in self._origin:
+        if "continued" in self._origin and "resumed" not in self._origin:
             return True
         parent = workflow.info().parent
         triggered = parent is not None and parent.workflow_id.startswith(f"{HUB}/")
@@ -162,7 +163,7 @@ class RunDriver:
                 self._retry(error, delay)
             engine.pass_point("before_result", "")
             # From nothing: Temporal would keep the cause, and what is secret in it.
-            raise await self._fail(error) from None
+            raise await self._fail(error, was_retried=any(each.status == "resumed" for each in earlier)) from None
         engine.pass_point("before_result", "")
         return payload(output)
 
@@ -173,11 +174,11 @@ class RunDriver:
         why = f"{RETRY}{self._failures} {type_name(error)}: {error_text(error, redact)}"
         self._continue_as_new(due=due, why=why[:SUMMARY], error=data)
 
-    async def _fail(self, error: Exception) -> ApplicationError:
+    async def _fail(self, error: Exception, *, was_retried: bool = False) -> ApplicationError:
         """The end after the last attempt; the failure handler is started once, by its id."""
         failed = failure(error, self._host.environment.redactor)
         handler = self._function.on_failure
-        if handler is not None:
+        if handler is not None and not was_retried:
             event = failed_event(self._function, self._run_id, self._event, failed.details[0])
             await workflow.start_child_workflow(
                 handler.id,
@@ -198,16 +199,23 @@ class RunDriver:
     async def _recall(self) -> list[StepRecord]:
         """What the run came to in earlier histories, in pieces that fit; then the delay before this attempt."""
         records: list[StepRecord] = []
-        if "continued" not in self._origin:
+        change: list[dict[str, Any]] = []
+        history = self._origin.get("continued")
+        if "forked" in self._origin:
+            change, history = [self._origin], self._origin["forked"]["history"]
+        elif "resumed" in self._origin:
+            change = [{"resumed": self._origin["resumed"]}]
+        if history is None:
             return records
         more = True
         while more:
             place = len(records)
             key = f"durably:recall:{place}"
-            found = await self._commands.system(key, RECALL, self._run_id, self._origin["continued"], place)
+            found = await self._commands.system(key, RECALL, self._run_id, history, place, *change)
             packed, more = json.loads(text_of(found))
             records.extend(unpack(packed))
-        self._claim.take_over()
+        if not change:
+            self._claim.take_over()
         if "due" in self._origin:
             # The summary says why there is a delay, in Temporal's pages and in the run's own records.
             delay = max(0.001, self._origin["due"] - workflow.time())
@@ -255,6 +263,10 @@ class FunctionWorkflow:
     def queued(self) -> None:
         """This run stands in line for the lock of its singleton key."""
         self._answers.append(None)
+
+    @workflow.signal(name=STUCK)
+    def stuck(self, error: dict[str, Any]) -> None:
+        """A worker's code did not fit this run. It stands in the history, for those who look at the run."""
 
     @workflow.query(name=ARGUMENT)
     def argument(self, key: str, index: int, piece: int) -> list[Any]:

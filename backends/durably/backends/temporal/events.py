@@ -21,6 +21,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
 from durably.backends.temporal.payloads import payload
+from durably.backends.temporal.run_info import run_memo
 from durably.core import Event
 from durably.core.events import matches
 from durably.core.ids import derive_id
@@ -140,6 +141,7 @@ class EventHub:
                 function,
                 args=[payload(event.model_dump_json()), payload(json.dumps({"at": at}))],
                 id=derive_id("run", event.id or "", function),
+                memo=run_memo(event),
                 task_queue=queue,
                 task_timeout=workflow.info().task_timeout,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,

@@ -20,9 +20,12 @@ from temporalio.exceptions import (
 )
 
 from durably.backends.temporal.payloads import STATUS, metadata_of
+from durably.backends.temporal.run_info import run_info
 from durably.core import NonDeterminismError
 from durably.core.backend import RunStatus, RunView
 from durably.core.errors import error_to_json
+from durably.core.run_view import WaitingFor
+from durably.core.standing import waits_for_turn
 
 __all__ = ["application_error", "completed_status", "failed_status", "view_of"]
 
@@ -58,8 +61,13 @@ def view_of(found: WorkflowExecution, memo: Mapping[str, Any]) -> RunView:
         ended_at=found.close_time.timestamp() if found.close_time else 0.0,
         # A run that an event started is to Temporal the child of the event's hub.
         parent=None if parent is None or parent.startswith("durably.") else parent,
-        waiting_for="its turn, by singleton=" if status is RunStatus.WAITING else "",
+        waiting_for=_turn(found) if status is RunStatus.WAITING else (),
+        **run_info(memo),
     )
+
+
+def _turn(found: WorkflowExecution) -> tuple[WaitingFor, ...]:
+    return waits_for_turn("singleton", found.start_time.timestamp()).waiting_for
 
 
 def completed_status(value: RawValue) -> RunStatus:

@@ -30,15 +30,19 @@ __all__ = [
     "ARGUMENT",
     "ATTEMPT",
     "CLAIM",
+    "FIND",
     "INPUT",
     "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
+    "PATCH",
+    "PATCHED",
     "PAUSE",
     "RECALL",
     "REFERENCE",
     "RETRY",
     "SEND",
     "STATUS",
+    "STUCK",
     "SUMMARY",
     "WAIT",
     "ActivityRequest",
@@ -75,6 +79,15 @@ ARGUMENT = "durably-argument"
 RETRY = "retry: "
 """How the summary of a timer begins that delays the next attempt of a function. No step key begins like that."""
 
+STUCK = "durably-stuck"
+"""The signal that leaves in a run's history what of the code did not fit it."""
+
+PATCH = "core_patch"
+"""The name of the marker that Temporal's workers write for a patch."""
+
+PATCHED = "patched/"
+"""How Temporal's id of a patch begins that the code of a function asked for."""
+
 LOCAL_ACTIVITY = "core_local_activity"
 """The name of the marker that Temporal's workers write for a local activity."""
 
@@ -84,6 +97,7 @@ SUMMARY = 200
 KEPT = 2_400
 """Bytes of texts in the failure of an attempt that is not the last: Temporal drops the details of one over 4 kB."""
 
+FIND = "durably.find"
 SEND = "durably.send"
 WAIT = "durably.wait"
 CLAIM = "durably.claim"
@@ -121,6 +135,7 @@ class ActivityRequest:
         once: Whether it must never run twice.
         failures: How many attempts of a closure have failed.
         lost: How many of its attempts may have been cut off by a crash.
+        earlier: How many attempts there were before its run was retried.
         crashes: How many of them were, as far as Temporal tells a crash from a failed task.
         crash_limit: How many crashes may cut off the body; ``None``, as older versions asked: any number.
     """
@@ -132,13 +147,14 @@ class ActivityRequest:
     once: bool = False
     failures: int = 0
     lost: int = 0
+    earlier: int = 0
     crashes: int = 0
     crash_limit: int | None = None
 
     @property
     def is_system(self) -> bool:
         """Whether it runs one of the library's own activities, which is no step of the run's code."""
-        return self.body in (SEND, WAIT, CLAIM, RECALL, PAUSE)
+        return self.body in (SEND, WAIT, CLAIM, RECALL, PAUSE, FIND)
 
     def to_payload(self) -> RawValue:
         """The request as a payload; fields that hold their default are left out."""

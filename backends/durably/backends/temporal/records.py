@@ -10,11 +10,11 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from durably.backends.temporal.code_change.recorded_history import RecordedHistory
 from durably.backends.temporal.outcome import application_error
-from durably.backends.temporal.payloads import INPUT, metadata_of, text_of
+from durably.backends.temporal.payloads import INPUT, PATCHED, metadata_of, text_of
 from durably.core.attempts import Environment
 from durably.core.errors import NonDeterminismError, error_from_json, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
-from durably.core.replay import Recorded
+from durably.core.replay import Recorded, patch_record
 from durably.core.step_errors import interrupted
 from durably.core.step_keys import Scope
 
@@ -64,6 +64,24 @@ class RunRecords:
             return None
         self.replayed += 1
         return record
+
+    def patched(self, scope: Scope, patch_id: str) -> bool:
+        """Whether the code of a scope goes by a patch."""
+        return self.recorded.patched(scope, patch_id, lambda first: self._decide(patch_id, first))
+
+    def _decide(self, patch_id: str, first: bool) -> StepRecord:
+        """The answer of a patch that no earlier history has; ``first``: none of them came further than here.
+
+        Where the current one came further, it has Temporal's own marker, or the run was past the place before the patch
+        came. The marker is written as a deprecated one: code without the patch may replay it.
+        """
+        if first:
+            known = self.history is not None and any(
+                record.kind == "patch" and record.name == patch_id for record in self.history.records
+            )
+            first = known or not workflow.unsafe.is_replaying()
+            workflow.deprecate_patch(f"{PATCHED}{patch_id}")
+        return patch_record(self._run_id, self._seq, patch_id, first, workflow.time())
 
     def has_begun(self, key: str) -> bool:
         """Whether the current history, while a worker replays it, holds a step: Temporal keeps what it was given."""

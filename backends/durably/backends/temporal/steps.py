@@ -20,7 +20,7 @@ from durably.backends.temporal.children import ChildRun
 from durably.backends.temporal.commands import Commands, HistoryRoom, check_cancelled
 from durably.backends.temporal.event_waits import EventWaits
 from durably.backends.temporal.host import TemporalHost
-from durably.backends.temporal.payloads import SEND, ActivityRequest, check_size
+from durably.backends.temporal.payloads import FIND, SEND, ActivityRequest, check_size, text_of
 from durably.backends.temporal.records import RunRecords, cause_of
 from durably.core import Event, Function, FunctionRef
 from durably.core.attempts import StepCall, step_crash_limit
@@ -95,6 +95,7 @@ class TemporalSteps(StepEngine):
             retries=call.retries,
             timeout=call.timeout,
             once=call.at_most_once,
+            earlier=self.records.recorded.all_failures(call.key),
             crash_limit=step_crash_limit(call, self.function),
         )
         try:
@@ -107,7 +108,7 @@ class TemporalSteps(StepEngine):
         """A body that only this process has: one attempt a local activity, and a timer before the next one."""
         started = workflow.time()
         task = workflow.info().get_current_history_length()
-        failures = 0
+        failures, earlier = 0, self.records.recorded.all_failures(call.key)
         while True:
             history = self.records.history
             # Temporal writes down nothing of an attempt that a crash cut off, but of the task in which it ran.
@@ -118,6 +119,7 @@ class TemporalSteps(StepEngine):
                 retries=call.retries,
                 failures=failures,
                 lost=lost,
+                earlier=earlier,
                 crashes=crashes,
                 crash_limit=step_crash_limit(call, self.function),
             )
@@ -160,7 +162,11 @@ class TemporalSteps(StepEngine):
 
     async def _child(self, child: ChildRun, started: float) -> StepRecord:
         key, asked = child.key, child.asked
-        handle = await child.start(self.host)
+        failed = None
+        if self.records.recorded.all_failures(key):  # this run was retried, and its child is with it
+            found = await self.commands.system(f"durably:child:{key}", FIND, child.id)
+            failed = json.loads(text_of(found))
+        handle = await child.start(self.host, failed)
         self.pass_point("child_started", key)
         due = None if child.timeout is None else started + child.timeout
         self.tell_begun("invoke", key, started, name=child.function, due=due)
@@ -249,6 +255,9 @@ class TemporalSteps(StepEngine):
         return [task.result() for task in tasks]
 
     # -- what all steps share
+
+    def patched(self, scope: Scope, patch_id: str) -> bool:
+        return self.records.patched(scope, patch_id)
 
     def is_replaying(self, scope: Scope) -> bool:
         return workflow.unsafe.is_replaying() or self.records.recorded.replaying(scope)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from temporalio.client import Client
 
 from durably.backends.temporal.events import EventHubClient
 from durably.backends.temporal.history.reader import read_records
-from durably.backends.temporal.payloads import CLAIM, PAUSE, RECALL, SEND, WAIT, pack
+from durably.backends.temporal.payloads import CLAIM, FIND, PAUSE, RECALL, SEND, WAIT, pack
 from durably.backends.temporal.singleton import SingletonClient
 from durably.core.history import StepRecord
+from durably.core.repair import Origin, prefix_records
 
 __all__ = ["SystemActivities"]
 
@@ -29,7 +31,7 @@ class SystemActivities:
         self._hubs = hubs
         self._locks = locks
         self._client = client
-        self._recalled: tuple[str, list[StepRecord]] = ("", [])
+        self._recalled: tuple[tuple[str, str], list[StepRecord]] = (("", ""), [])
 
     def by_name(self) -> Mapping[str, Callable[..., Any]]:
         """The activities, under the names that requests have for them."""
@@ -38,22 +40,49 @@ class SystemActivities:
             WAIT: self._wait,
             CLAIM: self._locks.claim,
             RECALL: self._recall,
+            FIND: self._find,
             PAUSE: _nothing,
         }
 
     async def _wait(self, name: str, run_id: str, key: str, match: dict[str, Any]) -> None:
         await self._hubs.signal(name, "wait", {"run": run_id, "key": key, "match": match})
 
-    async def _recall(self, run_id: str, history: str, place: int) -> tuple[str, bool]:
-        """A piece of what a run came to in an earlier history, from one place on, and whether there are more."""
+    async def _recall(
+        self, run_id: str, history: str, place: int, origin: dict[str, Any] | None = None
+    ) -> tuple[str, bool]:
+        """A piece of what a run begins with, from one place on, and whether there are more.
+
+        Args:
+            run_id: The run.
+            history: Temporal's id of the history that has it.
+            place: How many records are known.
+            origin: Of a run that was retried, or forked from another one; ``None`` for one that only goes on.
+        """
         known, records = self._recalled
-        if known != history:
-            records = await read_records(self._client, run_id, history)
+        if known != (run_id, history):
+            records = await self._beginning(run_id, history, origin or {})
         packed, count = pack(records[place:])
         more = place + count < len(records)
         # Kept between the pieces: to read a long history again for each would take as long as the run took.
-        self._recalled = (history, records) if more else ("", [])
+        self._recalled = ((run_id, history), records) if more else (("", ""), [])
         return packed, more
+
+    async def _beginning(self, run_id: str, history: str, origin: dict[str, Any]) -> list[StepRecord]:
+        if "forked" in origin:
+            source = origin["forked"]
+            records = await read_records(self._client, source["run_id"], history)
+            comes_from = Origin(source["run_id"], source["after"]).to_json()
+            first = replace(records[0], run_id=run_id, input=comes_from, at=origin["at"])
+            return prefix_records(records, source["cut"], first)
+        records = await read_records(self._client, run_id, history)
+        if "resumed" in origin:
+            at, name = origin["resumed"], records[0].name
+            records.append(StepRecord(run_id, len(records), "", "run", "resumed", name=name, at=at))
+        return records
+
+    async def _find(self, run_id: str) -> str:
+        """Temporal's id of the newest history of a run."""
+        return (await self._client.get_workflow_handle(run_id).describe()).run_id or ""
 
 
 async def _nothing() -> None:

@@ -41,7 +41,9 @@ class CheckedRunner(WorkflowRunner):
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         instance = self._runner.create_instance(det)
         # A workflow that has a name is one of the library's own: its code changes with the library.
-        check = CodeCheck(instance, det, self._host, self._fail) if det.defn.name is None else None
+        function = self._host.functions.get(det.info.workflow_type)
+        fail = self._fail and (function is None or function.on_code_change == "fail")
+        check = CodeCheck(instance, det, self._host, fail) if det.defn.name is None else None
         return _CheckedInstance(instance, self._host, check, self._contexts)
 
     def set_worker_level_failure_exception_types(self, types: Sequence[type[BaseException]]) -> None:

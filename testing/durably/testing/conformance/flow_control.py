@@ -98,7 +98,7 @@ async def test_c22_queue_lets_the_runs_of_a_key_follow_each_other(subject: Subje
             await asyncio.sleep(0.01)
             waiting = await runs[1].refresh()
         assert waiting.status is RunStatus.WAITING
-        assert "singleton" in waiting.view.waiting_for
+        assert [(each.kind, each.name) for each in waiting.view.waiting_for] == [("turn", "singleton")]
         for run in runs:
             await run.result()
         assert {(await run.refresh()).status for run in runs} == {RunStatus.COMPLETED}

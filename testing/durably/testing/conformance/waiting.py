@@ -98,7 +98,7 @@ async def test_c19_the_farthest_times_are_taken(subject: Subject) -> None:
         run = await backend.start(patient, run_id=subject.run_id())
         await backend.invoke(bystander)
         await subject.until(lambda: bool(ended))
-        assert (await run.refresh()).status is RunStatus.RUNNING
+        assert (await run.refresh()).status is RunStatus.WAITING
         await run.cancel()
         await subject.until_ended(run)
     assert ended == ["soon"]

@@ -163,8 +163,10 @@ class EngineApi:
         newest = list(reversed(self._engine.runs.values()))
         wanted = given.get("filter", {}).get("query", "")
         found = [run for run in newest if not wanted or _holds(wanted, run)]
-        nodes = [{**self._seen(run), "output": None} for run in found[: given.get("first", 100)]]
-        return {"edges": [{"node": node} for node in nodes]}
+        ids = [run.id for run in found]
+        start = ids.index(given["after"]) + 1 if given.get("after") else 0
+        page = found[start : start + given.get("first", 40)]
+        return {"edges": [{"cursor": run.id, "node": {**self._seen(run), "output": None}} for run in page]}
 
     def _runTrigger(self, given: dict[str, Any]) -> Any:  # noqa: N802
         run = self._engine.runs[given["id"]]

@@ -221,9 +221,11 @@ class PoisonIsRetried(ReplaySteps):
 class RunIdsAsTheyCome(MemoryBackend):
     """Any text is a run id."""
 
-    async def start(self, function: Any, data: Any = None, *, run_id: str | None = None) -> Run[Any]:
+    async def start(
+        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> Run[Any]:
         reference = self.find_function(function)
-        return Run(self, reference, await self.start_run(reference, encode_data(reference, data), run_id))
+        return Run(self, reference, await self.start_run(reference, encode_data(reference, data), run_id, tags))
 
 
 @mutant("C13")

@@ -99,7 +99,7 @@ class AnyEndedRunIsRetried(Log):
     """A run that has completed, or was cancelled, is taken up again too."""
 
     def resume(self, run_id: str, now: float) -> None:
-        self.journal.set_status(run_id, RunStatus.FAILED)
+        self.journal.set_status(run_id, RunStatus.FAILED, 0.0)
         super().resume(run_id, now)
 
 

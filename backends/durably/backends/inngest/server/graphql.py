@@ -6,7 +6,7 @@ Not through its REST routes: those answer from a cache of up to 15 seconds, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from durably.backends.inngest.sdk import ServerClient
@@ -23,13 +23,16 @@ from durably.core.backend import RunStatus
 
 __all__ = ["GraphQLApi"]
 
+_PAGE = 100
+"""How many runs one request asks for."""
+
 _FIELDS = "id status output queuedAt endedAt function{slug}"
 _QUERIES = {
     "eventV2": f"query($id:ULID!){{eventV2(id:$id){{name runs{{{_FIELDS}}}}}}}",
     "run": f"query($id:String!){{run(runID:$id){{{_FIELDS}}}}}",
     "runs": (
-        "query($first:Int!,$filter:RunsFilterV2!){runs(first:$first,orderBy:[{field:QUEUED_AT,direction:DESC}],"
-        f"filter:$filter){{edges{{node{{{_FIELDS}}}}}}}}}"
+        "query($first:Int!,$after:String,$filter:RunsFilterV2!){runs(first:$first,after:$after,"
+        f"orderBy:[{{field:QUEUED_AT,direction:DESC}}],filter:$filter){{edges{{cursor node{{{_FIELDS}}}}}}}}}"
     ),
     "trace": (
         "query($id:String!){run(runID:$id){status trace(preview:true){status childrenSpans{name stepID stepOp outputID "
@@ -75,11 +78,17 @@ class GraphQLApi:
         """One run. Raises LookupError if there is none."""
         return _run_info(await self._ask("run", id=run_id))
 
-    async def runs(self, first: int, query: str = "") -> list[RunInfo]:
-        """The newest runs, newest first, or those for which an expression about their event holds; without outputs."""
+    async def runs(self, query: str = "") -> AsyncIterator[RunInfo]:
+        """All runs, newest first, or those for which an expression about their event holds; without outputs."""
         where = {"from": "2020-01-01T00:00:00Z", **({"query": query} if query else {})}
-        found = await self._ask("runs", first=first, filter=where)
-        return [_run_info(edge["node"], listed=True) for edge in found["edges"]]
+        after: str | None = None
+        while True:
+            found = (await self._ask("runs", first=_PAGE, after=after, filter=where))["edges"]
+            for edge in found:
+                after = edge["cursor"]
+                yield _run_info(edge["node"], listed=True)
+            if len(found) < _PAGE:
+                return
 
     async def event(self, run_id: str) -> dict[str, Any]:
         """The event that started a run."""

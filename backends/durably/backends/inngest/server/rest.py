@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any
 
 from durably.backends.inngest.sdk import ServerClient
@@ -80,12 +80,14 @@ class RestApi:
             ended_at=seconds(end.get("ended_at")) if status.final else 0.0,
         )
 
-    async def runs(self, first: int, query: str = "") -> list[RunInfo]:
+    async def runs(self, query: str = "") -> AsyncIterator[RunInfo]:
         """Not there."""
-        if query:
-            return []  # a child is known by Inngest's id only
-        reason = "the REST API of Inngest Cloud has no list of runs; look at its pages"
-        raise UnsupportedFeatureError(backend="inngest", feature="runs()", reason=reason)
+        if not query:
+            reason = "the REST API of Inngest Cloud has no list of runs; look at its pages"
+            raise UnsupportedFeatureError(backend="inngest", feature="runs()", reason=reason)
+        nothing: list[RunInfo] = []  # a child is known by Inngest's id only
+        for each in nothing:
+            yield each
 
     async def event(self, run_id: str) -> dict[str, Any]:
         """The event that started a run."""

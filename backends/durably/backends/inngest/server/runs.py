@@ -7,18 +7,21 @@ import json
 import logging
 import re
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 
 from durably.backends.inngest.apps import Apps
 from durably.backends.inngest.events import Origin, read_event, start_event_id
 from durably.backends.inngest.outcome import error_data
-from durably.backends.inngest.records import decode_record, decode_result
+from durably.backends.inngest.records import decode_patches, decode_record, decode_result
 from durably.backends.inngest.run_cache import RunCache
 from durably.backends.inngest.server.trace_views import RunApi, RunInfo, SpanOutput
 from durably.core import Event
 from durably.core.backend import RunStatus, RunView
 from durably.core.history import History, RecordStatus, StepRecord
+from durably.core.run_events import session_key_of
+from durably.core.run_view import WaitingFor
 from durably.core.secrets import Redactor
 
 __all__ = ["ServerRuns"]
@@ -35,6 +38,13 @@ _END: dict[RunStatus, RecordStatus] = {
     RunStatus.CANCELLED: "cancelled",
 }
 """What the last record of a run says; one that was skipped has none."""
+
+
+def unserved(run_id: str, function: str) -> RunView:
+    """A run whose event is there, and which no app has been given yet."""
+    since = time.time()
+    worker = WaitingFor(kind="worker", since=since, name=function)
+    return RunView(id=run_id, function=function, status=RunStatus.WAITING, waiting_for=(worker,))
 
 
 class ServerRuns:
@@ -83,28 +93,40 @@ class ServerRuns:
                 return None
             runs = []  # sent, and not yet received
         if not runs:
-            return RunView(id=run_id, function=function, status=RunStatus.RUNNING)
+            return unserved(run_id, function)
         self._cache.inngest_ids[run_id] = runs[0].id
         return self._view(runs[0], run_id)
 
     async def _find_child(self, run_id: str) -> RunView | None:
         """A child: its event is Inngest's own, but its data names the run."""
-        found = await self.api.runs(1, f"event.data._durably.run == {json.dumps(run_id)}")
-        if not found:
-            return None
-        self._cache.inngest_ids[run_id] = found[0].id
-        return self._view(await self.api.run(found[0].id), run_id)
+        async for found in self.api.runs(f"event.data._durably.run == {json.dumps(run_id)}"):
+            self._cache.inngest_ids[run_id] = found.id
+            return self._view(await self.api.run(found.id), run_id)
+        return None
 
-    async def newest(self, first: int) -> list[RunView]:
-        """The newest runs, newest first, by Inngest's ids."""
-        return [self._view(info, "") for info in await self.api.runs(first)]
+    async def newest(self) -> AsyncIterator[RunView]:
+        """All runs, newest first, by Inngest's ids."""
+        async for info in self.api.runs():
+            yield self._view(info, "")
 
-    async def with_own_id(self, view: RunView) -> RunView:
-        """A run by Inngest's id as one by ours, which its event knows."""
-        _, origin = await self._event(view.id)
+    async def told(self, view: RunView) -> RunView:
+        """A run by Inngest's id as one by ours, with what else its event says of it."""
+        event, origin = await self._event(view.id)
         run_id = origin.run or view.id
         self._cache.inngest_ids[run_id] = view.id
-        return replace(view, id=run_id, parent=origin.parent)
+        return replace(
+            view,
+            id=run_id,
+            parent=origin.parent,
+            root=origin.ancestry[0] if origin.parent else None,
+            session_key=session_key_of(event),
+            tags=origin.tags,
+        )
+
+    async def start_of(self, run_id: str) -> Event | None:
+        """What started a run that was found, or ``None`` while Inngest has its event and not yet the run."""
+        inngest_id = self._inngest_id(run_id)
+        return None if inngest_id is None else (await self._event(inngest_id))[0]
 
     async def _event(self, inngest_id: str) -> tuple[Event, Origin]:
         return read_event(await self.api.event(inngest_id))
@@ -136,13 +158,14 @@ class ServerRuns:
         own = StepRecord(view.id, 0, "", "run", "started", name=view.function, at=view.created_at)
         records = [replace(own, output=redactor.text(event.model_dump_json()))]
         for output in await self._outputs(inngest_id, view.status):
+            records += [replace(each, at=each.at or output.ended) for each in decode_patches(output.data, view.id, 0)]
             record = decode_record(output.data, view.id, 0)
             if record is not None:
                 took = round(output.ended - output.started, 3)
                 records.append(record if record.at else replace(record, at=output.ended, took=took))
         status = _END.get(view.status)
         # A run that lost a planned step has its last record among its steps.
-        if status is not None and (records[-1].key or records[-1].status != "failed"):
+        if status is not None and (records[-1].kind != "run" or records[-1].status != "failed"):
             records.append(replace(own, status=status, output=view.output, error=view.error, at=view.ended_at))
         return History(replace(record, seq=seq) for seq, record in enumerate(records))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -94,8 +94,8 @@ class RunApi(Protocol):
         """One run. Raises LookupError if there is none."""
         ...
 
-    async def runs(self, first: int, query: str = "") -> list[RunInfo]:
-        """The newest runs, newest first, or those for which an expression about their event holds; without outputs."""
+    def runs(self, query: str = "") -> AsyncIterator[RunInfo]:
+        """All runs, newest first, or those for which an expression about their event holds; without outputs."""
         ...
 
     async def event(self, run_id: str) -> dict[str, Any]:

@@ -164,7 +164,8 @@ class Admission(Generic[E]):
         """Hold a run back in the place of the one before it, which is dropped."""
         since = now
         for before in self.store.list("held", quiet.gate):
-            since = Plan.from_data(before.value["plan"]).quiet.since  # type: ignore[union-attr, assignment]
+            earlier = Plan.from_data(before.value["plan"]).quiet
+            since = now if earlier is None or earlier.since is None else earlier.since
             self.store.drop("held", before.id)
             self._runs.end_skipped(before.id, now, changes)
         due = now + quiet.period

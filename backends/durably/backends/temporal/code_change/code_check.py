@@ -86,7 +86,7 @@ class CodeCheck:
             run_id = self._det.info.run_id
             self._host.histories.drop(run_id)
             # What only Temporal's own check saw is told here, once; the next try of the task ends the run.
-            if self._fail and history.error is None and job.reason == RemoveFromCache.NONDETERMINISM:
+            if history.error is None and job.reason == RemoveFromCache.NONDETERMINISM:
                 self._host.histories.note_mismatch(run_id, history.mismatch(job.message))
 
     def _begin(self, act: WorkflowActivation) -> None:
@@ -113,7 +113,9 @@ class CodeCheck:
 
     def _replace(self, history: RecordedHistory) -> HistoryReplayer:
         error = history.error
-        if error is None or not (self._fail or isinstance(error, CrashLoopError)):
+        assert error is not None  # that is why it is replaced
+        if not (self._fail or isinstance(error, CrashLoopError)):
+            self._host.histories.note_stuck(self._det.info.workflow_id, self._det.info.run_id, history, error)
             raise RuntimeError(f"the code of this run no longer fits its history, and waits for it to do: {error}")
         failure = FailureCommands(error, history.records, self._det, self._host)
         return HistoryReplayer(history.events, self._issued, failure)

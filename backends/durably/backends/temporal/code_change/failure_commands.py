@@ -42,6 +42,7 @@ class FailureCommands:
         self._failure = failure(error, host.environment.redactor)
         self._event = Event.model_validate_json(records[0].output or "")
         self._function = host.functions.get(det.info.workflow_type)
+        self._was_retried = any(record.status == "resumed" for record in records)
         self._det = det
         self._host = host
 
@@ -61,7 +62,7 @@ class FailureCommands:
         return command
 
     def _start_handler(self, function: Function[Any, Any]) -> Iterator[WorkflowCommand]:
-        if function.on_failure is None:
+        if function.on_failure is None or self._was_retried:  # it runs once for a run
             return
         info = self._det.info
         event = failed_event(function, info.workflow_id, self._event, self._failure.details[0])

@@ -18,7 +18,9 @@ from temporalio.client import Client
 
 from durably.backends.temporal.crash import CRASHED
 from durably.backends.temporal.history.reader import HistoryReader
+from durably.backends.temporal.payloads import STUCK
 from durably.core import DurablyError, NonDeterminismError
+from durably.core.errors import error_to_json
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
 from durably.core.step_keys import Scope
@@ -201,6 +203,7 @@ class RecordedHistories:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reading: dict[str, Future[RecordedHistory]] = {}
         self._mismatches: dict[str, NonDeterminismError] = {}
+        self._told: set[str] = set()
 
     def arm(self) -> None:
         """Remember the loop of the worker: a workflow runs in a thread of its own."""
@@ -241,6 +244,15 @@ class RecordedHistories:
         reading = self._reading.get(history)
         if reading is not None and reading.done():
             del self._reading[history]
+
+    def note_stuck(self, run_id: str, history: str, found: RecordedHistory, error: DurablyError) -> None:
+        """Leave in the history of a run, once, what of this worker's code does not fit it."""
+        data = error_to_json(error)
+        if history in self._told or any((each.status, each.error) == ("stuck", data) for each in found.records[-1:]):
+            return
+        self._told.add(history)
+        handle = self._client.get_workflow_handle(run_id, run_id=history)
+        self._start(handle.signal(STUCK, data))
 
     def note_mismatch(self, history: str, error: NonDeterminismError) -> None:
         """Remember that the code does not fit: the next try of the run's task ends it."""

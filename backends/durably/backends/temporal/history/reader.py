@@ -17,9 +17,11 @@ from durably.backends.temporal.history.payload_reader import PayloadReader
 from durably.backends.temporal.history.record_list import RecordList
 from durably.backends.temporal.history.wait_events import WaitEvents
 from durably.backends.temporal.outcome import failed_status
-from durably.backends.temporal.payloads import STATUS, metadata_of, text_of
+from durably.backends.temporal.payloads import PATCH, PATCHED, STATUS, STUCK, metadata_of, text_of
 from durably.core import RunNotFoundError
 from durably.core.history import StepRecord
+from durably.core.repair import Origin
+from durably.core.stuck import Stuck, stuck_by
 
 __all__ = ["HistoryReader", "read_records"]
 
@@ -61,8 +63,9 @@ class HistoryReader:
         self._list = RecordList(run_id)
         payloads = PayloadReader(converter)
         waits = WaitEvents(self._list, payloads)
+        self._run = RunEvents(self._list, payloads)
         self._readers = (
-            RunEvents(self._list, payloads),
+            self._run,
             ActivityEvents(self._list, payloads, waits),
             waits,
             ChildEvents(self._list, payloads),
@@ -72,6 +75,11 @@ class HistoryReader:
     def records(self) -> list[StepRecord]:
         """The records so far."""
         return self._list.records
+
+    @property
+    def stuck(self) -> Stuck | None:
+        """What of the code does not fit the run, while no worker has come with code that does."""
+        return self._run.stuck
 
     @property
     def earlier(self) -> str:
@@ -98,17 +106,40 @@ class RunEvents:
     Args:
         records: Where records are put.
         payloads: Reads what the client encoded.
+
+    Attributes:
+        stuck: What of the code did not fit the run, when a worker last tried it.
     """
 
     def __init__(self, records: RecordList, payloads: PayloadReader) -> None:
+        self.stuck: Stuck | None = None
         self._list = records
         self._payloads = payloads
 
     async def workflow_execution_started(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         first, *rest = await self._payloads.read(attributes.input.payloads)
         origin = json.loads(text_of(rest[0])) if rest else {}
-        earlier = origin.get("continued", "")
-        self._list.begin_run(attributes.workflow_type.name, text_of(first), at, earlier, origin.get("error"))
+        earlier, forked = origin.get("continued", ""), origin.get("forked")
+        source = "" if forked is None else Origin(forked["run_id"], forked["after"]).to_json()
+        self._list.begin_run(attributes.workflow_type.name, text_of(first), at, earlier, origin.get("error"), source)
+
+    async def workflow_task_completed(self, event: HistoryEvent, attributes: Any, at: float) -> None:
+        self.stuck = None
+
+    async def workflow_execution_signaled(self, event: HistoryEvent, attributes: Any, at: float) -> None:
+        if attributes.signal_name == STUCK:
+            [error] = await self._payloads.read(attributes.input.payloads)
+            name, data = self._list.records[0].name, json.loads(text_of(error))
+            record = self._list.new("", "run", "stuck", at, name=name, error=data)
+            self._list.append(record)
+            self.stuck = stuck_by(record)
+
+    async def marker_recorded(self, event: HistoryEvent, attributes: Any, at: float) -> None:
+        if attributes.marker_name == PATCH:
+            patch_id = json.loads(attributes.details["patch-data"].payloads[0].data)["id"]
+            if patch_id.startswith(PATCHED):  # others are the library's own
+                name = patch_id.removeprefix(PATCHED)
+                self._list.append(self._list.new("", "patch", "completed", at, name=name, output="true"))
 
     async def workflow_execution_completed(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         [value] = await self._payloads.read(attributes.result.payloads)

@@ -79,7 +79,7 @@ class RecordList:
     # -- the run itself
 
     def begin_run(
-        self, function: str, event: str, at: float, earlier: str, failed: dict[str, Any] | None = None
+        self, function: str, event: str, at: float, earlier: str, failed: dict[str, Any] | None = None, source: str = ""
     ) -> None:
         """Add the run's first record.
 
@@ -89,10 +89,11 @@ class RecordList:
             at: When it began.
             earlier: Temporal's id of the history before this one, or an empty text.
             failed: The error of the attempt that ended with that history, as JSON data.
+            source: Where it comes from, if it is a fork, as JSON text.
         """
         self.earlier = earlier
         self._failed = failed
-        self.append(self.new("", "run", "started", at, name=function, output=event))
+        self.append(self.new("", "run", "started", at, name=function, input=source, output=event))
 
     def retry_run(self, attempt: int, error: dict[str, Any], due: float, at: float) -> None:
         """Add that the code itself failed and runs again at a moment."""

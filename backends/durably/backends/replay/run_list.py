@@ -1,0 +1,61 @@
+"""Pages of the runs of a journal, and their numbers."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.outcome import view_of
+from durably.core.backend import RunStatus, RunView
+from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
+from durably.core.run_view import LIVE
+
+__all__ = ["find_page", "tally"]
+
+
+def find_page(journal: Journal, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
+    """See :meth:`~durably.core.Backend.find_runs`. A run's place is its number, which grows from run to run."""
+    back = before is not None
+    place = read_cursor(before if back else after, int)
+    found: list[tuple[int, RunView]] = []
+    for each in _matches(journal, where, None if place is None else place[0], back=back):
+        found.append(each)
+        if len(found) > limit:
+            break
+    more = len(found) > limit
+    page = found[:limit]
+    if back:
+        page.reverse()
+    if not page:
+        return FoundRuns(())
+    first, last = encode_cursor(page[0][0]), encode_cursor(page[-1][0])
+    return FoundRuns(
+        [view for _, view in page],
+        # The page that a cursor comes from lies on its other side.
+        next=last if more or back else None,
+        previous=first if (more if back else after is not None) else None,
+    )
+
+
+def tally(journal: Journal, where: RunFilter) -> dict[RunStatus, int]:
+    """See :meth:`~durably.core.Backend.tally_runs`."""
+    ended = journal.count_ended(where)
+    counts = Counter(ended or {})
+    if ended is not None:
+        live = frozenset(LIVE) & (where.statuses or frozenset(LIVE))
+        if not where.live:
+            return dict(counts)
+        where = replace(where, statuses=live)
+    counts.update(view.status for _, view in _matches(journal, where, None, back=False))
+    return dict(counts)
+
+
+def _matches(journal: Journal, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunView]]:
+    living = journal.living(time.time())
+    for number, row in journal.scan(where, place, back=back):
+        view = view_of(journal, row, living)
+        if where.matches(view):
+            yield number, view

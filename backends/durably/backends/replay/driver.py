@@ -175,6 +175,7 @@ class Driver:
         following = self._next.pop(run_id, None)
         if following is not None:
             self.spawn(following)
+        self.host.scheduler.run_rests()  # there is room for another
         self.host.scheduler.ended()
 
     def interrupt(self, run_id: str, signal: type[Signal]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -55,18 +56,31 @@ async def long(ctx: Context[None]) -> str:
     return await ctx.step.run("note", _note)
 
 
+@function("wide")
+async def wide(ctx: Context[None]) -> str:
+    """In a replay its first branch waits already when the second ends."""
+    await ctx.step.gather(
+        lambda: ctx.step.wait_for_event("wait", "long/end"),
+        lambda: ctx.step.run("begin", _note),
+    )
+    return await ctx.step.run("note", _note)
+
+
+FUNCTIONS = [deadly, short, long, wide]
+
+
 async def _lives(journal: MemoryJournal, *run_ids: str) -> int:
     """Open a worker again on what the last one left behind, until one survives; how many did not."""
     lives = 0
     while True:
-        backend = MemoryBackend([deadly, short, long], journal=journal, clock=clock)
+        backend = MemoryBackend(FUNCTIONS, journal=journal, clock=clock)
         async with backend:
             for run_id in run_ids:
-                function = next(each for each in (deadly, short, long) if run_id.startswith(each.id))
+                function = next(each for each in FUNCTIONS if run_id.startswith(each.id))
                 await backend.start(function, run_id=run_id)
             try:
                 for run_id in run_ids:
-                    if not run_id.startswith("long"):
+                    if not run_id.startswith(("long", "wide")):
                         await (await backend.run(run_id)).result()
                 return lives
             except Kill:
@@ -88,20 +102,21 @@ async def test_recoveries_are_spaced_and_the_first_is_at_once() -> None:
     assert pauses == pytest.approx([pause_after(number) for number in range(1, CRASHES)])
 
 
+@pytest.mark.parametrize("waiting", ["long-1", "wide-1"])
 @pytest.mark.asyncio
-async def test_other_runs_are_taken_up_at_once() -> None:
+async def test_other_runs_are_taken_up_at_once(waiting: str) -> None:
     begun.clear()
     journal = MemoryJournal()
-    assert await _lives(journal, "long-1", "deadly-1") == CRASHES
-    backend = MemoryBackend([deadly, short, long], journal=journal, clock=clock)
+    assert await _lives(journal, waiting, "deadly-1") == CRASHES
+    backend = MemoryBackend(FUNCTIONS, journal=journal, clock=clock)
     async with backend:
         before = clock.now()
         await backend.send(Event("long/end"))
-        assert await (await backend.run("long-1")).result() == "done"
+        assert await (await backend.run(waiting)).result() == "done"
         assert clock.now() == before, "a run that only waited is not held up"
-    row = journal.get("long-1")
+    row = journal.get(waiting)
     assert row is not None
-    assert len(row.crashes) <= 3, "once it was seen to wait, no crash is put down to it"
+    assert max(Counter(row.crashes).values()) <= 2, "once it was seen to wait, no crash is put down to it"
 
 
 @pytest.mark.asyncio

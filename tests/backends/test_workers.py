@@ -1,4 +1,4 @@
-"""Workers on SQLite: told to stop by a signal, limited, listed, and held up by a process that is stopped."""
+"""Workers: limited; on SQLite also told to stop by a signal, killed, and held up by a process that is stopped."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from durably.backends import SQLiteBackend
-from durably.core import Context, function
+from durably.backends import MemoryBackend, SQLiteBackend
+from durably.core import Context, Event, function
 from durably.core.errors import JournalBusyError
 
 pytestmark = pytest.mark.asyncio
@@ -115,6 +118,29 @@ async def test_a_worker_that_drains_gives_waiting_runs_back_at_once(tmp_path: Pa
         assert record.attempt == 1
 
 
+async def test_a_worker_that_is_killed_while_it_drains_keeps_nothing(tmp_path: Path) -> None:
+    path, mark = tmp_path / "runs.db", tmp_path / "mark"
+    async with SQLiteBackend(path) as client:
+        await client.start("waits", run_id="waits")
+        await client.start("slow", str(mark), run_id="slow")
+        with _process(WORKER, path) as worker:
+            await _until_file(mark)
+            worker.send_signal(signal.SIGTERM)
+            async with SQLiteBackend(path, [slow, waits]) as other:
+                while other.live_runs != ["waits"]:  # noqa: ASYNC110  # it was given back, and the other was not
+                    await asyncio.sleep(0.02)
+                worker.kill()
+                assert await asyncio.to_thread(worker.wait) == -signal.SIGKILL
+                (tmp_path / "mark.go").touch()
+                run = await other.run("slow")
+                assert await run.result() == "ended"
+                (record,) = (await run.history()).steps()
+                assert record.attempt == 2, "the body was cut off"
+                row = other.journal.get("waits")
+                assert row is not None
+                assert row.crashes == (), "no crash of the run that was given back before"
+
+
 async def test_a_second_signal_ends_the_worker_at_once(tmp_path: Path) -> None:
     path, mark = tmp_path / "runs.db", tmp_path / "mark"
     async with SQLiteBackend(path) as client:
@@ -126,3 +152,94 @@ async def test_a_second_signal_ends_the_worker_at_once(tmp_path: Path) -> None:
             assert worker.poll() is None
             worker.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(worker.wait) == -signal.SIGTERM
+
+
+class Busy:
+    """How many bodies run now, and how many did at most."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        self.now = self.most = 0
+
+    def count(self, change: int) -> None:
+        with self._lock:
+            self.now += change
+            self.most = max(self.most, self.now)
+
+
+async def _busy(busy: Busy) -> None:
+    busy.count(1)
+    await asyncio.sleep(0.01)
+    busy.count(-1)
+
+
+def _busy_thread(busy: Busy) -> None:
+    busy.count(1)
+    time.sleep(0.01)
+    busy.count(-1)
+
+
+bodies = Busy()
+
+
+@function("wide")
+async def wide(ctx: Context[bool]) -> None:
+    """Three bodies at once, twice; with ``True`` in threads."""
+    body = _busy_thread if ctx.input else _busy
+
+    async def branch() -> None:
+        await ctx.step.run("body", lambda: body(bodies))
+
+    for _ in range(2):
+        await ctx.step.gather(branch, branch, branch)
+
+
+@function("patient")
+async def patient(ctx: Context[None]) -> None:
+    await ctx.step.wait_for_event("wait", "workers/go")
+    await ctx.step.run("body", _busy, bodies)
+
+
+def _limited(engine: str, path: Path, **limits: Any) -> Any:
+    functions: list[Any] = [wide, patient]
+    return MemoryBackend(functions, **limits) if engine == "memory" else SQLiteBackend(path, functions, **limits)
+
+
+LIMITED = pytest.mark.parametrize(
+    ("engine", "in_threads"), [("memory", False), ("sqlite", False), ("sqlite", True)], ids=str
+)
+
+
+@LIMITED
+async def test_no_more_bodies_run_at_once_than_max_steps(engine: str, in_threads: bool, tmp_path: Path) -> None:
+    bodies.reset()
+    async with _limited(engine, tmp_path / "runs.db", max_steps=2) as backend:
+        runs = [await backend.start(wide, in_threads) for _ in range(5)]
+        for run in runs:
+            await run.result()
+    assert (bodies.now, bodies.most) == (0, 2)
+
+
+@LIMITED
+async def test_no_more_runs_are_driven_at_once_than_max_runs(engine: str, in_threads: bool, tmp_path: Path) -> None:
+    bodies.reset()
+    async with _limited(engine, tmp_path / "runs.db", max_runs=1) as backend:
+        runs = [await backend.start(wide, in_threads) for _ in range(4)]
+        for run in runs:
+            await run.result()
+    assert (bodies.now, bodies.most) == (0, 3), "the three bodies of one run"
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+async def test_runs_that_wait_do_not_count_for_max_runs(engine: str, tmp_path: Path) -> None:
+    async with _limited(engine, tmp_path / "runs.db", max_runs=1) as backend:
+        waiting = [await backend.start(patient) for _ in range(4)]
+        await backend.invoke(wide, False)
+        while len(backend.live_runs) < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await backend.send(Event("workers/go"))
+        for run in waiting:
+            await run.result()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from durably.backends import MemoryBackend
-from durably.core import Context, Event, function
+from durably.backends import MemoryBackend, SQLiteBackend
+from durably.core import Context, Event, RunStatus, current_step, function
+from durably.core.body_threads import BodyThreads
 from durably.core.steps import Point
 from durably.testing.conformance.subject import Kill
 
@@ -113,3 +117,60 @@ async def test_two_workers_at_every_point(late: bool) -> None:
         number += 1
     assert number > 25
     assert {"before_body", "after_effect", "after_commit", "child_started", "after_send", "before_result"} <= names
+
+
+begun: list[tuple[str, int]] = []
+may_end = threading.Event()
+
+
+def _threaded() -> int:
+    step = current_step()
+    begun.append((step.run_id, step.attempt))
+    if begun[-1] == ("holds", 1):
+        may_end.wait()
+    return step.attempt
+
+
+@function("threaded")
+async def threaded(ctx: Context[None]) -> int:
+    return await ctx.step.run("body", _threaded)
+
+
+async def test_a_body_that_waits_for_a_thread_does_not_begin_once_its_run_is_lost(tmp_path: Path) -> None:
+    begun.clear()
+    may_end.clear()
+    first, second = (SQLiteBackend(tmp_path / "runs.db", [threaded]) for _ in range(2))
+    first.environment.body_threads = BodyThreads(limit=1)
+    asked: list[str] = []
+    first.probe = lambda point: asked.append(point.run_id) if point.name == "before_body" else None
+    async with first:
+        for run_id in ("holds", "queues"):
+            await first.start(threaded, run_id=run_id)
+            while run_id not in asked:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with second:
+            while (await second.run("queues")).status is not RunStatus.COMPLETED:
+                first.lease.lose()
+                second.claim_runs()
+                await asyncio.sleep(0.01)
+            may_end.set()
+            while first.live_runs:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert ("queues", 2) in begun
+    assert ("queues", 1) not in begun
+
+
+async def test_a_run_that_was_lost_before_its_code_began_is_not_begun(tmp_path: Path) -> None:
+    begun.clear()
+    first, second = (SQLiteBackend(tmp_path / "runs.db", [threaded]) for _ in range(2))
+    async with first:
+        await first.start(threaded, run_id="taken")  # its task is there, and has not run yet
+        first.lease.lose()
+        second.journal.open()
+        (row,) = second.journal.claim("another", ["threaded"], time.time()).runs
+        second.journal.close()
+        first.lease.renew()
+        while first.live_runs:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert row.fence == 2
+    assert begun == []

@@ -59,6 +59,9 @@ __all__ = [
 ]
 
 
+BeforeBody = Callable[[], Awaitable[None] | None] | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Environment:
     """What all attempts on one worker share.
@@ -198,7 +201,7 @@ async def run_step(
     failures: int = 0,
     kind: Kind | None = "step",
     beats: bool = False,
-    before_body: Callable[[], Awaitable[None] | None] | None = None,
+    before_body: BeforeBody = None,
 ) -> StepOutput:
     """Run one attempt of a body and write down what it gave.
 
@@ -211,8 +214,8 @@ async def run_step(
         failures: How many attempts failed before.
         kind: What the body is the body of, for observers; ``None`` if it is no step of the run.
         beats: Whether the harness is told when the body calls ``current_step().heartbeat()``.
-        before_body: Called last before the body begins; what it returns is awaited. It raises if this worker may not
-            begin the body any more.
+        before_body: Called last before the body begins, and again once a sync body has a thread; what it returns is
+            awaited. It raises if this worker may not begin the body any more.
 
     Raises:
         StepTimeoutError: If it took longer than its timeout. What it returns later is dropped.
@@ -241,9 +244,9 @@ async def run_step(
                 failures=failures,
             )
             with environment.observers.around_body(began):
-                value = await _contained(call, environment)
+                value = await _contained(call, environment, before_body)
         else:
-            value = await _contained(call, environment)
+            value = await _contained(call, environment, before_body)
         if environment.probe is not None:
             await environment.pass_point("after_effect", function, run_id, call.key)
     finally:
@@ -289,14 +292,14 @@ def step_crash_limit(call: StepCall, function: Function[Any, Any]) -> int:
     return function.crash_limit if call.crash_limit is None else call.crash_limit
 
 
-async def _contained(call: StepCall, environment: Environment) -> Any:
+async def _contained(call: StepCall, environment: Environment, before_body: BeforeBody = None) -> Any:
     """The value of a body. Whatever it does ends this attempt, and nothing else."""
     # In a task of its own: a body that cancels "its" task must not cancel the engine's.
     try:
         if call.timeout is not None:
-            return await _timed(call, environment)
+            return await _timed(call, environment, before_body)
         # To wait for the task itself is what lets a cancellation of this one reach it at once.
-        task = asyncio.create_task(_call(call, environment))
+        task = asyncio.create_task(_call(call, environment, before_body))
         environment.bodies.add(task)
         try:
             return await task
@@ -314,7 +317,9 @@ async def _contained(call: StepCall, environment: Environment) -> Any:
         raise as_exception(error) from error
 
 
-async def _call(call: StepCall, environment: Environment, began: asyncio.Future[None] | None = None) -> Any:
+async def _call(
+    call: StepCall, environment: Environment, before_body: BeforeBody, began: asyncio.Future[None] | None = None
+) -> Any:
     """Run a body, here or in a thread; ``began`` is told when it begins."""
     task = asyncio.current_task()
     try:
@@ -322,7 +327,7 @@ async def _call(call: StepCall, environment: Environment, began: asyncio.Future[
             return await call.fn(*call.args)
         # Without threads a sync body stands in the loop, where no timeout reaches it; with one it gets a thread.
         if environment.threads or call.timeout is not None:
-            value = await _in_thread(call, environment, began)
+            value = await _in_thread(call, environment, before_body, began)
         else:
             value = uncached(call.fn)(*call.args)
         return await value if inspect.isawaitable(value) else value
@@ -336,8 +341,11 @@ async def _call(call: StepCall, environment: Environment, began: asyncio.Future[
         raise as_exception(error) from error
 
 
-async def _in_thread(call: StepCall, environment: Environment, began: asyncio.Future[None] | None) -> Any:
-    thread = await environment.body_threads.start(call.key, uncached(call.fn), *call.args)
+async def _in_thread(
+    call: StepCall, environment: Environment, before_body: BeforeBody, began: asyncio.Future[None] | None
+) -> Any:
+    body = uncached(call.fn)
+    thread = await environment.body_threads.start(call.key, body, *call.args, before_body=before_body)
     if began is not None and not began.done():
         began.set_result(None)
     try:
@@ -353,11 +361,11 @@ async def _in_thread(call: StepCall, environment: Environment, began: asyncio.Fu
     raise outcome.error
 
 
-async def _timed(call: StepCall, environment: Environment) -> Any:
+async def _timed(call: StepCall, environment: Environment, before_body: BeforeBody) -> Any:
     # Left behind when it does not end: a body may swallow its cancellation or sit in a thread, and neither may hold up
     # the run.
     began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(_call(call, environment, began))
+    task = asyncio.create_task(_call(call, environment, before_body, began))
     environment.bodies.add(task)
     task.add_done_callback(environment.bodies.discard)
     try:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -61,13 +61,20 @@ class BodyThreads:
         self.stuck = 0
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
-    async def start(self, name: str, fn: Callable[..., Any], *args: Any) -> BodyThread:
+    async def start(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        before_body: Callable[[], Awaitable[None] | None] | None = None,
+    ) -> BodyThread:
         """Begin to run a body, as soon as a thread is free.
 
         Args:
             name: The step, for the thread's name.
             fn: The body.
             args: Its arguments.
+            before_body: Called when a thread is free; what it returns is awaited. It raises if the body may not begin.
 
         Raises:
             RuntimeError: If every thread is held by a body that outlived its timeout.
@@ -82,7 +89,14 @@ class BodyThreads:
                 )
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(slots.acquire(), LOOK_SECONDS)
-                return BodyThread(self, slots, loop, name, fn, args)
+                break
+        try:
+            if before_body is not None and (pause := before_body()) is not None:
+                await pause
+            return BodyThread(self, slots, loop, name, fn, args)
+        except BaseException:
+            slots.release()
+            raise
 
 
 class BodyThread:

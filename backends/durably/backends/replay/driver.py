@@ -111,6 +111,7 @@ class Driver:
         self._cut_off: set[str] = set()
         self._passes: dict[str, RunPass] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._rows: dict[str, RunRow] = {}
         self._next: dict[str, RunRow] = {}
         self._context = contextvars.Context()
         host.log.subscribe(self.apply)
@@ -160,11 +161,12 @@ class Driver:
             self._trial.begin(row.id)
         self.host.scheduler.began()
         task = asyncio.get_running_loop().create_task(self._drive(row), context=self._context.copy())
-        self._tasks[row.id] = task
+        self._tasks[row.id], self._rows[row.id] = task, row
         task.add_done_callback(lambda task: self._forget(row.id, task))
 
     def _forget(self, run_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(run_id, None)
+        self._rows.pop(run_id, None)
         self._passes.pop(run_id, None)
         self._trial.end(run_id)
         if not task.cancelled() and (error := task.exception()) is not None and self.host.log.crash is None:
@@ -173,6 +175,7 @@ class Driver:
         following = self._next.pop(run_id, None)
         if following is not None:
             self.spawn(following)
+        self.host.scheduler.run_rests()  # there is room for another
         self.host.scheduler.ended()
 
     def interrupt(self, run_id: str, signal: type[Signal]) -> None:
@@ -195,10 +198,14 @@ class Driver:
 
     def drop_lost(self) -> None:
         """Let go of the runs that others took while this worker's lease was over."""
-        for run_id, run_pass in list(self._passes.items()):
+        for run_id, held in list(self._rows.items()):
             row = self.host.log.journal.get(run_id)
-            if row is None or row.fence != run_pass.row.fence:
-                run_pass.records.lose()
+            if row is not None and row.fence == held.fence:
+                continue
+            if run_id in self._passes:
+                self._passes[run_id].records.lose()
+            else:  # its code has not begun here
+                self._tasks[run_id].cancel()
 
     async def stop(self, grace: float) -> Collection[str]:
         """Take no more runs, suspend all at their next step boundary, and give each back as soon as it stands still.

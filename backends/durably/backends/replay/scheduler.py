@@ -192,7 +192,15 @@ class RunScheduler:
     def ended(self) -> None:
         """Count one branch less as active."""
         self._branches -= 1
+        if self.signal is None:  # else the others are on their way out as well
+            self._rest()
         self.scheduler.ended()
+
+    def _rest(self) -> None:
+        """Say so if all branches wait now."""
+        if self.resting:
+            self.rests()
+            self.scheduler.run_rests()
 
     def future(self) -> Future:
         """A future to park on."""
@@ -217,15 +225,13 @@ class RunScheduler:
             await self.park(self.future(), due)
 
     async def pause(self, seconds: float) -> None:
-        """Let time pass; an interruption shortens it, and is not raised here."""
-        await self._wait(self.future(), self.scheduler.clock.now() + seconds)
+        """Let time pass; an interruption shortens it, and is not raised here. The run does not rest: it is at work."""
+        await self._wait(self.future(), self.scheduler.clock.now() + seconds, rest=False)
 
     async def _wait(self, future: asyncio.Future[T], due: float | None, rest: bool = True) -> T | None:
         self._parked.add(future)
         self._resting += rest
-        if self.resting:
-            self.rests()
-            self.scheduler.run_rests()
+        self._rest()
         try:
             return await self.scheduler.wait(future, due)
         finally:

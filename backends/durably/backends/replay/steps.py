@@ -93,6 +93,8 @@ class ReplaySteps(StepEngine):
 
     def before_body(self) -> Awaitable[None] | None:
         """Note that a body begins, if its run has crashed; what to wait for if this worker may have lost its runs."""
+        if self.records.stale or self.scheduler.signal is CancelSignal:  # since this was called before
+            self._check()
         if self.records.watch.suspected:
             self.records.watch.body_begins()
         return self._regain() if time.time() >= self.host.lease.until else None

@@ -31,6 +31,7 @@ __all__ = [
     "ATTEMPT",
     "CLAIM",
     "FIND",
+    "GIVEN_UP",
     "INPUT",
     "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
@@ -78,6 +79,9 @@ ARGUMENT = "durably-argument"
 
 RETRY = "retry: "
 """How the summary of a timer begins that delays the next attempt of a function. No step key begins like that."""
+
+GIVEN_UP = "durably-given-up"
+"""In the memo of a run that is failed for its crashes: the error. Its last task would not know of them."""
 
 STUCK = "durably-stuck"
 """The signal that leaves in a run's history what of the code did not fit it."""

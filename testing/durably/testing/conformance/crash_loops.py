@@ -143,13 +143,13 @@ async def test_c25_a_run_that_waits_is_not_to_blame(subject: Subject) -> None:
     @function("patient", crash_limit=1)
     async def patient(ctx: Context[None]) -> Any:
         first, second = await ctx.step.gather(
-            lambda: ctx.step.wait_for_event("one", name), lambda: ctx.step.sleep("two", 20 * subject.unit)
+            lambda: ctx.step.wait_for_event("one", name), lambda: ctx.step.sleep("two", 8 * subject.unit)
         )
         return [first and first.data, second]
 
     @function("dying", crash_limit=9)
     async def dying(ctx: Context[None]) -> None:
-        await ctx.step.sleep("while", 2 * subject.unit)
+        await ctx.step.sleep("while", subject.unit)
         await ctx.step.run("boom", _echo, 1)
 
     async with subject.open([patient, dying]) as backend:

@@ -97,7 +97,7 @@ class CodeCheck:
                 self._host.histories.drop(act.run_id)
             else:
                 self._history = history
-                history.error = history.error or self._crash_loop(history)
+                history.error = history.given_up or history.error or self._crash_loop(history)
                 if history.error is not None:
                     self._replayer = self._replace(history)
         self._begun = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.worker import WorkflowInstanceDetails
 
 from durably.backends.temporal.host import TemporalHost
-from durably.backends.temporal.payloads import failure, payload
+from durably.backends.temporal.payloads import GIVEN_UP, failure, payload
 from durably.backends.temporal.singleton import lock_id
 from durably.core import DurablyError, Event, Function
+from durably.core.errors import CrashLoopError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
 
@@ -39,6 +41,7 @@ class FailureCommands:
         det: WorkflowInstanceDetails,
         host: TemporalHost,
     ) -> None:
+        self._error = error
         self._failure = failure(error, host.environment.redactor)
         self._event = Event.model_validate_json(records[0].output or "")
         self._function = host.functions.get(det.info.workflow_type)
@@ -50,7 +53,7 @@ class FailureCommands:
         """What must have been done first: the failure handler is started, the singleton lock is given back."""
         if self._function is None:
             return []
-        return [*self._start_handler(self._function), *self._release(self._function)]
+        return [*self._note(), *self._start_handler(self._function), *self._release(self._function)]
 
     def last(self) -> WorkflowCommand:
         """The failure itself."""
@@ -60,6 +63,14 @@ class FailureCommands:
             self._failure, self._det.payload_converter_factory(), command.fail_workflow_execution.failure
         )
         return command
+
+    def _note(self) -> Iterator[WorkflowCommand]:
+        # Code that does not fit is seen again when it is replayed for the last task; crashes before this one are not.
+        if isinstance(self._error, CrashLoopError):
+            command = WorkflowCommand()
+            memo = command.modify_workflow_properties.upserted_memo
+            memo.fields[GIVEN_UP].CopyFrom(payload(json.dumps(error_to_json(self._error))).payload)
+            yield command
 
     def _start_handler(self, function: Function[Any, Any]) -> Iterator[WorkflowCommand]:
         if function.on_failure is None or self._was_retried:  # it runs once for a run

@@ -36,6 +36,9 @@ RESOLVED = {
 }
 """What Temporal says once such a command has taken place."""
 
+MEMO = "modify_workflow_properties"
+"""The command that changes a memo. It has no number, and takes place at once; no run changes its memo twice."""
+
 Identity = tuple[str, str | int]
 
 
@@ -123,6 +126,11 @@ class HistoryReplayer:
             self._awaited = set()
             for command in self._failure.before():
                 kind = command.WhichOneof("variant") or ""
+                if kind == MEMO:
+                    if (MEMO, 0) not in self._issued:
+                        self._issued.note(command)
+                        yield command
+                    continue
                 given = getattr(command, kind).seq
                 number = self._issued.note(command)
                 self._awaited.add((RESOLVED[kind], number))
@@ -166,7 +174,7 @@ class HistoryReplayer:
             case "signal_external_workflow_execution_initiated":
                 return "signal_external_workflow_execution", next(self._signals)
             case "workflow_properties_modified":
-                return "modify_workflow_properties", 0
+                return MEMO, 0
             case _:
                 return None
 

@@ -8,6 +8,7 @@ made.
 from __future__ import annotations
 
 import asyncio
+import json
 from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -15,12 +16,13 @@ from typing import Any, TypeVar
 
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
+from temporalio.common import RawValue
 
 from durably.backends.temporal.crash import CRASHED
 from durably.backends.temporal.history.reader import HistoryReader
-from durably.backends.temporal.payloads import STUCK
+from durably.backends.temporal.payloads import GIVEN_UP, STUCK, text_of
 from durably.core import DurablyError, NonDeterminismError
-from durably.core.errors import error_to_json
+from durably.core.errors import CrashLoopError, error_to_json
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
 from durably.core.step_keys import Scope
@@ -107,6 +109,7 @@ class RecordedHistory:
 
     Attributes:
         error: Why the run is to be failed: what of the code did not fit, once that was seen, or that it crashes.
+        given_up: The crashes that an earlier task began to fail it for.
     """
 
     def __init__(self, events: Sequence[HistoryEvent], records: Sequence[StepRecord], lost_tasks: LostTasks) -> None:
@@ -114,6 +117,7 @@ class RecordedHistory:
         self.records = records
         self.lost_tasks = lost_tasks
         self.error: DurablyError | None = None
+        self.given_up: CrashLoopError | None = None
         self._recorded = Recorded(records)
         self._scopes: dict[str, Scope] = {}
         self._reached = next((record.key for record in reversed(records) if record.key), "")
@@ -183,12 +187,26 @@ async def read_history(client: Client, run_id: str, history: str) -> RecordedHis
     reader = HistoryReader(client.data_converter, run_id)
     lost_tasks = LostTasks()
     events: list[HistoryEvent] = []
+    given_up: CrashLoopError | None = None
     async for event in handle.fetch_history_events():
         events.append(event)
         lost_tasks.read(event)
         await reader.read(event)
+        given_up = given_up or await _given_up(client, event)
     lost_tasks.end((await handle.describe()).raw_description.pending_workflow_task.attempt)
-    return RecordedHistory(events, [*reader.records, *reader.under_way()], lost_tasks)
+    found = RecordedHistory(events, [*reader.records, *reader.under_way()], lost_tasks)
+    found.given_up = given_up
+    return found
+
+
+async def _given_up(client: Client, event: HistoryEvent) -> CrashLoopError | None:
+    """The error that this event notes in the memo of a run, if it does."""
+    memo = event.workflow_properties_modified_event_attributes.upserted_memo.fields
+    if GIVEN_UP not in memo:
+        return None
+    [noted] = await client.data_converter.decode([memo[GIVEN_UP]], [RawValue])
+    error = json.loads(text_of(noted))
+    return CrashLoopError(crashes=error["crashes"], since=error["since"])
 
 
 class RecordedHistories:

@@ -70,9 +70,9 @@ async def test_a_retention_that_cannot_be_meant_is_refused(wrong: dict[str, Any]
 
 @aio
 async def test_a_storage_that_cannot_forget_refuses_a_retention(tmp_path: Path) -> None:
-    for options in ({"functions": [brief]}, {"retention": Retention(count=1)}):
+    for functions, retention in (([brief], None), ([], Retention(count=1))):
         with pytest.raises(UnsupportedFeatureError, match="lmdb backend does not support retention="):
-            LMDBBackend(tmp_path / "runs.lmdb", **options)
+            LMDBBackend(tmp_path / "runs.lmdb", functions, retention=retention)
 
 
 @aio

@@ -108,7 +108,6 @@ class MemoryJournal(Journal):
     """
 
     prunes_by: ClassVar[type[MemoryPruning]] = MemoryPruning
-    flow: MemoryFlowStore
 
     def __init__(self) -> None:
         self.latest = 0.0
@@ -131,7 +130,7 @@ class MemoryJournal(Journal):
             self._event_ids,
             self._forget,
         )
-        self.flow = MemoryFlowStore()
+        self._flow = self.flow = MemoryFlowStore()
 
     def _forget(self, run_id: str) -> None:
         del self._numbers[run_id]
@@ -150,7 +149,7 @@ class MemoryJournal(Journal):
         copy._event_ids.update(self._event_ids)
         copy._scheduled = list(self._scheduled)
         copy._subscriptions = dict(self._subscriptions)
-        copy.flow = self.flow.copy()
+        copy._flow = copy.flow = self._flow.copy()
         return copy
 
     @property

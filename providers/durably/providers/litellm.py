@@ -112,7 +112,9 @@ class LiteLLMModel:
                 await chunks.fetch_stream()
             stream = chunks.completion_stream
             if isinstance(stream, GeminiStream):
-                stream.streaming_response = _noted(stream.streaming_response, ended)
+                lines = stream.streaming_response
+                assert isinstance(lines, AsyncIterator)  # as ``acompletion`` gave it
+                stream.streaming_response = _noted(lines, ended)
                 aiter(stream)  # which takes it up
             async for chunk in chunks:
                 for delta in whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)):

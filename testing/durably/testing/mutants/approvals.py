@@ -31,8 +31,10 @@ class EditedArgumentsUnchecked(MemoryBackend):
 class EditedArgumentsForgotten(ReplaySteps):
     """A tool runs with what the model asked for, whatever a person wrote."""
 
-    async def wait_for_event(self, *args: Any) -> Event | None:
-        event = await super().wait_for_event(*args)
+    async def wait_for_event(
+        self, scope: Any, key: str, name: str, match: dict[str, Any], timeout: float | None
+    ) -> Event | None:
+        event = await super().wait_for_event(scope, key, name, match, timeout)
         if event is not None and isinstance(event.data, dict):
             event.data.pop("arguments", None)
         return event
@@ -63,7 +65,7 @@ class PendingForEver(MemoryBackend):
 
     async def approvals(self, **options: Any) -> list[PendingApproval]:
         found = await super().approvals(**options)
-        seen: dict[str, PendingApproval] = self.__dict__.setdefault("seen", {})
+        seen: dict[str, PendingApproval] = vars(self).setdefault("seen", {})
         seen.update({each.id: each for each in found})
         return list(seen.values())
 

@@ -66,9 +66,11 @@ class CauseShownOnceOnly(ReplaySteps):
 class FailuresLoggedTwice(ReplaySteps):
     """A failed attempt is logged by two layers."""
 
-    async def attempt_failed(self, scope: Any, call: StepCall, attempt: int, *args: Any) -> None:
-        logger.warning("attempt %d failed: %s", attempt, args[-1])
-        await super().attempt_failed(scope, call, attempt, *args)
+    async def attempt_failed(
+        self, scope: Any, call: StepCall, attempt: int, asked: str, started: float, error: Exception
+    ) -> None:
+        logger.warning("attempt %d failed: %s", attempt, error)
+        await super().attempt_failed(scope, call, attempt, asked, started, error)
 
 
 @mutant("C12")
@@ -94,9 +96,11 @@ class CauseOfChildLost(ReplaySteps):
 class SecretsInTracebacks(ReplaySteps):
     """The traceback of a step's error is recorded as Python prints it."""
 
-    async def attempt_failed(self, *args: Any) -> None:
-        self.printed = "".join(traceback.format_exception(args[-1]))
-        await super().attempt_failed(*args)
+    async def attempt_failed(
+        self, scope: Any, call: StepCall, attempt: int, asked: str, started: float, error: Exception
+    ) -> None:
+        self.printed = "".join(traceback.format_exception(error))
+        await super().attempt_failed(scope, call, attempt, asked, started, error)
 
     async def fail(self, scope: Any, record: StepRecord, error: Exception, cancel: str | None = None) -> Any:
         error.__notes__ = []

@@ -72,7 +72,7 @@ class QueueLastComesFirst(MemoryJournal):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flow = _Stack()
+        self._flow = self.flow = _Stack()
 
 
 @mutant("C22")
@@ -80,10 +80,10 @@ class QueueKeepsCancelledRuns(MemoryJournal):
     """A run that was cancelled while it waited has its turn all the same."""
 
     def end_cancelled(self, run_id: str, now: float, changes: Changes) -> None:
-        held = self.flow.find("held", run_id)
+        held = self._flow.find("held", run_id)
         super().end_cancelled(run_id, now, changes)
         if held is not None:
-            self.flow.put(held)
+            self._flow.put(held)
 
 
 # -- when a run begins
@@ -111,7 +111,7 @@ class RulesForgetWithTheWorker(MemoryJournal):
     """What the rules remember does not survive the worker."""
 
     def open(self) -> None:
-        self.flow = MemoryFlowStore()
+        self._flow = self.flow = MemoryFlowStore()
         with suppress(AttributeError):  # it is made with the first run
             del self.admission
 
@@ -168,7 +168,7 @@ class BatchLosesTheRest(MemoryJournal):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flow = _Lossy()
+        self._flow = self.flow = _Lossy()
 
 
 @mutant("C30")

@@ -159,7 +159,7 @@ async def test_a_dead_process_is_noticed_without_waiting_for_its_lease(tmp_path:
 
     journal = SQLiteJournal(tmp_path / "runs.db")
     async with SQLiteBackend(tmp_path / "runs.db") as client:
-        await client.start("f", run_id="r")
+        await client.start(quick, run_id="r")
     child = os.fork()
     if not child:  # pragma: no cover  # a process that claims the run and is gone
         journal.open()

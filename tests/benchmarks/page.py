@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from durably.backends import SQLiteBackend
-from durably.core import Agent, Context, function, tool
+from durably.core import Agent, Context, FunctionRef, function, tool
 from durably.core.model import ModelRequest
 from durably.testing import ScriptedModel, call
 from durably.testing.models.scripted import Reply
@@ -65,7 +65,7 @@ async def make(path: Path) -> None:
     async with SQLiteBackend(path) as client:
         client.journal.file.run("PRAGMA synchronous = OFF")  # how long it takes to make them is not the question
         for number in range(RUNS):
-            await client.start("order", {"order": number}, run_id=f"order-{number}")
+            await client.start(FunctionRef("order"), {"order": number}, run_id=f"order-{number}")
     async with SQLiteBackend(path, [LONG, rare]) as backend:
         backend.journal.file.run("PRAGMA synchronous = OFF")
         for number in range(100):

@@ -29,6 +29,8 @@ class SQLiteBackend(ReplayBackend):
     file: each run has one owner, whose lease is renewed while it lives; what a worker writes after it lost a run is
     refused.
 
+    Without functions it is a client: it starts, sends to, and looks at runs that other processes execute.
+
     Args:
         path: The file; made, readable by its owner alone, if it is not there.
         functions: What it runs.

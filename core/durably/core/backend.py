@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 
@@ -22,6 +23,7 @@ from durably.core.errors import (
     AmbiguousRunIdError,
     DefinitionError,
     DurablyError,
+    FunctionNotFoundError,
     InvokeError,
     RunCancelledError,
     RunExistsError,
@@ -384,14 +386,18 @@ class Backend(ABC):
             SerializationError: If the input does not fit the function's input type.
             RunExistsError: If the id belongs to a run of another function, or with another input.
             MissingKeyError: If it has nothing at the key of one of the function's rules.
+            FunctionNotFoundError: If it is given as text, and no worker ever served such a function; where the engine
+                knows. A `FunctionRef` starts a run that waits for its worker.
         """
         if run_id is not None:
             check_run_id(run_id)
         tags = check_tags(tags)
         reference = self.find_function(function)
         text = encode_data(reference, data)
-        if isinstance(reference, Function):
+        if isinstance(reference, Function) and not self.is_client:  # else the rules that its workers registered hold
             check_keys(reference, text)
+        if isinstance(function, str):
+            self._check_known(function)
         return Run(self, reference, await self.start_run(reference, text, run_id, tags))
 
     @overload
@@ -685,15 +691,30 @@ class Backend(ABC):
         reason = self.capabilities.gaps.get(gap, "this engine has nothing of the kind")
         return UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
 
+    @property
+    def is_client(self) -> bool:
+        """Whether it serves no function, and only starts, sends to and looks at runs that other programs execute."""
+        return self.capabilities.multi_process and not self.functions
+
+    def known_functions(self) -> Collection[str] | None:
+        """The ids of the functions that a worker has ever served, or ``None`` if this engine cannot tell."""
+        return None
+
+    def _check_known(self, function: str) -> None:
+        known = None if function in self.functions else self.known_functions()
+        if known is not None and function not in known:
+            raise FunctionNotFoundError(function=function, near=difflib.get_close_matches(function, sorted(known)))
+
     def find_function(self, function: FunctionRef[Any, Any] | str) -> FunctionRef[Any, Any]:
         """The function of an id, or a reference to one that another program serves.
 
         Raises:
-            DefinitionError: If it is code that this backend was not given.
+            DefinitionError: If it is code that this backend was not given, and it is no client.
         """
         if isinstance(function, str):
             return self.functions.get(function) or FunctionRef(function)
-        if isinstance(function, Function) and self.functions.get(function.id) is not function:
+        served = self.is_client or not isinstance(function, Function) or self.functions.get(function.id) is function
+        if not served:
             known = ", ".join(self.functions) or "none"
             raise DefinitionError(
                 f"function {function.id!r} is not served by this backend (it serves {known}): add it to functions=[...]"

@@ -27,6 +27,7 @@ The tree::
     ├── CrashLoopError             the process dies again and again outside the steps of a run
     ├── StaleRunError              another worker owns the run now
     ├── RunNotFoundError
+    ├── FunctionNotFoundError      no worker has ever served a function of this id
     ├── RunExistsError             the id of a new run belongs to one of another function or input
     ├── AmbiguousRunIdError        several runs have ids that begin so
     ├── RunNotFailedError          ... so it cannot be retried
@@ -59,6 +60,7 @@ __all__ = [
     "CrashLoopError",
     "DefinitionError",
     "DurablyError",
+    "FunctionNotFoundError",
     "InterruptSignal",
     "InvokeError",
     "JournalBusyError",
@@ -436,6 +438,26 @@ class AmbiguousRunIdError(DurablyError):
         super().__init__(f"several runs have ids that begin with {prefix!r}: {some}, ...; write more of it")
         self.prefix = prefix
         self.run_ids = list(run_ids)
+
+
+class FunctionNotFoundError(DurablyError):
+    """A run was to be started by the id of a function that nobody has ever registered where the runs are kept.
+
+    Attributes:
+        function: The id that was asked for.
+        near: Registered ids that look like it, the nearest first.
+    """
+
+    fields = ("function", "near")
+
+    def __init__(self, *, function: str, near: Sequence[str]) -> None:
+        known = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
+        super().__init__(
+            f"no worker has ever served a function {function!r} here{known} Start a worker that has it first, or start "
+            f"FunctionRef({function!r}): a run that waits for one"
+        )
+        self.function = function
+        self.near = list(near)
 
 
 class RunExistsError(DurablyError):

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -241,21 +241,27 @@ class ReplayBackend(Backend):
         self._up = True
         try:
             self._driver.open()
-            await patiently(self._sign_on, self.busy_timeout)
-            self._deliver()
-            if self._crons is not None:
-                await patiently(self._crons.open, self.busy_timeout)
-            await patiently(self.claim_runs, self.busy_timeout)
+            if not self.is_client:
+                await self._begin_work()
         except BaseException:
             await self._leave()
             raise
         if self._poll is not None:
-            self._poller = asyncio.create_task(self._watch(self._poll))
+            look = self._look_on if self.is_client else self._watch
+            self._poller = asyncio.create_task(look(self._poll))
         return self
 
+    async def _begin_work(self) -> None:
+        await patiently(self._sign_on, self.busy_timeout)
+        self._deliver()
+        if self._crons is not None:
+            await patiently(self._crons.open, self.busy_timeout)
+        await patiently(self.claim_runs, self.busy_timeout)
+
     def _sign_on(self) -> None:
-        self.journal.register([Subscription.of(function) for function in self.functions.values()])
         self._upkeep.sign_on()
+        subscriptions = [Subscription.of(function) for function in self.functions.values()]
+        self._log.sign_on(subscriptions, self.clock.now(), self._upkeep.event_memory)
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop at the next step boundary of each run, then give the runs back."""
@@ -273,7 +279,7 @@ class ReplayBackend(Backend):
             self._crons.close()
         self._up = False
         try:
-            if self._log.crash is None:
+            if self._log.crash is None and not self.is_client:
                 await self._patiently(self.journal.let_go, self.worker, cut_off)
         finally:
             self.journal.close()
@@ -296,6 +302,16 @@ class ReplayBackend(Backend):
         """
         self._driver.crash(signal)
         self._died.set()
+
+    async def _look_on(self, poll: float) -> None:
+        """Look at the runs whose ends somebody waits for. It is all that a client does by itself."""
+        while True:
+            await asyncio.sleep(poll)
+            try:
+                if self.journal.changed():
+                    self._look_at_ends()
+            except JournalError as error:
+                logger.warning("cannot look after runs now, will try again: %s", error)
 
     async def _watch(self, poll: float) -> None:
         """Look after the lease, and at what other processes did."""
@@ -360,10 +376,7 @@ class ReplayBackend(Backend):
 
     def _look_around(self) -> None:
         """Find what concerns the runs that wait here, after another process wrote to the journal."""
-        for run_id in self._scheduler.awaited_runs:
-            row = self.journal.get(run_id)
-            if row is not None and row.status.final:
-                self._scheduler.run_ended(run_id)
+        self._look_at_ends()
         self._host.events.look()
         for run_id in self._driver.live:
             row = self.journal.get(run_id)
@@ -372,6 +385,12 @@ class ReplayBackend(Backend):
         self._arm(self.journal.next_moment())
         if self._crons is not None:
             self._crons.look()
+
+    def _look_at_ends(self) -> None:
+        for run_id in self._scheduler.awaited_runs:
+            row = self.journal.get(run_id)
+            if row is None or row.status.final:  # who waits for a run that is not there any more is told so
+                self._scheduler.run_ended(run_id)
 
     # -- scheduled events
 
@@ -382,7 +401,7 @@ class ReplayBackend(Backend):
             self.claim_runs()
 
     def _arm(self, due: float | None) -> None:
-        if self._up:
+        if self._up and not self.is_client:
             self._delivery.set(due)
 
     def _deliver(self) -> None:
@@ -396,6 +415,9 @@ class ReplayBackend(Backend):
             self._arm(self.clock.now() + 1)
 
     # -- the port
+
+    def known_functions(self) -> Collection[str]:
+        return {*self.functions, *(each.function for each in self.journal.subscriptions())}
 
     async def drain(self) -> None:
         """Wait until nothing is running, sleeping or scheduled any more: what is left waits for an event."""
@@ -432,7 +454,8 @@ class ReplayBackend(Backend):
         run_id = run_id or new_id()
         new = self._host.new_run(run_id, function.id, started_event(function, run_id, data))
         row = await self._patiently(self._log.create, replace(new, tags=tuple(tags)), self.clock.now())
-        if not is_new and (text := self.journal.first_record(run_id).output) != new.event:
+        text = new.event if is_new else self.journal.first_record(run_id).output
+        if row.function != function.id or text != new.event:
             recorded, asked = json.loads(text or "{}"), json.loads(new.event)
             check_same_start(function, run_id, row.function, recorded.get("data"), asked["data"])
         return view_of(self.journal, row)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from durably.backends.replay.events import EventWaiters
@@ -18,6 +19,8 @@ from durably.core import Function
 from durably.core.attempts import Environment
 
 __all__ = ["ReplayHost"]
+
+logger = logging.getLogger("durably")
 
 
 @dataclass(kw_only=True)
@@ -36,6 +39,7 @@ class ReplayHost:
         seed: Fixes the order of concurrent branches, or ``None`` to leave it to the event loop.
         body_slots: The places for bodies on this worker, or ``None`` if their number is not limited.
         crash: Lets the worker die as a process does. For the harness.
+        unserved: The ids of functions whose runs are said to wait for a worker.
     """
 
     environment: Environment
@@ -49,6 +53,7 @@ class ReplayHost:
     seed: int | None
     body_slots: BodySlots | None
     crash: Callable[[BaseException], None]
+    unserved: set[str] = field(default_factory=set)
 
     def new_run(self, run_id: str, function: str, event: str, parent: str | None = None) -> NewRun:
         """A run to be created, under the rules of its function.
@@ -61,6 +66,9 @@ class ReplayHost:
         """
         known = self.functions.get(function)
         rule = self.log.journal.subscription(function) if known is None else Subscription.of(known)
+        if rule is None and function not in self.unserved:
+            self.unserved.add(function)
+            logger.warning("no worker has ever served %r: run %s, and others of it, wait for one", function, run_id)
         text = self.environment.redactor.text(event)
         new = NewRun(id=run_id, function=function, event=text, parent=parent)
         return new if rule is None else replace(new, singleton=rule.singleton, rules=rule.rules)

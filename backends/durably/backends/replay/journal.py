@@ -428,6 +428,10 @@ class Journal(ABC):
         if received is None:
             return
         changes.received.append(received)
+        self.trigger(event, worker, served, now, changes)
+
+    def trigger(self, event: Event, worker: str | None, served: Iterable[str], now: float, changes: Changes) -> None:
+        """Start the functions that an event triggers, within a transaction."""
         for subscription in self.subscribers(event.name):
             if subscription.rules.batch is None:
                 new = self._triggered(subscription.function, event, subscription.singleton, subscription.rules)
@@ -622,7 +626,10 @@ class Journal(ABC):
 
     @abstractmethod
     def register(self, subscriptions: Sequence[Subscription]) -> None:
-        """Remember which events start these functions, also while no worker is up."""
+        """Remember which events start these functions, also while no worker is up.
+
+        In a transaction of its own unless one is open.
+        """
 
     @abstractmethod
     def lease(self, worker: str, until: float) -> None:

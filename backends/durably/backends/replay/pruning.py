@@ -159,7 +159,7 @@ class Pruner:
                 if own is not None:
                     gone += await self._prune_function(function, own)
             gone += await self._forget_records()
-            gone += Pruned(events=await self._prune_events(self._event_memory(rule)))
+            gone += Pruned(events=await self._prune_events(self.event_memory(rule)))
             while await self._slice(partial(self.storage.shrink, PAGES)):
                 pass
             return gone
@@ -202,7 +202,7 @@ class Pruner:
 
     # -- events
 
-    def _event_memory(self, rule: Retention | None) -> float:
+    def event_memory(self, rule: Retention | None = None) -> float:
         """How long an event is remembered: as long as any run that it may have started, and a day at least."""
         rules = [rule] if rule else [self._default, *(each.retention for each in self._functions.values())]
         return max(EVENT_MEMORY, *(each.seconds or 0.0 for each in rules if each is not None), 0.0)

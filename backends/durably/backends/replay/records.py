@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.crash_watch import CrashWatch
-from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow
+from durably.backends.replay.early_events import sign_on
+from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow, Subscription
 from durably.backends.replay.repair import fork, resume, stick
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import Event, Function
@@ -101,6 +102,11 @@ class Log:
             cancel=cancel,
         )
         self.tell(changes)
+
+    def sign_on(self, subscriptions: Sequence[Subscription], now: float, memory: float) -> None:
+        """Register this worker's functions. See :func:`durably.backends.replay.early_events.sign_on`."""
+        self.check_alive()
+        self.tell(sign_on(self.journal, subscriptions, now=now, memory=memory))
 
     def create(self, new: NewRun, now: float) -> RunRow:
         """Create a run, or find the one that has its id."""

@@ -74,7 +74,7 @@ class SQLiteJournal(Journal):
     # -- workers and functions
 
     def register(self, subscriptions: Sequence[Subscription]) -> None:
-        with self.transaction():
+        with self.file.joined():
             # Workers that have long been dead: a run that one of them still holds is claimed all the same.
             self.file.run("DELETE FROM workers WHERE expires < ?", time.time() - DEAD_SECONDS)
             self.file.run("DELETE FROM worker_details WHERE id NOT IN (SELECT id FROM workers)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -124,6 +125,11 @@ class Upkeep:
         if self._pruner is None:
             raise self._cannot_forget("prune()")
         return await self._pruner.prune(rule)
+
+    @property
+    def event_memory(self) -> float:
+        """For how many seconds an event is remembered at least."""
+        return math.inf if self._pruner is None else self._pruner.event_memory()
 
     def _cannot_forget(self, feature: str) -> UnsupportedFeatureError:
         reason = "its storage has no way to forget runs"

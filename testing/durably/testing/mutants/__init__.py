@@ -11,6 +11,7 @@ from durably.testing.mutants import (
     crash_loops,
     data,
     failure,
+    finding,
     flow_control,
     identity,
     memoization,
@@ -43,6 +44,7 @@ _PARTS = (
     streams,
     repair,
     approvals,
+    finding,
     retention,
     workers,
 )

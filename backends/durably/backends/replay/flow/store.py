@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 __all__ = ["Entry", "FlowStore", "Kind", "MemoryFlowStore"]
 
-Kind = Literal["held", "batch", "batched", "start", "throttle", "cron", "slot"]
+Kind = Literal["held", "batch", "batched", "start", "throttle", "cron", "slot", "heard"]
 """What an entry is: a run that is held back; a batch that is filled, and an event in it; the start of a run that a rate
-limit counts; when a throttle lets the next run through; a cron's next time; a body that runs or waits for its turn."""
+limit counts; when a throttle lets the next run through; a cron's next time; a body that runs or waits for its turn; up
+to where the log's events of a name had a function to start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -201,7 +201,6 @@ def test_a_run_says_what_it_waits_for_and_links_its_children() -> None:
         assert "waits for a person to approve refund since" in (await http.get("/runs?text=refund")).text
         assert "/runs/refund-1042/cancel" in (await http.get("/runs/refund")).text  # the beginning is enough
         await backend.start("elsewhere", run_id="unserved")
-        await backend.drain()
         assert "waits for a worker that serves elsewhere since" in (await http.get("/runs/unserved")).text
 
     on_page(test)

@@ -35,6 +35,82 @@ def test_runs_are_listed_and_filtered(durably: Durably) -> None:
     assert [run["id"] for run in of_text["runs"]] == ["echo-2", "echo-1", "echo-0"]
 
 
+def test_runs_are_found_by_all_that_is_known_of_them(durably: Durably, tmp_path: Path) -> None:
+    async def tagged() -> None:
+        async with SQLiteBackend(tmp_path / "runs.db") as client:
+            await client.start("echo", {"session_key": "s-1"}, run_id="tagged", tags=["tenant:7", "beta"])
+
+    asyncio.run(tagged())
+
+    def found(*options: str) -> list[str]:
+        done = durably("runs", "--json", *options, *HERE)
+        assert done.returncode == 0, done.stderr
+        return [run["id"] for run in json.loads(done.stdout)["runs"]]
+
+    (child,) = found("--parent", "refund-1042")
+    assert found("--root", "refund-1042") == [child, "refund-1042"]
+    assert found("--tag", "tenant:7", "--tag", "beta") == found("--session", "s-1") == ["tagged"]
+    assert found("--tag", "tenant:7", "--tag", "gamma") == []
+    assert found("--status", "failed", "--status", "waiting") == ["tagged", "refund-1042", "broken"]
+    assert found("--until", "1h") == found("--since", "2100-01-01T00:00:00Z") == []
+    assert "tagged" in found("--since", "1h", "--until", "2100-01-01T00:00:00Z")
+    unreadable = durably("runs", "--since", "soon", *HERE)
+    assert (unreadable.returncode, "--since cannot be read" in unreadable.stderr) == (2, True)
+
+
+def test_pages_of_runs_go_both_ways_and_are_counted(durably: Durably) -> None:
+    def page(*options: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            durably("runs", "--function", "echo", "-n", "2", "--json", *options, *HERE).stdout
+        )
+        return found
+
+    first = page()
+    second = page("--after", first["next"])
+    last = page("--after", second["next"])
+    assert [[run["id"] for run in each["runs"]] for each in (first, second, last)] == [
+        ["broken", "hostile"],
+        ["echo-2", "echo-1"],
+        ["echo-0"],
+    ]
+    assert (first["previous"], last["next"]) == (None, None)
+    assert page("--before", second["previous"])["runs"] == first["runs"]
+    assert first["counts"] == last["counts"] == {"completed": 4, "failed": 1}
+    text = durably("runs", "--function", "echo", "-n", "2", *HERE).stdout
+    assert text.startswith("5 runs: 4 completed, 1 failed\n")
+    assert f"older runs: --after {first['next']}" in text
+    assert "no cursor" in durably("runs", "--after", "nowhere", *HERE).stderr
+
+
+def test_a_run_that_waits_says_for_what(durably: Durably) -> None:
+    (line,) = [line for line in durably("runs", *HERE).stdout.splitlines() if line.startswith("refund-1042")]
+    assert "waits for a person to approve refund since " in line
+    assert "waits for a person to approve refund since " in durably("show", "refund-1042", *HERE).stdout
+
+
+def test_the_beginning_of_an_id_is_enough(durably: Durably) -> None:
+    assert durably("show", "refund", *HERE).stdout.startswith("refund-desk  refund-1042\n")
+    assert durably("logs", "bro", *HERE).stdout == durably("logs", "broken", *HERE).stdout
+    several = durably("show", "echo", *HERE)
+    assert several.returncode == 2
+    assert "several runs have ids that begin with 'echo'" in several.stderr
+
+
+def test_a_stream_is_followed_and_gone_on_with(durably: Durably) -> None:
+    lines = durably("stream", "broken", *HERE).stdout.splitlines()
+    assert [line.split()[2:4] for line in lines] == [
+        ["started", "run"],
+        ["began", "say"],
+        ["completed", "say"],
+        ["failed", "run"],
+    ]
+    assert "NonRetriableError: told to" in lines[-1]
+    items = [json.loads(line) for line in durably("stream", "broken", "--json", *HERE).stdout.splitlines()]
+    assert [item["kind"] for item in items] == ["run_started", "step_began", "step_ended", "run_ended"]
+    rest = durably("stream", "broken", "--json", "--from-offset", str(items[1]["offset"] + 1), *HERE).stdout
+    assert [json.loads(line) for line in rest.splitlines()] == items[2:]
+
+
 def test_a_run_is_logged_line_by_line(durably: Durably) -> None:
     lines = durably("logs", "broken", "--follow", *HERE).stdout.splitlines()
     assert [line.split()[2:4] for line in lines] == [["started", "run"], ["completed", "say"], ["failed", "run"]]

@@ -98,6 +98,29 @@ def test_the_list_follows_what_happens(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
+def test_runs_are_filtered_and_paged(tmp_path: Path) -> None:
+    async def test(page: Page, backend: SQLiteBackend) -> None:
+        for number in range(55):
+            await backend.invoke(echo, "x", run_id=f"many-{number}")
+        rows = page.locator("tr[data-row]")
+        await page.goto("/runs")
+        await page.get_by_label("Run id").fill("many")
+        await page.get_by_role("button", name="Filter").click()
+        await expect(page.get_by_role("navigation", name="Status")).to_contain_text("completed55")
+        await expect(rows).to_have_count(50)
+        await page.get_by_role("link", name="Older").click()
+        await expect(rows).to_have_count(5)
+        await expect(page.get_by_label("Run id")).to_have_value("many")
+        await page.get_by_role("link", name="Newer").click()
+        await expect(rows).to_have_count(50)
+        await page.get_by_role("link", name="Clear").click()
+        await page.get_by_role("link", name="failed1", exact=True).click()
+        await expect(rows).to_have_count(1)
+
+    in_browser(tmp_path, test)
+
+
+@pytest.mark.timeout(120)
 def test_keys_move_through_the_rows(tmp_path: Path) -> None:
     async def test(page: Page, backend: SQLiteBackend) -> None:
         await page.goto("/runs?status=failed")

@@ -147,6 +147,65 @@ def test_runs_are_filtered() -> None:
     on_page(test)
 
 
+def test_runs_are_filtered_by_tag_and_session_and_counted() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        await backend.start("elsewhere", {"session_key": "s 1"}, run_id="tagged", tags=["tenant:7", "beta"])
+        for query in ("session=s+1", "tag=tenant:7&tag=beta"):
+            assert listed((await http.get(f"/runs?{query}")).text) == ["tagged"]
+        assert listed((await http.get("/runs?tag=tenant:7&tag=gamma")).text) == []
+        chips = (await http.get("/runs?tag=beta&status=failed")).text
+        assert re.findall(r'class="chip" href="([^"]*)"', chips) == [
+            "/runs?tag=beta",
+            "/runs?status=waiting&amp;tag=beta",
+            "/runs?status=failed&amp;tag=beta",
+        ]
+        assert re.findall(r"<b>(\d+)</b></a>", chips) == ["1", "1", "0"]
+        assert listed(chips) == []
+
+    on_page(test)
+
+
+def test_pages_of_the_list_go_both_ways() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        for number in range(60):
+            await backend.invoke(echo, "x", run_id=f"many-{number}")
+        first = (await http.get("/runs?text=many")).text
+        assert listed(first) == [f"many-{number}" for number in range(59, 9, -1)]
+        assert 'rel="prev"' not in first
+        second = (await http.get(link(first, "next"))).text
+        assert listed(second) == [f"many-{number}" for number in range(9, -1, -1)]
+        assert 'rel="next"' not in second
+        assert listed((await http.get(link(second, "prev"))).text) == listed(first)
+        assert (await http.get("/runs?after=nonsense")).status_code == 400
+
+    on_page(test)
+
+
+def listed(text: str) -> list[str]:
+    """The runs in a list."""
+    return re.findall(r'data-href="/runs/([^"]*)"', text)
+
+
+def link(text: str, rel: str) -> str:
+    """Where the link to a neighbouring page leads."""
+    (found,) = re.findall(rf'rel="{rel}" href="([^"]*)"', text)
+    return unescape(found)
+
+
+def test_a_run_says_what_it_waits_for_and_links_its_children() -> None:
+    async def test(http: httpx.AsyncClient, backend: Backend) -> None:
+        text = (await http.get("/runs/refund-1042")).text
+        (child,) = await backend.runs(parent="refund-1042")
+        assert f'<a href="/runs/{child.id}" title="{child.id}, completed">policy</a>' in text
+        assert listed((await http.get("/runs?parent=refund-1042")).text) == [child.id]
+        assert "waits for a person to approve refund since" in (await http.get("/runs?text=refund")).text
+        assert "/runs/refund-1042/cancel" in (await http.get("/runs/refund")).text  # the beginning is enough
+        await backend.start("elsewhere", run_id="unserved")
+        assert "waits for a worker that serves elsewhere since" in (await http.get("/runs/unserved")).text
+
+    on_page(test)
+
+
 def test_a_run_is_a_waterfall() -> None:
     async def test(http: httpx.AsyncClient, _: Backend) -> None:
         text = (await http.get("/runs/refund-1042")).text
@@ -408,7 +467,7 @@ def test_a_change_that_is_not_ours_is_refused(headers: dict[str, str], form: dic
         asked = {"token": await token(http), **form}
         answer = await http.post("/runs/refund-1042/cancel", data=asked, headers=headers)
         assert answer.status_code == status
-        assert (await backend.run("refund-1042")).status is RunStatus.RUNNING
+        assert (await backend.run("refund-1042")).status is RunStatus.WAITING
 
     on_page(test)
 

@@ -49,7 +49,7 @@ BackendName = Annotated[
         help="sqlite:///runs.db, temporal://host:port/namespace?task_queue=q, inngest://host:port/app, or app:backend.",
     ),
 ]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, or how it begins.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -108,10 +108,10 @@ def read_json(text: str, option: str) -> Any:
 
 
 async def find_run(backend: Backend, name: str) -> Run[Any]:
-    """The run of an id.
+    """The run of an id, or of the beginning of one.
 
     Raises:
-        DurablyError: If there is none.
+        DurablyError: If there is none, or more than one.
     """
     try:
         return await backend.run(name)

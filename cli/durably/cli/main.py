@@ -19,6 +19,7 @@ from durably.cli.logs import logs
 from durably.cli.page import ui
 from durably.cli.replays import check, replay
 from durably.cli.runs import export, runs, show
+from durably.cli.stream import stream
 from durably.cli.worker import prune, worker, workers
 
 __all__ = ["app"]
@@ -49,7 +50,7 @@ LOOK, ACT, PERSON = "Look at runs", "Act on runs", "Answer what waits for a pers
 CODE, MACHINE = "Try code", "Machines"
 
 COMMANDS: dict[str, dict[str, Command]] = {
-    LOOK: {"ui": ui, "runs": runs, "show": show, "logs": logs, "export": export},
+    LOOK: {"ui": ui, "runs": runs, "show": show, "logs": logs, "stream": stream, "export": export},
     ACT: {"start": start, "send": send, "cancel": cancel, "retry": retry, "fork": fork},
     PERSON: {"approvals": approvals, "approve": approve, "reject": reject},
     CODE: {"replay": replay, "check": check, "crash-test": crash_test},

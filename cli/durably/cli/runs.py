@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from durably.cli.address import open_client
 from durably.cli.command import AsJSON, BackendName, RunName, console, find_run, print_json, refuse, run_command
-from durably.cli.find_runs import find_runs
-from durably.cli.run_tree import STATUS_STYLES, step_view, trace_view
-from durably.cli.text import clock_time, one_line, plain, seconds
-from durably.core import Backend, Run, RunStatus
+from durably.cli.run_counts import RunCounts, count_runs
+from durably.cli.run_options import (
+    After,
+    Before,
+    FunctionFilter,
+    Parent,
+    Root,
+    Session,
+    Since,
+    StatusFilter,
+    Tags,
+    TextFilter,
+    Until,
+    asked_filters,
+)
+from durably.cli.run_table import runs_view
+from durably.cli.run_tree import step_view, trace_view
+from durably.cli.waits import spell_wait
+from durably.core import Run
+from durably.core.run_filter import RunPage
 
 __all__ = ["export", "runs", "show"]
 
-FunctionFilter = Annotated[str | None, typer.Option("--function", metavar="ID", help="Only runs of this function.")]
-StatusFilter = Annotated[RunStatus | None, typer.Option("--status", help="Only runs that stand there.")]
-TextFilter = Annotated[str, typer.Option("--text", metavar="TEXT", help="Only runs with this in their ids.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many runs to show at most.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again every second, until interrupted.")]
 StepKey = Annotated[str | None, typer.Option("--step", metavar="KEY", help="One step, whole.")]
@@ -38,57 +51,66 @@ def runs(
     backend: BackendName,
     function: FunctionFilter = None,
     status: StatusFilter = None,
+    tag: Tags = None,
+    session: Session = None,
+    parent: Parent = None,
+    root: Root = None,
+    since: Since = None,
+    until: Until = None,
     text: TextFilter = "",
+    after: After = None,
+    before: Before = None,
     limit: Limit = 20,
     watch: Watch = False,
     as_json: AsJSON = False,
 ) -> None:
-    """List the newest runs."""
+    """List the newest runs that fit all that is asked, and count them."""
 
     async def main() -> None:
+        filters = asked_filters(
+            function=function,
+            status=status,
+            tags=tag,
+            session=session,
+            parent=parent,
+            root=root,
+            since=since,
+            until=until,
+            text=text,
+        )
         async with open_client(backend) as engine:
+
+            async def look() -> tuple[RunPage[Run[Any]], RunCounts]:
+                page = await engine.runs(**filters, after=after, before=before, limit=limit)
+                return page, await count_runs(engine, filters)
+
             if watch and not as_json:
-                await _watch(engine, function=function, status=status, text=text, limit=limit)
-                return
-            found = await find_runs(engine, function=function, status=status, text=text, limit=limit)
+                await _watch(look)
+            page, counts = await look()
             if as_json:
-                print_json({"runs": [run_data(run) for run in found]})
+                print_json(_page_data(page, counts))
             else:
-                console().print(_table(found) if found else "no runs")
+                console().print(runs_view(page, counts, time.time()))
 
     run_command(main())
 
 
-async def _watch(engine: Backend, **filters: Any) -> None:
+async def _watch(look: Callable[[], Awaitable[tuple[RunPage[Run[Any]], RunCounts]]]) -> NoReturn:
     with Live(console=console(), auto_refresh=False, screen=console().is_terminal) as live:
         while True:
-            live.update(_table(await find_runs(engine, **filters)), refresh=True)
+            live.update(runs_view(*await look(), time.time()), refresh=True)
             await asyncio.sleep(1)
+
+
+def _page_data(page: RunPage[Run[Any]], counts: RunCounts) -> dict[str, Any]:
+    found = [run_data(run) for run in page]
+    counted = {"counts": dict(counts.numbers), "counts_partial": counts.partial}
+    return {"runs": found, **counted, "next": page.next, "previous": page.previous}
 
 
 def run_data(run: Run[Any]) -> dict[str, Any]:
     """What is known of a run, as JSON data."""
     return asdict(run.view)
-
-
-def _table(found: Any) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bright_black")
-    for name, width in (("run", 12), ("function", 8), ("status", 9), ("started", 19), ("took", 8)):
-        table.add_column(name, no_wrap=True, min_width=width, justify="right" if name == "took" else "left")
-    table.add_column("", no_wrap=True)
-    for run in found:
-        view = run.view
-        ended = view.ended_at or (time.time() if not view.status.final else view.created_at)
-        said = "" if view.error is None else f"{view.error.get('type')}: {view.error.get('message', '')}"
-        table.add_row(
-            plain(view.id),
-            plain(view.function),
-            Text(view.status.value, style=STATUS_STYLES[view.status.value]),
-            clock_time(view.created_at),
-            seconds(max(0.0, ended - view.created_at)),
-            Text(one_line(said, 60), style="red"),
-        )
-    return table
 
 
 def show(run: RunName, backend: BackendName, step: StepKey = None, as_json: AsJSON = False) -> None:
@@ -102,7 +124,10 @@ def show(run: RunName, backend: BackendName, step: StepKey = None, as_json: AsJS
                 if as_json:
                     typer.echo(trace.to_json())
                 else:
-                    console().print(trace_view(trace, time.time()))
+                    now = time.time()
+                    console().print(trace_view(trace, now))
+                    for wait in found.view.waiting_for:
+                        console().print(Text(f"waits for {spell_wait(wait, now)}", style="yellow"))
                 return
             try:
                 one = trace.step(step)

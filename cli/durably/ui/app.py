@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from durably.cli.address import Program
 from durably.core import DurablyError, RunNotFoundError
-from durably.ui import actions, pages
+from durably.ui import actions, pages, run_list
 from durably.ui.guard import LOOPBACK, Guard
 from durably.ui.rendering import render
 from durably.ui.traces import Traces
@@ -37,7 +37,7 @@ def make_app(program: Program, *, hosts: Iterable[str] = LOOPBACK, password: str
     app = Starlette(
         routes=[
             Route("/", lambda request: RedirectResponse("/runs", 307)),
-            Route("/runs", pages.runs),
+            Route("/runs", run_list.runs),
             Route("/runs/{run_id}", pages.run),
             Route("/runs/{run_id}/rows", pages.run_rows),
             Route("/runs/{run_id}/step", pages.step),
@@ -50,7 +50,7 @@ def make_app(program: Program, *, hosts: Iterable[str] = LOOPBACK, password: str
             Route("/runs/{run_id}/fork", actions.fork, methods=["POST"]),
             Route("/approvals", pages.approvals),
             Route("/approvals", actions.decide, methods=["POST"]),
-            Route("/live/runs", pages.runs_live),
+            Route("/live/runs", run_list.runs_live),
             Route("/live/approvals", pages.approvals_live),
             Mount("/static", StaticFiles(packages=[("durably.ui", "static")])),
         ],

@@ -1,4 +1,4 @@
-"""What the page shows: runs, one run, one step, its conversation, two runs side by side, approvals."""
+"""What the page shows of runs: one run, one step, its conversation, two runs side by side, approvals."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from durably.cli.find_runs import find_runs
-from durably.core import Run, RunNotFoundError, RunStatus, Trace
+from durably.core import Run, RunNotFoundError, Trace
 from durably.core.serialization import digest
 from durably.core.trace_parts import TraceStep
 from durably.ui.approvals import Question, question
@@ -31,64 +30,14 @@ __all__ = [
     "run",
     "run_live",
     "run_rows",
-    "runs",
-    "runs_live",
     "step",
 ]
 
-PAGE = 50
-"""Runs on one page of the list."""
+CHILDREN = 12
+"""Children of a run that its head links to; the list shows the others."""
 
 ROWS = 300
 """Rows of a time line that are sent at once; the rest follows as it is scrolled to."""
-
-
-# -- the list
-
-
-async def runs(request: Request) -> Response:
-    """The newest runs that fit the filters."""
-    found = await _found(request)
-    return render(
-        request,
-        "runs.html",
-        runs=found,
-        filters=_filters(request),
-        statuses=list(RunStatus),
-        state=digest(repr(_runs_state(found))),
-        query=str(request.url.query),
-        now=time.time(),
-    )
-
-
-async def runs_live(request: Request) -> Response:
-    """Says when the list is another one."""
-
-    async def state() -> object:
-        return _runs_state(await _found(request))
-
-    return events(request, state)
-
-
-def _filters(request: Request) -> dict[str, str]:
-    return {name: request.query_params.get(name, "").strip() for name in ("function", "status", "text")}
-
-
-async def _found(request: Request) -> Sequence[Run[Any]]:
-    asked = _filters(request)
-    if asked["status"] and asked["status"] not in list(RunStatus):
-        raise HTTPException(400, f"there is no status {asked['status']!r}")
-    return await find_runs(
-        request.app.state.backend,
-        function=asked["function"] or None,
-        status=RunStatus(asked["status"]) if asked["status"] else None,
-        text=asked["text"],
-        limit=PAGE,
-    )
-
-
-def _runs_state(found: Sequence[Run[Any]]) -> object:
-    return [(each.id, each.status, each.view.ended_at) for each in found]
 
 
 # -- one run
@@ -184,15 +133,29 @@ async def _run_values(request: Request, found: Run[Any], trace: Trace) -> dict[s
         "run": found,
         "trace": trace,
         "pending": await _pending_of(request, found, trace),
-        "children": [each for each in trace.walk() if each.child],
+        "children": await _children(request, found, trace),
+        "children_shown": CHILDREN,
         "troubles": sum(attempt.outcome in ("failed", "lost") for each in trace.walk() for attempt in each.attempts),
         "state": digest(repr(_run_state(found, trace))),
         "ended": trace.ended_at or time.time(),
     }
 
 
+async def _children(request: Request, found: Run[Any], trace: Trace) -> Sequence[Run[Any]]:
+    """The newest runs that a run invoked, and one more than are shown if there are others."""
+    if not any(each.child for each in trace.walk()):
+        return []
+    return await request.app.state.backend.runs(parent=found.id, limit=CHILDREN + 1)  # type: ignore[no-any-return]
+
+
 def _run_state(found: Run[Any], trace: Trace) -> object:
-    return found.status, sum(len(each.attempts) + 1 for each in trace.walk()), [each.status for each in trace.walk()]
+    waits = [(each.kind, each.step) for each in found.view.waiting_for]
+    return (
+        found.status,
+        waits,
+        sum(len(each.attempts) + 1 for each in trace.walk()),
+        [each.status for each in trace.walk()],
+    )
 
 
 async def _run(request: Request, run_id: str = "") -> tuple[Run[Any], Trace]:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from durably.cli.text import clock_time, money, one_line, pretty_json, seconds, spell_tokens, tokens
+from durably.cli.waits import spell_wait, spell_waits
 
 __all__ = ["path_of", "render", "run_id_of"]
 
@@ -52,6 +53,8 @@ _templates.filters.update(
     seconds=seconds,
     spent=spell_tokens,
     tokens=tokens,
+    wait=lambda wait: spell_wait(wait, time.time()),
+    waits=lambda waits: spell_waits(waits, time.time()),
 )
 
 

@@ -115,7 +115,8 @@ async def _try(delay: float) -> int:
 @clause
 async def test_c32_a_run_that_nobody_serves_is_kept_and_says_so(subject: Subject) -> None:
     async with subject.open([_patient]) as backend, _still(subject):
-        run = await backend.start(FunctionRef("c32-done"), {"a": 1}, run_id=subject.run_id())
+        elsewhere: FunctionRef[Any, Any] = FunctionRef("c32-done")
+        run = await backend.start(elsewhere, {"a": 1}, run_id=subject.run_id())
         wait = await _waits(subject, run, "worker")
         assert (wait.name, run.status) == ("c32-done", RunStatus.WAITING)
     async with subject.open([_done]) as backend:

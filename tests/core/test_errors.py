@@ -28,6 +28,7 @@ from durably.core.errors import (
 )
 
 EXAMPLES = [
+    errors.AmbiguousRunIdError(prefix="a", run_ids=["ab", "ac"]),
     errors.ApprovalNotPendingError(approval="a", reason="b", by="c", at=1.0),
     errors.ConcurrentStepError(step="a"),
     errors.CrashLoopError(crashes=6, since=1767225600.0),
@@ -37,6 +38,8 @@ EXAMPLES = [
     DurablyError("plain"),
     InvokeError(step="i", error_type="ValueError", message="x", function="f", run_id="r"),
     JournalCorruptError(run_id="r", seq=3),
+    errors.FunctionNotFoundError(function="f", near=["g"]),
+    errors.JournalBusyError(path="runs.db", holder="process 7"),
     errors.JournalError("full"),
     errors.MissingKeyError(function="f", option="singleton", key="user.id"),
     ModelError("busy", provider="p", model="m", status=529, request_id="q", retriable=True, retry_after=2.5),
@@ -46,6 +49,7 @@ EXAMPLES = [
     PayloadTooLargeError(step="a", size=9, limit=3),
     RetryAfterError("later", delay=3),
     errors.RunCancelledError(step="i", error_type="E", message="x", function="f", run_id="r"),
+    errors.RunExistsError(run_id="r", function="f", asked="g"),
     RunNotFoundError("r"),
     errors.RunNotFailedError(run_id="r", status="completed"),
     errors.StepNotFoundError(run_id="r", step="a", near=["b"]),

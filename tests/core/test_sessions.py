@@ -470,7 +470,7 @@ def test_a_reader_sees_what_is_there(actions: list[tuple[str, str, int]], small:
                 await store.append(key, [user(str(count))] * count, key=str(number))
             elif action == "forget":
                 store.__init__()  # type: ignore[misc]
-                read = [each for each in read if not each[1]]
+                read = [each for each in read if not each[0].appends]
             else:
                 read.append((await reader.read(key), await store.load(key)))
             for prefix, messages in read:

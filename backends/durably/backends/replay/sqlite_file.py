@@ -234,7 +234,7 @@ class SQLiteFile:
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._refused(error) from error
-        if self._lock.refused and (cursor.rowcount >= 0 or sql.startswith("BEGIN")):  # it wrote, or may write
+        if self._lock.refused_since and (cursor.rowcount >= 0 or sql.startswith("BEGIN")):  # it wrote, or may write
             self._lock.pass_by()
         return cursor
 

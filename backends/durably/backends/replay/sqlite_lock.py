@@ -35,34 +35,32 @@ class LockWatch:
     Args:
         path: The database.
         worker_of: The name of the worker that a process is, empty for none.
+
+    Attributes:
+        refused_since: When the first of the tries to write was refused that all were since; 0 if the last one was not.
     """
 
     def __init__(self, path: Path, worker_of: Callable[[int], str]) -> None:
         self._path = path
         self._worker_of = worker_of
-        self._since = 0.0
+        self.refused_since = 0.0
         self._said = 0.0
-
-    @property
-    def refused(self) -> bool:
-        """Whether the last try to write was refused."""
-        return self._since > 0
 
     def refuse(self) -> JournalBusyError:
         """Note that the lock is held by somebody else; the error that says so."""
         now = time.monotonic()
         error = JournalBusyError(path=str(self._path), holder=self._holder())
-        self._since = self._since or now
-        if now >= self._since + SAY_AFTER and (not self._said or now >= self._said + SAY_AGAIN):
+        self.refused_since = self.refused_since or now
+        if now >= self.refused_since + SAY_AFTER and (not self._said or now >= self._said + SAY_AGAIN):
             self._said = now
-            logger.warning("waiting for %.1f seconds to write: %s", now - self._since, error)
+            logger.warning("waiting for %.1f seconds to write: %s", now - self.refused_since, error)
         return error
 
     def pass_by(self) -> None:
         """Note that the lock was had."""
         if self._said:
-            logger.warning("%s is free again, after %.1f seconds", self._path, time.monotonic() - self._since)
-        self._since = self._said = 0.0
+            logger.warning("%s is free again, after %.1f seconds", self._path, time.monotonic() - self.refused_since)
+        self.refused_since = self._said = 0.0
 
     def _holder(self) -> str:
         pid = lock_holder(self._path)

@@ -65,21 +65,22 @@ async def test_what_was_missed_is_made_up_for_as_chosen(
 ) -> None:
     seen: list[CronTick] = []
     cron = Cron("0 * * * *", missed=missed)
-    backend = open_temporal(ticking(seen, cron))
-    state = {"function": "ticking", "cron": asdict(cron), "tick": True}
+    name = f"ticking-{new_id()}"  # a moment of a function has one run in a namespace, which tests share
+    backend = open_temporal(ticking(seen, cron, name))
+    state = {"function": name, "cron": asdict(cron), "tick": True}
     now = await _server_time(client)
     due = now - now % 3600 - 2 * 3600  # the clock was to wake two hours ago, and no worker was up
     await client.start_workflow(
         CRON_CLOCK,
         {**state, "due": due},
-        id=f"{CRON_CLOCK}/{backend.task_queue}/ticking",
+        id=f"{CRON_CLOCK}/{backend.task_queue}/{name}",
         task_queue=backend.task_queue,
     )
     async with backend:
         while len(seen) < runs:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await asyncio.sleep(1)
-        found = await backend.runs(function="ticking")
+        found = await backend.runs(function=name)
     assert len(found) == len(seen) == runs
     assert max(tick.at.timestamp() for tick in seen) == due + 2 * 3600
     assert {run.view.parent for run in found} == {None}

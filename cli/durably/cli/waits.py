@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from durably.cli.text import plain, seconds
 from durably.core.run_view import WaitingFor
 
 __all__ = ["spell_wait", "spell_waits"]
 
 
-def spell_waits(waits: tuple[WaitingFor, ...], now: float) -> str:
+def spell_waits(waits: Sequence[WaitingFor], now: float) -> str:
     """What a run waits for: the oldest wait, and how many there are beside it; empty for none.
 
     Args:

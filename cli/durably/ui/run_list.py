@@ -100,7 +100,8 @@ async def _found(request: Request, asked: Asked) -> tuple[RunPage[Run[Any]], Run
         raise HTTPException(400, f"there is no status {status!r}")
     cursors = {name: asked.values[name] or None for name in ("after", "before")}
     try:
-        page = await backend.runs(**filters, status=RunStatus(status) if status else None, **cursors, limit=PAGE)
+        wanted: RunFilters = {**filters, "status": RunStatus(status)} if status else filters
+        page = await backend.runs(**wanted, **cursors, limit=PAGE)
         return page, await count_runs(backend, filters)
     except ValueError as error:
         raise HTTPException(400, str(error)) from error

@@ -99,7 +99,8 @@ def test_text_without_python(demo: RunDemo, tmp_path: Path) -> None:
     (folder / "a.txt").write_text("one http://x\ntwo lorem ipsum [red]\x1b[31m\n")
     done = demo(folder, "--kills", "1", COLUMNS="40")
     assert done.returncode == 0, done.stderr
-    assert max(map(len, done.stdout.splitlines())) < 90
+    lines = [line for line in done.stdout.splitlines() if "durably ui" not in line]  # a command is not broken
+    assert max(map(len, lines)) < 90
     assert "\x1b" not in done.stdout
     assert "Starts of each body, by the ledger" in done.stdout
 

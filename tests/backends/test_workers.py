@@ -121,8 +121,8 @@ async def test_a_worker_that_drains_gives_waiting_runs_back_at_once(tmp_path: Pa
 async def test_a_worker_that_is_killed_while_it_drains_keeps_nothing(tmp_path: Path) -> None:
     path, mark = tmp_path / "runs.db", tmp_path / "mark"
     async with SQLiteBackend(path) as client:
-        await client.start("waits", run_id="waits")
-        await client.start("slow", str(mark), run_id="slow")
+        await client.start(waits, run_id="waits")
+        await client.start(slow, str(mark), run_id="slow")
         with _process(WORKER, path) as worker:
             await _until_file(mark)
             worker.send_signal(signal.SIGTERM)

@@ -200,7 +200,7 @@ async def wide(ctx: Context[bool]) -> None:
 @function("patient")
 async def patient(ctx: Context[None]) -> None:
     await ctx.step.wait_for_event("wait", "workers/go")
-    await ctx.step.run("body", _busy, bodies)
+    await ctx.step.run("body", lambda: _busy(bodies))
 
 
 def _limited(engine: str, path: Path, **limits: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shlex
 import sys
 import traceback
@@ -68,6 +69,7 @@ def crash_test(
 
     Exits with 0 if every law held, with 1 if one was broken, with 2 if the test could not be made.
     """
+    logging.getLogger("durably").addHandler(logging.NullHandler())  # what fails, and where, stands in the report
     if html is not None and not html.absolute().parent.is_dir():
         _refuse(f"--html {html}: there is no folder {html.absolute().parent}")
     arguments: dict[str, Any] = {"backend": backend, "mode": mode, "crashes": crashes, "repro": repro}

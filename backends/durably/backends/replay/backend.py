@@ -345,6 +345,7 @@ class ReplayBackend(Backend):
             suspects=0 if self._driver.on_trial else 1,
             limit=room,
         )
+        self._turned_away = room is not None and len(claim.runs) >= room  # there may be more
         for row in claim.runs:
             self._driver.spawn(row)
         self._recovery.set(claim.due)
@@ -368,7 +369,6 @@ class ReplayBackend(Backend):
         """Take up runs for which there was no room before."""
         if not self._turned_away or self._driver.room == 0 or self._log.crash is not None:
             return
-        self._turned_away = False
         try:
             self.claim_runs()
         except JournalError:  # the next look takes them up

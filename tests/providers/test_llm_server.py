@@ -71,7 +71,7 @@ CHAT: dict[str, list[Any]] = {
     "one id twice": [USER, asks("c1", "c1"), told("c1")],
     "long id": [USER, asks("x" * 41), told("x" * 41)],
     "nothing said": [USER, {"role": "assistant", "content": None}],
-    "unknown field": [USER, {"role": "assistant", "content": "x", "reasoning_content": "y"}],
+    "unknown field": [USER, {"role": "assistant", "content": "x", "thoughts": "y"}],
     "image in a result": [
         USER,
         asks("c1"),

@@ -18,7 +18,17 @@ import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.cli.address import Program
-from durably.core import Agent, Backend, Context, DurablyError, NonRetriableError, RunStatus, function, tool
+from durably.core import (
+    Agent,
+    Backend,
+    Context,
+    DurablyError,
+    FunctionRef,
+    NonRetriableError,
+    RunStatus,
+    function,
+    tool,
+)
 from durably.testing import ScriptedModel, call
 from durably.ui.app import make_app
 from examples.refund_desk import desk
@@ -149,7 +159,9 @@ def test_runs_are_filtered() -> None:
 
 def test_runs_are_filtered_by_tag_and_session_and_counted() -> None:
     async def test(http: httpx.AsyncClient, backend: Backend) -> None:
-        await backend.start("elsewhere", {"session_key": "s 1"}, run_id="tagged", tags=["tenant:7", "beta"])
+        await backend.start(
+            FunctionRef("elsewhere"), {"session_key": "s 1"}, run_id="tagged", tags=["tenant:7", "beta"]
+        )
         for query in ("session=s+1", "tag=tenant:7&tag=beta"):
             assert listed((await http.get(f"/runs?{query}")).text) == ["tagged"]
         assert listed((await http.get("/runs?tag=tenant:7&tag=gamma")).text) == []
@@ -200,7 +212,7 @@ def test_a_run_says_what_it_waits_for_and_links_its_children() -> None:
         assert listed((await http.get("/runs?parent=refund-1042")).text) == [child.id]
         assert "waits for a person to approve refund since" in (await http.get("/runs?text=refund")).text
         assert "/runs/refund-1042/cancel" in (await http.get("/runs/refund")).text  # the beginning is enough
-        await backend.start("elsewhere", run_id="unserved")
+        await backend.start(FunctionRef("elsewhere"), run_id="unserved")
         assert "waits for a worker that serves elsewhere since" in (await http.get("/runs/unserved")).text
 
     on_page(test)

@@ -22,7 +22,7 @@ def kills(request: pytest.FixtureRequest) -> dict[str, Outcome | None]:
     return found
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.clause}-{mutant.name}")
 def test_every_mutant_is_killed_by_its_clause(mutant: Mutant, kills: dict[str, Outcome | None]) -> None:
     outcome = kills[mutant.name]

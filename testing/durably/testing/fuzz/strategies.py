@@ -99,7 +99,7 @@ def faults(*, most: int = 4) -> st.SearchStrategy[list[Fault]]:
             st.builds(Fault, st.just("steal"), after),
             st.builds(Fault, st.just("refuse"), after, st.sampled_from([1, 2, 5, 9, 20])),
             st.builds(Fault, st.sampled_from(["forward", "back"]), after, st.sampled_from([1, 3600, 10**6])),
-            st.builds(Fault, st.sampled_from(["again", "stop"]), after),
+            st.builds(Fault, st.sampled_from(["again", "stop", "stop"]), after),
         ),
         max_size=most,
     )

@@ -83,7 +83,7 @@ class QueueKeepsCancelledRuns(MemoryJournal):
         held = self._flow.find("held", run_id)
         super().end_cancelled(run_id, now, changes)
         if held is not None:
-            self._flow.put(held)
+            self._flow.put(replace(held, rank=held.rank - 1))  # where it stood, before those that came later
 
 
 # -- when a run begins

@@ -40,10 +40,10 @@ def spans(folder: Path, *crashes: Crash) -> tuple[list[dict[str, Any]], int]:
     try:
         for process in restart_until_end(start, crashes):
             process.wait()
+            assert process.error == ""
             processes += 1
     finally:
         server.close()
-    assert process.error == ""
     return [json.loads(line) for line in (folder / "spans").read_text().splitlines()], processes
 
 

@@ -52,13 +52,13 @@ class Event(BaseModel):
     # Named parameters would raise TypeError for an unknown key before pydantic refuses it.
     def __init__(self, name: str, data: object = None, **fields: Unpack[_Fields]) -> None:
         check_event_name(name)
-        id, ts = fields.get("id"), fields.get("ts")
+        id, ts, traceparent = fields.get("id"), fields.get("ts"), fields.get("traceparent")
         if id is not None:
             check_event_id(id)
         if ts is not None:
             fields["ts"] = moment(ts, f"ts of event {name!r}")
-        if fields.get("traceparent") is not None:
-            check_traceparent(fields["traceparent"])
+        if traceparent is not None:
+            check_traceparent(traceparent)
         super().__init__(name=name, data=data, **fields)
 
     # Without this mark pydantic calls __init__ for what it reads too, and an event that was recorded, or that another

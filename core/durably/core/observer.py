@@ -252,6 +252,7 @@ class Observers:
 
     Attributes:
         steps: Whether anyone listens to the begin or the end of steps. Asked first, so that a step costs nothing else.
+        traces: Whether anyone follows what a run begins.
         now: Seconds since 1970, by the worker's clock.
         redact: Masks secrets in a text.
     """
@@ -263,6 +264,7 @@ class Observers:
                 raise TypeError(f"observers= takes subclasses of durably.core.Observer, not {each!r}")
         self._told = {event: [each for each in given if _overrides(each, name)] for event, name in _METHODS.items()}
         self._tracing = [each for each in given if _overrides(each, "traceparent")]
+        self.traces = bool(self._tracing)
         self._failed: set[int] = set()
         self.steps = bool(self._told[StepBegan] or self._told[StepEnded])
         self.now: Callable[[], float] = time.time
@@ -282,11 +284,6 @@ class Observers:
         """Have those who hold pieces of answers back let them go."""
         for observer in self._told[StreamedDelta]:
             self._call(observer, lambda observer: observer.flush(), observer)
-
-    @property
-    def traces(self) -> bool:
-        """Whether anyone follows what a run begins."""
-        return bool(self._tracing)
 
     def traceparent(self, run_id: str = "", step: str = "", cause: Cause | None = None) -> str | None:
         """What the first who knows says to :meth:`Observer.traceparent`, or ``None``."""

@@ -14,8 +14,8 @@ from typing import Any
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.backend import ReplayBackend
 from durably.core import Backend, Event, Run
-from durably.core.backend import RunStatus
 from durably.core.history import History
+from durably.core.run_view import RunStatus
 from durably.core.steps import Point, Probe
 from durably.testing.crash.ambient_inputs import AmbientInputs
 from durably.testing.crash.engines import Store

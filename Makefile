@@ -1,16 +1,22 @@
 # Two commands do everything: `make demo` and `make test`. Each sets itself up in .venv, once.
+# While you work, `make quick` runs what your change is likely to break.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 BENCH := .venv-bench/.ready
+# More than there are cores: a third of the tests wait for a server's clock most of the time.
+WORKERS ?= 4
 
-.PHONY: demo test lint types unit bench clean
+.PHONY: demo test quick lint types unit bench clean
 
 demo: $(READY)  ## an agent is killed again and again, and finishes anyway
 	$(BIN)/python -m examples.audit.demo
 
 test: lint types unit  ## the whole suite
+
+quick: $(READY)  ## the tests that your change is likely to break, for less than a minute
+	$(BIN)/python -m tests.quick
 
 lint: $(READY)
 	$(BIN)/ruff check --quiet .
@@ -21,7 +27,7 @@ types: $(READY)
 	$(BIN)/pyright
 
 unit: $(READY)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 bench: $(BENCH)  ## durably beside a floor written by hand, beside the bare engines, and beside its peers
 	@kept=true; for each in __main__ inngest temporal peers; do \

@@ -1,6 +1,6 @@
 """The inner loop: the tests that a change is likely to break, the likeliest first, for less than a minute.
 
-``python -m tests.quick [--since REF] [--list] [PYTEST OPTION ...]``, or ``make quick``. What changed is what differs from
+``python -m tests.quick [--since REF] [--list] [PYTEST OPTION ...]``, or ``make quick``. A change is what differs from
 the point where this branch left `main`, with everything that is not committed. It is no proof: `make test` runs all.
 """
 

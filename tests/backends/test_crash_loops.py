@@ -166,7 +166,9 @@ async def test_an_agent_ends_whose_tool_kills_it_wherever_it_is_crashed_besides(
                     result = await (await backend.start(analyst, "Go", run_id="analyst")).result()
         (told,) = [message for message in result.messages if message.role == "tool"]
         assert (result.text, told.is_error) == ("It cannot be done.", True)
-        assert re.search("died [34] times", told.content), "one more than the limit, and what came before it was said"
+        assert re.search("died [34] times", str(told.content)), (
+            "one more than the limit, and what came before it was said"
+        )
         assert begun["analyst"] in ([1, 2, 3], [1, 2], [2, 3], [1, 3]), "a crash before the body counts as well"
         assert lives <= 5
         if not fired:

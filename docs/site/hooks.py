@@ -14,10 +14,10 @@ from typing import Any
 
 from docs.site.examples import Example, examples
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-__all__ = ["MODULES", "on_files", "on_page_content", "on_page_markdown", "on_post_page"]
+__all__ = ["MODULES", "on_files", "on_page_content", "on_page_markdown", "on_post_page", "on_post_template"]
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -36,6 +36,7 @@ MODULES = {
     "durably.telemetry": "OpenTelemetry.",
     "durably.telemetry.id_generator": "Trace ids that are derived from runs.",
     "durably.testing": "Crash tests, models for tests, replays.",
+    "durably.testing.foreign": "Crash tests of agents of other libraries.",
 }
 """What users import from, with a sentence on each; a page of the reference for each."""
 
@@ -50,21 +51,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the reference, the script of the search, and a page for each file outside the docs that a page links to."""
     shown = examples()
     for module in MODULES:
-        files.append(File.generated(config, reference_page(module), content=reference(module, shown)))
+        files.append(File.generated(config, f"reference/{module}.md", content=reference(module, shown)))
     index = "\n".join(f"- [`{module}`]({module}.md): {about}" for module, about in MODULES.items())
     text = f"# API reference\n\nEvery public name, with its docstring and an example that the tests run.\n\n{index}\n"
     files.append(File.generated(config, "reference/index.md", content=text))
     files.append(
         File.generated(config, "assets/iframe-worker.js", abs_src_path=str(ROOT / "docs/site/iframe-worker.js"))
     )
-    for target in sorted(outside_files(files)):
-        files.append(File.generated(config, outside_page(target), content=outside_content(target)))
+    for target in sorted({"CHANGELOG.md", "CONTRIBUTING.md", *outside_files(files)}):
+        page = File.generated(config, outside_page(target), content=outside_content(target))
+        page.inclusion = InclusionLevel.INCLUDED if target.endswith(".md") else InclusionLevel.NOT_IN_NAV
+        files.append(page)
     return files
-
-
-def reference_page(module: str) -> str:
-    """The path of a module's page."""
-    return f"reference/{module}.md"
 
 
 def reference(module: str, shown: dict[str, Example]) -> str:
@@ -133,6 +131,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 def on_page_content(html: str, **_: Any) -> str:
     """Show what a docstring refers to as code."""
     return ROLE.sub(lambda role: f"<code>{role[1].rpartition('.')[2]}</code>", html)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same for the page that is shown where there is none."""
+    return output_content.replace(OUTSIDE_SCRIPT, f"/{SEARCH_SCRIPT}")
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:

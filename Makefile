@@ -8,7 +8,7 @@ BENCH := .venv-bench/.ready
 # More than there are cores: a third of the tests wait for a server's clock most of the time.
 WORKERS ?= 4
 
-.PHONY: demo test quick lint types unit bench clean
+.PHONY: demo test quick docs lint types unit bench clean
 
 demo: $(READY)  ## an agent is killed again and again, and finishes anyway
 	$(BIN)/python -m examples.audit.demo
@@ -29,12 +29,16 @@ types: $(READY)
 unit: $(READY)
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
+docs: $(READY)  ## the site, in site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open site/index.html"
+
 bench: $(BENCH)  ## durably beside a floor written by hand, beside the bare engines, and beside its peers
 	@kept=true; for each in __main__ inngest temporal peers foreign; do \
 		.venv-bench/bin/python -m tests.benchmarks.$$each || kept=false; \
 	done; $$kept
 
-$(READY): GROUPS = --group dev
+$(READY): GROUPS = --group dev --group docs
 $(BENCH): GROUPS = --group dev --group bench
 $(READY) $(BENCH): pyproject.toml
 	@echo "setting up $(@D) (once; a minute or two)"
@@ -44,4 +48,4 @@ $(READY) $(BENCH): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site

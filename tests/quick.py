@@ -51,8 +51,9 @@ def likely_tests(changed: Iterable[str]) -> list[str]:
     wanted: list[str] = [each for each in changed if _is_test(each)]
     for each in changed:
         if each.endswith(".md"):
-            wanted += [f"tests/test_docs.py::test_every_block_runs[{Path(each).name}]"] if _has_blocks(each) else []
-            wanted += [f"tests/test_docs.py::test_every_link_leads_somewhere[{Path(each).name}]"]
+            kinds = ["block_runs"] if _has_blocks(each) else []
+            page = each.removeprefix("docs/")
+            wanted += [f"tests/test_docs.py::test_every_{kind}[{page}]" for kind in (*kinds, "link_leads_somewhere")]
     wanted += [test for module in modules for test in _test_files() if Path(module).stem in Path(test).stem]
     wanted += [test for module in modules for test in _test_files() if _dotted(module) in _imports(test)]
     folders = {f"tests/{module.split('/')[0]}/" for module in modules}

@@ -14,6 +14,7 @@ from durably.testing.crash.matrix import crash_matrix
 from durably.testing.crash.report import CellReport, Report
 from durably.testing.crash.scenario import CrashTest
 from durably.testing.crash.worker_process import PointReport, WorkerProcess, restart_until_end
+from durably.testing.deploy_check import DeployReport, RunFit, check_deploy
 from durably.testing.goldens import Golden, GoldenMissingError
 from durably.testing.laws import Violation
 from durably.testing.ledger import EffectLedger, Entry
@@ -31,6 +32,7 @@ __all__ = [
     "Crash",
     "CrashSignal",
     "CrashTest",
+    "DeployReport",
     "EffectLedger",
     "Engine",
     "Entry",
@@ -46,6 +48,7 @@ __all__ = [
     "PointSpec",
     "RecordedModel",
     "Report",
+    "RunFit",
     "ScriptedModel",
     "StepReport",
     "Store",
@@ -54,6 +57,7 @@ __all__ = [
     "WorkerProcess",
     "call",
     "change_matrix",
+    "check_deploy",
     "crash_matrix",
     "replay",
     "restart_until_end",

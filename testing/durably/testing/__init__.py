@@ -4,6 +4,7 @@ The pytest plugin, the table for a terminal, the Hypothesis strategies and the c
 their own: they need more than the standard library.
 """
 
+from durably.testing.agents import answering
 from durably.testing.crash.changed_steps import CodeChange
 from durably.testing.crash.code_changes import change_matrix
 from durably.testing.crash.determinism import NotDeterministicError
@@ -20,7 +21,7 @@ from durably.testing.laws import Violation
 from durably.testing.ledger import EffectLedger, Entry
 from durably.testing.models.cassette import RecordedModel
 from durably.testing.models.llm_server import Fault, LLMServer
-from durably.testing.models.scripted import ScriptedModel, call
+from durably.testing.models.scripted import ScriptedModel, by_message, call
 from durably.testing.network_guard import NetworkGuard, UnscriptedCallError
 from durably.testing.replay import replay
 
@@ -55,6 +56,8 @@ __all__ = [
     "UnscriptedCallError",
     "Violation",
     "WorkerProcess",
+    "answering",
+    "by_message",
     "call",
     "change_matrix",
     "check_deploy",

@@ -52,6 +52,7 @@ async def crash_matrix(
     events: Sequence[Event] = (),
     secrets: Sequence[str] = (),
     first: str | None = None,
+    since: str | None = None,
     repro: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -79,6 +80,7 @@ async def crash_matrix(
         events: What the outside world answers, one event each time the run waits and nothing else is left to do.
         secrets: Texts that must not be in any record.
         first: The label of the first crash; only cells that begin with it are run.
+        since: The key of a step of the function: only points from there on are crashed at.
         repro: Labels of one cell, as a failure prints them; only that cell is run.
         seed: Fixes the order of concurrent branches, on the memory backend; try a few.
         progress: Told before each cell.
@@ -104,9 +106,9 @@ async def crash_matrix(
     )
     wanted = (points,) if isinstance(points, str) else tuple(points)
     if mode == "inproc":
-        return await _Matrix(scenario, run_experiment, wanted, mode, progress, first).run(crashes, repro)
+        return await _Matrix(scenario, run_experiment, wanted, mode, progress, first, since).run(crashes, repro)
     async with ProcessRunner(scenario) as runner:
-        return await _Matrix(scenario, runner.run_experiment, wanted, mode, progress, first).run(crashes, repro)
+        return await _Matrix(scenario, runner.run_experiment, wanted, mode, progress, first, since).run(crashes, repro)
 
 
 async def list_points(
@@ -118,6 +120,7 @@ async def list_points(
     backend: str | Engine | OpenBackend | None = None,
     functions: Sequence[Function[Any, Any]] = (),
     events: Sequence[Event] = (),
+    since: str | None = None,
 ) -> list[str]:
     """The labels of the crashes that a matrix begins with. Arguments as for :func:`crash_matrix`."""
     engine = backend if backend is not None and not isinstance(backend, str) else "memory"
@@ -125,7 +128,7 @@ async def list_points(
         target=target, data=data, engine=find_engine(engine), functions=tuple(functions), events=tuple(events)
     )
     wanted = (points,) if isinstance(points, str) else tuple(points)
-    return await _Matrix(scenario, run_experiment, wanted, mode, None, None).labels()
+    return await _Matrix(scenario, run_experiment, wanted, mode, None, None, since).labels()
 
 
 @dataclass(slots=True)
@@ -136,6 +139,7 @@ class _Matrix:
     mode: CrashMode
     progress: Progress | None
     first: str | None
+    since: str | None
     prefixes: dict[Crash, Prefix] = field(default_factory=dict)
     baseline: Experiment = field(init=False)
     report: Report = field(init=False)
@@ -210,8 +214,11 @@ class _Matrix:
             front = await self._run_depth(front, depth < crashes, everything=depth == 1 and singles <= PAIR_BOUND)
 
     def _first_crashes(self) -> list[Planned]:
-        front: list[Planned] = [((), crash) for crash in self._crashes_in(self.baseline.traces[0])]
+        trace = self.baseline.traces[0]
+        front: list[Planned] = [((), crash) for crash in self._crashes_in(trace)]
         self._check_points_are_passed([crash for _, crash in front])
+        if self.since is not None:
+            front = [each for each in front if each[1] in self._crashes_since(trace)]
         return one_of_each_kind(front) if self.mode == "sigkill" else front
 
     async def labels(self) -> list[str]:
@@ -228,7 +235,7 @@ class _Matrix:
         for before, crash in front:  # grows while it is gone through
             plan = (*before, crash)
             experiment = await self._run_plan(plan)
-            if not before and self.first is None:
+            if not before and self.first is None and self.since is None:
                 for late in self._crashes_in(
                     experiment.traces[0]
                 ):  # another order of concurrent branches may pass others
@@ -274,6 +281,15 @@ class _Matrix:
 
     def _crashes_in(self, trace: Iterable[Point]) -> list[Crash]:
         return [crash for crash in find_crashes(trace) if is_wanted(crash, self.points)]
+
+    def _crashes_since(self, trace: Sequence[Point]) -> set[Crash]:
+        """The crashes from where a step was asked for."""
+        places = [(point.function, point.key) for point in trace]
+        step = (self.report.function, self.since)
+        if step not in places:
+            raise PointNotReachedError(never_reached(f"{self.since}/before_start", trace))
+        earlier = set(find_crashes(trace[: places.index(step)]))
+        return {crash for crash in find_crashes(trace) if crash not in earlier}
 
     def _check_points_are_passed(self, found: list[Crash]) -> None:
         for pattern in self.points:

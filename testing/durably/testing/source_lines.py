@@ -11,7 +11,7 @@ from typing import Any
 
 from durably.core import Agent, Function
 
-__all__ = ["caller_line", "definition_line", "error_line", "step_line"]
+__all__ = ["caller_line", "definition_line", "error_line", "step_line", "users_line"]
 
 _NOT_USERS = {"durably", "pydantic", "pydantic_core", *sys.stdlib_module_names} - {"__main__"}
 
@@ -22,6 +22,12 @@ def caller_line() -> str:
     while frame is not None and not _is_users(frame):
         frame = frame.f_back
     return "" if frame is None else _line(frame.f_code, frame.f_lineno)
+
+
+def users_line(depth: int) -> str:
+    """The line that called so many frames above this one's caller, if it is the user's; empty if it is not."""
+    frame = sys._getframe(depth + 1)
+    return _line(frame.f_code, frame.f_lineno) if _is_users(frame) else ""
 
 
 def error_line(error: BaseException) -> str:

@@ -116,6 +116,7 @@ async def run_experiment(
     shift: int = 0,
     ambient: AmbientInputs | None = None,
     prefix: Prefix | None = None,
+    also: Probe | None = None,
 ) -> Experiment:
     """Run one experiment in this process.
 
@@ -126,9 +127,11 @@ async def run_experiment(
         shift: Which values ambient inputs have in the first life; they change with each further one.
         ambient: Values for all lives instead.
         prefix: What the first crash left, if that is known already.
+        also: A further probe, which looks on after the plan.
     """
     with Store(evict=evict, seed=scenario.seed) as store:
         state, experiment = begin(scenario, store, crashes)
+        state.also = also
         subject = state.subject
         if prefix is not None:
             _skip_first_life(prefix, state, experiment)

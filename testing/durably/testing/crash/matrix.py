@@ -17,11 +17,13 @@ from durably.testing.crash.experiment import Experiment, Prefix, run_experiment
 from durably.testing.crash.faults import Crash, CrashMode, PointNotReachedError, never_reached
 from durably.testing.crash.guarantees import GuaranteeCount
 from durably.testing.crash.law_checks import broken_laws
+from durably.testing.crash.patches import located, patch_of_gather
 from durably.testing.crash.process_runner import ProcessRunner
 from durably.testing.crash.report import CellReport, Report
 from durably.testing.crash.scenario import Scenario
 from durably.testing.crash.selection import Planned, evenly, find_crashes, is_wanted, one_of_each_kind, parse_repro
 from durably.testing.crash.shared_prefix import can_share_prefixes, record_prefixes
+from durably.testing.crash.step_lines import StepLines
 from durably.testing.laws import no_secrets, unseen_bodies
 from durably.testing.snapshot import RunLog
 
@@ -144,6 +146,7 @@ class _Matrix:
     baseline: Experiment = field(init=False)
     report: Report = field(init=False)
     guarantees: GuaranteeCount = field(default_factory=GuaranteeCount)
+    lines: StepLines = field(default_factory=StepLines)
 
     async def run(self, crashes: int, repro: str | None) -> Report:
         started = time.perf_counter()
@@ -157,7 +160,7 @@ class _Matrix:
             if self.mode == "inproc" and self.scenario.engine.journal is not None:
                 await self._replay_after_every_step()
             await self._crash_everywhere(crashes)
-        self.report.steps = self.guarantees.steps(self.baseline, self._functions())
+        self.report.steps = self.guarantees.steps(self.baseline, self.lines.functions)
         self.report.seconds = time.perf_counter() - started
         return self.report
 
@@ -170,14 +173,17 @@ class _Matrix:
     # -- without a crash
 
     async def _without_crash(self) -> Experiment:
-        baseline = await self.run_experiment(self.scenario)
+        self.lines.functions = self._functions()
+        baseline = await self.run_experiment(self.scenario, also=self.lines)
         if baseline.trouble:
             raise NotDeterministicError(f"without any crash, {baseline.trouble}")
-        hasty = [log.id for log in baseline.after.runs.values() if _is_hasty(log)]
+        hasty = [log for log in baseline.after.runs.values() if _is_hasty(log)]
         if hasty:
             raise NotDeterministicError(
-                f"run {hasty[0]!r} begins two steps of one branch at the same time, so which comes first would depend "
-                "on chance. Write step.gather(lambda: step.run(...), lambda: step.run(...)) instead of asyncio.gather"
+                f"run {hasty[0].id!r} begins two steps of one branch at the same time, so which comes first would "
+                "depend on chance. Write step.gather(lambda: step.run(...), lambda: step.run(...)) instead of "
+                "asyncio.gather.\n"
+                f"  patch: {patch_of_gather(hasty[0].history)}"
             )
         unseen = unseen_bodies(baseline.ledger, baseline.after)
         if unseen:
@@ -189,8 +195,10 @@ class _Matrix:
             again = await self.run_experiment(self.scenario, shift=shift)
             difference = differ(baseline, again)
             if difference is not None:
-                causes = await find_causes(self.scenario, baseline, shift) if self.mode == "inproc" else []
-                raise NotDeterministicError(explain(difference, causes))
+                inproc = self.mode == "inproc"
+                causes = await find_causes(self.scenario, baseline, shift, self.lines.functions) if inproc else []
+                line = self.lines.line(baseline.history.function, difference.key)
+                raise NotDeterministicError(explain(difference, causes, line))
         return baseline
 
     async def _replay_after_every_step(self) -> None:
@@ -273,6 +281,7 @@ class _Matrix:
     def _add_cell(self, experiment: Experiment, label: str) -> None:
         """Hold an experiment to the laws, and put it into the report."""
         violations = broken_laws(self.baseline, experiment) + list(no_secrets(experiment.after, self.scenario.secrets))
+        violations = [located(each, self.lines, self.report.function) for each in violations]
         self.guarantees.add(experiment, label)
         self.report.cells.append(CellReport.of(experiment, self.baseline, label, violations))
 

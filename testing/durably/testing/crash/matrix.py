@@ -13,7 +13,7 @@ from durably.core.steps import Point
 from durably.testing.crash.ambient_inputs import OFFSETS
 from durably.testing.crash.determinism import NotDeterministicError, differ, explain, find_causes
 from durably.testing.crash.engines import Engine, OpenBackend, Store, find_engine
-from durably.testing.crash.experiment import Experiment, Prefix, run_experiment
+from durably.testing.crash.experiment import Experiment, run_experiment
 from durably.testing.crash.faults import Crash, CrashMode, PointNotReachedError, never_reached
 from durably.testing.crash.guarantees import GuaranteeCount
 from durably.testing.crash.law_checks import broken_laws
@@ -22,7 +22,7 @@ from durably.testing.crash.process_runner import ProcessRunner
 from durably.testing.crash.report import CellReport, Report
 from durably.testing.crash.scenario import Scenario
 from durably.testing.crash.selection import Planned, evenly, find_crashes, is_wanted, one_of_each_kind, parse_repro
-from durably.testing.crash.shared_prefix import can_share_prefixes, record_prefixes
+from durably.testing.crash.shared_lives import SharedLives, can_share_lives
 from durably.testing.crash.step_lines import StepLines
 from durably.testing.laws import no_secrets, unseen_bodies
 from durably.testing.snapshot import RunLog
@@ -142,7 +142,8 @@ class _Matrix:
     progress: Progress | None
     first: str | None
     since: str | None
-    prefixes: dict[Crash, Prefix] = field(default_factory=dict)
+    shared: SharedLives | None = None
+    in_full: set[tuple[Crash, ...]] = field(default_factory=set)
     baseline: Experiment = field(init=False)
     report: Report = field(init=False)
     guarantees: GuaranteeCount = field(default_factory=GuaranteeCount)
@@ -214,10 +215,8 @@ class _Matrix:
             (first,) = parse_repro(self.first, self.report.function)
             front = [each for each in front if each[1] == first] or [((), first)]
         singles = len(front)
-        if singles > PAIR_BOUND and self.mode == "inproc" and can_share_prefixes(self.scenario):
-            in_full = {crash for _, crash in one_of_each_kind(front)}
-            prefixes = await record_prefixes(self.scenario)
-            self.prefixes = {crash: prefix for crash, prefix in prefixes.items() if crash not in in_full}
+        if singles > PAIR_BOUND and self.mode == "inproc" and can_share_lives(self.scenario):
+            self.shared = SharedLives(self.scenario)
         for depth in range(1, crashes + 1):
             front = await self._run_depth(front, depth < crashes, everything=depth == 1 and singles <= PAIR_BOUND)
 
@@ -240,10 +239,12 @@ class _Matrix:
         following: list[Planned] = []
         quota = SAMPLE // max(1, len(front))
         known = {crash for _, crash in front}
+        self.in_full = {(*before, crash) for before, crash in one_of_each_kind(front)}
         for before, crash in front:  # grows while it is gone through
             plan = (*before, crash)
             experiment = await self._run_plan(plan)
-            if not before and self.first is None and self.since is None:
+            looked_at = plan not in self.in_full and self.shared is not None  # a life whose points are known
+            if not before and self.first is None and self.since is None and not looked_at:
                 for late in self._crashes_in(
                     experiment.traces[0]
                 ):  # another order of concurrent branches may pass others
@@ -262,15 +263,19 @@ class _Matrix:
         label = self._label(plan)
         if self.progress is not None:
             self.progress(len(self.report.cells), max(self.report.known, len(self.report.cells) + 1), label)
-        prefix = self.prefixes.get(plan[0])
-        experiment = await self.run_experiment(self.scenario, plan, prefix=prefix)
+        experiment = await self._experiment(plan)
         for _ in range(2):
             if len(experiment.fired) == len(plan):
                 break
             # Threads in another order may not have passed the point.
-            experiment = await self.run_experiment(self.scenario, plan, prefix=prefix)
+            experiment = await self.run_experiment(self.scenario, plan)
         self._add_cell(experiment, label)
         return experiment
+
+    async def _experiment(self, plan: tuple[Crash, ...]) -> Experiment:
+        if self.shared is None or plan in self.in_full:
+            return await self.run_experiment(self.scenario, plan)
+        return await self.shared.run_experiment(plan)
 
     async def _reproduce(self, plan: tuple[Crash, ...]) -> None:
         experiment = await self._run_plan(plan)

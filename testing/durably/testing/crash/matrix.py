@@ -216,7 +216,7 @@ class _Matrix:
             front = [each for each in front if each[1] == first] or [((), first)]
         singles = len(front)
         if singles > PAIR_BOUND and self.mode == "inproc" and can_share_lives(self.scenario):
-            self.shared = SharedLives(self.scenario)
+            self.shared = SharedLives(self.scenario, crashes)
         for depth in range(1, crashes + 1):
             front = await self._run_depth(front, depth < crashes, everything=depth == 1 and singles <= PAIR_BOUND)
 

@@ -83,10 +83,12 @@ class SharedLives:
 
     Args:
         scenario: What is run.
+        crashes: How many crashes an experiment has at most: the lives after that many go on to their end.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, crashes: int) -> None:
         self._scenario = scenario
+        self._crashes = crashes
         self._first = _State(0, MemoryJournal(), 0.0, 0)
 
     async def run_experiment(self, crashes: Sequence[Crash]) -> Experiment:
@@ -134,7 +136,8 @@ class SharedLives:
                 store.set_clock(begun.now)
                 state.sent = begun.sent
             recorder = _Recorder(state, experiment.ledger, begun.number + 1)
-            state.also = recorder
+            if begun.number < self._crashes:
+                state.also = recorder
             with AmbientInputs.of_life(begun.number).applied(self._scenario.all_functions(state.subject)):
                 await run_life(state, experiment)
             await read_end(state, experiment)

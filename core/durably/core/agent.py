@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 from pydantic import BeforeValidator, create_model
 
@@ -24,7 +24,7 @@ from durably.core.fallback import FallbackModel
 from durably.core.functions import Function, FunctionOptions, check_triggers
 from durably.core.history import History
 from durably.core.loop import AgentLoop, create_agent_loop
-from durably.core.messages import Message, SessionPrefix, Transcript
+from durably.core.messages import Message, SessionEntry, SessionPrefix, Transcript
 from durably.core.model import (
     DeltaSink,
     Model,
@@ -37,8 +37,10 @@ from durably.core.model import (
 from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
 from durably.core.run_events import read_input
+from durably.core.run_session import ArrivedMessage
 from durably.core.serialization import Codec, codec_for
-from durably.core.sessions import SessionError, SessionReader, SessionStore, joined
+from durably.core.session_options import OnMessage, one_run_a_session, readers
+from durably.core.sessions import SessionError, SessionStore
 from durably.core.sink import publish
 from durably.core.steps import current_step
 from durably.core.tool_definition import define_tool
@@ -84,9 +86,14 @@ class Agent(Function[str | AgentInput, AgentResult]):
         fallback: Models to ask, in order, when ``model`` fails. See :class:`~durably.core.FallbackModel`.
         compaction: When a summary replaces the older part of a conversation. See :class:`~durably.core.Compaction`.
             Default: a conversation that is too long fails the run.
-        sessions: The store of conversations, for runs with a ``session_key``. See :class:`~durably.core.SessionStore`.
+        sessions: The store of conversations, for runs with a ``session_key``: a :class:`~durably.core.SessionStore`, or
+            ``"backend"`` for the one that the backend keeps beside its runs.
         save_turns: Whether a session also keeps the turns of a run that was cancelled or failed. If not, it keeps the
             user's message and what was said by runs that ended well.
+        on_message: What becomes of a message that arrives while a run of its session is live. ``"queue"``: its run
+            waits for the end of that. ``"steer"``: the live run takes it up at its next turn, and the message's own run
+            ends with the same answer; if the live run ended before, it runs by itself. ``"cancel"``: the live run is
+            cancelled. Each of them wants a ``session_key`` of every run. Default: runs do not wait for each other.
         model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
         model_timeout: Seconds that one model call may take. Default: no limit.
         stream: Whether ``think`` asks the model to show its answer while it writes it, if the model can. The pieces go
@@ -109,6 +116,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         "model_options",
         "model_timeout",
         "name",
+        "on_message",
         "output_codec",
         "save_turns",
         "sessions",
@@ -129,8 +137,9 @@ class Agent(Function[str | AgentInput, AgentResult]):
     budget: Budget | None
     compaction: Compaction | None
     summarizer: Model
-    sessions: SessionStore | None
+    sessions: SessionStore | Literal["backend"] | None
     save_turns: bool
+    on_message: OnMessage | None
     model_options: Mapping[str, object]
     model_timeout: float | None
     stream: bool
@@ -148,8 +157,9 @@ class Agent(Function[str | AgentInput, AgentResult]):
         budget: Budget | None = None,
         fallback: Model | str | Sequence[Model | str] = (),
         compaction: Compaction | None = None,
-        sessions: SessionStore | None = None,
+        sessions: SessionStore | Literal["backend"] | None = None,
         save_turns: bool = True,
+        on_message: OnMessage | None = None,
         model_options: Mapping[str, object] | None = None,
         model_timeout: float | None = None,
         stream: bool = False,
@@ -162,6 +172,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
         by_name = _tools_by_name(name, tools, sys._getframe(1).f_locals)
         # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
+        if on_message is not None:
+            options["singleton"] = one_run_a_session(name, on_message, sessions, options.get("singleton"))
         super().__init__(
             name,
             self._handle,  # type: ignore[arg-type]  # a str is brought to AgentInput by the validator below
@@ -184,7 +196,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
         )
         self.sessions = sessions
         self.save_turns = save_turns
-        self._reader = None if sessions is None else SessionReader(sessions)
+        self.on_message = on_message
+        self._reader = readers(sessions)
         self.model_options = dict(model_options or {})
         self.model_timeout = model_timeout
         self.stream = stream or sink is not None
@@ -202,11 +215,41 @@ class Agent(Function[str | AgentInput, AgentResult]):
         made = self.instructions()
         return await made if inspect.isawaitable(made) else made
 
+    @property
+    def needs(self) -> Mapping[str, str]:
+        """See :attr:`~durably.core.Function.needs`."""
+        needs = {"sessions": 'sessions="backend"'} if self.sessions == "backend" else {}
+        return {**needs, "steering": 'on_message="steer"'} if self.steers else needs
+
+    @property
+    def steers(self) -> bool:
+        """Whether a live run takes up the messages that arrive for its session."""
+        return self.on_message == "steer"
+
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]:
         """Read the session and return how far it goes: the body of ``load-history``. Without a session, ``[]``."""
         if self._reader is None or session_key is None:
             return []
-        return await self._reader.read(session_key)
+        return await self._reader().read(session_key)
+
+    async def find_answer(self, prefix: SessionPrefix) -> str | None:
+        """Return what another run answered to the message of this one, if it took it up: the body of ``find-answer``.
+
+        Args:
+            prefix: How far this run has read the session.
+        """
+        return None if self._reader is None else await self._reader().answer_to(current_step().run_id, prefix)
+
+    async def read_messages(self, taken: list[str]) -> list[ArrivedMessage]:
+        """Return the messages that arrived for this run's session: the body of ``read-messages``.
+
+        Args:
+            taken: The runs whose messages were read before.
+        """
+        info = current_step()
+        waiting = () if info.services.waiting is None else info.services.waiting(info.run_id)
+        new = [(each.run_id, read_input(self, each.event)) for each in waiting if each.run_id not in taken]
+        return [ArrivedMessage(run_id=run_id, message=asked.message) for run_id, asked in new]
 
     async def _messages(self, transcript: Transcript) -> list[Message]:
         """A transcript with the messages of the session it goes on with."""
@@ -217,7 +260,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
                 f"agent {self.name!r} has no sessions= now, and this run began with session "
                 f"{transcript.before.session_key!r}: give it the store that it had"
             )
-        return joined(await self._reader.messages(transcript.before), transcript.messages)
+        return await self._reader().joined(transcript.before, transcript.messages)
 
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse:
         """Ask the model once: the body of ``think``.
@@ -275,10 +318,10 @@ class Agent(Function[str | AgentInput, AgentResult]):
             raise ModelError("the summary is empty", provider=provider, model=name, retriable=True)
         return response
 
-    async def save(self, session_key: str, messages: Sequence[Message]) -> None:
+    async def save(self, session_key: str, messages: Sequence[SessionEntry]) -> None:
         """Add the run's messages to the session, once: the body of ``save-session``."""
-        if self.sessions is not None:
-            await self.sessions.append(session_key, messages, key=current_step().idempotency_key)
+        if self._reader is not None:
+            await self._reader().store.append(session_key, messages, key=current_step().idempotency_key)
 
     async def _handle(self, ctx: Context[AgentInput]) -> AgentResult:
         session_key = _session_key(ctx.input, ctx.run_id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from durably.core.compaction import first_kept
+from durably.core.compaction import first_kept, summary_note
 from durably.core.messages import Message, SessionPrefix, TextPart, Transcript, UserMessage
 
 __all__ = ["Conversation"]
@@ -76,7 +76,7 @@ class Conversation:
 
     def _with_summary(self) -> UserMessage:
         # The summary is added to the answered message: some providers refuse two user messages in a row.
-        note = f"(What was said before, and what you have done so far, in short:)\n{self.summary}"
+        note = summary_note(self.summary)
         content = self._message.content
         if isinstance(content, str):
             return UserMessage(content=f"{content}\n\n{note}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from durably.core.messages import (
 )
 from durably.core.model import ModelResponse, Usage
 from durably.core.result import AgentResult, AgentStopReason
+from durably.core.run_session import RunSession, SessionParts
 from durably.core.serialization import Codec
 from durably.core.steps import StepAPI
 from durably.core.tools import Tool, ToolOutcome
@@ -38,7 +39,7 @@ FEW_TURNS = 2
 AgentLoop = Callable[[StepAPI, Logger | None], Coroutine[Any, Any, AgentResult]]
 
 
-class AgentParts(Protocol):
+class AgentParts(SessionParts, Protocol):
     """What the loop needs of an agent. The methods are bodies of steps."""
 
     @property
@@ -54,10 +55,7 @@ class AgentParts(Protocol):
     @property
     def compaction(self) -> Compaction | None: ...
     async def load_context(self) -> str: ...
-    @property
-    def save_turns(self) -> bool: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
-    async def save(self, session_key: str, messages: Sequence[Message]) -> None: ...
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
@@ -94,31 +92,32 @@ def create_agent_loop(
         system = await step.run("load-context", agent.load_context)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
-        session = _Session(agent, step, session_key if save else None, conversation)
-        # A run that began when its history was recorded as messages goes on as it began: it saves all at its end.
-        as_it_comes = isinstance(history, SessionPrefix)
-        if as_it_comes:
-            await session.save("save-message")
-        result = await turns(step, logger, conversation, session if as_it_comes and agent.save_turns else None)
-        await session.save("save-session")
+        session = RunSession(agent, step, session_key if save else None, history, conversation)
+        answer = await session.answer_of_another()
+        if answer is not None:
+            return AgentResult(text=answer, iterations=0, cost=0.0, stop_reason="steered").with_messages([])
+        await session.begin()
+        result = await turns(step, logger, conversation, session)
+        await session.end(answered=result.stop_reason == "completed")
         return result
 
     async def turns(
-        step: StepAPI, logger: Logger | None, conversation: Conversation, session: _Session | None
+        step: StepAPI, logger: Logger | None, conversation: Conversation, session: RunSession
     ) -> AgentResult:
         progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
             if agent.budget and agent.budget.is_spent(progress.tokens, progress.cost):
                 return progress.result("budget")
-            response = await _think(agent, step, conversation, progress, turns_left)
+            if progress.iterations:
+                await session.take_messages()
+            response = await _think(agent, step, session, conversation, progress, turns_left)
             calls = response.message.tool_calls
             progress.count(response, len(calls))
             if agent.budget:
                 agent.budget.check_price(response)
             conversation.add(response.message)
             if calls:
-                if session is not None:
-                    await session.save("save-turn")
+                await session.save_turn()
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
                 outcomes = await _act(agent, step, response, depth)
@@ -139,54 +138,38 @@ def create_agent_loop(
     return run_loop
 
 
-class _Session:
-    """What of a run stands in its session already.
-
-    Args:
-        agent: Writes to it.
-        step: Runs that as a step.
-        key: The session, or ``None`` to save nothing.
-        conversation: What is said.
-    """
-
-    def __init__(self, agent: AgentParts, step: StepAPI, key: str | None, conversation: Conversation) -> None:
-        self._agent = agent
-        self._step = step
-        self._key = key
-        self._conversation = conversation
-        self._saved = 0
-
-    async def save(self, step_id: str) -> None:
-        """Add what was said since the last time."""
-        said = self._conversation.said[self._saved :]
-        if self._key is not None and said:
-            await self._step.run(step_id, self._agent.save, self._key, said)
-            self._saved += len(said)
-
-
 async def _think(
-    agent: AgentParts, step: StepAPI, conversation: Conversation, progress: _Progress, turns_left: int
+    agent: AgentParts,
+    step: StepAPI,
+    session: RunSession,
+    conversation: Conversation,
+    progress: _Progress,
+    turns_left: int,
 ) -> ModelResponse:
     """One answer of the model; on a conversation that is too long, after a summary of its older part."""
     hint = turns_left if turns_left <= FEW_TURNS else None
     if agent.compaction and agent.compaction.is_due(progress.last_turn):
-        await _compact(agent, step, conversation, progress)
+        await _compact(agent, step, session, conversation, progress)
     try:
         return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
     except StepError as error:
         too_long = error.error_type == ContextWindowExceededError.__name__
-        if not (too_long and await _compact(agent, step, conversation, progress)):
+        if not (too_long and await _compact(agent, step, session, conversation, progress)):
             raise
     return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
 
 
-async def _compact(agent: AgentParts, step: StepAPI, conversation: Conversation, progress: _Progress) -> bool:
+async def _compact(
+    agent: AgentParts, step: StepAPI, session: RunSession, conversation: Conversation, progress: _Progress
+) -> bool:
     """Have the older part of the conversation summarised; ``False`` if there is none, or it is not wanted."""
     older = conversation.older(agent.compaction.keep) if agent.compaction else None
     if older is None or agent.compaction is None:
         return False
     response = await step.run("compact", agent.summarize, older, conversation.summary, timeout=agent.model_timeout)
     progress.spend(response.usage, response.cost)
+    if agent.compaction.save:
+        await session.save_summary(response.message.text)
     conversation.compact(agent.compaction.keep, response.message.text)
     return True
 

@@ -23,6 +23,8 @@ __all__ = [
     "Message",
     "OpaquePart",
     "RefusalPart",
+    "SessionEntry",
+    "SessionNote",
     "SessionPrefix",
     "TextPart",
     "ThinkingPart",
@@ -188,6 +190,25 @@ class ToolResultMessage(_Frozen):
 
 Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(discriminator="role")]
 """Any message of a conversation."""
+
+
+class SessionNote(_Frozen):
+    """What the library notes between the messages of a session. No model sees it as it is.
+
+    Args:
+        summary: A summary, which stands for the first appends of the session from here on.
+        appends: How many appends that are.
+        answered: The runs whose messages the answer before this note took up.
+    """
+
+    role: Literal["note"] = "note"
+    summary: str | None = Field(default=None, exclude_if=_falsy)
+    appends: int = Field(default=0, ge=0, exclude_if=_falsy)
+    answered: list[str] = Field(default=[], exclude_if=_falsy)
+
+
+SessionEntry = Annotated[UserMessage | AssistantMessage | ToolResultMessage | SessionNote, Field(discriminator="role")]
+"""What a session holds: messages, and notes between them."""
 
 
 def user(text: str) -> UserMessage:

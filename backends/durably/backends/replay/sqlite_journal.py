@@ -20,6 +20,7 @@ from durably.backends.replay.journal import Journal, Received, RunRow, Subscript
 from durably.backends.replay.pruning import PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
 from durably.backends.replay.sqlite_pruning import SQLitePruning
+from durably.backends.replay.sqlite_sessions import SQLiteFileSessions
 from durably.core import Event, Singleton
 from durably.core.backend import RunStatus
 from durably.core.errors import JournalCorruptError, JournalError, StaleRunError
@@ -50,6 +51,7 @@ class SQLiteJournal(Journal):
         self.file = SQLiteFile(path, self._worker_of)
         self._pruning = SQLitePruning(self.file)
         self.flow = SQLiteFlowStore(self.file)
+        self.sessions = SQLiteFileSessions(self.file)
         self._numbers: dict[str, int] = {}
         self._version = 0
 

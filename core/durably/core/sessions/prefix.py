@@ -114,8 +114,9 @@ class _Session:
     def _settle(self) -> None:
         read, length = self._settled[-1]
         self._open = +self._open
-        if len(self.messages) > read and not self._open and not isinstance(self.messages[-1], UserMessage):
-            self._joined += joined(self.messages[read:], [])
+        found = [] if self._open else joined(self.messages[read:], [])
+        if found and not isinstance(found[-1], UserMessage):  # else the next user message becomes one with it
+            self._joined += found
             read, length = len(self.messages), len(self._joined)
         self._settled.append((read, length))
 

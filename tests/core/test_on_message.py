@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from durably.core.errors import MissingKeyError
 from durably.core.messages import SessionEntry, SessionNote
 from durably.core.session_options import OnMessage
 from durably.testing import ScriptedModel, call, crash_matrix
+from durably.testing.models.scripted import Reply
 
 
 @tool
@@ -100,7 +102,7 @@ async def test_what_nobody_took_up_is_answered_by_its_own_run() -> None:
 
 @pytest.mark.asyncio
 async def test_a_run_that_ended_without_an_answer_leaves_it_to_the_others() -> None:
-    answers = iter([call("wait_for_another"), ValueError("no"), "Both are here."])
+    answers: Iterator[Reply] = iter([call("wait_for_another"), ValueError("no"), "Both are here."])
     model = ScriptedModel(lambda request: next(answers))
     agent = Agent(
         "support",

@@ -56,7 +56,7 @@ class SQLiteFileSessions:
             SessionError: If the file is damaged.
         """
         rows = await self._patiently(lambda: self._rows(session_key, after))
-        return [self._read(session_key, id & (1 << APPEND_SHIFT) - 1, *rest) for id, *rest in rows]
+        return [self._read(session_key, id, kind, data, crc) for id, kind, data, crc in rows]
 
     async def delete(self, session_key: str) -> None:
         """Forget a session. A run that has read it cannot go on."""
@@ -101,7 +101,8 @@ class SQLiteFileSessions:
         row = self._file.run("SELECT n FROM sessions WHERE session_key = ?", session_key).fetchone()
         return None if row is None else int(row[0])
 
-    def _read(self, session_key: str, number: int, kind: str, data: bytes, crc: int) -> list[SessionEntry]:
+    def _read(self, session_key: str, id: int, kind: str, data: bytes, crc: int) -> list[SessionEntry]:
+        number = id & (1 << APPEND_SHIFT) - 1
         where = f"{self._file.path}: append {number} of session {session_key!r}"
         try:
             data = zlib.decompress(data) if kind == "blob" else data

@@ -23,6 +23,7 @@ from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import Function, FunctionOptions, check_triggers
 from durably.core.history import History
+from durably.core.hooks import HookBodies, Hooks, check_hooks
 from durably.core.loop import AgentLoop, create_agent_loop
 from durably.core.messages import Message, SessionEntry, SessionPrefix, Transcript
 from durably.core.model import (
@@ -71,7 +72,7 @@ def _as_input(value: object) -> object:
     return {"message": value} if isinstance(value, str | list) else value
 
 
-class Agent(Function[str | AgentInput, AgentResult]):
+class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
     """A model in a loop with tools. It can be used wherever a function can.
 
     Args:
@@ -94,6 +95,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
             waits for the end of that. ``"steer"``: the live run takes it up at its next turn, and the message's own run
             ends with the same answer; if the live run ended before, it runs by itself. ``"cancel"``: the live run is
             cancelled. Each of them wants a ``session_key`` of every run. Default: runs do not wait for each other.
+        hooks: Code of your own before and after each call of the model and of a tool, asked in this order. See
+            :class:`~durably.core.Hooks`.
         model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
         model_timeout: Seconds that one model call may take. Default: no limit.
         stream: Whether ``think`` asks the model to show its answer while it writes it, if the model can. The pieces go
@@ -110,6 +113,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         "_reader",
         "budget",
         "compaction",
+        "hooks",
         "instructions",
         "max_iterations",
         "model",
@@ -140,6 +144,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
     sessions: SessionStore | Literal["backend"] | None
     save_turns: bool
     on_message: OnMessage | None
+    hooks: tuple[Hooks, ...]
     model_options: Mapping[str, object]
     model_timeout: float | None
     stream: bool
@@ -160,6 +165,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         sessions: SessionStore | Literal["backend"] | None = None,
         save_turns: bool = True,
         on_message: OnMessage | None = None,
+        hooks: Sequence[Hooks] = (),
         model_options: Mapping[str, object] | None = None,
         model_timeout: float | None = None,
         stream: bool = False,
@@ -197,6 +203,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         self.sessions = sessions
         self.save_turns = save_turns
         self.on_message = on_message
+        self.hooks = check_hooks(name, hooks)
         self._reader = readers(sessions)
         self.model_options = dict(model_options or {})
         self.model_timeout = model_timeout

@@ -13,6 +13,7 @@ from durably.core.context import Logger
 from durably.core.conversation import Conversation
 from durably.core.error_text import writable
 from durably.core.errors import ContextWindowExceededError, StepError
+from durably.core.hooks import HookedParts, Refusal, after_model, after_tool, before_model, before_tool
 from durably.core.ids import check_session_key
 from durably.core.messages import (
     ContentPart,
@@ -22,6 +23,7 @@ from durably.core.messages import (
     ToolResultMessage,
     Transcript,
     UserMessage,
+    assistant,
     user,
 )
 from durably.core.model import ModelResponse, Usage
@@ -39,7 +41,7 @@ FEW_TURNS = 2
 AgentLoop = Callable[[StepAPI, Logger | None], Coroutine[Any, Any, AgentResult]]
 
 
-class AgentParts(SessionParts, Protocol):
+class AgentParts(SessionParts, HookedParts, Protocol):
     """What the loop needs of an agent. The methods are bodies of steps."""
 
     @property
@@ -110,7 +112,10 @@ def create_agent_loop(
                 return progress.result("budget")
             if progress.iterations:
                 await session.take_messages()
-            response = await _think(agent, step, session, conversation, progress, turns_left)
+            answer = await _think(agent, step, session, conversation, progress, turns_left)
+            if isinstance(answer, Refusal):
+                return progress.refused(answer.reason)
+            response = answer
             calls = response.message.tool_calls
             progress.count(response, len(calls))
             if agent.budget:
@@ -145,18 +150,25 @@ async def _think(
     conversation: Conversation,
     progress: _Progress,
     turns_left: int,
-) -> ModelResponse:
+) -> ModelResponse | Refusal:
     """One answer of the model; on a conversation that is too long, after a summary of its older part."""
     hint = turns_left if turns_left <= FEW_TURNS else None
     if agent.compaction and agent.compaction.is_due(progress.last_turn):
         await _compact(agent, step, session, conversation, progress)
+    refusal = await before_model(agent, step, conversation.transcript)
+    if refusal is not None:
+        return refusal
     try:
-        return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+        response = await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
     except StepError as error:
         too_long = error.error_type == ContextWindowExceededError.__name__
         if not (too_long and await _compact(agent, step, session, conversation, progress)):
             raise
-    return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+        response = await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+    answer = await after_model(agent, step, response)
+    if isinstance(answer, Refusal):
+        progress.spend(response.usage, response.cost)
+    return answer
 
 
 async def _compact(
@@ -199,7 +211,13 @@ async def _answer(
         return ToolOutcome(
             content=f"there is no tool {writable(repr(call.name))}; the tools are: {known}", is_error=True
         )
-    return await tool.answer(step, call, depth, checked_in_step=checked_in_step)
+    if not agent.hooks:
+        return await tool.answer(step, call, depth, checked_in_step=checked_in_step)
+    asked = await before_tool(agent, step, call)
+    if isinstance(asked, Refusal):
+        return ToolOutcome(content=asked.reason, is_error=True)
+    outcome = await tool.answer(step, asked, depth, checked_in_step=checked_in_step)
+    return await after_tool(agent, step, asked, outcome)
 
 
 class _Progress:
@@ -244,6 +262,12 @@ class _Progress:
             return None
         self._output, complaint = judge(codec, response.message.text)  # a record of before has no verdict
         return complaint
+
+    def refused(self, reason: str) -> AgentResult:
+        """The result of a run that a hook ends; its reason is the last word."""
+        self._text = reason
+        self._conversation.add(assistant(reason))
+        return self.result("refused")
 
     def result(self, stop_reason: AgentStopReason) -> AgentResult:
         result = AgentResult(

@@ -22,6 +22,7 @@ from durably.core.errors import DefinitionError, ModelError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import Function, FunctionOptions, check_triggers
+from durably.core.hints import hint_text, with_hint
 from durably.core.history import History
 from durably.core.hooks import HookBodies, Hooks, check_hooks
 from durably.core.loop import AgentLoop, create_agent_loop
@@ -35,6 +36,7 @@ from durably.core.model import (
     ToolSpec,
     resolve_model,
 )
+from durably.core.pruning import pruned
 from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
 from durably.core.run_events import read_input
@@ -269,6 +271,10 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
             )
         return await self._reader().joined(transcript.before, transcript.messages)
 
+    async def check_time(self) -> float:
+        """Return the time, in seconds since 1970: the body of ``check-time``."""
+        return current_step().observers.now()
+
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse:
         """Ask the model once: the body of ``think``.
 
@@ -276,13 +282,12 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
             transcript: What the model sees of the conversation.
             turns_left: How many turns are left, this one included, if the model should be told.
         """
-        system = transcript.system
-        if turns_left is not None:
-            turns = "turn" if turns_left == 1 else "turns"
-            system += f"\n\nYou have {turns_left} {turns} left, this one included. Bring the work to an end."
+        messages = await self._messages(transcript)
+        if transcript.pruned is not None:
+            messages = pruned(messages, len(transcript.messages) - transcript.pruned)
         request = ModelRequest(
-            system=system,
-            messages=await self._messages(transcript),
+            system=transcript.system,
+            messages=with_hint(messages, hint_text(turns_left, transcript.spent)),
             tools=self.specs,
             turn=transcript.turn,
             output_schema=None if self.output_codec is None else self.output_codec.json_schema(),

@@ -1,4 +1,4 @@
-"""Compaction: a summary replaces the older part of a long conversation.
+"""Compaction: a summary replaces the older part of a long conversation, or old results of tools are left out.
 
 Owns: when it is due, where the cut falls, and the request for a summary. Does not own: the step that makes it
 (``loop.py``) and the transcript that is cut (``conversation.py``).
@@ -40,6 +40,8 @@ class Compaction:
         keep: How many of the newest messages stay as they are. More stay if a tool's result would lose its call.
         model: The model that writes the summary. Default: the agent's own.
         instructions: The system prompt of the summary.
+        prune: Whether old results of tools are left out first: only if the conversation is still too long then, a
+            summary is made. What is left out may be asked for again.
         save: Whether a summary is kept in the session: the next run begins with it and with what follows. The session
             keeps all messages.
 
@@ -51,6 +53,7 @@ class Compaction:
     keep: int = 6
     model: Model | str | None = None
     instructions: str = INSTRUCTIONS
+    prune: bool = False
     save: bool = False
 
     def __post_init__(self) -> None:

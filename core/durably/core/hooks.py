@@ -251,4 +251,4 @@ def _at_the_same_cost(verdict: str | ToolOutcome, outcome: str | ToolOutcome) ->
     if isinstance(outcome, str) or outcome.usage is None:
         return verdict
     made = ToolOutcome(content=verdict) if isinstance(verdict, str) else verdict
-    return made.model_copy(update={"usage": outcome.usage, "cost": outcome.cost})
+    return made.model_copy(update={"usage": outcome.usage, "cost": outcome.cost, "tool_calls": outcome.tool_calls})

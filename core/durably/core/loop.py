@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from durably.core.answers import judge
-from durably.core.budget import Budget
+from durably.core.budget import Budget, Spent
 from durably.core.compaction import Compaction
 from durably.core.context import Logger
 from durably.core.conversation import Conversation
@@ -58,6 +58,7 @@ class AgentParts(SessionParts, HookedParts, Protocol):
     def compaction(self) -> Compaction | None: ...
     async def load_context(self) -> str: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
+    async def check_time(self) -> float: ...
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
@@ -108,8 +109,10 @@ def create_agent_loop(
     ) -> AgentResult:
         progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
-            if agent.budget and agent.budget.is_spent(progress.tokens, progress.cost):
-                return progress.result("budget")
+            if agent.budget:
+                await progress.check_time(agent, step, agent.budget)
+                if agent.budget.is_spent(progress.spent):
+                    return progress.result("budget")
             if progress.iterations:
                 await session.take_messages()
             answer = await _think(agent, step, session, conversation, progress, turns_left)
@@ -152,23 +155,45 @@ async def _think(
     turns_left: int,
 ) -> ModelResponse | Refusal:
     """One answer of the model; on a conversation that is too long, after a summary of its older part."""
-    hint = turns_left if turns_left <= FEW_TURNS else None
+    few_turns = turns_left if turns_left <= FEW_TURNS else None
     if agent.compaction and agent.compaction.is_due(progress.last_turn):
-        await _compact(agent, step, session, conversation, progress)
+        await _shorten(agent, step, session, conversation, progress)
     refusal = await before_model(agent, step, conversation.transcript)
     if refusal is not None:
         return refusal
-    try:
-        response = await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
-    except StepError as error:
-        too_long = error.error_type == ContextWindowExceededError.__name__
-        if not (too_long and await _compact(agent, step, session, conversation, progress)):
-            raise
-        response = await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+    tries = 2 if _can_prune(agent, conversation) else 1
+    while True:
+        try:
+            said, timeout = conversation.transcript, agent.model_timeout
+            said.spent = agent.budget.warning(progress.spent) if agent.budget else None
+            response = await step.run("think", agent.think, said, few_turns, timeout=timeout)
+            break
+        except StepError as error:
+            too_long = tries and error.error_type == ContextWindowExceededError.__name__
+            if not (too_long and await _shorten(agent, step, session, conversation, progress)):
+                raise
+            tries -= 1
     answer = await after_model(agent, step, response)
     if isinstance(answer, Refusal):
         progress.spend(response.usage, response.cost)
     return answer
+
+
+def _can_prune(agent: AgentParts, conversation: Conversation) -> bool:
+    limits = agent.compaction
+    return limits is not None and limits.prune and conversation.can_prune(limits.keep)
+
+
+async def _shorten(
+    agent: AgentParts, step: StepAPI, session: RunSession, conversation: Conversation, progress: _Progress
+) -> bool:
+    """Leave old results of tools out, or if that was of no use the turn before, have the older part summarised."""
+    of_no_use = progress.pruned == progress.iterations - 1
+    if agent.compaction is not None and _can_prune(agent, conversation) and not of_no_use:
+        conversation.transcript.prune(agent.compaction.keep)
+        progress.pruned = progress.iterations
+        return True
+    return await _compact(agent, step, session, conversation, progress)
 
 
 async def _compact(
@@ -229,27 +254,38 @@ class _Progress:
         self._output: object = None
         self._tool_calls = 0
         self._usage: list[Usage] = []
+        self._began: float | None = None
         self.iterations = 0
-        self.tokens = 0
-        self.cost: float | None = 0.0
+        self.pruned: int | None = None
+        self.spent = Spent()
         self.last_turn = Usage()
+
+    async def check_time(self, agent: AgentParts, step: StepAPI, budget: Budget) -> None:
+        """Read the clock in a step, if the budget is one of time."""
+        if budget.time is not None:
+            now = await step.run("check-time", agent.check_time)
+            self._began = now if self._began is None else self._began
+            self.spent.seconds = max(0.0, now - self._began)
 
     def count(self, response: ModelResponse, calls: int) -> None:
         self.iterations += 1
         self.last_turn = response.usage
         self.spend(response.usage, response.cost)
         self._tool_calls += calls
+        self.spent.tool_calls += calls
         self._text = response.message.text or self._text
 
     def count_delegated(self, outcomes: Iterable[str | ToolOutcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, ToolOutcome) and outcome.usage is not None:
                 self.spend(outcome.usage, outcome.cost)
+                self.spent.tool_calls += outcome.tool_calls
 
     def spend(self, usage: Usage, cost: float | None) -> None:
         self._usage.append(usage)
-        self.tokens += usage.input_tokens + usage.output_tokens
-        self.cost = None if self.cost is None or cost is None else self.cost + cost
+        before = self.spent.cost
+        self.spent.tokens += usage.input_tokens + usage.output_tokens
+        self.spent.cost = None if before is None or cost is None else before + cost
 
     def take(self, codec: Codec | None, response: ModelResponse) -> str | None:
         """Take the final answer; what is wrong with it, in words for the model, or ``None``."""
@@ -276,7 +312,7 @@ class _Progress:
             iterations=self.iterations,
             tool_calls=self._tool_calls,
             usage=sum(self._usage, Usage()),
-            cost=self.cost,
+            cost=self.spent.cost,
             stop_reason=stop_reason,
         )
         return result.with_messages(self._conversation.said)

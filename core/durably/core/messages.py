@@ -248,25 +248,43 @@ class Transcript:
         messages: The messages so far.
         skipped: How many assistant messages came before these and were replaced by a summary.
         before: What was said in the session before, or ``None``.
+        pruned: Of how many messages the results of tools are left out, beside those of the session; ``None`` for none.
+        spent: See below.
 
     Attributes:
         system: The system prompt.
         before: See above.
+        pruned: See above.
+        spent: How much of the budget is spent, in percent, if the model is to be told. It follows from what is
+            recorded, and is no part of the digest.
         messages: The messages. Add to them with :meth:`append` and :meth:`extend` alone, which keep the digest.
         skipped: See above.
         turn: How many assistant messages there were, the skipped ones and those of the session included.
     """
 
     def __init__(
-        self, system: str, messages: Iterable[Message] = (), skipped: int = 0, before: SessionPrefix | None = None
+        self,
+        system: str,
+        messages: Iterable[Message] = (),
+        skipped: int = 0,
+        before: SessionPrefix | None = None,
+        pruned: int | None = None,
+        spent: int | None = None,
     ) -> None:
         self.system = system
         self.before = before
         self.messages: list[Message] = []
         self.skipped = skipped
+        self.pruned = pruned
+        self.spent = spent
         self.turn = skipped + (0 if before is None else before.turns)
         self._digest = digest(system if before is None else system + before.model_dump_json())
         self.extend(messages)
+
+    def prune(self, keep: int) -> None:
+        """Leave the old results of tools out of what the model sees, but for the newest messages."""
+        self.pruned = max(0, len(self.messages) - keep)
+        self._digest = digest(f"{self._digest} pruned {self.pruned}")
 
     def append(self, message: Message) -> None:
         """Add one message at the end."""

@@ -17,7 +17,6 @@ from durably.backends.inngest.records import decode_result
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import Event, Function, FunctionRef, NonDeterminismError
 from durably.core.attempts import StepCall, run_step, step_crash_limit, step_retry_delay
-from durably.core.backend import encode_data, invoke_error
 from durably.core.errors import (
     PayloadTooLargeError,
     StepTimeoutError,
@@ -28,7 +27,9 @@ from durably.core.errors import (
 from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
+from durably.core.run import invoke_error
 from durably.core.run_events import INPUT_STEP, child_id, is_judged, named_events
+from durably.core.run_input import encode_data
 from durably.core.serialization import codec_for, encode_input
 from durably.core.step_errors import crashed, final_error, interrupted, invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine

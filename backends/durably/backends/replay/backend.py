@@ -43,7 +43,6 @@ from durably.core import (
     RunNotFoundError,
     WorkerView,
 )
-from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.errors import CancelSignal, JournalBusyError, JournalError
@@ -51,6 +50,8 @@ from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
 from durably.core.run_filter import FoundRuns, RunFilter
+from durably.core.run_input import check_same_start
+from durably.core.run_view import RunStatus, RunView
 from durably.core.services import EngineServices, WaitingRun
 from durably.core.step_keys import KeyedSteps
 

@@ -18,7 +18,6 @@ from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
-from durably.core.backend import RunStatus
 from durably.core.error_text import error_text
 from durably.core.errors import (
     CancelSignal,
@@ -33,6 +32,7 @@ from durably.core.errors import (
 from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
+from durably.core.run_view import RunStatus
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Driver", "RunPass"]

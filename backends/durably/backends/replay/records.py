@@ -14,7 +14,6 @@ from durably.backends.replay.repair import fork, resume, stick
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import Event, Function
 from durably.core.attempts import Environment
-from durably.core.backend import RunStatus
 from durably.core.errors import (
     CancelSignal,
     JournalBusyError,
@@ -25,6 +24,7 @@ from durably.core.errors import (
 )
 from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import Recorded, patch_record
+from durably.core.run_view import RunStatus
 from durably.core.step_keys import Scope
 
 __all__ = ["Log", "RunRecords"]

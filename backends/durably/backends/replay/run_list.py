@@ -11,9 +11,8 @@ from durably.backends.replay.flow.rules import gate_of
 from durably.backends.replay.journal import Journal
 from durably.backends.replay.outcome import view_of
 from durably.core import Event
-from durably.core.backend import RunStatus, RunView
 from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
-from durably.core.run_view import LIVE
+from durably.core.run_view import LIVE, RunStatus, RunView
 from durably.core.services import WaitingRun
 
 __all__ = ["find_page", "tally", "waiting_behind"]

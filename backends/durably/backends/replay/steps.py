@@ -17,12 +17,14 @@ from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import DefinitionError, Event, Function, FunctionRef
 from durably.core.attempts import StepCall, StepOutput, run_step, step_crash_limit, step_retry_delay
-from durably.core.backend import RunStatus, RunView, encode_data, invoke_error
 from durably.core.errors import CancelSignal, InterruptSignal, JournalError, Signal, SuspendSignal
 from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, invoke_input, settle
+from durably.core.run import invoke_error
 from durably.core.run_events import INPUT_STEP, child_id, invoked_event, named_events
+from durably.core.run_input import encode_data
+from durably.core.run_view import RunStatus, RunView
 from durably.core.serialization import encode_input
 from durably.core.step_errors import crashed, final_error, interrupted, invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine

@@ -24,11 +24,13 @@ from durably.backends.temporal.payloads import FIND, SEND, ActivityRequest, chec
 from durably.backends.temporal.records import RunRecords, cause_of
 from durably.core import Event, Function, FunctionRef
 from durably.core.attempts import StepCall, step_crash_limit
-from durably.core.backend import RunStatus, encode_data, invoke_error
 from durably.core.errors import PayloadTooLargeError, Signal, UnsupportedFeatureError
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
+from durably.core.run import invoke_error
 from durably.core.run_events import INPUT_STEP, child_id, invoked_event, named_events
+from durably.core.run_input import encode_data
+from durably.core.run_view import RunStatus
 from durably.core.serialization import encode_input
 from durably.core.step_errors import invoke_timeout
 from durably.core.step_keys import Branch, Scope, StepEngine

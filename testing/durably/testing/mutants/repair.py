@@ -11,10 +11,10 @@ from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.journal import NewRun, RunRow
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.steps import ReplaySteps
-from durably.core.backend import RunStatus, RunView
 from durably.core.errors import SuspendSignal
 from durably.core.history import StepRecord
 from durably.core.replay import Recorded
+from durably.core.run_view import RunStatus, RunView
 from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant
 

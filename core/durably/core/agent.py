@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal, Unpack
 from pydantic import BeforeValidator, create_model
 
 from durably.core.annotations import is_lazy
-from durably.core.answers import fitting, judged, recordable
+from durably.core.answers import fitting, recordable
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction, summary_request
 from durably.core.context import Context
-from durably.core.errors import DefinitionError, ModelError
+from durably.core.error_text import error_text
+from durably.core.errors import DefinitionError, ModelError, ToolError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import Function, FunctionOptions, check_triggers
@@ -36,12 +37,13 @@ from durably.core.model import (
     ToolSpec,
     resolve_model,
 )
+from durably.core.output import OutputForm
 from durably.core.pruning import pruned
 from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
 from durably.core.run_events import read_input
 from durably.core.run_session import ArrivedMessage
-from durably.core.serialization import Codec, codec_for
+from durably.core.serialization import codec_for
 from durably.core.session_options import OnMessage, one_run_a_session, readers
 from durably.core.sessions import SessionError, SessionStore
 from durably.core.sink import publish
@@ -83,7 +85,12 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
         instructions: The system prompt, or a callable that returns it. The callable runs once, in the step
             ``load-context``.
         tools: What the model may call: functions with type hints, or tools made by :func:`~durably.core.tool`.
-        output_type: A type that the final answer must fit. The model sees its JSON schema. Default: free text.
+        output_type: A type that the final answer must fit, any that has a JSON form. The model sees its JSON schema.
+            Default: free text.
+        output_validator: A function of the final answer as ``output_type``, sync or async, that raises ``ValueError``
+            if it will not do. The model is told what it said. It runs in a step ``check-output``.
+        output_retries: How often the model is asked again for an answer that does not fit, or will not do. Then the
+            run ends with the stop reason ``invalid_output``.
         max_iterations: How many turns a run may take.
         budget: What a run may spend. See :class:`~durably.core.Budget`.
         fallback: Models to ask, in order, when ``model`` fails. See :class:`~durably.core.FallbackModel`.
@@ -123,7 +130,9 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
         "model_timeout",
         "name",
         "on_message",
-        "output_codec",
+        "output_form",
+        "output_retries",
+        "output_validator",
         "save_turns",
         "sessions",
         "sink",
@@ -138,7 +147,9 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
     instructions: str | Callable[[], str | Awaitable[str]]
     tools: Mapping[str, Tool]
     specs: tuple[ToolSpec, ...]
-    output_codec: Codec | None
+    output_form: OutputForm | None
+    output_retries: int
+    output_validator: Callable[[Any], Any] | None
     max_iterations: int
     budget: Budget | None
     compaction: Compaction | None
@@ -160,6 +171,8 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
         instructions: str | Callable[[], str | Awaitable[str]],
         tools: Sequence[Tool | Callable[..., object]] = (),
         output_type: object = None,
+        output_validator: Callable[[Any], Any] | None = None,
+        output_retries: int = 3,
         max_iterations: int = 20,
         budget: Budget | None = None,
         fallback: Model | str | Sequence[Model | str] = (),
@@ -176,6 +189,10 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
     ) -> None:
         if max_iterations < 1:
             raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
+        if isinstance(output_retries, bool) or not isinstance(output_retries, int) or output_retries < 0:
+            raise DefinitionError(f"agent {name!r}: output_retries is a number of further answers, 0 or more")
+        if output_validator is not None and output_type is None:
+            raise DefinitionError(f"agent {name!r}: output_validator= checks a typed answer: add output_type=")
         # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
         by_name = _tools_by_name(name, tools, sys._getframe(1).f_locals)
         # Other agents start this one by its own event, without knowing its backend or its triggers.
@@ -195,7 +212,9 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
         self.instructions = instructions
         self.tools = by_name
         self.specs = tuple(each.spec for each in by_name.values())
-        self.output_codec = None if output_type is None else codec_for(output_type)
+        self.output_form = None if output_type is None else OutputForm(codec_for(output_type))
+        self.output_retries = output_retries
+        self.output_validator = output_validator
         self.max_iterations = max_iterations
         self.budget = budget
         self.compaction = compaction
@@ -290,7 +309,7 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
             messages=with_hint(messages, hint_text(turns_left, transcript.spent)),
             tools=self.specs,
             turn=transcript.turn,
-            output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
+            output_schema=None if self.output_form is None else self.output_form.schema,
             options=self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):
@@ -301,7 +320,26 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
             return response  # the step refuses it, and names what it is
         kept = recordable(response)
         marked = self._marked(kept, changed=kept is not response)
-        return fitting(judged(marked, self.output_codec), current_step().max_payload_bytes)
+        if self.output_form is not None:
+            marked = self.output_form.judged(marked)
+        return fitting(marked, current_step().max_payload_bytes)
+
+    async def check_output(self, output: Any) -> str | None:
+        """Return what the agent's ``output_validator`` says against an answer: the body of ``check-output``.
+
+        Args:
+            output: The answer as JSON data.
+        """
+        form, validate = self.output_form, self.output_validator
+        if form is None or validate is None:
+            return None
+        try:
+            verdict = validate(form.codec.rebuild(output))
+            if inspect.isawaitable(verdict):
+                await verdict
+        except (ValueError, AssertionError, ToolError) as error:
+            return form.complaint(error_text(error))
+        return None
 
     def _marked(self, response: ModelResponse, *, changed: bool) -> ModelResponse:
         """Return an answer that says whether steps check the arguments of its calls.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from durably.core.answers import judge
 from durably.core.budget import Budget, Spent
 from durably.core.compaction import Compaction
 from durably.core.context import Logger
@@ -27,9 +27,9 @@ from durably.core.messages import (
     user,
 )
 from durably.core.model import ModelResponse, Usage
+from durably.core.output import OutputForm
 from durably.core.result import AgentResult, AgentStopReason
 from durably.core.run_session import RunSession, SessionParts
-from durably.core.serialization import Codec
 from durably.core.steps import StepAPI
 from durably.core.tools import Tool, ToolOutcome
 
@@ -51,7 +51,12 @@ class AgentParts(SessionParts, HookedParts, Protocol):
     @property
     def model_timeout(self) -> float | None: ...
     @property
-    def output_codec(self) -> Codec | None: ...
+    def output_form(self) -> OutputForm | None: ...
+    @property
+    def output_retries(self) -> int: ...
+    @property
+    def output_validator(self) -> Callable[[Any], Any] | None: ...
+    async def check_output(self, output: Any) -> str | None: ...
     @property
     def budget(self) -> Budget | None: ...
     @property
@@ -137,8 +142,10 @@ def create_agent_loop(
                 return progress.result("refused")
             elif response.stop_reason == "max_tokens":
                 return progress.result("max_tokens")
-            elif (complaint := progress.take(agent.output_codec, response)) is None:
+            elif (complaint := await progress.take(agent, step, response)) is None:
                 return progress.result("completed")
+            elif progress.complaints > agent.output_retries:
+                return progress.result("invalid_output")
             else:
                 conversation.add(user(complaint))
         return progress.result("max_iterations")
@@ -176,6 +183,8 @@ async def _think(
     answer = await after_model(agent, step, response)
     if isinstance(answer, Refusal):
         progress.spend(response.usage, response.cost)
+    elif answer is not response and agent.output_form is not None:
+        return agent.output_form.judged(answer)
     return answer
 
 
@@ -257,6 +266,7 @@ class _Progress:
         self._began: float | None = None
         self.iterations = 0
         self.pruned: int | None = None
+        self.complaints = 0
         self.spent = Spent()
         self.last_turn = Usage()
 
@@ -287,17 +297,25 @@ class _Progress:
         self.spent.tokens += usage.input_tokens + usage.output_tokens
         self.spent.cost = None if before is None or cost is None else before + cost
 
-    def take(self, codec: Codec | None, response: ModelResponse) -> str | None:
+    async def take(self, agent: AgentParts, step: StepAPI, response: ModelResponse) -> str | None:
         """Take the final answer; what is wrong with it, in words for the model, or ``None``."""
-        if response.verdict is not None and response.verdict.complaint is not None:
-            return response.verdict.complaint
-        if codec is None:
-            return None
-        if response.verdict is not None:
-            self._output = codec.rebuild(response.verdict.output)
-            return None
-        self._output, complaint = judge(codec, response.message.text)  # a record of before has no verdict
+        output, complaint = self._read(agent.output_form, response)
+        if complaint is None and agent.output_form is not None and agent.output_validator is not None:
+            data = json.loads(agent.output_form.codec.encode(output, step="check-output"))
+            complaint = await step.run("check-output", agent.check_output, data)
+        self._output = output if complaint is None else None
+        self.complaints += complaint is not None
         return complaint
+
+    def _read(self, form: OutputForm | None, response: ModelResponse) -> tuple[object, str | None]:
+        verdict = response.verdict
+        if verdict is not None and verdict.complaint is not None:
+            return None, verdict.complaint
+        if form is None:
+            return None, None
+        if verdict is None:
+            return form.read_old(response.message.text)
+        return form.codec.rebuild(verdict.output), None
 
     def refused(self, reason: str) -> AgentResult:
         """The result of a run that a hook ends; its reason is the last word."""

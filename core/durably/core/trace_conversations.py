@@ -41,6 +41,7 @@ SAVES = (
     "save-summary",
     "find-answer",
     "check-time",
+    "check-output",
 )
 """Steps of the loop that say nothing of the conversation."""
 

@@ -29,10 +29,10 @@ def hint_text(turns_left: int | None, spent: int | None) -> str:
     return " ".join([*said, "Bring the work to an end."]) if said else ""
 
 
-def with_hint(messages: Sequence[Message], text: str) -> list[Message]:
+def with_hint(messages: Sequence[Message], text: str) -> Sequence[Message]:
     """Return the messages with a hint at the end, if there is one."""
     if not text:
-        return list(messages)
+        return messages
     note = f"({text})"
     if not messages or not isinstance(messages[-1], UserMessage):
         return [*messages, UserMessage(content=note)]

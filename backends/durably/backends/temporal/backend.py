@@ -224,7 +224,8 @@ class TemporalBackend(Backend):
     ) -> RunView:
         self._worker.check_alive()
         run_id = run_id or new_id()
-        event = self.redactor.text(started_event(function, run_id, data))
+        place = self.environment.observers.traceparent()
+        event = self.redactor.text(started_event(function, run_id, data, place))
         check_size(event, step="", limit=self.environment.max_payload_bytes)
         try:
             await self.client.start_workflow(

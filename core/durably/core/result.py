@@ -14,11 +14,12 @@ from durably.core.model import Usage
 
 __all__ = ["AgentInput", "AgentResult", "AgentStopReason"]
 
-AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused"]
+AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused", "steered", "invalid_output"]
 """Why an agent ended.
 
 ``completed``: the model answered. ``max_iterations``: its turns were used up. ``max_tokens``: its last answer was cut
-off. ``budget``: its budget was spent. ``refused``: the model declined.
+off. ``budget``: its budget was spent. ``refused``: the model declined. ``steered``: another run of the session took up
+its message, and answered it. ``invalid_output``: none of its answers fitted the ``output_type``.
 """
 
 

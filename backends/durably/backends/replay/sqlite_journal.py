@@ -20,6 +20,8 @@ from durably.backends.replay.journal import Journal, Received, RunRow, Subscript
 from durably.backends.replay.pruning import PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
 from durably.backends.replay.sqlite_pruning import SQLitePruning
+from durably.backends.replay.sqlite_sessions import SQLiteFileSessions
+from durably.backends.replay.sqlite_text import packed, unpacked
 from durably.core import Event, Singleton
 from durably.core.errors import JournalCorruptError, JournalError, StaleRunError
 from durably.core.history import StepRecord
@@ -46,10 +48,13 @@ class SQLiteJournal(Journal):
         path: The file.
     """
 
+    sessions: SQLiteFileSessions
+
     def __init__(self, path: str | Path) -> None:
         self.file = SQLiteFile(path, self._worker_of)
         self._pruning = SQLitePruning(self.file)
         self.flow = SQLiteFlowStore(self.file)
+        self.sessions = SQLiteFileSessions(path)
         self._numbers: dict[str, int] = {}
         self._version = 0
 
@@ -67,6 +72,7 @@ class SQLiteJournal(Journal):
 
     def close(self) -> None:
         self.file.close()
+        self.sessions.close()
 
     def transaction(self) -> AbstractContextManager[None]:
         return self.file.transaction()
@@ -418,7 +424,7 @@ def _fields(record: StepRecord) -> tuple[Any, ...]:
         record.attempt,
         record.name or None,
         record.input or None,
-        record.output,
+        None if record.output is None else packed(record.output),
         None if record.error is None else json.dumps(record.error, ensure_ascii=False),
         record.due,
         round(record.at * 1e3),
@@ -446,7 +452,7 @@ def _record(run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepReco
         attempt,
         name or "",
         input or "",
-        output,
+        None if output is None else unpacked(output),
         None if error is None else json.loads(error),
         due,
         at / 1e3,

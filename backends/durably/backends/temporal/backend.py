@@ -95,6 +95,8 @@ class TemporalBackend(Backend):
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
             "which then runs again, as after a crash; name the body instead",
+            "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",
+            "steering": "a run does not see which others wait for it: use on_message='queue' or 'cancel'",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
             "retention": "Temporal keeps ended runs as long as its namespace says: set it there, "
             "with 'temporal operator namespace update --retention 30d'",

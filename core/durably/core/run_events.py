@@ -128,9 +128,12 @@ def failed_event(function: Function[Any, Any], run_id: str, cause: Event, error:
 
 def named_events(run_id: str, key: str, events: Sequence[Event]) -> list[Event]:
     """The events of a ``send_event`` step, each with an id: its own, or one derived from its place in the step."""
-    return [
-        _named(event, event.id or derive_id("event", run_id, f"{key}#{index}")) for index, event in enumerate(events)
-    ]
+    return [_named(event, event.id or step_event_id(run_id, key, index)) for index, event in enumerate(events)]
+
+
+def step_event_id(run_id: str, key: str, index: int) -> str:
+    """The id of an event without one of its own, by its place in a ``send_event`` step."""
+    return derive_id("event", run_id, f"{key}#{index}")
 
 
 def outside_events(events: Sequence[Event]) -> list[Event]:

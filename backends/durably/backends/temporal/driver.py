@@ -14,10 +14,11 @@ from temporalio.workflow import DynamicWorkflowConfig, ParentClosePolicy
 
 from durably.backends.temporal.commands import Commands, ContinueAsNewSignal, check_cancelled
 from durably.backends.temporal.crash import CRASHED
-from durably.backends.temporal.events import DELIVER, HUB
+from durably.backends.temporal.earlier_hub import HUB
 from durably.backends.temporal.host import HOST, TemporalHost
 from durably.backends.temporal.payloads import (
     ARGUMENT,
+    DELIVER,
     RECALL,
     RETRY,
     STATUS,
@@ -127,9 +128,9 @@ class RunDriver:
         if "continued" in self._origin and "resumed" not in self._origin:
             return True
         parent = workflow.info().parent
-        triggered = parent is not None and parent.workflow_id.startswith(f"{HUB}/")
-        if triggered and self._event.name not in self._function.triggers:
-            return False  # the hub remembers a trigger that the function has no more
+        by_hub = parent is not None and parent.workflow_id.startswith(f"{HUB}/")
+        if (by_hub or "triggered" in self._origin) and self._event.name not in self._function.triggers:
+            return False  # what is known of the event's name has a trigger that the function has no more
         if self._event.name == CRON and self._function.cron is None:
             return False
         started = workflow.info().workflow_start_time.timestamp()

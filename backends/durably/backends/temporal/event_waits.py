@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,8 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from durably.backends.temporal.commands import Commands
-from durably.backends.temporal.events import hub_id
-from durably.backends.temporal.payloads import WAIT
+from durably.backends.temporal.earlier_hub import hub_id
+from durably.backends.temporal.payloads import WAIT, text_of
 from durably.core import Event
 
 __all__ = ["EventWaits"]
@@ -37,6 +38,7 @@ class EventWaits:
         self._commands = commands
         self._inbox = inbox
         self._registering = 0
+        self._hubs: dict[str, str] = {}
 
     @contextmanager
     def registration(self) -> Iterator[None]:
@@ -58,15 +60,16 @@ class EventWaits:
             await workflow.wait_condition(lambda: not self._registering)
 
     async def register(self, key: str, name: str, match: dict[str, Any], asked: str) -> None:
-        """Make a wait known to the hub of its event."""
-        await self._commands.system(key, WAIT, name, self._run_id, key, match, asked=asked)
+        """Make a wait known to the hub of what it waits for."""
+        hub = await self._commands.system(key, WAIT, name, self._run_id, key, match, asked=asked)
+        # Version 0.1.0 gave no answer: such a wait is known to the one hub of the event's name.
+        self._hubs[key] = json.loads(text_of(hub)) or hub_id(self._queue, name)
 
-    async def receive(self, key: str, name: str, due: float | None) -> Event | None:
+    async def receive(self, key: str, due: float | None) -> Event | None:
         """The event once it came, or ``None`` when the time is up first.
 
         Args:
             key: The step key.
-            name: The event's name.
             due: Seconds since 1970, or ``None``.
         """
         try:
@@ -75,17 +78,17 @@ class EventWaits:
             )
         except TimeoutError:
             if key not in self._inbox:  # what comes from now on comes too late
-                await self._forget(key, name, timed_out=True)
+                await self._forget(key, timed_out=True)
                 return None
         except asyncio.CancelledError:
             # The hub would go on signalling a run that has ended.
-            await self._forget(key, name, timed_out=False)
+            await self._forget(key, timed_out=False)
             raise
         return Event.model_validate(self._inbox[key])
 
-    async def _forget(self, key: str, name: str, *, timed_out: bool) -> None:
-        hub = workflow.get_external_workflow_handle(hub_id(self._queue, name))
+    async def _forget(self, key: str, *, timed_out: bool) -> None:
+        hub = workflow.get_external_workflow_handle(self._hubs[key])
         try:
             await hub.signal("forget", {"run": self._run_id, "key": key, "timed_out": timed_out})
         except ApplicationError:
-            workflow.logger.debug("the hub of event %r is gone", name)
+            workflow.logger.debug("hub %s is gone", self._hubs[key])

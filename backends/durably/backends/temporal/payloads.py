@@ -20,6 +20,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
+from durably.core import Event
 from durably.core.error_text import error_text
 from durably.core.error_trace import shortened
 from durably.core.errors import PayloadTooLargeError, error_to_json
@@ -30,6 +31,7 @@ __all__ = [
     "ARGUMENT",
     "ATTEMPT",
     "CLAIM",
+    "DELIVER",
     "FIND",
     "GIVEN_UP",
     "INPUT",
@@ -53,6 +55,7 @@ __all__ = [
     "pack",
     "payload",
     "text_of",
+    "trigger_arguments",
     "unpack",
 ]
 
@@ -79,6 +82,9 @@ ARGUMENT = "durably-argument"
 
 RETRY = "retry: "
 """How the summary of a timer begins that delays the next attempt of a function. No step key begins like that."""
+
+DELIVER = "durably-event"
+"""The signal that brings an event to a run that waits for it, with the key of the step that waits."""
 
 GIVEN_UP = "durably-given-up"
 """In the memo of a run that is failed for its crashes: the error. Its last task would not know of them."""
@@ -114,6 +120,11 @@ def payload(text: str, **metadata: str) -> RawValue:
     """JSON text as a payload."""
     named = {name: value.encode() for name, value in metadata.items()}
     return RawValue(Payload(metadata={"encoding": b"json/plain", **named}, data=text.encode()))
+
+
+def trigger_arguments(event: Event, **origin: Any) -> list[RawValue]:
+    """What the workflow of a run is started with by an event: the event, and what more is said of its start."""
+    return [payload(event.model_dump_json()), payload(json.dumps(origin))]
 
 
 def text_of(value: RawValue) -> str:

@@ -229,7 +229,7 @@ class TemporalSteps(StepEngine):
             self.pass_point("registered", key)
             due = None if timeout is None else started + timeout
             self.tell_begun("wait_for_event", key, started, name=name, due=due)
-            event = await self.waits.receive(key, name, due)
+            event = await self.waits.receive(key, due)
             self.pass_point("after_commit", key)
             output = self.host.environment.redactor.text(MAYBE_EVENT.encode(event, step=key))
             record = self.told(self.records.add("wait_for_event", key, asked, started, output=output))

@@ -7,10 +7,9 @@ from typing import Any
 
 from temporalio.api.history.v1 import HistoryEvent
 
-from durably.backends.temporal.events import DELIVER
 from durably.backends.temporal.history.payload_reader import PayloadReader
 from durably.backends.temporal.history.record_list import RecordList
-from durably.backends.temporal.payloads import RETRY, text_of
+from durably.backends.temporal.payloads import DELIVER, RETRY, text_of
 from durably.core import Event
 from durably.core.history import StepRecord
 from durably.core.replay import MAYBE_EVENT

@@ -24,7 +24,7 @@ from durably.backends.temporal.event_facts import EventFacts, FactsOf
 from durably.backends.temporal.hub_client import HubClient
 from durably.backends.temporal.payloads import trigger_arguments
 from durably.backends.temporal.run_info import run_memo
-from durably.backends.temporal.wait_hub import WAIT_HUB, hub_of_event, hub_of_match
+from durably.backends.temporal.wait_hub import WAIT_HUB, hub_of_match, hubs_of_event
 from durably.core import Event
 from durably.core.ids import derive_id
 
@@ -152,24 +152,32 @@ class EventSender:
             by_hub: Whether a hub of version 0.1.0 hands it on, and need not be told.
         """
         facts = await self._facts.read(event.name)
-        before = await self._start_all(event, facts)
-        hubs = [hub for paths in facts.paths if (hub := hub_of_event(self._queue, event, paths)) is not None]
-        hubs = [hub for hub in hubs if await self._hubs.has_room(hub)]
         earlier = facts.earlier_hub and not by_hub  # what is told to it comes again, handed on
-        if not facts.triggers and (again == "by anybody" or earlier or (hubs and again == "by a retry")):
-            before = await self._mark(event)
+        received = bool(facts.triggers) or earlier or again == "by anybody"
+        before = await self._receive(event, facts) if received else None
         data = event.model_dump(mode="json")
-        for hub in hubs:
-            # What was received before is not for those who wait since then. It is for those who waited already: the
-            # process that sent it first may have died on the way.
-            await self._hubs.tell(hub, "offer", data, before)
-        if earlier and await self._hubs.has_room(hub_id(self._queue, event.name)):
-            await self._hubs.tell(hub_id(self._queue, event.name), "publish", data)
+        for hub in hubs_of_event(self._queue, event, facts.paths):
+            async with self._hubs.room(hub) as is_there:
+                if is_there and not received and again == "by a retry":
+                    before, received = await self._receive(event, facts), True
+                if is_there:
+                    await self._hubs.tell(hub, "offer", data, before)
+        if earlier:
+            hub = hub_id(self._queue, event.name)
+            async with self._hubs.room(hub):
+                await self._hubs.tell(hub, "publish", data)
 
     # -- what an event starts
 
-    async def _start_all(self, event: Event, facts: FactsOf) -> float | None:
-        """Start the functions that an event triggers; when it was received, if that was before."""
+    async def _receive(self, event: Event, facts: FactsOf) -> float | None:
+        """Start what an event triggers, or remember the event; when it was received, if that was before.
+
+        An event that was received before is not for those who wait since then. It is for those who waited already: the
+        process that sent it first may have died on the way.
+        """
+        if not facts.triggers:
+            mark = f"{MARK}/{self._queue}/{derive_id('seen', event.name, event.id or '')}"
+            return await self._start_once(MARK, [], mark, self._queue)
         started = await asyncio.gather(
             *(self._start_run(event, function, queue) for function, queue in sorted(facts.triggers.items()))
         )
@@ -180,11 +188,6 @@ class EventSender:
         return await self._start_once(
             function, trigger_arguments(event, triggered=True), run_id, queue, memo=run_memo(event)
         )
-
-    async def _mark(self, event: Event) -> float | None:
-        """Remember an event; when it was received, if that was before."""
-        mark = f"{MARK}/{self._queue}/{derive_id('seen', event.name, event.id or '')}"
-        return await self._start_once(MARK, [], mark, self._queue)
 
     async def _start_once(
         self, kind: str, args: Sequence[RawValue], workflow_id: str, queue: str, memo: Mapping[str, Any] | None = None

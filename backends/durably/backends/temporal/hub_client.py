@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from weakref import WeakValueDictionary
@@ -43,19 +45,26 @@ class HubClient:
         self._task_timeout = task_timeout
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
+    @asynccontextmanager
+    async def room(self, hub: str) -> AsyncIterator[bool]:
+        """Wait until a hub has room for a signal, which is to be sent within; ``False`` at once if it is not there."""
+        turn = self._turns.get(hub)
+        if turn is None:
+            turn = self._turns[hub] = asyncio.Semaphore(AT_ONCE)
+        async with turn:
+            yield await self._has_room(hub)
+
     async def tell(self, hub: str, signal: str, *args: Any) -> None:
-        """Signal a hub of which it is known that it was there, and had room."""
-        async with self._turn(hub):
-            try:
-                await self._client.get_workflow_handle(hub).signal(signal, args=args)
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile
-                    raise
+        """Signal a hub that was there, and had room."""
+        try:
+            await self._client.get_workflow_handle(hub).signal(signal, args=args)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile
+                raise
 
     async def open(self, kind: str, hub: str, signal: str, *args: Any) -> None:
         """Signal a hub once it has room; it is started if it is not there."""
-        async with self._turn(hub):
-            await self.has_room(hub)
+        async with self.room(hub):
             await self._client.start_workflow(
                 kind,
                 {},
@@ -66,14 +75,7 @@ class HubClient:
                 start_signal_args=args,
             )
 
-    def _turn(self, hub: str) -> asyncio.Semaphore:
-        turn = self._turns.get(hub)
-        if turn is None:
-            turn = self._turns[hub] = asyncio.Semaphore(AT_ONCE)
-        return turn
-
-    async def has_room(self, hub: str) -> bool:
-        """Wait until a hub has room; ``False`` at once if it is not there."""
+    async def _has_room(self, hub: str) -> bool:
         pause = SHORTEST_PAUSE
         while True:
             try:

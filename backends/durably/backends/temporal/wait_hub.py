@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
@@ -22,12 +23,15 @@ from durably.core import Event
 from durably.core.events import matches
 from durably.core.ids import derive_id
 
-__all__ = ["LONG", "WAIT_HUB", "WaitHub", "hub_of_event", "hub_of_match"]
+__all__ = ["LONG", "WAIT_HUB", "WaitHub", "hub_of_match", "hubs_of_event"]
 
 WAIT_HUB = "durably.waits"
 
 LONG = 4_000
 """A history of so many events takes no more: a hub goes on in a fresh one. Temporal allows 10,000 signals in one."""
+
+QUIET = timedelta(seconds=0.3)
+"""How long no signal must have come before a hub goes on: a signal in that very moment would make its task fail."""
 
 HELD = 1_000
 """How many waiters one hub holds; of more it hands all to its parts."""
@@ -59,10 +63,16 @@ def hub_of_match(queue: str, name: str, match: Mapping[str, Any]) -> str:
     return f"{WAIT_HUB}/{queue}/{name}/{derive_id('wait', name, values)}"
 
 
-def hub_of_event(queue: str, event: Event, paths: Sequence[str]) -> str | None:
-    """The hub of those who wait for the values that an event has at some paths; ``None`` if there is nothing at one."""
-    match = {path: event.at(path) for path in paths}
-    return hub_of_match(queue, event.name, match) if matches(event, match) else None
+def hubs_of_event(queue: str, event: Event, kinds: Iterable[Sequence[str]]) -> list[str]:
+    """The hubs of those who wait for the values that an event has.
+
+    Args:
+        queue: The task queue of the hubs.
+        event: The event.
+        kinds: By which paths runs wait. Where the event has nothing at one of them, nobody waits for it by these.
+    """
+    matched = ({path: event.at(path) for path in paths} for paths in kinds)
+    return [hub_of_match(queue, event.name, match) for match in matched if matches(event, match)]
 
 
 def _plain(value: Any) -> Any:
@@ -104,9 +114,16 @@ class WaitHub:
             elif not self._waiting and not self._divided:
                 return
             elif workflow.info().get_current_history_length() >= LONG:
-                workflow.continue_as_new({"waiting": [*self._waiting.values()], "divided": self._divided})
+                await self._continue_when_quiet()
             else:
                 await workflow.wait_condition(lambda: bool(self._inbox))
+
+    async def _continue_when_quiet(self) -> None:
+        """Go on in a fresh history, unless a signal comes: of senders that had looked before this one was long."""
+        try:
+            await workflow.wait_condition(lambda: bool(self._inbox), timeout=QUIET)
+        except TimeoutError:
+            workflow.continue_as_new({"waiting": [*self._waiting.values()], "divided": self._divided})
 
     @workflow.signal(name="wait")
     def wait(self, waiters: list[Waiter]) -> None:

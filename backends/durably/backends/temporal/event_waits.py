@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,8 @@ from temporalio.exceptions import ApplicationError
 
 from durably.backends.temporal.commands import Commands
 from durably.backends.temporal.earlier_hub import hub_id
-from durably.backends.temporal.payloads import WAIT, text_of
+from durably.backends.temporal.event_inbox import EventInbox, waits_at_run
+from durably.backends.temporal.payloads import EXPECT, WAIT, text_of
 from durably.core import Event
 
 __all__ = ["EventWaits"]
@@ -29,10 +30,10 @@ class EventWaits:
         run_id: The run.
         queue: The task queue of the hubs.
         commands: How a wait is registered.
-        inbox: Events that came for waiting steps, by step key.
+        inbox: Events that came for waiting steps.
     """
 
-    def __init__(self, run_id: str, queue: str, commands: Commands, inbox: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, run_id: str, queue: str, commands: Commands, inbox: EventInbox) -> None:
         self._run_id = run_id
         self._queue = queue
         self._commands = commands
@@ -60,8 +61,11 @@ class EventWaits:
             await workflow.wait_condition(lambda: not self._registering)
 
     async def register(self, key: str, name: str, match: dict[str, Any], asked: str) -> None:
-        """Make a wait known to the hub of what it waits for."""
-        hub = await self._commands.system(key, WAIT, name, self._run_id, key, match, asked=asked)
+        """Make a wait known to the hub of what it waits for, unless that comes to the run itself."""
+        here = waits_at_run(self._run_id, name, match)
+        if here:
+            self._inbox.expect(key, name, match, workflow.time())
+        hub = await self._commands.system(key, EXPECT if here else WAIT, name, self._run_id, key, match, asked=asked)
         # Version 0.1.0 gave no answer: such a wait is known to the one hub of the event's name.
         self._hubs[key] = json.loads(text_of(hub)) or hub_id(self._queue, name)
 
@@ -74,19 +78,20 @@ class EventWaits:
         """
         try:
             await workflow.wait_condition(
-                lambda: key in self._inbox, timeout=None if due is None else max(SHORTEST, due - workflow.time())
+                lambda: key in self._inbox.came, timeout=None if due is None else max(SHORTEST, due - workflow.time())
             )
         except TimeoutError:
-            if key not in self._inbox:  # what comes from now on comes too late
+            if key not in self._inbox.came:  # what comes from now on comes too late
                 await self._forget(key, timed_out=True)
                 return None
         except asyncio.CancelledError:
             # The hub would go on signalling a run that has ended.
             await self._forget(key, timed_out=False)
             raise
-        return Event.model_validate(self._inbox[key])
+        return Event.model_validate(self._inbox.came[key])
 
     async def _forget(self, key: str, *, timed_out: bool) -> None:
+        self._inbox.forget(key)
         hub = workflow.get_external_workflow_handle(self._hubs[key])
         try:
             await hub.signal("forget", {"run": self._run_id, "key": key, "timed_out": timed_out})

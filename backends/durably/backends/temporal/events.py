@@ -21,8 +21,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.temporal.earlier_hub import HAND_ON, HUB, SUBSCRIBE, hub_id
 from durably.backends.temporal.event_facts import EventFacts, FactsOf
+from durably.backends.temporal.event_inbox import asking_run
 from durably.backends.temporal.hub_client import HubClient
-from durably.backends.temporal.payloads import trigger_arguments
+from durably.backends.temporal.payloads import OFFER, trigger_arguments
 from durably.backends.temporal.run_info import run_memo
 from durably.backends.temporal.wait_hub import WAIT_HUB, hub_of_match, hubs_of_event
 from durably.core import Event
@@ -117,6 +118,10 @@ class EventSender:
         for function, queue in triggered.items():
             await self._facts.add_trigger(name, function, queue)
 
+    def hub_of(self, name: str, match: Mapping[str, Any]) -> str:
+        """The hub of those who wait for an event of a name with these values, whether it is there or not."""
+        return hub_of_match(self._queue, name, match)
+
     async def wait(self, name: str, match: Mapping[str, Any], run_id: str, key: str, since: float) -> str:
         """Register a run that waits; the hub that will tell it.
 
@@ -127,7 +132,7 @@ class EventSender:
             key: Its step.
             since: When the step began, by the server's clock.
         """
-        hub = hub_of_match(self._queue, name, match)
+        hub = self.hub_of(name, match)
         await self._hubs.open(WAIT_HUB, hub, "wait", [{"run": run_id, "key": key, "since": since}])
         # Afterwards: who finds the fact finds the hub.
         await self._facts.add_paths(name, sorted(match))
@@ -156,6 +161,8 @@ class EventSender:
         received = bool(facts.triggers) or earlier or again == "by anybody"
         before = await self._receive(event, facts) if received else None
         data = event.model_dump(mode="json")
+        if (run_id := asking_run(event)) is not None:
+            await self._hubs.tell(run_id, OFFER, {"event": data, "before": before})
         for hub in hubs_of_event(self._queue, event, facts.paths):
             async with self._hubs.room(hub) as is_there:
                 if is_there and not received and again == "by a retry":

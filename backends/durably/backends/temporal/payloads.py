@@ -32,11 +32,13 @@ __all__ = [
     "ATTEMPT",
     "CLAIM",
     "DELIVER",
+    "EXPECT",
     "FIND",
     "GIVEN_UP",
     "INPUT",
     "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
+    "OFFER",
     "PATCH",
     "PATCHED",
     "PAUSE",
@@ -86,6 +88,9 @@ RETRY = "retry: "
 DELIVER = "durably-event"
 """The signal that brings an event to a run that waits for it, with the key of the step that waits."""
 
+OFFER = "durably-offer"
+"""The signal that brings an event to a run that may wait for it: the answer to one of its questions."""
+
 GIVEN_UP = "durably-given-up"
 """In the memo of a run that is failed for its crashes: the error. Its last task would not know of them."""
 
@@ -110,6 +115,7 @@ KEPT = 2_400
 FIND = "durably.find"
 SEND = "durably.send"
 WAIT = "durably.wait"
+EXPECT = "durably.expect"
 CLAIM = "durably.claim"
 RECALL = "durably.recall"
 PAUSE = "durably.pause"
@@ -169,7 +175,7 @@ class ActivityRequest:
     @property
     def is_system(self) -> bool:
         """Whether it runs one of the library's own activities, which is no step of the run's code."""
-        return self.body in (SEND, WAIT, CLAIM, RECALL, PAUSE, FIND)
+        return self.body in (SEND, WAIT, EXPECT, CLAIM, RECALL, PAUSE, FIND)
 
     def to_payload(self) -> RawValue:
         """The request as a payload; fields that hold their default are left out."""

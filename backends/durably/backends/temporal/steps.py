@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from durably.backends.temporal.children import ChildRun
 from durably.backends.temporal.commands import Commands, HistoryRoom, check_cancelled
+from durably.backends.temporal.event_inbox import EventInbox
 from durably.backends.temporal.event_waits import EventWaits
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.payloads import FIND, SEND, ActivityRequest, check_size, text_of
@@ -52,7 +53,7 @@ class TemporalSteps(StepEngine):
         run_id: The run, which is the workflow's id.
         records: What the run has come to.
         commands: How activities are run.
-        inbox: Events that came for waiting steps, by step key.
+        inbox: Events that came for waiting steps.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class TemporalSteps(StepEngine):
         run_id: str,
         records: RunRecords,
         commands: Commands,
-        inbox: Mapping[str, dict[str, Any]],
+        inbox: EventInbox,
     ) -> None:
         self.host = host
         self.function = function

@@ -11,7 +11,7 @@ from temporalio.client import Client
 
 from durably.backends.temporal.events import EventSender
 from durably.backends.temporal.history.reader import read_records
-from durably.backends.temporal.payloads import CLAIM, FIND, PAUSE, RECALL, SEND, WAIT, pack
+from durably.backends.temporal.payloads import CLAIM, EXPECT, FIND, PAUSE, RECALL, SEND, WAIT, pack
 from durably.backends.temporal.singleton import SingletonClient
 from durably.core import Event
 from durably.core.history import StepRecord
@@ -41,6 +41,7 @@ class SystemActivities:
         return {
             SEND: self._send,
             WAIT: self._wait,
+            EXPECT: self._expect,
             CLAIM: self._locks.claim,
             RECALL: self._recall,
             FIND: self._find,
@@ -56,6 +57,10 @@ class SystemActivities:
         """Register a run that waits for an event; the hub that will tell it."""
         since = activity.info().scheduled_time.timestamp()
         return await self._events.wait(name, match, run_id, key, since)
+
+    async def _expect(self, name: str, run_id: str, key: str, match: dict[str, Any]) -> str:
+        """Write down that a run waits for an answer which comes to it; the hub that would tell it otherwise."""
+        return self._events.hub_of(name, match)
 
     async def _recall(
         self, run_id: str, history: str, place: int, origin: dict[str, Any] | None = None

@@ -181,7 +181,7 @@ class ActivityRequest:
 
     def to_payload(self) -> RawValue:
         """The request as a payload; fields that hold their default are left out."""
-        data = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}
+        data = {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
         return payload(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
     @classmethod
@@ -190,7 +190,10 @@ class ActivityRequest:
         return cls(**json.loads(text_of(value)))
 
 
-_DEFAULTS = [(each.name, getattr(ActivityRequest(body=""), each.name)) for each in fields(ActivityRequest)]
+_DEFAULTS = {
+    **{each.name: getattr(ActivityRequest(body=""), each.name) for each in fields(ActivityRequest)},
+    "body": None,  # it has none, and is never left out
+}
 
 
 def failure(

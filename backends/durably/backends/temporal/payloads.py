@@ -31,6 +31,7 @@ __all__ = [
     "ATTEMPT",
     "CLAIM",
     "FIND",
+    "GIVEN_BACK",
     "GIVEN_UP",
     "INPUT",
     "LOCAL_ACTIVITY",
@@ -79,6 +80,9 @@ ARGUMENT = "durably-argument"
 
 RETRY = "retry: "
 """How the summary of a timer begins that delays the next attempt of a function. No step key begins like that."""
+
+GIVEN_BACK = "WorkerShutdown"
+"""The type of the failure of an activity that another worker takes over, and whose body has not failed."""
 
 GIVEN_UP = "durably-given-up"
 """In the memo of a run that is failed for its crashes: the error. Its last task would not know of them."""
@@ -164,7 +168,7 @@ class ActivityRequest:
 
     def to_payload(self) -> RawValue:
         """The request as a payload; fields that hold their default are left out."""
-        data = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}
+        data = {name: value for name, usual in _USUAL if (value := getattr(self, name)) != usual}
         return payload(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
     @classmethod
@@ -173,7 +177,8 @@ class ActivityRequest:
         return cls(**json.loads(text_of(value)))
 
 
-_DEFAULTS = [(each.name, getattr(ActivityRequest(body=""), each.name)) for each in fields(ActivityRequest)]
+_USUAL = [(each.name, getattr(ActivityRequest(body="none"), each.name)) for each in fields(ActivityRequest)]
+"""What is left out; a body has a name or, for a closure, an empty one, and is always there."""
 
 
 def failure(

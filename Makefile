@@ -24,7 +24,7 @@ unit: $(READY)
 	$(BIN)/pytest -n 2
 
 bench: $(BENCH)  ## durably beside a floor written by hand, beside the bare engines, and beside its peers
-	@kept=true; for each in __main__ inngest temporal peers; do \
+	@kept=true; for each in __main__ inngest temporal peers foreign; do \
 		.venv-bench/bin/python -m tests.benchmarks.$$each || kept=false; \
 	done; $$kept
 

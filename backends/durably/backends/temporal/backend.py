@@ -34,7 +34,6 @@ from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, versioning_of
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
-from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.errors import RunNotFailedError
@@ -42,6 +41,8 @@ from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
 from durably.core.run_filter import FoundRuns, RunFilter
+from durably.core.run_input import check_same_start
+from durably.core.run_view import RunStatus, RunView
 from durably.core.standing import open_records, standing, waits_for_worker
 from durably.core.worker_view import WorkerView
 
@@ -221,7 +222,8 @@ class TemporalBackend(Backend):
     ) -> RunView:
         self._worker.check_alive()
         run_id = run_id or new_id()
-        event = self.redactor.text(started_event(function, run_id, data))
+        place = self.environment.observers.traceparent()
+        event = self.redactor.text(started_event(function, run_id, data, place))
         check_size(event, step="", limit=self.environment.max_payload_bytes)
         try:
             await self.client.start_workflow(

@@ -14,11 +14,11 @@ from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, NonRetriableError, RetryPolicy, Run, SerializationError
 from durably.core.attempts import StepCall, StepOutput
-from durably.core.backend import encode_data
 from durably.core.durations import Duration, timeout_seconds
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
+from durably.core.run_input import encode_data
 from durably.core.step_keys import KeyedSteps, Scope
 from durably.core.steps import _current
 from durably.testing.mutants.mutant import mutant

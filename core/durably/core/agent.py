@@ -226,16 +226,17 @@ class Agent(Function[str | AgentInput, AgentResult]):
             transcript: What the model sees of the conversation.
             turns_left: How many turns are left, this one included, if the model should be told.
         """
-        system = transcript.system
+        reminder = ""
         if turns_left is not None:
             turns = "turn" if turns_left == 1 else "turns"
-            system += f"\n\nYou have {turns_left} {turns} left, this one included. Bring the work to an end."
+            reminder = f"You have {turns_left} {turns} left, this one included. Bring the work to an end."
         request = ModelRequest(
-            system=system,
+            system=transcript.system,
             messages=await self._messages(transcript),
             tools=self.specs,
             turn=transcript.turn,
             output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
+            reminder=reminder,
             options=self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):

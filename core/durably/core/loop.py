@@ -232,9 +232,12 @@ class _Progress:
         self.tokens = 0
         self.cost: float | None = 0.0
         self.last_turn = Usage()
+        self._cache_breaks: list[int] = []
 
     def count(self, response: ModelResponse, calls: int) -> None:
         self.iterations += 1
+        if response.usage.cached_tokens < self.last_turn.cached_tokens + self.last_turn.cache_write_tokens:
+            self._cache_breaks.append(self.iterations)
         self.last_turn = response.usage
         self.spend(response.usage, response.cost)
         self._tool_calls += calls
@@ -270,6 +273,7 @@ class _Progress:
             tool_calls=self._tool_calls,
             usage=sum(self._usage, Usage()),
             cost=self.cost,
+            cache_breaks=self._cache_breaks,
             stop_reason=stop_reason,
         )
         return result.with_messages(self._conversation.said)

@@ -59,6 +59,7 @@ CLAUSES: dict[str, str] = {
     "C30": "flow control: when a run begins, how many bodies run, and a key that is absent groups nobody",
     "C31": "approvals: what is pending is listed, and answered once",
     "C32": "finding: a run is what was asked for, is found, and says where it stands; early events are not lost",
+    "C33": "tools: what they know of the run, and what they may be",
 }
 
 

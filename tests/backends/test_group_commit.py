@@ -61,14 +61,15 @@ def change(journal: Journal, kind: Kind, run_id: str, number: int) -> Callable[[
     undone = torn_at_once if isinstance(journal, MemoryJournal) else torn
     event = Event("go", number, id=f"e{number % 3}")
     new = NewRun(id=f"n{number % 3}", function="f", event=_event("new"))
-    return {
+    changes: dict[Kind, Callable[[], object]] = {
         "append": append,
         "stale": partial(append, 7),
         "torn": undone,
         "send": partial(journal.publish, [event], worker=None, served=(), now=1.0),
         "create": partial(journal.create, new, worker=None, now=1.0),
         "cancel": partial(journal.cancel, run_id, 1.0),
-    }[kind]
+    }
+    return changes[kind]
 
 
 def state(journal: Journal) -> object:
@@ -94,7 +95,7 @@ async def written(journal: Journal, plan: list[tuple[Kind, int, int]]) -> tuple[
         plan: For each change its kind, its run, and for how many turns of the loop the next one waits.
     """
     told: list[str] = []
-    futures = []
+    futures: list[asyncio.Future[Any]] = []
     for number, (kind, run, turns) in enumerate(plan):
         futures.append(
             journal.write(
@@ -181,7 +182,7 @@ async def test_a_change_that_the_disk_has_no_room_for_fails_alone(journal: SQLit
     (pages,) = journal.file.run("PRAGMA page_count").fetchone()
     journal.file.run(f"PRAGMA max_page_count = {pages + 8}")
     large = StepRecord("r1", 1, "large", "step", "completed", output='"' + "x" * 200_000 + '"', at=1.0)
-    futures = [
+    futures: list[asyncio.Future[Any]] = [
         journal.write(change(journal, "append", "r0", 0)),
         journal.write(partial(journal.append, large, 1)),
         journal.write(change(journal, "append", "r2", 2)),
@@ -224,7 +225,7 @@ async def test_what_returned_is_on_the_disk_whatever_the_others_of_its_group_do(
             shutil.copy(tmp_path / name, copy)
         copies.append((copy, set(told)))
 
-    futures = []
+    futures: list[asyncio.Future[Any]] = []
     for number in range(24):
         kind: Kind = "torn" if number % 5 == 4 else "append"
         futures.append(journal.write(change(journal, kind, RUNS[number % 3], number), partial(tell, number)))
@@ -292,3 +293,28 @@ async def test_start_waits_for_the_lock_as_long_as_it_says(tmp_path: Path) -> No
         other.close()
         assert await (await waits).result() == "done"
         assert [each.id for each in await backend.runs()] == ["patient"], "nothing was written by the other"
+
+
+@aio
+async def test_a_worker_that_stops_while_a_wait_is_being_recorded_gives_the_run_back(tmp_path: Path) -> None:
+    @function("naps")
+    async def naps(ctx: Context[None]) -> None:
+        await ctx.step.sleep("nap", 3600)
+
+    backend = SQLiteBackend(tmp_path / "runs.db", [naps])
+    commit, may_commit = backend.journal.file.commit, threading.Event()
+
+    def late() -> None:
+        may_commit.wait()
+        commit()
+
+    async with backend:
+        run = await backend.start(naps)
+        backend.journal.file.commit = late  # type: ignore[method-assign]
+        while not backend.journal.file.apart:  # noqa: ASYNC110  # until the record of the nap is on its way
+            await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(backend._driver.stop(3600))
+        await asyncio.sleep(0)
+        may_commit.set()
+        assert await stopping == set()
+        assert [record.kind for record in backend.journal.records(run.id)] == ["run", "sleep"]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +45,14 @@ async def row(ctx: Context[int]) -> int:
 async def branches(ctx: Context[int]) -> int:
     """So many steps, side by side."""
     step = ctx.step
-    return len(await step.gather(*(lambda number=n: step.run("echo", echo, number) for n in range(ctx.input))))  # type: ignore[misc]
+    return len(await step.gather(*(lambda number=n: step.run("echo", echo, number) for n in range(ctx.input))))
 
 
 @function("children")
 async def children(ctx: Context[int]) -> int:
     """So many runs, side by side."""
     step = ctx.step
-    return len(await step.gather(*(lambda number=n: step.invoke("leaf", leaf, number) for n in range(ctx.input))))  # type: ignore[misc]
+    return len(await step.gather(*(lambda number=n: step.invoke("leaf", leaf, number) for n in range(ctx.input))))
 
 
 @function("nested")

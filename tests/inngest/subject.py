@@ -14,7 +14,7 @@ import inngest
 from durably.backends.inngest import InngestBackend
 from durably.backends.inngest.serving import App, serve_on_loopback
 from durably.core import Backend, Event, Function, FunctionRef
-from durably.core.backend import RunView
+from durably.core.run_view import RunView
 from durably.testing.conformance import Subject
 from durably.testing.inngest import InngestEngine
 

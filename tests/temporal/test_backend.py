@@ -21,8 +21,8 @@ from durably.core import (
     current_step,
     function,
 )
-from durably.core.backend import RunStatus
 from durably.core.errors import PayloadTooLargeError
+from durably.core.run_view import RunStatus
 from durably.testing import ScriptedModel
 from tests.temporal.conftest import OpenTemporal
 

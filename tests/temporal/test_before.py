@@ -34,8 +34,8 @@ from temporalio.workflow import NondeterminismError
 
 from durably.backends.temporal import TemporalBackend
 from durably.core import Context, Function, FunctionRef, Run, RunStatus, function
-from durably.core.backend import RunView
 from durably.core.history import History, StepRecord
+from durably.core.run_view import RunView
 from tests.fixtures import before_functions as before
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]

@@ -13,9 +13,9 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from durably.core import Context, Event, InvokeError, Run, Singleton, StepTimeoutError, current_step, function
-from durably.core.backend import RunStatus
 from durably.core.functions import FailedRun
 from durably.core.ids import new_id
+from durably.core.run_view import RunStatus
 from tests.temporal.conftest import OpenTemporal
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]

@@ -70,7 +70,7 @@ class Workers:
         heir.probe = FaultPlan(ledger=EffectLedger(self.journal))
         return heir
 
-    async def cell(self, run: Run[Any]) -> Experiment:
+    async def cell(self, backend: TemporalBackend, run: Run[Any]) -> Experiment:
         """What was seen of a run, as the laws look at it."""
         cell = Experiment((), run.id, EffectLedger(self.journal))
         try:
@@ -78,7 +78,7 @@ class Workers:
         finally:
             await run.refresh()
             cell.output, cell.error = run.view.output, run.view.error
-            cell.after = await Snapshot.of_backend(run._backend, run.id)
+            cell.after = await Snapshot.of_backend(backend, run.id)
             cell.state = str(sorted({name for name, *_ in effects(self.effects)}))
         return cell
 
@@ -99,7 +99,7 @@ async def calm(client: Client, workers: Workers) -> AsyncIterator[Experiment]:
     """The run that no crash met; one for all tests."""
     if not _calm:
         async with workers.heir(client) as backend:
-            _calm.append(await workers.cell(await backend.start(world, run_id=new_id())))
+            _calm.append(await workers.cell(backend, await backend.start(world, run_id=new_id())))
         workers.effects.unlink()
         workers.journal.unlink()
     yield _calm[0]
@@ -138,7 +138,7 @@ async def test_a_run_goes_on_where_its_worker_was_killed(
     run = await backend(client, workers.queue).start(world, run_id=new_id())
     assert await first.wait() == -signal.SIGKILL
     async with workers.heir(client) as heir:
-        check(calm, await workers.cell(await heir.run(run.id)))
+        check(calm, await workers.cell(heir, await heir.run(run.id)))
 
 
 @pytest.mark.asyncio
@@ -150,7 +150,7 @@ async def test_a_run_goes_on_where_nothing_is_cached(
     run = await backend(client, workers.queue).start(world, run_id=new_id())
     assert await first.wait() == -signal.SIGKILL
     async with workers.heir(client, max_cached_workflows=0) as heir:
-        check(calm, await workers.cell(await heir.run(run.id)))
+        check(calm, await workers.cell(heir, await heir.run(run.id)))
 
 
 @pytest.mark.asyncio
@@ -168,7 +168,7 @@ async def test_of_two_workers_one_dies(client: Client, workers: Workers, calm: E
         await asyncio.wait({death}, timeout=1)
     assert mortal.returncode == -signal.SIGKILL
     for run in runs:
-        check(calm, await workers.cell(run))
+        check(calm, await workers.cell(caller, run))
     assert other.returncode is None
     for agent in (cashier, clerk):
         parents = [each.view.parent for each in await caller.runs(function=agent)]
@@ -182,11 +182,11 @@ async def test_a_worker_that_was_stopped_comes_too_late(client: Client, workers:
     await asyncio.to_thread(os.waitid, os.P_PID, stale.pid, os.WSTOPPED)
     EffectLedger(workers.journal).crashed(Point("after_effect", "world", run.id, ""))  # to the others it is gone
     async with workers.heir(client) as heir:
-        cell = await workers.cell(await heir.run(run.id))
+        cell = await workers.cell(heir, await heir.run(run.id))
         check(calm, cell)
         stale.send_signal(signal.SIGCONT)
         await asyncio.sleep(1)
-        assert (await workers.cell(await heir.run(run.id))).after == cell.after, "what it says late is refused"
+        assert (await workers.cell(heir, await heir.run(run.id))).after == cell.after, "what it says late is refused"
     assert Counter(name for name, *_ in effects(workers.effects))["charge 3"] >= 2, "both have done it"
 
 

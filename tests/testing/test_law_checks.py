@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from durably.core import AgentResult
-from durably.core.backend import RunStatus
 from durably.core.history import History
 from durably.core.messages import ToolResultMessage
+from durably.core.run_view import RunStatus
 from durably.testing.crash.engines import find_engine
 from durably.testing.crash.experiment import Experiment, run_experiment
 from durably.testing.crash.faults import Crash

@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 import pytest
 
-from durably.core.backend import RunStatus
 from durably.core.history import History, StepRecord
 from durably.core.ids import derive_id
+from durably.core.run_view import RunStatus
 from durably.testing import laws
 from durably.testing.laws import BrokenLawError, Outcome, Violation
 from durably.testing.ledger import EffectLedger, Entry, EntryKind, Repeated, repeated_step

@@ -19,11 +19,11 @@ from durably.backends.replay.journal import Journal, Received, RunRow, Subscript
 from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Capabilities, Event, Function, Observer, Retention
-from durably.core.backend import RunStatus
 from durably.core.deltas import DeltaStore, MemoryDeltas
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
 from durably.core.run_filter import RunFilter
+from durably.core.run_view import RunStatus
 from durably.core.worker_view import WorkerView
 
 __all__ = ["MemoryBackend", "MemoryJournal"]

@@ -1,15 +1,10 @@
-"""The port to engines: starting runs, looking at them, and what an engine says it can do."""
+"""What programs use of every engine: starting runs, finding them, answering approvals."""
 
 from __future__ import annotations
 
-import asyncio
 import difflib
-import json
-import time
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar, Unpack, overload
 
 from pydantic import SecretStr
 
@@ -19,45 +14,33 @@ from durably.core.attempts import Environment
 from durably.core.call_timeout import within
 from durably.core.deltas import DeltaStore, DeltaWriter
 from durably.core.durations import Duration
-from durably.core.error_trace import carry_traceback
+from durably.core.engine import Engine
 from durably.core.errors import (
     AmbiguousRunIdError,
     DefinitionError,
-    DurablyError,
     FunctionNotFoundError,
-    InvokeError,
-    RunCancelledError,
-    RunExistsError,
     RunNotFoundError,
-    SerializationError,
     UnsupportedFeatureError,
-    error_from_json,
 )
-from durably.core.events import Event, check_events, same_json
-from durably.core.flow_support import FLOW_CONTROL, NO_RULES, Support
+from durably.core.events import Event, check_events
+from durably.core.flow_support import FLOW_CONTROL
 from durably.core.functions import Function, check_keys
-from durably.core.history import History, StepRecord
-from durably.core.ids import check_run_id, check_tags, new_id
+from durably.core.ids import check_run_id, check_tags
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.retention import Pruned, Retention
+from durably.core.run import Run
 from durably.core.run_events import outside_events
-from durably.core.run_filter import FoundRuns, RunFilter, RunFilters, RunPage, check_limit, run_filter
+from durably.core.run_filter import RunFilter, RunFilters, RunPage, check_limit, run_filter
+from durably.core.run_input import encode_data
 from durably.core.run_view import LIVE, RunStatus, RunView
 from durably.core.secrets import Redactor
 from durably.core.steps import Probe
-from durably.core.stream import StreamItem, StreamReader
-from durably.core.trace import TEXT_LIMIT, Trace
 from durably.core.worker_view import WorkerView
-
-__all__ = ["Backend", "Capabilities", "Run", "RunStatus", "RunView"]
 
 AMBIGUOUS = 3
 """How many runs are named where a part of an id stands for several."""
-
-FIRST_LOOK = 0.05
-"""Seconds between two looks at a run whose stream is read, while something happens in it."""
 
 MANY_RUNS = 1_000_000
 """More than are looked through for what is pending."""
@@ -69,174 +52,7 @@ DRAIN_SECONDS = 30.0
 """How many seconds bodies are given when a worker stops, unless its program says otherwise."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Capabilities:
-    """What a backend can do. A part that is missing is refused at start-up, with the reason.
-
-    Attributes:
-        durable: Runs survive the process.
-        multi_process: Several workers may share the runs.
-        virtual_time: Sleeping costs no time.
-        replay: A run can be replayed from the start after each step (``evict="always"``).
-        max_payload_bytes: The largest value a step may return, as JSON.
-        flow_control: How it keeps each rule of :data:`~durably.core.flow_support.FLOW_CONTROL`.
-        gaps: What is missing, and why: feature to reason.
-    """
-
-    durable: bool
-    multi_process: bool
-    virtual_time: bool = False
-    replay: bool = True
-    max_payload_bytes: int
-    flow_control: Mapping[str, Support] = field(default_factory=lambda: NO_RULES)
-    gaps: Mapping[str, str] = field(default_factory=dict)
-
-
-class Run(Generic[Out]):
-    """A handle on one run.
-
-    Attributes:
-        id: The run.
-        view: What was known of it when this handle was made or last refreshed.
-    """
-
-    def __init__(self, backend: Backend, function: FunctionRef[Any, Out], view: RunView) -> None:
-        self._backend = backend
-        self._function = function
-        self.view = view
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self.view.id
-
-    @property
-    def status(self) -> RunStatus:
-        """Where it stood when this handle was made or last refreshed."""
-        return self.view.status
-
-    async def refresh(self) -> Self:
-        """Look again."""
-        self.view = await self._backend.view(self.id)
-        return self
-
-    async def result(self) -> Out:
-        """Wait for the end and return what the function returned.
-
-        Raises:
-            InvokeError: If it failed.
-            RunCancelledError: If it was cancelled, or skipped by ``singleton``.
-        """
-        await self.ended()
-        if self.view.status is not RunStatus.COMPLETED:
-            raise invoke_error(self.view)
-        result: Out = self._function.output.decode(self.view.output or "null", step="")
-        if isinstance(self._function, Function) and type(self._function).restore is not Function.restore:
-            result = self._function.restore(result, await self.history())
-        return result
-
-    async def ended(self) -> Self:
-        """Wait for the end, whatever it is, without raising its error; this handle, refreshed."""
-        self.view = await self._backend.wait(self.id)
-        return self
-
-    async def cancel(self) -> None:
-        """Stop it at its next step boundary, along with the runs it waits for. Final; nothing for an ended run."""
-        await self._backend.cancel(self.id)
-        await self.refresh()
-
-    async def retry(self) -> Self:
-        """Take up a failed run again, from its records, with the code of now; this handle, refreshed.
-
-        What was committed stays committed. The step that failed gets a fresh set of attempts, and so does the function;
-        a child that failed is retried with it. ``result()`` waits for the new end.
-
-        Raises:
-            RunNotFailedError: If it has not failed.
-            UnsupportedFeatureError: If the engine cannot do this.
-        """
-        self.view = await self._backend.retry_run(self.id)
-        return self
-
-    async def fork(self, after: str, *, run_id: str | None = None) -> Run[Out]:
-        """Start a new run with the beginning of this one's records, which then goes on with the code of now.
-
-        Effects behind the cut get new idempotency keys, since these depend on the run's id.
-
-        Args:
-            after: The key of a step that has ended. The new run begins with all that was committed up to there, also by
-                other branches; steps that had only begun are dropped.
-            run_id: The id of the new run; left out, a random one.
-
-        Raises:
-            StepNotFoundError: If no such step has ended.
-            DurablyError: If the id belongs to another run.
-            UnsupportedFeatureError: If the engine cannot do this.
-        """
-        if run_id is not None:
-            check_run_id(run_id)
-        return Run(self._backend, self._function, await self._backend.fork_run(self.id, after, run_id or new_id()))
-
-    async def history(self) -> History:
-        """Its records so far."""
-        return await self._backend.history(self.id)
-
-    async def stream(self, from_offset: int = 0) -> AsyncIterator[StreamItem]:
-        """What happens in it, from its start to its end, in any process.
-
-        What concerns steps comes from the records; the pieces of streamed answers come from the backend's ``deltas``.
-
-        Args:
-            from_offset: Where to go on: one more than the offset of the last item that was seen.
-
-        Raises:
-            RunNotFoundError: If there is no such run any more.
-        """
-        reader = self._backend.stream_reader(self.id, self.view.function)
-        store, wait = self._backend.deltas, FIRST_LOOK
-        while not reader.ended:
-            records = await self._backend.records_since(self.id, reader.records)
-            deltas = [] if store is None else store.read(self.id, reader.deltas)
-            for item in reader.read(records, deltas):
-                if item.offset >= from_offset:
-                    yield item
-            if records or deltas:
-                wait = FIRST_LOOK
-            elif (await self._backend.view(self.id)).status is RunStatus.SKIPPED:
-                return  # it has no last record
-            if not reader.ended:
-                await self._backend.watch(self.id, wait)
-                wait = min(2 * wait, self._backend.longest_look)
-
-    async def trace(self, *, limit: int | None = TEXT_LIMIT) -> Trace:
-        """What happened in it so far. See :meth:`~durably.core.Trace.of`."""
-        return Trace.of(await self.history(), limit=limit)
-
-    def __repr__(self) -> str:
-        return f"Run({self.id!r}, {self._function.id!r}, {self.status.value})"
-
-
-def invoke_error(view: RunView, step: str = "") -> DurablyError:
-    """The error for whoever waited for a run that did not complete."""
-    if view.status is RunStatus.FAILED:
-        error = view.error or {}
-        ours = error.get("type") in DurablyError._classes
-        message = str(error_from_json(error)) if ours else error.get("message", "")
-        failed = InvokeError(
-            step=step, error_type=error.get("type", "Error"), message=message, function=view.function, run_id=view.id
-        )
-        carry_traceback(failed, str(error.get("traceback") or ""))
-        return failed
-    return RunCancelledError(
-        step=step,
-        error_type="RunCancelledError",
-        message=f"the run was {view.status.value}",
-        function=view.function,
-        run_id=view.id,
-    )
-
-
-class Backend(ABC):
+class Backend(Engine):
     """An engine that runs durable functions.
 
     ``async with backend:`` starts a worker, which goes on with unfinished runs, and stops it at the end.
@@ -257,12 +73,6 @@ class Backend(ABC):
         DefinitionError: If two functions have one id.
         UnsupportedFeatureError: If a function asks for flow control, or a retention, that the engine does not have.
     """
-
-    name: ClassVar[str]
-    capabilities: Capabilities
-    stream_reader: ClassVar[type[StreamReader]] = StreamReader
-    longest_look: ClassVar[float] = 1.0
-    """Seconds between two looks at a run whose stream is read, once nothing happens in it."""
 
     def __init__(
         self,
@@ -349,12 +159,6 @@ class Backend(ABC):
                     feature=f"{FLOW_CONTROL[rule]} on function {function.id!r}",
                     reason=f"{support.note}; take the option out, or choose an engine that has it",
                 )
-
-    @abstractmethod
-    async def __aenter__(self) -> Self: ...
-
-    @abstractmethod
-    async def __aexit__(self, *exc_info: object) -> None: ...
 
     @overload
     async def start(
@@ -446,7 +250,7 @@ class Backend(ABC):
             SerializationError: If the data of one has no JSON form. None of them is sent.
         """
         check_events(events)
-        return await self.send_events(outside_events(events))
+        return await self.send_events(outside_events(events, self.environment.observers.traceparent()))
 
     async def run(self, run_id: str) -> Run[Any]:
         """A handle on a run by its id, or by how its id begins if no other begins so.
@@ -606,117 +410,10 @@ class Backend(ABC):
         """The ids of the runs that have not ended, of one function or of all."""
         return [run.id for run in await self.runs(function=function, status=LIVE, limit=MANY_RUNS)]
 
-    async def received(self, event: Event) -> Event | None:
-        """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""
-        return None
-
-    def now(self) -> float:
-        """The time that this engine goes by, in seconds since 1970."""
-        return time.time()
-
-    # -- what an engine provides; programs use the handle, `Run`
-
-    async def work_until(self, stop: asyncio.Event) -> None:
-        """Wait until the worker is told to stop, or ends by itself; raises what it died of."""
-        await stop.wait()
-
-    async def prune_runs(self, rule: Retention | None) -> Pruned:
-        """Forget finished runs by a rule; without one, by the functions' and the backend's own."""
-        raise UnsupportedFeatureError(backend=self.name, feature="prune()", reason="it declares no way to forget runs")
-
-    async def live_workers(self) -> list[WorkerView]:
-        """The workers that live now."""
-        raise UnsupportedFeatureError(backend=self.name, feature="workers()", reason="it declares no way to list them")
-
-    @abstractmethod
-    async def start_run(
-        self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
-    ) -> RunView:
-        """Start a run, or find the one that has this id.
-
-        Args:
-            function: The function.
-            data: The input as JSON text, checked.
-            run_id: The id, or ``None`` for a random one.
-            tags: Its tags, checked; a run that is there keeps its own.
-
-        Raises:
-            RunExistsError: If the id belongs to a run of another function, or with another input.
-        """
-
-    @abstractmethod
-    async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
-        """A page of the runs that fit, newest first. See :meth:`runs`.
-
-        Args:
-            where: Which runs.
-            after: The place behind which it begins, or ``None``.
-            before: The place before which it ends, or ``None``.
-            limit: How many at most.
-        """
-
-    @abstractmethod
-    async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
-        """How many runs fit, by where they stand."""
-
-    @abstractmethod
-    async def send_events(self, events: Sequence[Event]) -> list[str]:
-        """Take events that have ids and were checked, in their order; their ids."""
-
-    @abstractmethod
-    async def view(self, run_id: str) -> RunView:
-        """How a run stands.
-
-        Raises:
-            RunNotFoundError: If there is none of this id.
-        """
-
-    @abstractmethod
-    async def wait(self, run_id: str) -> RunView:
-        """Wait until a run has ended; how it ended. Raises what :meth:`view` raises."""
-
-    @abstractmethod
-    async def cancel(self, run_id: str) -> None:
-        """Cancel a run and the runs it waits for; nothing for one that has ended. Raises what :meth:`view` raises."""
-
-    @abstractmethod
-    async def history(self, run_id: str) -> History:
-        """The records of a run. Raises what :meth:`view` raises."""
-
-    async def records_since(self, run_id: str, seq: int) -> Sequence[StepRecord]:
-        """The records of a run from a number on. Raises what :meth:`view` raises."""
-        return (await self.history(run_id)).records[seq:]
-
-    async def watch(self, run_id: str, seconds: float) -> None:
-        """Wait, in real time, until something may have happened in a run: so many seconds, or less."""
-        await asyncio.sleep(seconds)
-
-    async def retry_run(self, run_id: str) -> RunView:
-        """Take up a failed run again; see :meth:`Run.retry`. An engine that cannot refuses."""
-        raise self._lacks("retry", "Run.retry()")
-
-    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
-        """Start a run with the beginning of another one's records; see :meth:`Run.fork`.
-
-        Args:
-            run_id: The run that it comes from.
-            after: The key of the step where that is cut.
-            new_id: The id of the new run, checked.
-        """
-        raise self._lacks("fork", "Run.fork()")
-
-    def _lacks(self, gap: str, feature: str) -> UnsupportedFeatureError:
-        reason = self.capabilities.gaps.get(gap, "this engine has nothing of the kind")
-        return UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
-
     @property
     def is_client(self) -> bool:
         """Whether it serves no function, and only starts, sends to and looks at runs that other programs execute."""
         return self.capabilities.multi_process and not self.functions
-
-    def known_functions(self) -> Collection[str] | None:
-        """The ids of the functions that a worker has ever served, or ``None`` if this engine cannot tell."""
-        return None
 
     def _check_known(self, function: str) -> None:
         known = None if function in self.functions else self.known_functions()
@@ -738,36 +435,3 @@ class Backend(ABC):
                 f"function {function.id!r} is not served by this backend (it serves {known}): add it to functions=[...]"
             )
         return function
-
-
-def check_same_start(function: FunctionRef[Any, Any], run_id: str, known: str, recorded: Any, asked: Any) -> None:
-    """Refuse to take a run for another one that was to have its id.
-
-    Args:
-        function: The function that was to be started.
-        run_id: The id.
-        known: The id of the function of the run that is there.
-        recorded: The input of that, as JSON data.
-        asked: The input that this was to have, as JSON data without secrets.
-
-    Raises:
-        RunExistsError: If the two functions or the two inputs differ.
-    """
-    if known != function.id or not _same_input(function, recorded, asked):
-        raise RunExistsError(run_id=run_id, function=known, asked=function.id)
-
-
-def _same_input(function: FunctionRef[Any, Any], recorded: Any, asked: Any) -> bool:
-    if same_json(recorded, asked):
-        return True
-    try:  # one of the two may come from a program that does not know the function's own type, and fills in no defaults
-        return same_json(*(json.loads(encode_data(function, data)) for data in (recorded, asked)))
-    except SerializationError:
-        return False
-
-
-def encode_data(function: FunctionRef[Any, Any], data: Any) -> str:
-    """The input of a run as JSON text, checked against the function's input type where it is known."""
-    checked = function.input.validate(data, what=f"the input of {function.id!r}")
-    text, _ = function.input.round_trip(checked, step="", limit=None, redact=str)
-    return text

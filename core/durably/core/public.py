@@ -3,11 +3,12 @@
 from durably.core.agent import Agent
 from durably.core.approval import APPROVAL_GIVEN, APPROVAL_REQUESTED, ApprovalDecision, ApprovalRequest, approve, reject
 from durably.core.approval_desk import PendingApproval
-from durably.core.backend import Backend, Capabilities, Run, RunStatus
+from durably.core.backend import Backend
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Context
 from durably.core.delegation import delegate, delegate_async, delegate_scheduled
+from durably.core.engine import Capabilities
 from durably.core.errors import (
     ApprovalNotPendingError,
     CrashLoopError,
@@ -39,10 +40,12 @@ from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
 from durably.core.retention import Pruned, Retention
 from durably.core.retry import RetryPolicy
+from durably.core.run import Run
 from durably.core.run_filter import RunPage
-from durably.core.run_view import WaitingFor
+from durably.core.run_view import RunStatus, WaitingFor
 from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
 from durably.core.steps import StepAPI, StepInfo, current_step
+from durably.core.tool_context import ToolContext
 from durably.core.tool_definition import tool
 from durably.core.tools import Tool
 from durably.core.trace import Trace
@@ -102,6 +105,7 @@ __all__ = [
     "StepInterruptedError",
     "StepTimeoutError",
     "Tool",
+    "ToolContext",
     "ToolError",
     "Trace",
     "WaitingFor",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from durably.backends.replay.journal import Journal
 from durably.core import Backend
-from durably.core.backend import RunStatus
 from durably.core.history import History, StepRecord
+from durably.core.run_view import RunStatus
 
 __all__ = ["RunLog", "Snapshot"]
 

@@ -27,7 +27,6 @@ from durably.backends.inngest.server.runs import ServerRuns
 from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, serve_on_loopback
 from durably.backends.inngest.suspended_code import SuspendedRuns
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
-from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.deltas import DeltaStore
 from durably.core.errors import UnsupportedFeatureError
 from durably.core.flow_support import FLOW_CONTROL, native, refused
@@ -35,6 +34,8 @@ from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import is_judged
 from durably.core.run_filter import FoundRuns, RunFilter
+from durably.core.run_input import check_same_start
+from durably.core.run_view import RunStatus, RunView
 
 __all__ = ["InngestBackend"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import inngest
 
-from durably.core.backend import RunStatus, RunView
+from durably.core.run_view import RunStatus, RunView
 
 __all__ = ["RunFailed", "child_view", "error_data"]
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Container
 
 from durably.backends.inngest.server.runs import ServerRuns
-from durably.core.backend import RunStatus, RunView
 from durably.core.errors import UnsupportedFeatureError
 from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
+from durably.core.run_view import RunStatus, RunView
 
 __all__ = ["RunLister"]
 

@@ -43,7 +43,6 @@ from durably.core import (
     RunNotFoundError,
     WorkerView,
 )
-from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.call_timeout import own_timeout
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
@@ -52,6 +51,8 @@ from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
 from durably.core.run_filter import FoundRuns, RunFilter
+from durably.core.run_input import check_same_start
+from durably.core.run_view import RunStatus, RunView
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Parts", "ReplayBackend"]
@@ -507,9 +508,9 @@ class ReplayBackend(Backend):
         self._check_up("start")
         is_new = run_id is None
         run_id = run_id or new_id()
-        new = self._host.new_run(run_id, function.id, started_event(function, run_id, data))
-        tagged = replace(new, tags=tuple(tags))
-        row, _ = await self._patiently(lambda: self._log.create(tagged, self.clock.now()))
+        event = started_event(function, run_id, data, self.environment.observers.traceparent())
+        new = replace(self._host.new_run(run_id, function.id, event), tags=tuple(tags))
+        row, _ = await self._patiently(lambda: self._log.create(new, self.clock.now()))
         text = new.event if is_new else self.journal.first_record(run_id).output
         if row.function != function.id or text != new.event:
             recorded, asked = json.loads(text or "{}"), json.loads(new.event)

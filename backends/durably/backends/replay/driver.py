@@ -18,7 +18,6 @@ from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
-from durably.core.backend import RunStatus
 from durably.core.error_text import error_text
 from durably.core.errors import (
     CancelSignal,
@@ -33,6 +32,7 @@ from durably.core.errors import (
 from durably.core.failure_log import log_failed_run
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
+from durably.core.run_view import RunStatus
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Driver", "RunPass"]
@@ -409,7 +409,7 @@ class Driver:
         runs = []
         if function.on_failure is not None:
             cause = Event.model_validate_json(run_pass.first.output or "")
-            told = failed_event(function, row.id, cause, data)
+            told = failed_event(function, row.id, cause, data, records.traceparent(""))
             runs = [self.host.new_run(told.id or "", function.on_failure.id, told.model_dump_json())]
         await records.finish(run_pass.steps.root, "failed", run_pass.first.at, error=data, runs=runs)
         await self._pass_point("after_result", row)
@@ -427,7 +427,9 @@ class Driver:
         raise SuspendSignal
 
     def _tell_of(self, record: StepRecord, row: RunRow) -> None:
-        self.host.environment.observers.tell_of(record, row.function)
+        run_pass = self._passes.get(row.id)
+        cause = None if run_pass is None else run_pass.records.began_by
+        self.host.environment.observers.tell_of(record, row.function, cause)
 
     async def _pass_point(self, name: str, row: RunRow) -> None:
         await self.host.environment.pass_point(name, row.function, row.id)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 
 from durably.backends.replay.journal import Journal, RunRow
-from durably.core.backend import RunStatus, RunView
+from durably.core.run_view import RunStatus, RunView
 from durably.core.standing import Standing, standing, waits_for_turn, waits_for_worker
 from durably.core.stuck import stuck_by
 

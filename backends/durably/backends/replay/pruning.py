@@ -18,8 +18,8 @@ from typing import Any
 from durably.backends.replay.clock import Clock
 from durably.backends.replay.patience import patiently
 from durably.core import Function
-from durably.core.backend import RunStatus
 from durably.core.retention import EVENT_MEMORY, Pruned, Retention
+from durably.core.run_view import RunStatus
 
 __all__ = ["EndedRun", "LoggedEvent", "OpenWait", "PrunableStorage", "Pruner"]
 

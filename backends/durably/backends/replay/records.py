@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.crash_watch import CrashWatch
@@ -16,7 +16,7 @@ from durably.backends.replay.repair import fork, resume, stick
 from durably.backends.replay.scheduler import RunScheduler, Scheduler
 from durably.core import Event, Function
 from durably.core.attempts import Environment
-from durably.core.backend import RunStatus
+from durably.core.cause import Cause
 from durably.core.errors import (
     CancelSignal,
     JournalBusyError,
@@ -27,6 +27,7 @@ from durably.core.errors import (
 )
 from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import Recorded, patch_record
+from durably.core.run_view import RunStatus
 from durably.core.step_keys import Scope
 
 __all__ = ["Log", "RunRecords"]
@@ -249,6 +250,16 @@ class RunRecords:
         self._decided.append(patch_record(self.row.id, self._seq, patch_id, answer, now))
         return self._decided[-1]
 
+    @cached_property
+    def began_by(self) -> Cause:
+        """What began the run, for observers."""
+        return Cause.of(self.cause)
+
+    def traceparent(self, key: str) -> str | None:
+        """The span of a step, for what it begins; of the run, if the key is empty."""
+        observers = self._environment.observers
+        return observers.traceparent(self.row.id, key, self.began_by) if observers.traces else None
+
     @property
     def count(self) -> int:
         """How many records the run has."""
@@ -397,7 +408,7 @@ class RunRecords:
             scope.window = self._seq
         observers = self._environment.observers
         if observers.steps or record.status != "completed" or not record.key:
-            observers.tell_of(record, self.row.function)
+            observers.tell_of(record, self.row.function, self.began_by)
 
     def lose(self) -> None:
         """Note that another worker owns the run."""

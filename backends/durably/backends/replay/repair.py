@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow
 from durably.core import DurablyError
-from durably.core.backend import RunStatus
 from durably.core.errors import RunNotFailedError, RunNotFoundError, StaleRunError
 from durably.core.history import StepRecord
 from durably.core.repair import Origin, cut_after, prefix_records
 from durably.core.replay import Recorded
 from durably.core.run_events import child_id
+from durably.core.run_view import RunStatus
 
 __all__ = ["fork", "resume", "stick"]
 

@@ -9,9 +9,8 @@ from dataclasses import replace
 
 from durably.backends.replay.journal import Journal
 from durably.backends.replay.outcome import view_of
-from durably.core.backend import RunStatus, RunView
 from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
-from durably.core.run_view import LIVE
+from durably.core.run_view import LIVE, RunStatus, RunView
 
 __all__ = ["find_page", "tally"]
 

@@ -23,10 +23,10 @@ from durably.backends.replay.pruning import PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
 from durably.backends.replay.sqlite_pruning import SQLitePruning
 from durably.core import Event, Singleton
-from durably.core.backend import RunStatus
 from durably.core.errors import DurablyError, JournalCorruptError, JournalError, StaleRunError
 from durably.core.history import StepRecord
 from durably.core.run_filter import RunFilter
+from durably.core.run_view import RunStatus
 from durably.core.standing import may_open, may_settle
 from durably.core.worker_view import WorkerView
 

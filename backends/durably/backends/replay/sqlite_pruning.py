@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from durably.backends.replay.pruning import NEEDS_PARENT, EndedRun, LoggedEvent, OpenWait, PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
-from durably.core.backend import RunStatus
+from durably.core.run_view import RunStatus
 
 __all__ = ["SQLitePruning"]
 

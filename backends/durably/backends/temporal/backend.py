@@ -34,7 +34,6 @@ from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, versioning_of
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
-from durably.core.backend import RunStatus, RunView, check_same_start
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.errors import RunNotFailedError
@@ -42,6 +41,8 @@ from durably.core.history import History
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
 from durably.core.run_filter import FoundRuns, RunFilter
+from durably.core.run_input import check_same_start
+from durably.core.run_view import RunStatus, RunView
 from durably.core.standing import open_records, standing, waits_for_worker
 from durably.core.worker_view import WorkerView
 
@@ -221,7 +222,8 @@ class TemporalBackend(Backend):
     ) -> RunView:
         self._worker.check_alive()
         run_id = run_id or new_id()
-        event = self.redactor.text(started_event(function, run_id, data))
+        place = self.environment.observers.traceparent()
+        event = self.redactor.text(started_event(function, run_id, data, place))
         check_size(event, step="", limit=self.environment.max_payload_bytes)
         try:
             await self.client.start_workflow(
@@ -268,7 +270,9 @@ class TemporalBackend(Backend):
         if found.status is not WorkflowExecutionStatus.RUNNING:
             return view  # it has ended, or goes on in a fresh history, since it was looked up
         task = found.raw_description.pending_workflow_task
-        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
+        # In a later attempt the one before was of no use: its worker died, or does not have the function. The SDK holds
+        # such a task until it times out, and all the while the server calls it started.
+        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED or task.attempt > 1:
             since = task.original_scheduled_time.ToMicroseconds() / 1e6
             held = waits_for_worker(held, view.function, since)
         return replace(view, status=held.status, waiting_for=held.waiting_for)

@@ -18,7 +18,7 @@ from durably.backends.temporal.outcome import completed_status, failed_status
 from durably.backends.temporal.payloads import payload, text_of
 from durably.backends.temporal.run_info import INFO, run_memo
 from durably.core import Event
-from durably.core.backend import RunView
+from durably.core.run_view import RunView
 
 __all__ = ["ChildRun"]
 

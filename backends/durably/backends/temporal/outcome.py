@@ -22,9 +22,8 @@ from temporalio.exceptions import (
 from durably.backends.temporal.payloads import STATUS, metadata_of
 from durably.backends.temporal.run_info import run_info
 from durably.core import NonDeterminismError
-from durably.core.backend import RunStatus, RunView
 from durably.core.errors import error_to_json
-from durably.core.run_view import WaitingFor
+from durably.core.run_view import RunStatus, RunView, WaitingFor
 from durably.core.standing import waits_for_turn
 
 __all__ = ["application_error", "completed_status", "failed_status", "view_of"]

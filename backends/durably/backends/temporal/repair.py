@@ -14,10 +14,10 @@ from durably.backends.temporal.history.reader import HistoryReader, read_records
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.payloads import payload
 from durably.core import DurablyError
-from durably.core.backend import RunView
 from durably.core.errors import RunNotFailedError
 from durably.core.history import StepRecord
 from durably.core.repair import Origin, cut_after
+from durably.core.run_view import RunView
 from durably.core.stuck import Stuck
 
 __all__ = ["RunRepair"]

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from temporalio.client import Client, WorkflowExecution
 
 from durably.backends.temporal.outcome import view_of
-from durably.core.backend import RunStatus, RunView
 from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
+from durably.core.run_view import RunStatus, RunView
 
 __all__ = ["RunLister"]
 

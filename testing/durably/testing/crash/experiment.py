@@ -14,8 +14,8 @@ from typing import Any
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.backend import ReplayBackend
 from durably.core import Backend, Event, Run
-from durably.core.backend import RunStatus
 from durably.core.history import History
+from durably.core.run_view import RunStatus
 from durably.core.steps import Point, Probe
 from durably.testing.crash.ambient_inputs import AmbientInputs
 from durably.testing.crash.engines import Store
@@ -44,6 +44,7 @@ class Experiment:
         value: Its result as the caller got it in the last life.
         state: What ``state=`` read of the world in the end, as text.
         trouble: Why the run could not be brought to its end; empty if it could.
+        committed: What a commit is called in a timeline.
     """
 
     crashes: tuple[Crash, ...]
@@ -58,6 +59,7 @@ class Experiment:
     value: Any = None
     state: str | None = None
     trouble: str = ""
+    committed: str = "recorded"
 
     @property
     def history(self) -> History:

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any, Self
 
 from durably.core import Event
-from durably.core.backend import encode_data
 from durably.core.errors import UnsupportedFeatureError
+from durably.core.run_input import encode_data
 from durably.core.steps import Point, Probe
 from durably.testing.crash.ambient_inputs import AmbientInputs
 from durably.testing.crash.engines import Store, find_engine

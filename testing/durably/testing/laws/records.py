@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from durably.core.backend import RunStatus
 from durably.core.history import History
+from durably.core.run_view import RunStatus
 from durably.testing.difference import first_difference
 from durably.testing.laws.violation import ENGINE, SECRETS, Violation, explain_repeated_step, times
 from durably.testing.ledger import Repeated

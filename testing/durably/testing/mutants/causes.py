@@ -10,10 +10,10 @@ from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core.attempts import StepCall
-from durably.core.backend import RunView
 from durably.core.error_trace import carry_traceback
 from durably.core.errors import StepError
 from durably.core.history import StepRecord
+from durably.core.run_view import RunView
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []

@@ -14,11 +14,11 @@ from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, NonRetriableError, RetryPolicy, Run, SerializationError
 from durably.core.attempts import StepCall, StepOutput
-from durably.core.backend import encode_data
 from durably.core.durations import Duration, timeout_seconds
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
+from durably.core.run_input import encode_data
 from durably.core.step_keys import KeyedSteps, Scope
 from durably.core.steps import _current
 from durably.testing.mutants.mutant import mutant
@@ -222,7 +222,13 @@ class RunIdsAsTheyCome(MemoryBackend):
     """Any text is a run id."""
 
     async def start(
-        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+        self,
+        function: Any,
+        data: Any = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+        timeout: Any = None,
     ) -> Run[Any]:
         reference = self.find_function(function)
         return Run(self, reference, await self.start_run(reference, encode_data(reference, data), run_id, tags))

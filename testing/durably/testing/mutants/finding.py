@@ -10,10 +10,9 @@ from typing import Any
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.journal import Changes, Received
 from durably.backends.replay.records import Log
-from durably.core.backend import RunView
 from durably.core.history import StepRecord
 from durably.core.run_filter import FoundRuns, RunFilter
-from durably.core.run_view import RunStatus
+from durably.core.run_view import RunStatus, RunView
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []

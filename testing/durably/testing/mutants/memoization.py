@@ -16,12 +16,12 @@ from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, FunctionRef
 from durably.core.attempts import StepCall, StepOutput, run_step
-from durably.core.backend import encode_data
 from durably.core.errors import SerializationError
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.model import ModelResponse
 from durably.core.replay import Recorded
+from durably.core.run_input import encode_data
 from durably.core.serialization import Codec, codec_for
 from durably.core.step_keys import KeyedSteps, Scope
 from durably.testing.mutants.mutant import mutant

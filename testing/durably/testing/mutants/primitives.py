@@ -10,11 +10,11 @@ from durably.backends.replay.journal import Received
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, FunctionRef, InvokeError
-from durably.core.backend import encode_data
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
 from durably.core.run_events import started_event
+from durably.core.run_input import encode_data
 from durably.core.step_keys import Branch, KeyedSteps, Scope, _scope
 from durably.testing.mutants.mutant import mutant
 

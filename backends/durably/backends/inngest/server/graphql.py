@@ -19,7 +19,7 @@ from durably.backends.inngest.server.trace_views import (
     status_of,
     with_output,
 )
-from durably.core.backend import RunStatus
+from durably.core.run_view import RunStatus
 
 __all__ = ["GraphQLApi"]
 

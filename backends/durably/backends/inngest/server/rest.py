@@ -23,8 +23,8 @@ from durably.backends.inngest.server.trace_views import (
     status_of,
     with_output,
 )
-from durably.core.backend import RunStatus
 from durably.core.errors import UnsupportedFeatureError
+from durably.core.run_view import RunStatus
 
 __all__ = ["RestApi"]
 

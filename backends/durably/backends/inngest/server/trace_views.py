@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from durably.core.backend import RunStatus
+from durably.core.run_view import RunStatus
 
 __all__ = ["RunApi", "RunInfo", "Span", "SpanOutput", "is_complete", "seconds", "status_of", "with_output"]
 

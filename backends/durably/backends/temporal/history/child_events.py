@@ -11,8 +11,9 @@ from durably.backends.temporal.history.payload_reader import PayloadReader
 from durably.backends.temporal.history.record_list import RecordList
 from durably.backends.temporal.outcome import completed_status, failed_status
 from durably.backends.temporal.payloads import text_of
-from durably.core.backend import RunStatus, RunView, invoke_error
 from durably.core.errors import error_to_json
+from durably.core.run import invoke_error
+from durably.core.run_view import RunStatus, RunView
 from durably.core.step_errors import invoke_timeout
 
 __all__ = ["ChildEvents"]

@@ -228,7 +228,7 @@ class RunIdsAsTheyCome(MemoryBackend):
         *,
         run_id: str | None = None,
         tags: Sequence[str] = (),
-        timeout: Duration | None = None,
+        timeout: Any = None,
     ) -> Run[Any]:
         reference = self.find_function(function)
         return Run(self, reference, await self.start_run(reference, encode_data(reference, data), run_id, tags))

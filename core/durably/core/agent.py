@@ -38,6 +38,8 @@ from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
 from durably.core.run_events import read_input
 from durably.core.serialization import Codec, codec_for
+from durably.core.server_tool_approval import approval_tool
+from durably.core.server_tools import RemoteMCP, ServerTool, check_server_tools, split_tools
 from durably.core.sessions import SessionError, SessionReader, SessionStore, joined
 from durably.core.sink import publish
 from durably.core.steps import current_step
@@ -77,7 +79,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
         model: A :class:`~durably.core.Model`, or a string such as ``"anthropic:claude-opus-4-6"``.
         instructions: The system prompt, or a callable that returns it. The callable runs once, in the step
             ``load-context``.
-        tools: What the model may call: functions with type hints, or tools made by :func:`~durably.core.tool`.
+        tools: What the model may call: functions with type hints, tools made by :func:`~durably.core.tool`, and tools
+            that the provider runs, such as :class:`~durably.core.server_tools.WebSearch`.
         output_type: A type that the final answer must fit. The model sees its JSON schema. Default: free text.
         max_iterations: How many turns a run may take.
         budget: What a run may spend. See :class:`~durably.core.Budget`.
@@ -111,6 +114,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         "name",
         "output_codec",
         "save_turns",
+        "server_tools",
         "sessions",
         "sink",
         "specs",
@@ -124,6 +128,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
     instructions: str | Callable[[], str | Awaitable[str]]
     tools: Mapping[str, Tool]
     specs: tuple[ToolSpec, ...]
+    server_tools: tuple[ServerTool, ...]
     output_codec: Codec | None
     max_iterations: int
     budget: Budget | None
@@ -142,7 +147,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
         *,
         model: Model | str,
         instructions: str | Callable[[], str | Awaitable[str]],
-        tools: Sequence[Tool | Callable[..., object]] = (),
+        tools: Sequence[Tool | Callable[..., object] | ServerTool] = (),
         output_type: object = None,
         max_iterations: int = 20,
         budget: Budget | None = None,
@@ -158,8 +163,9 @@ class Agent(Function[str | AgentInput, AgentResult]):
     ) -> None:
         if max_iterations < 1:
             raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
+        own_tools, server_tools = split_tools(tools)
         # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
-        by_name = _tools_by_name(name, tools, sys._getframe(1).f_locals)
+        by_name = _tools_by_name(name, own_tools, sys._getframe(1).f_locals)
         # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
         super().__init__(
@@ -173,8 +179,12 @@ class Agent(Function[str | AgentInput, AgentResult]):
         self.name = name
         self.model = _first_of(model, fallback)
         self.instructions = instructions
-        self.tools = by_name
         self.specs = tuple(each.spec for each in by_name.values())
+        approvals = [approval_tool(each) for each in server_tools if isinstance(each, RemoteMCP)]
+        self.tools = {**by_name, **{each.name: each for each in approvals}}
+        self.server_tools = server_tools
+        deferred = [each.name for each in self.specs if each.deferred]
+        check_server_tools(name, server_tools, deferred, getattr(self.model, "models", (self.model,)))
         self.output_codec = None if output_type is None else codec_for(output_type)
         self.max_iterations = max_iterations
         self.budget = budget
@@ -237,6 +247,7 @@ class Agent(Function[str | AgentInput, AgentResult]):
             turn=transcript.turn,
             output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
             reminder=reminder,
+            server_tools=self.server_tools,
             options=self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):

@@ -170,8 +170,8 @@ class LiteLLMModel:
         strict = [spec.name for spec in request.tools if spec.strict]
         if strict and wants_breakpoints(self.model, route):
             raise UnanswerableError(
-                f"the tool {strict[0]!r} is strict, which litellm does not pass on to Claude: take strict=True away, or "
-                "use AnthropicModel"
+                f"the tool {strict[0]!r} is strict, which litellm does not pass on to Claude: take strict=True away, "
+                "or use AnthropicModel"
             )
         body = chat.request_body(
             request,

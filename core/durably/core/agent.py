@@ -46,6 +46,8 @@ from durably.core.result import AgentInput, AgentResult
 from durably.core.run_events import read_input
 from durably.core.run_session import ArrivedMessage
 from durably.core.serialization import Codec, codec_for
+from durably.core.server_tool_approval import approval_tool
+from durably.core.server_tools import RemoteMCP, ServerTool, check_server_tools, split_tools
 from durably.core.session_options import OnMessage, one_run_a_session, readers
 from durably.core.sessions import SessionError, SessionStore
 from durably.core.sink import publish
@@ -75,7 +77,8 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         model: A :class:`~durably.core.Model`, or a string such as ``"anthropic:claude-opus-4-6"``.
         instructions: The system prompt, or a callable that returns it. The callable runs once, in the step
             ``load-context``, and may take one argument, ``ctx: ToolContext[Customer]``.
-        tools: What the model may call: functions with type hints, or tools made by :func:`~durably.core.tool`.
+        tools: What the model may call: functions with type hints, tools made by :func:`~durably.core.tool`, and tools
+            that the provider runs, such as :class:`~durably.core.server_tools.WebSearch`.
         output_type: A type that the final answer must fit, any that has a JSON form. The model sees its JSON schema.
             Default: free text.
         output_validator: A function of the final answer as ``output_type``, sync or async, that raises ``ValueError``
@@ -129,6 +132,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         "output_retries",
         "output_validator",
         "save_turns",
+        "server_tools",
         "sessions",
         "sink",
         "specs",
@@ -146,6 +150,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
     output_form: OutputForm | None
     output_retries: int
     output_validator: Callable[[Any], Any] | None
+    server_tools: tuple[ServerTool, ...]
     max_iterations: int
     budget: Budget | None
     compaction: Compaction | None
@@ -210,7 +215,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         *,
         model: Model | str,
         instructions: Instructions,
-        tools: Sequence[Tool | Callable[..., object]] = (),
+        tools: Sequence[Tool | Callable[..., object] | ServerTool] = (),
         output_type: object = None,
         context_type: object = None,
         output_validator: Callable[[Any], Any] | None = None,
@@ -235,11 +240,12 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             raise DefinitionError(f"agent {name!r}: output_retries is a number of further answers, 0 or more")
         if output_validator is not None and output_type is None:
             raise DefinitionError(f"agent {name!r}: output_validator= checks a typed answer: add output_type=")
+        own_tools, server_tools = split_tools(tools)
         # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
         names = sys._getframe(1).f_locals
         self.context_codec = codec_for(Any if context_type is None else context_type)
         self._instructions_ask = _instructions_ask(name, instructions, names, self.context_codec)
-        by_name = {each.name: each.bound(name, self.context_codec) for each in _tools(name, tools, names)}
+        by_name = {each.name: each.bound(name, self.context_codec) for each in _tools(name, own_tools, names)}
         # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
         if on_message is not None:
@@ -255,11 +261,15 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         self.name = name
         self.model = _first_of(model, fallback)
         self.instructions = instructions
-        self.tools = by_name
         self.specs = tuple(each.spec for each in by_name.values())
         self.output_form = None if output_type is None else OutputForm(codec_for(output_type))
         self.output_retries = output_retries
         self.output_validator = output_validator
+        approvals = [approval_tool(each) for each in server_tools if isinstance(each, RemoteMCP)]
+        self.tools = {**by_name, **{each.name: each for each in approvals}}
+        self.server_tools = server_tools
+        deferred = [each.name for each in self.specs if each.deferred]
+        check_server_tools(name, server_tools, deferred, getattr(self.model, "models", (self.model,)))
         self.max_iterations = max_iterations
         self.budget = budget
         self.compaction = compaction
@@ -375,6 +385,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             turn=transcript.turn,
             output_schema=None if self.output_form is None else self.output_form.schema,
             reminder=hint_text(turns_left, transcript.spent),
+            server_tools=self.server_tools,
             options=self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):

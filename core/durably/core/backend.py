@@ -13,7 +13,6 @@ from durably.core.approval_desk import PendingApproval, answer_approval, pending
 from durably.core.attempts import Environment
 from durably.core.call_timeout import within
 from durably.core.deltas import DeltaStore, DeltaWriter
-from durably.core.engine import Engine
 from durably.core.durations import Duration
 from durably.core.engine import Engine
 from durably.core.errors import (
@@ -32,8 +31,6 @@ from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
 from durably.core.retention import Pruned, Retention
 from durably.core.run import Run
-from durably.core.run import Run
-from durably.core.run_input import encode_data
 from durably.core.run_events import outside_events
 from durably.core.run_filter import RunFilter, RunFilters, RunPage, check_limit, run_filter
 from durably.core.run_input import encode_data

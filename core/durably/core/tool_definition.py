@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Never, NoReturn, TypedDict, Unpack, overload
@@ -15,6 +15,7 @@ from typing import Any, Literal, Never, NoReturn, TypedDict, Unpack, overload
 from durably.core.annotations import awaited, innermost, is_async, resolve_hints, uncached
 from durably.core.durations import timeout_seconds
 from durably.core.errors import DefinitionError
+from durably.core.messages import JSONObject
 from durably.core.model import ToolSpec
 from durably.core.serialization import codec_for
 from durably.core.steps import Duration
@@ -25,8 +26,24 @@ from durably.core.tools import Effect, Tool, check_tool_name
 __all__ = ["ToolOptions", "define_tool", "tool"]
 
 
-class ToolOptions(TypedDict, total=False):
-    """The options of a tool. :class:`Tool` has an attribute for each.
+class ToolFields(TypedDict, total=False):
+    """What a provider is told of a tool. :class:`~durably.core.model.ToolSpec` has an attribute for each.
+
+    Keys:
+        strict: Whether the provider holds the model to the schema of the arguments. All of them are then required.
+        deferred: Whether the model must look the tool up, with :class:`~durably.core.server_tools.ToolSearch`.
+        examples: Arguments of good calls. A provider that takes none reads them in the description.
+        native: Fields that a provider alone knows, by its name: ``{"anthropic": {"allowed_callers": ["direct"]}}``.
+    """
+
+    strict: bool
+    deferred: bool
+    examples: Sequence[JSONObject]
+    native: Mapping[str, JSONObject]
+
+
+class ToolOptions(ToolFields, total=False):
+    """The options of a tool. :class:`Tool` has an attribute for each that is not one of :class:`ToolFields`.
 
     Keys:
         retries: How often an unexpected exception is retried. Default: as often as the agent's other steps.
@@ -138,9 +155,10 @@ def define_tool(
     _check_predicate(fn, options.get("requires_approval", False), where, hidden)
     result_type = awaited(hints.get("return", Any)) if output_type is None else output_type
     _check_result(result_type, where)
-    spec = ToolSpec(name=name, description=description or _docstring(fn), parameters=schema)
+    told: Any = {key: options[key] for key in ToolFields.__annotations__ if key in options}  # type: ignore[literal-required]
+    spec = ToolSpec(name=name, description=description or _docstring(fn), parameters=schema, **told)
     made = Tool(spec=spec, fn=uncached(fn), arguments=arguments, result_type=result_type, asks=asks)
-    return replace(made, **options)
+    return replace(made, **{key: value for key, value in options.items() if key not in told})  # type: ignore[arg-type]
 
 
 def _check_callable(fn: object, name: str, where: str) -> None:

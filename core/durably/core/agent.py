@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Unpack
 
 from pydantic import BeforeValidator, create_model
 
+from durably.core.agent_checks import check_parts
 from durably.core.annotations import is_lazy
 from durably.core.answers import fitting, recordable
 from durably.core.budget import Budget
@@ -187,10 +188,15 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
         sink: DeltaSink | str | None = None,
         **options: Unpack[FunctionOptions],
     ) -> None:
-        if max_iterations < 1:
-            raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
-        if isinstance(output_retries, bool) or not isinstance(output_retries, int) or output_retries < 0:
-            raise DefinitionError(f"agent {name!r}: output_retries is a number of further answers, 0 or more")
+        check_parts(
+            name,
+            instructions=instructions,
+            tools=tools,
+            max_iterations=max_iterations,
+            output_retries=output_retries,
+            budget=budget,
+            compaction=compaction,
+        )
         if output_validator is not None and output_type is None:
             raise DefinitionError(f"agent {name!r}: output_validator= checks a typed answer: add output_type=")
         # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
@@ -375,6 +381,13 @@ class Agent(HookBodies, Function[str | AgentInput, AgentResult]):
 
     async def _handle(self, ctx: Context[AgentInput]) -> AgentResult:
         session_key = _session_key(ctx.input, ctx.run_id)
+        if ctx.input.session_key is not None and self._reader is None and self.singleton is None:
+            ctx.logger.warning(
+                "agent %r was given session_key=%r and has no sessions=, so it keeps nothing of what is said: write "
+                'sessions="backend"',
+                self.name,
+                session_key,
+            )
         run_loop = self._loop(ctx.input, session_key)
         return await run_loop(ctx.step, ctx.logger)
 

@@ -12,6 +12,7 @@ from durably.core.durations import Duration, duration_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, NonRetriableError
 from durably.core.model import ModelResponse
+from durably.core.named_values import NamedValues
 
 __all__ = ["Budget", "Spent"]
 
@@ -34,7 +35,7 @@ class Spent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(NamedValues):
     """Ends a run that has spent this much: it takes no further turn.
 
     What other agents spend counts if the run waits for them, and they have no more than what is left of it. The turn
@@ -52,6 +53,8 @@ class Budget:
     Raises:
         DefinitionError: If none of the four is given, or one of them is out of range.
     """
+
+    _example = 'Budget(cost=0.5, time="10m")'
 
     cost: float | None = None
     tokens: int | None = None

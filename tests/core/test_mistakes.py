@@ -105,7 +105,7 @@ MADE: list[tuple[str, Callable[[], object], str]] = [
     ("one tool", lambda: agent(tools=save_answer), r"tools= is a list, such as tools=\[get_order\]"),
     ("turns of text", lambda: agent(max_iterations="5"), "max_iterations must be 1 or more"),
     ("a budget of a number", lambda: agent(budget=5), r"write budget=Budget\(tokens=100_000\)"),
-    ("an agent without a name", lambda: Agent(ScriptedModel("hi"), model="", instructions=""), "name is a text"),  # type: ignore[arg-type]
+    ("an agent without a name", lambda: Agent(ScriptedModel("hi"), model="", instructions=""), "name is a text"),  # type: ignore[call-overload]
     ("one function", lambda: MemoryBackend(SAVE), "functions= is a list"),  # type: ignore[arg-type]
     ("the address of Temporal", lambda: TemporalBackend("localhost:7233", task_queue="q"), r"await Client\.connect"),  # type: ignore[arg-type]
     ("the address of Inngest", lambda: InngestBackend("http://localhost:8288"), r"inngest\.Inngest\(app_id="),  # type: ignore[arg-type]

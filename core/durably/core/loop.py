@@ -31,6 +31,7 @@ from durably.core.output import OutputForm
 from durably.core.result import AgentResult, AgentStopReason
 from durably.core.run_session import RunSession, SessionParts
 from durably.core.steps import StepAPI
+from durably.core.tool_context import RunContext
 from durably.core.tools import Tool, ToolOutcome
 
 __all__ = ["AgentLoop", "AgentParts", "create_agent_loop"]
@@ -61,7 +62,10 @@ class AgentParts(SessionParts, HookedParts, Protocol):
     def budget(self) -> Budget | None: ...
     @property
     def compaction(self) -> Compaction | None: ...
-    async def load_context(self) -> str: ...
+    @property
+    def asks_context(self) -> bool: ...
+    def context_data(self, context: object) -> object: ...
+    async def load_context(self, run: RunContext | None = None) -> str: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
     async def check_time(self) -> float: ...
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
@@ -73,6 +77,7 @@ def create_agent_loop(
     message: str | list[ContentPart],
     *,
     session_key: str | None = None,
+    context: object = None,
     depth: int = 0,
     save: bool = False,
 ) -> AgentLoop:
@@ -82,6 +87,7 @@ def create_agent_loop(
         agent: The agent.
         message: What the user says.
         session_key: The conversation to go on with, for an agent with ``sessions``.
+        context: Whom the agent works for, of its ``context_type``. See :class:`~durably.core.AgentInput`.
         depth: How many delegations led to this agent; delegates with a ``max_depth`` count on from there.
         save: Whether the loop adds to the session what is said: the message when it begins, each turn that calls tools
             when its calls are known, and the rest at the end.
@@ -95,9 +101,10 @@ def create_agent_loop(
     """
     if session_key is not None:
         check_session_key(session_key)
+    run = RunContext(agent.context_data(context), session_key, depth)
 
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
-        system = await step.run("load-context", agent.load_context)
+        system = await _load_context(agent, step, run)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
         session = RunSession(agent, step, session_key if save else None, history, conversation)
@@ -133,7 +140,7 @@ def create_agent_loop(
                 await session.save_turn()
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-                outcomes = await _act(agent, step, response, depth)
+                outcomes = await _act(agent, step, response, run)
                 progress.count_delegated(outcomes)
                 conversation.add(*(_result(*pair) for pair in zip(calls, outcomes, strict=True)))
             elif response.stop_reason == "pause":
@@ -151,6 +158,12 @@ def create_agent_loop(
         return progress.result("max_iterations")
 
     return run_loop
+
+
+async def _load_context(agent: AgentParts, step: StepAPI, run: RunContext) -> str:
+    if agent.asks_context:
+        return await step.run("load-context", agent.load_context, run)
+    return await step.run("load-context", agent.load_context)
 
 
 async def _think(
@@ -220,10 +233,12 @@ async def _compact(
     return True
 
 
-async def _act(agent: AgentParts, step: StepAPI, response: ModelResponse, depth: int) -> tuple[str | ToolOutcome, ...]:
+async def _act(
+    agent: AgentParts, step: StepAPI, response: ModelResponse, run: RunContext
+) -> tuple[str | ToolOutcome, ...]:
     """Answer the calls of one turn, concurrently if there are several; outcomes come in the order of the calls."""
     answers = [
-        partial(_answer, agent, step, call, depth, response.checked_in_steps) for call in response.message.tool_calls
+        partial(_answer, agent, step, call, run, response.checked_in_steps) for call in response.message.tool_calls
     ]
     if len(answers) == 1:
         return (await answers[0](),)
@@ -237,7 +252,7 @@ def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
 
 
 async def _answer(
-    agent: AgentParts, step: StepAPI, call: ToolCall, depth: int, checked_in_step: bool
+    agent: AgentParts, step: StepAPI, call: ToolCall, run: RunContext, checked_in_step: bool
 ) -> str | ToolOutcome:
     tool = agent.tools.get(call.name)
     if tool is None:
@@ -246,11 +261,11 @@ async def _answer(
             content=f"there is no tool {writable(repr(call.name))}; the tools are: {known}", is_error=True
         )
     if not agent.hooks:
-        return await tool.answer(step, call, depth, checked_in_step=checked_in_step)
+        return await tool.answer(step, call, run, checked_in_step=checked_in_step)
     asked = await before_tool(agent, step, call)
     if isinstance(asked, Refusal):
         return ToolOutcome(content=asked.reason, is_error=True)
-    outcome = await tool.answer(step, asked, depth, checked_in_step=checked_in_step)
+    outcome = await tool.answer(step, asked, run, checked_in_step=checked_in_step)
     return await after_tool(agent, step, asked, outcome)
 
 

@@ -458,7 +458,13 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
     def _loop(self, asked: AgentInput, session_key: str | None) -> AgentLoop:
         saves = self.sessions is not None and session_key is not None
         return create_agent_loop(
-            self, asked.message, session_key=session_key, context=asked.context, depth=asked.depth, save=saves
+            self,
+            asked.message,
+            session_key=session_key,
+            context=asked.context,
+            depth=asked.depth,
+            budget=asked.budget,
+            save=saves,
         )
 
     def restore(self, result: AgentResult[Out], history: History) -> AgentResult[Out]:

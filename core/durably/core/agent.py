@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, Unpack, overload
 
 from typing_extensions import TypeVar
 
+from durably.core.agent_checks import check_parts
 from durably.core.agent_types import AgentOptions, Instructions, input_type, result_type, takes_none
 from durably.core.answers import fitting, recordable
 from durably.core.attempts import judged_input
@@ -234,10 +235,15 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         sink: DeltaSink | str | None = None,
         **options: Unpack[FunctionOptions],
     ) -> None:
-        if max_iterations < 1:
-            raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
-        if isinstance(output_retries, bool) or not isinstance(output_retries, int) or output_retries < 0:
-            raise DefinitionError(f"agent {name!r}: output_retries is a number of further answers, 0 or more")
+        check_parts(
+            name,
+            instructions=instructions,
+            tools=tools,
+            max_iterations=max_iterations,
+            output_retries=output_retries,
+            budget=budget,
+            compaction=compaction,
+        )
         if output_validator is not None and output_type is None:
             raise DefinitionError(f"agent {name!r}: output_validator= checks a typed answer: add output_type=")
         own_tools, server_tools = split_tools(tools)
@@ -451,13 +457,26 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
 
     async def _handle(self, ctx: Context[AgentInput[C]]) -> AgentResult[Out]:
         session_key = _session_key(ctx.input, ctx.run_id)
+        if ctx.input.session_key is not None and self._reader is None and self.singleton is None:
+            ctx.logger.warning(
+                "agent %r was given session_key=%r and has no sessions=, so it keeps nothing of what is said: write "
+                'sessions="backend"',
+                self.name,
+                session_key,
+            )
         run_loop = self._loop(ctx.input, session_key)
         return await run_loop(ctx.step, ctx.logger)
 
     def _loop(self, asked: AgentInput, session_key: str | None) -> AgentLoop:
         saves = self.sessions is not None and session_key is not None
         return create_agent_loop(
-            self, asked.message, session_key=session_key, context=asked.context, depth=asked.depth, save=saves
+            self,
+            asked.message,
+            session_key=session_key,
+            context=asked.context,
+            depth=asked.depth,
+            budget=asked.budget,
+            save=saves,
         )
 
     def restore(self, result: AgentResult[Out], history: History) -> AgentResult[Out]:

@@ -139,8 +139,8 @@ class StepCall:
         """Check what the caller gave and look up how the value is written."""
         if not callable(fn):
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
-        if retries is not None and retries < 0:
-            raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
+        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
+            raise ValueError(f"step {key!r}: retries is a number of further attempts, 0 or more, not {retries!r}")
         if crash_limit is not None:
             try:
                 check_crash_limit(crash_limit)

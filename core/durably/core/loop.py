@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -79,6 +80,7 @@ def create_agent_loop(
     session_key: str | None = None,
     context: object = None,
     depth: int = 0,
+    budget: Budget | None = None,
     save: bool = False,
 ) -> AgentLoop:
     """The loop of one agent and one message, to be run by any function that has steps.
@@ -89,6 +91,7 @@ def create_agent_loop(
         session_key: The conversation to go on with, for an agent with ``sessions``.
         context: Whom the agent works for, of its ``context_type``. See :class:`~durably.core.AgentInput`.
         depth: How many delegations led to this agent; delegates with a ``max_depth`` count on from there.
+        budget: What it may spend at most, beside the agent's own budget.
         save: Whether the loop adds to the session what is said: the message when it begins, each turn that calls tools
             when its calls are known, and the rest at the end.
 
@@ -102,6 +105,7 @@ def create_agent_loop(
     if session_key is not None:
         check_session_key(session_key)
     run = RunContext(agent.context_data(context), session_key, depth)
+    limit = agent.budget if budget is None else budget.within(agent.budget)
 
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
         system = await _load_context(agent, step, run)
@@ -121,10 +125,11 @@ def create_agent_loop(
     ) -> AgentResult:
         progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
-            if agent.budget:
-                await progress.check_time(agent, step, agent.budget)
-                if agent.budget.is_spent(progress.spent):
+            if limit:
+                await progress.check_time(agent, step, limit)
+                if limit.is_spent(progress.spent):
                     return progress.result("budget")
+                conversation.transcript.spent = limit.warning(progress.spent)
             if progress.iterations:
                 await session.take_messages()
             answer = await _think(agent, step, session, conversation, progress, turns_left)
@@ -133,14 +138,15 @@ def create_agent_loop(
             response = answer
             calls = response.message.tool_calls
             progress.count(response, len(calls))
-            if agent.budget:
-                agent.budget.check_price(response)
+            if limit:
+                limit.check_price(response)
             conversation.add(response.message)
             if calls:
                 await session.save_turn()
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-                outcomes = await _act(agent, step, response, run)
+                known = replace(run, budget=limit.left(progress.spent)) if limit else run
+                outcomes = await _act(agent, step, response, known)
                 progress.count_delegated(outcomes)
                 conversation.add(*(_result(*pair) for pair in zip(calls, outcomes, strict=True)))
             elif response.stop_reason == "pause":
@@ -185,7 +191,6 @@ async def _think(
     while True:
         try:
             said, timeout = conversation.transcript, agent.model_timeout
-            said.spent = agent.budget.warning(progress.spent) if agent.budget else None
             response = await step.run("think", agent.think, said, few_turns, timeout=timeout)
             break
         except StepError as error:

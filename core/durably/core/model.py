@@ -120,7 +120,7 @@ class ModelRequest:
 
 
 class AnswerVerdict(BaseModel):
-    """What was found of a final answer when it was given. It is recorded with the answer, and holds on replay.
+    """The verdict on a final answer. It is recorded with the answer, and holds on replay.
 
     Args:
         complaint: What is wrong with it, in words for the model, or ``None`` if it was taken.

@@ -30,7 +30,7 @@ from durably.core.steps import Duration, StepAPI
 from durably.core.tool_arguments import complaint_about, complaint_of, parameter_names
 from durably.core.tool_context import AskedContext, RunContext
 
-__all__ = ["NO_CONTEXT", "Effect", "Tool", "ToolOutcome", "check_tool_name", "told_first", "what_was_run"]
+__all__ = ["NO_CONTEXT", "Effect", "Tool", "ToolOutcome", "check_tool_name", "refused", "told_first", "what_was_run"]
 
 Effect = Literal["pure", "idempotent", "at_most_once"]
 """What a second execution of a tool's body would do.
@@ -126,7 +126,8 @@ class Tool:
         return parameter_names(self.arguments)
 
     @cached_property
-    def _reads_world(self) -> bool:
+    def reads_world(self) -> bool:
+        """Whether the verdict on the same arguments may differ from one time to the next."""
         return reads_world(self.arguments.__pydantic_core_schema__)
 
     def check(self, call: ToolCall) -> str | None:
@@ -138,7 +139,7 @@ class Tool:
 
         The verdict on other calls follows from what is recorded, and those that are refused leave no step.
         """
-        if self._reads_world or self.requires_approval:
+        if self.reads_world or self.requires_approval:
             return True
         complaint = self.check(call)
         return complaint is not None and writable(complaint, limit=MESSAGE_LIMIT) != complaint
@@ -227,7 +228,7 @@ class Tool:
         try:
             return await self._finish(self._call(arguments, run))
         except ToolError as error:
-            return _refused(error)
+            return refused(error)
 
     def run_sync(self, arguments: JSONObject | str, run: RunContext | None = None) -> str | ToolOutcome:
         """Run a sync tool: the body of the step, in a thread."""
@@ -238,7 +239,7 @@ class Tool:
                 return cast(str, self._finish(value))
             return self._outcome(value)
         except ToolError as error:
-            return _refused(error)
+            return refused(error)
 
     async def _finish(self, value: Any) -> str | ToolOutcome:
         try:
@@ -246,7 +247,7 @@ class Tool:
                 value = await value
             return self._outcome(value)
         except ToolError as error:
-            return _refused(error)
+            return refused(error)
 
     def _call(self, arguments: JSONObject | str, run: RunContext | None) -> Any:
         parsed = self._parse(arguments)
@@ -305,7 +306,8 @@ def told_first(note: str, outcome: str | ToolOutcome) -> str | ToolOutcome:
     return outcome.model_copy(update={"content": told})
 
 
-def _refused(error: ToolError) -> ToolOutcome:
+def refused(error: ToolError) -> ToolOutcome:
+    """Return what the model is told of a tool that declined."""
     return ToolOutcome(content=error_text(error), is_error=True)
 
 

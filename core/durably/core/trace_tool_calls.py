@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from durably.core.agent import start_event
 from durably.core.approval import verdict_of
-from durably.core.delegation import delegated_outcome, started_text
+from durably.core.delegation import started_text
+from durably.core.durable_tools import delegated_outcome
 from durably.core.errors import error_from_json
 from durably.core.events import Event
 from durably.core.messages import ToolCall, ToolResultMessage
@@ -119,8 +120,8 @@ class _Answered:
             if step.last.kind == "send_event":
                 return started_text(self._agent(step), str(value[0]), self._ts)
             return value if isinstance(value, str) else ToolOutcome.model_validate(value)
-        except ValidationError:  # a step of the user's own that has the name of a tool's
-            return step.last.output or ""
+        except ValidationError:  # a durable function's result, or a step of the user's own that has a tool's name
+            return value if isinstance(value, str) else step.last.output or ""
 
     def _approval(self, gather: str) -> tuple[str, str | ToolOutcome] | None:
         """The answer of a person, if it is a refusal; the question and the wait stand in two branches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from durably.backends.temporal.activities import _written_as
@@ -39,7 +40,7 @@ def test_any_worker_finds_the_bodies_of_an_agent_its_tools_and_its_toolsets() ->
     agent = Agent("a", model=model, instructions="", tools=[pick, toolset(list[Tool], name="pick")])
     registry = StepRegistry({"a": agent}, {}, {})
     (shelf,) = agent.toolsets
-    bodies = {
+    bodies: dict[str, Callable[..., Any]] = {
         "@a.think": agent.think,
         "@a/pick.run_sync": agent.tools["pick"].run_sync,
         "@a/~pick.list_tools": shelf.list_tools,

@@ -239,9 +239,7 @@ async def _act(
 
 
 def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
-    if isinstance(outcome, str):
-        return ToolResultMessage(call_id=call.id, name=call.name, content=outcome)
-    return ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
+    return (ToolOutcome(content=outcome) if isinstance(outcome, str) else outcome).message(call)
 
 
 async def _answer(

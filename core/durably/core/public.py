@@ -48,7 +48,7 @@ from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, S
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_context import ToolContext
 from durably.core.tool_definition import tool
-from durably.core.tools import Tool
+from durably.core.tools import Tool, ToolResult
 from durably.core.toolsets import Toolset
 from durably.core.trace import Trace
 from durably.core.worker import run_worker
@@ -109,6 +109,7 @@ __all__ = [
     "Tool",
     "ToolContext",
     "ToolError",
+    "ToolResult",
     "Toolset",
     "Trace",
     "WaitingFor",

@@ -27,6 +27,7 @@ MODULES = [
     "durably.telemetry",
     "durably.telemetry.id_generator",
     "durably.testing",
+    "durably.testing.foreign",
 ]
 """What users import from. A name of any other module is not promised to stay."""
 

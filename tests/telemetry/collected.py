@@ -71,9 +71,14 @@ def ids(span: ReadableSpan) -> tuple[int, int, int | None]:
 
 
 def derived(run_id: str, key: str = "") -> tuple[int, int]:
-    """The trace and the span of a run or a step."""
+    """The trace and the span of a run that nobody called, or of a step of it."""
     context = span_context(run_id, key)
     return context.trace_id, context.span_id
+
+
+def linked(span: ReadableSpan) -> list[tuple[int, int]]:
+    """The traces and the spans that it is linked to."""
+    return [(link.context.trace_id, link.context.span_id) for link in span.links]
 
 
 def events(span: ReadableSpan) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 from durably.backends import MemoryBackend
@@ -20,6 +19,7 @@ from durably.core import (
     AgentInput,
     Context,
     Event,
+    FailedRun,
     InvokeError,
     MemorySessions,
     RetryPolicy,
@@ -29,7 +29,7 @@ from durably.core import (
 )
 from durably.telemetry import OpenTelemetryObserver
 from durably.testing import ScriptedModel, call
-from tests.telemetry.collected import Collected, attributes, derived, events, ids
+from tests.telemetry.collected import Collected, attributes, derived, events, ids, linked
 
 pytestmark = pytest.mark.asyncio
 
@@ -167,29 +167,155 @@ async def test_failures_are_told_without_their_messages() -> None:
     assert "private" not in "".join(span.to_json() for span in collected.spans)
 
 
-async def test_children_are_linked_and_events_are_named() -> None:
+async def test_a_child_goes_on_with_the_trace_of_its_caller() -> None:
     collected = Collected()
+    tracer = collected.tracers.get_tracer("shop")
+
+    def work() -> None:
+        with tracer.start_as_current_span("in the body"):
+            pass
+
+    @function("below")
+    async def below(ctx: Context[None]) -> None:
+        await ctx.step.run("work", work)
 
     @function("child")
-    async def child(ctx: Context[None]) -> None: ...
+    async def child(ctx: Context[None]) -> None:
+        await ctx.step.invoke("deeper", below)
 
-    @function("woken", triggers=["an/event"])
-    async def woken(ctx: Context[None]) -> None: ...
+    @function("parent")
+    async def parent(ctx: Context[None]) -> None:
+        await ctx.step.gather(lambda: ctx.step.invoke("ask", child), lambda: ctx.step.invoke("ask", child))
+
+    async with MemoryBackend([parent, child, below], observers=[collected.observer()]) as backend:
+        await (await backend.start(parent, run_id="r")).result()
+    assert {ids(span)[0] for span in collected.spans} == {derived("r")[0]}
+    by_id = {ids(span)[1]: span for span in collected.spans}
+    assert len(by_id) == len(collected.spans) == 13
+    chain = ["in the body", "step work", "run below", "invoke deeper", "run child", "invoke ask", "run parent"]
+    for span in (each for each in collected.spans if each.name == "in the body"):
+        names, above = [span.name], ids(span)[2]
+        while above is not None:
+            names.append(by_id[above].name)
+            above = ids(by_id[above])[2]
+        assert names == chain
+
+
+async def test_what_a_failure_starts_goes_on_with_its_trace() -> None:
+    collected = Collected()
+
+    async def handler(ctx: Context[FailedRun]) -> None: ...
+
+    @function("failing", retries=0, on_failure=handler)
+    async def failing(ctx: Context[None]) -> None:
+        raise ValueError
+
+    async with MemoryBackend([failing], observers=[collected.observer()]) as backend:
+        with pytest.raises(InvokeError):
+            await (await backend.start(failing, run_id="r")).result()
+        await backend.drain()
+    trace, _, above = ids(collected.span("run failing-failure"))
+    assert (trace, above) == derived("r")
+
+
+async def test_an_event_is_a_message_and_links_what_it_starts_and_wakes() -> None:
+    collected = Collected()
+
+    @function("started", triggers=["an/event"])
+    async def started(ctx: Context[None]) -> None:
+        await ctx.step.send_event("back", Event("an/answer"))
+
+    @function("sender")
+    async def sender(ctx: Context[None]) -> None:
+        await ctx.step.gather(
+            lambda: ctx.step.wait_for_event("wait", "an/answer"),
+            lambda: ctx.step.send_event("tell", Event("an/event")),
+        )
+
+    async with MemoryBackend([sender, started], observers=[collected.observer()]) as backend:
+        await (await backend.start(sender, run_id="r")).result()
+        await backend.drain()
+    tell, run = collected.span("send_event tell"), collected.span("run started")
+    assert (tell.kind, run.kind, run.parent) == (SpanKind.PRODUCER, SpanKind.CONSUMER, None)
+    assert ids(run)[0] != derived("r")[0]
+    assert linked(run) == [ids(tell)[:2]]
+    said = attributes(run)
+    assert (said["durably.event.id"],) == attributes(tell)["durably.event.ids"] == (said["messaging.message.id"],)
+    assert (said["messaging.destination.name"], said["messaging.operation.type"]) == ("an/event", "process")
+    wait = collected.span("wait_for_event wait")
+    assert wait.kind is SpanKind.CONSUMER
+    assert linked(wait) == [ids(collected.span("send_event back"))[:2]]
+    assert attributes(wait)["messaging.operation.type"] == "receive"
+
+
+async def test_the_span_of_a_program_is_carried_to_what_it_starts_and_sends() -> None:
+    collected = Collected()
+
+    @function("called", triggers=["an/event"])
+    async def called(ctx: Context[None]) -> None:
+        await ctx.step.run("a", time.time)
+
+    async with MemoryBackend([called], observers=[collected.observer()]) as backend:
+        with collected.tracers.get_tracer("web").start_as_current_span("request"):
+            run = await backend.start(called, run_id="r")
+            await backend.send(Event("an/event"), Event("an/event"))
+        await backend.start(called, run_id="r")  # the same run, wherever it is asked for
+        await run.result()
+        await backend.drain()
+    request = ids(collected.span("request"))[:2]
+    mine, *others = sorted(
+        (span for span in collected.spans if span.name == "run called"), key=lambda each: each.kind.value
+    )
+    assert (ids(mine)[0], ids(mine)[2]) == request
+    assert ids(mine)[1] == derived("r")[1]
+    assert [(linked(each), each.parent) for each in others] == [([request], None)] * 2
+    assert {ids(span)[0] for span in collected.spans if span.name == "step a"} == {
+        ids(each)[0] for each in (mine, *others)
+    }
+
+
+async def test_a_caller_that_is_not_sampled_has_none_of_its_runs_sampled() -> None:
+    collected = Collected()
+    collected.tracers.sampler = ParentBased(ALWAYS_OFF)
+
+    @function("quiet")
+    async def quiet(ctx: Context[None]) -> None:
+        await ctx.step.run("a", time.time)
+
+    async with MemoryBackend([quiet], observers=[collected.observer()]) as backend:
+        with collected.tracers.get_tracer("web").start_as_current_span("request"):
+            await backend.invoke(quiet)
+    assert collected.spans == []
+
+
+async def test_the_sender_of_an_event_may_be_named() -> None:
+    collected = Collected()
+    elsewhere = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    @function("told", triggers=["an/event"])
+    async def told(ctx: Context[None]) -> None: ...
+
+    async with MemoryBackend([told], observers=[collected.observer()]) as backend:
+        await backend.send(Event("an/event", traceparent=elsewhere))
+        await backend.drain()
+    assert linked(collected.span("run told")) == [(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331)]
+    with pytest.raises(ValueError, match="is not a traceparent"):
+        Event("an/event", traceparent="7")
+
+
+async def test_without_observers_that_trace_nothing_is_carried() -> None:
+    @function("child")
+    async def child(ctx: Context[None]) -> None:
+        assert ctx.event.traceparent is None
 
     @function("parent")
     async def parent(ctx: Context[None]) -> None:
         await ctx.step.invoke("ask", child)
-        await ctx.step.send_event("tell", Event("an/event"))
 
-    async with MemoryBackend([parent, child, woken], observers=[collected.observer()]) as backend:
+    async with MemoryBackend([parent, child]) as backend:
         await (await backend.start(parent, run_id="r")).result()
-        while len(collected.spans) < 5:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-    (link,) = collected.span("invoke ask").links
-    assert (link.context.trace_id, link.context.span_id) == ids(collected.span("run child"))[:2]
-    tell = collected.span("send_event tell")
-    assert tell.kind is SpanKind.PRODUCER
-    assert attributes(tell)["durably.event.ids"] == (attributes(collected.span("run woken"))["durably.event.id"],)
+        for run in await backend.runs():
+            assert "traceparent" not in ((await run.history()).records[0].output or "")
 
 
 async def test_delegates_are_known_by_the_agent_that_asks_them() -> None:
@@ -200,9 +326,9 @@ async def test_delegates_are_known_by_the_agent_that_asks_them() -> None:
     )
     async with MemoryBackend([boss], observers=[collected.observer(boss)]) as backend:
         await backend.invoke(boss, "go")
-    assert collected.span("invoke_agent clerk").parent is None
-    (link,) = collected.span("execute_tool ask_clerk").links
-    assert link.context.trace_id == ids(collected.span("invoke_agent clerk"))[0]
+    asked = ids(collected.span("execute_tool ask_clerk"))
+    clerks = ids(collected.span("invoke_agent clerk"))
+    assert (clerks[0], clerks[2]) == asked[:2]
 
 
 async def test_a_sampler_by_trace_id_takes_whole_runs() -> None:

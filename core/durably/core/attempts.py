@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.body_threads import BodyThreads
+from durably.core.cause import Cause
 from durably.core.context import Context, running
 from durably.core.crash_limit import check_crash_limit
 from durably.core.durations import duration_seconds
@@ -202,6 +203,7 @@ async def run_step(
     kind: Kind | None = "step",
     beats: bool = False,
     before_body: BeforeBody = None,
+    cause: Cause | None = None,
 ) -> StepOutput:
     """Run one attempt of a body and write down what it gave.
 
@@ -216,6 +218,7 @@ async def run_step(
         beats: Whether the harness is told when the body calls ``current_step().heartbeat()``.
         before_body: Called last before the body begins, and again once a sync body has a thread; what it returns is
             awaited. It raises if this worker may not begin the body any more.
+        cause: What began the run, for observers.
 
     Raises:
         StepTimeoutError: If it took longer than its timeout. What it returns later is dropped.
@@ -242,6 +245,7 @@ async def run_step(
                 attempt=attempt,
                 at=environment.observers.now(),
                 failures=failures,
+                cause=cause,
             )
             with environment.observers.around_body(began):
                 value = await _contained(call, environment, before_body)

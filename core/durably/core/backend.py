@@ -232,7 +232,7 @@ class Backend(Engine):
             SerializationError: If the data of one has no JSON form. None of them is sent.
         """
         check_events(events)
-        return await self.send_events(outside_events(events))
+        return await self.send_events(outside_events(events, self.environment.observers.traceparent()))
 
     async def run(self, run_id: str) -> Run[Any]:
         """A handle on a run by its id, or by how its id begins if no other begins so.

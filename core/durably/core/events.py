@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from durably.core.durations import moment
 from durably.core.error_text import shown
 from durably.core.errors import SerializationError
-from durably.core.ids import check_event_id, check_event_name
+from durably.core.ids import check_event_id, check_event_name, check_traceparent
 from durably.core.serialization import codec_for
 
 __all__ = ["Event", "check_events", "matches", "same_json"]
@@ -21,6 +21,7 @@ __all__ = ["Event", "check_events", "matches", "same_json"]
 class _Fields(TypedDict, total=False):
     id: str | None
     ts: float | datetime | str | None
+    traceparent: str | None
 
 
 class Event(BaseModel):
@@ -32,9 +33,10 @@ class Event(BaseModel):
         id: Identifies the event. An event with an id that was seen before is dropped. Default: a new id.
         ts: When to deliver it: seconds since 1970, an aware ``datetime``, or ISO 8601 with a zone. Default, or if past:
             at once.
+        traceparent: The span that sends it, as W3C text. Default: what the backend's observers say.
 
     Raises:
-        TypeError: If the name or the id is not a text, or ``ts`` not a time.
+        TypeError: If the name, the id or ``traceparent`` is not a text, or ``ts`` not a time.
         ValueError: If one of them is out of range.
     """
 
@@ -45,15 +47,18 @@ class Event(BaseModel):
     data: Any = None
     id: str | None = None
     ts: float | None = None
+    traceparent: str | None = Field(default=None, exclude_if=lambda value: value is None, repr=False)
 
     # Named parameters would raise TypeError for an unknown key before pydantic refuses it.
     def __init__(self, name: str, data: object = None, **fields: Unpack[_Fields]) -> None:
         check_event_name(name)
-        id, ts = fields.get("id"), fields.get("ts")
+        id, ts, traceparent = fields.get("id"), fields.get("ts"), fields.get("traceparent")
         if id is not None:
             check_event_id(id)
         if ts is not None:
             fields["ts"] = moment(ts, f"ts of event {name!r}")
+        if traceparent is not None:
+            check_traceparent(traceparent)
         super().__init__(name=name, data=data, **fields)
 
     # Without this mark pydantic calls __init__ for what it reads too, and an event that was recorded, or that another
@@ -94,7 +99,7 @@ def check_events(events: Iterable[Event], *, step: str = "") -> None:
 
     Raises:
         TypeError: If one is not an event.
-        ValueError: If one has a name, an id or a ``ts`` out of range.
+        ValueError: If one has a name, an id, a ``ts`` or a ``traceparent`` out of range.
         SerializationError: If the data of one has no JSON form, holds NaN or an infinity, or would come back changed.
     """
     for event in events:
@@ -106,6 +111,8 @@ def check_events(events: Iterable[Event], *, step: str = "") -> None:
             check_event_id(event.id)
         if event.ts is not None:
             moment(event.ts, f"ts of event {event.name!r}")
+        if event.traceparent is not None:
+            check_traceparent(event.traceparent)
         _check_data(event, step)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -18,6 +19,7 @@ __all__ = [
     "check_session_key",
     "check_step_id",
     "check_tags",
+    "check_traceparent",
     "derive_id",
     "new_id",
 ]
@@ -27,6 +29,9 @@ MAX_ID_LENGTH = 200
 
 MAX_TAGS = 20
 """The most tags of a run."""
+
+TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""As the W3C's Trace Context has it."""
 
 OWN_PREFIX = "durably."
 """What the ids of durably's own workflows begin with on Temporal, where they share one space with run ids."""
@@ -97,6 +102,20 @@ def check_event_id(event_id: str) -> None:
 def check_session_key(session_key: str) -> None:
     """Refuse a session key that is not 1 to 200 printable characters. Raises what `check_run_id` raises."""
     _check(session_key, "a session key", example="'customer-7'")
+
+
+def check_traceparent(traceparent: object) -> None:
+    """Refuse what is no place in a trace.
+
+    Raises:
+        TypeError: If it is not a text.
+        ValueError: If it has not the form that the W3C's Trace Context gives it.
+    """
+    if not isinstance(traceparent, str):
+        raise TypeError(f"a traceparent is a text, not {shown(traceparent)}")
+    if not TRACEPARENT.fullmatch(traceparent):
+        example = "'00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'"
+        raise ValueError(f"{shown(traceparent)} is not a traceparent, such as {example}")
 
 
 def check_tags(tags: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from durably.core.cause import Cause
 from durably.core.history import Kind, StepRecord
 from durably.core.model import StreamedDelta
 
@@ -63,6 +64,7 @@ class StepBegan:
         at: When, in seconds since 1970.
         name: The name of the function that is invoked or of the event that is waited for; empty for others.
         failures: How many attempts failed before. The others before this one were cut off by a crash.
+        cause: What began the run, as far as it is known here.
     """
 
     run_id: str
@@ -73,6 +75,7 @@ class StepBegan:
     at: float
     name: str = ""
     failures: int = 0
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,7 @@ class StepEnded:
         at: When, in seconds since 1970.
         took: Seconds since this attempt began.
         name: The name of the function that was invoked or of the event that was waited for; empty for others.
+        cause: What began the run, as far as it is known here.
     """
 
     run_id: str
@@ -127,6 +131,7 @@ class StepEnded:
     at: float
     took: float
     name: str = ""
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +169,7 @@ class RunEnded:
         error: Why it failed, as JSON data without secrets, or ``None``.
         at: When, in seconds since 1970.
         took: Seconds since it was created; 0 where the engine does not know.
+        cause: What began it, as far as that is known here.
     """
 
     run_id: str
@@ -173,6 +179,7 @@ class RunEnded:
     error: dict[str, Any] | None
     at: float
     took: float
+    cause: Cause | None = None
 
 
 Happening = RunStarted | StepBegan | StreamedDelta | AttemptFailed | StepEnded | RunWaiting | RunEnded
@@ -212,6 +219,19 @@ class Observer:
     def run_ended(self, event: RunEnded) -> None:
         """A run completed, failed or was cancelled."""
 
+    def traceparent(self, run_id: str, step: str, cause: Cause | None) -> str | None:
+        """The span that calls a function or sends an event, as W3C text, for the runs which that begins.
+
+        Asked before anything is recorded, so that it travels with the call or the event. It may be asked again for one
+        that was not recorded.
+
+        Args:
+            run_id: The run that does it; empty for a program.
+            step: Its step; empty for the run itself, which has its failure handled.
+            cause: What began that run.
+        """
+        return None
+
 
 _METHODS: dict[type[Any], str] = {
     RunStarted: "run_started",
@@ -232,6 +252,7 @@ class Observers:
 
     Attributes:
         steps: Whether anyone listens to the begin or the end of steps. Asked first, so that a step costs nothing else.
+        traces: Whether anyone follows what a run begins.
         now: Seconds since 1970, by the worker's clock.
         redact: Masks secrets in a text.
     """
@@ -242,6 +263,8 @@ class Observers:
             if not isinstance(each, Observer):
                 raise TypeError(f"observers= takes subclasses of durably.core.Observer, not {each!r}")
         self._told = {event: [each for each in given if _overrides(each, name)] for event, name in _METHODS.items()}
+        self._tracing = [each for each in given if _overrides(each, "traceparent")]
+        self.traces = bool(self._tracing)
         self._failed: set[int] = set()
         self.steps = bool(self._told[StepBegan] or self._told[StepEnded])
         self.now: Callable[[], float] = time.time
@@ -262,16 +285,25 @@ class Observers:
         for observer in self._told[StreamedDelta]:
             self._call(observer, lambda observer: observer.flush(), observer)
 
-    def tell_of(self, record: StepRecord, function: str) -> None:
+    def traceparent(self, run_id: str = "", step: str = "", cause: Cause | None = None) -> str | None:
+        """What the first who knows says to :meth:`Observer.traceparent`, or ``None``."""
+        for observer in self._tracing:
+            found = self._call(observer, lambda asked: asked.traceparent(run_id, step, cause), observer)
+            if found is not None:
+                return str(found)
+        return None
+
+    def tell_of(self, record: StepRecord, function: str, cause: Cause | None = None) -> None:
         """Tell what a record says that was committed just now. The begin of a body was told when it began.
 
         Args:
             record: The record.
             function: The id of the run's function.
+            cause: What began the run, if it is known.
         """
         if record.status == "completed" and record.key and not self.steps:
             return
-        for event in happenings(record, function):
+        for event in happenings(record, function, cause):
             if not (isinstance(event, StepBegan) and event.kind == "step"):
                 self.tell(event)
 
@@ -299,22 +331,23 @@ def _overrides(observer: Observer, name: str) -> bool:
     return getattr(type(observer), name) is not getattr(Observer, name)
 
 
-def happenings(record: StepRecord, function: str) -> list[Happening]:
+def happenings(record: StepRecord, function: str, cause: Cause | None = None) -> list[Happening]:
     """What a record says has happened. Streams and observers both tell of records by this.
 
     Args:
         record: The record.
         function: The id of the run's function.
+        cause: What began the run, if it is known.
     """
     if record.kind == "patch" or record.status in ("stuck", "resumed"):
         return []  # of these, nothing is told
     if record.kind == "run":
-        return [_of_run(record, function)]
+        return [_of_run(record, function, cause)]
     run_id, step, attempt = record.run_id, record.key, record.attempt
     if record.status == "retrying":
         return [_attempt_failed(record, function)]
     if record.status == "started":
-        began = _began(record, function)
+        began = _began(record, function, cause)
         if record.kind not in ("sleep", "wait_for_event", "invoke"):
             return [began]
         waiting = RunWaiting(
@@ -339,12 +372,13 @@ def happenings(record: StepRecord, function: str) -> list[Happening]:
         at=record.at,
         took=record.took,
         name=record.name,
+        cause=cause,
     )
     # Sending leaves one record: it begins and ends with it.
-    return [_began(record, function), ended] if record.kind == "send_event" else [ended]
+    return [_began(record, function, cause), ended] if record.kind == "send_event" else [ended]
 
 
-def _began(record: StepRecord, function: str) -> StepBegan:
+def _began(record: StepRecord, function: str, cause: Cause | None) -> StepBegan:
     return StepBegan(
         run_id=record.run_id,
         function=function,
@@ -353,10 +387,11 @@ def _began(record: StepRecord, function: str) -> StepBegan:
         attempt=record.attempt,
         at=record.at - record.took,
         name=record.name,
+        cause=cause,
     )
 
 
-def _of_run(record: StepRecord, function: str) -> Happening:
+def _of_run(record: StepRecord, function: str, cause: Cause | None) -> Happening:
     if record.status == "started":
         return RunStarted(run_id=record.run_id, function=function, event=record.output or "", at=record.at)
     if record.status == "retrying":
@@ -369,6 +404,7 @@ def _of_run(record: StepRecord, function: str) -> Happening:
         error=record.error,
         at=record.at,
         took=record.took,
+        cause=cause,
     )
 
 

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from durably.core.cause import OWN_EVENTS
 from durably.core.errors import SerializationError
 from durably.core.events import Event
 from durably.core.functions import FailedRun, Function
-from durably.core.ids import check_session_key, derive_id, new_id
+from durably.core.ids import derive_id, new_id
 from durably.core.reference import FunctionRef
 
 __all__ = [
     "CRON",
+    "FAILED",
     "INPUT_STEP",
     "INVOKED",
     "STARTED",
@@ -29,17 +31,17 @@ __all__ = [
     "named_events",
     "outside_events",
     "read_input",
-    "session_key_of",
     "started_event",
 ]
 
 INPUT_STEP = "durably-input"
 """The step that judges what an event brings. It is the first of its run."""
 
-STARTED = "durably/function.started"
-INVOKED = "durably/function.invoked"
+STARTED = f"{OWN_EVENTS}started"
+INVOKED = f"{OWN_EVENTS}invoked"
+FAILED = f"{OWN_EVENTS}failed"
 CRON = "durably/cron.fired"
-_REQUESTED = "durably/function.requested"
+_REQUESTED = f"{OWN_EVENTS}requested"
 """The name of both where the program that starts the run does not know the function's own input type."""
 
 
@@ -48,10 +50,22 @@ def is_judged(function: FunctionRef[Any, Any]) -> bool:
     return isinstance(function, Function)
 
 
-def started_event(function: FunctionRef[Any, Any], run_id: str, data: str) -> str:
-    """The event of a run that a program starts, as JSON text; ``data`` is the input as JSON text."""
+def started_event(function: FunctionRef[Any, Any], run_id: str, data: str, traceparent: str | None = None) -> str:
+    """The event of a run that a program starts, as JSON text.
+
+    Args:
+        function: The function.
+        run_id: The run.
+        data: The input as JSON text.
+        traceparent: The span that starts it, or ``None``.
+    """
     name = STARTED if is_judged(function) else _REQUESTED
-    return f'{{"name":"{name}","data":{data},"id":"{derive_id("start", run_id, "")}"}}'
+    return _event_text(name, data, derive_id("start", run_id, ""), traceparent)
+
+
+def _event_text(name: str, data: str, event_id: str, traceparent: str | None) -> str:
+    traced = f',"traceparent":"{traceparent}"' if traceparent else ""
+    return f'{{"name":"{name}","data":{data},"id":"{event_id}"{traced}}}'
 
 
 def child_id(run_id: str, key: str) -> str:
@@ -59,10 +73,17 @@ def child_id(run_id: str, key: str) -> str:
     return derive_id("child", run_id, key)
 
 
-def invoked_event(function: FunctionRef[Any, Any], child: str, data: str) -> str:
-    """The event of a run that an ``invoke`` step starts, as JSON text; ``data`` is the input as JSON text."""
+def invoked_event(function: FunctionRef[Any, Any], child: str, data: str, traceparent: str | None = None) -> str:
+    """The event of a run that an ``invoke`` step starts, as JSON text.
+
+    Args:
+        function: The function.
+        child: The run.
+        data: The input as JSON text.
+        traceparent: The span of the step, or ``None``.
+    """
     name = INVOKED if is_judged(function) else _REQUESTED
-    return f'{{"name":"{name}","data":{data},"id":"{child}"}}'
+    return _event_text(name, data, child, traceparent)
 
 
 def read_input(function: FunctionRef[Any, Any], event: Event) -> Any:
@@ -85,16 +106,6 @@ def read_input(function: FunctionRef[Any, Any], event: Event) -> Any:
     return function.input.validate(event.data, what=f"the input of {function.id!r}")
 
 
-def session_key_of(event: Event) -> str | None:
-    """The session that a run is about: the text at ``session_key`` in its input; ``None`` if there is none."""
-    key: Any = event.at("session_key") if isinstance(event.data, dict) else None
-    try:
-        check_session_key(key)
-    except (TypeError, ValueError):
-        return None
-    return str(key)
-
-
 def cron_event(function: Function[Any, Any], schedule: str, at: datetime) -> Event:
     """The event of a run that a cron starts; its id is the id of that run, so that a time has one run.
 
@@ -113,7 +124,9 @@ def cron_run_id(function_id: str, at: str) -> str:
     return derive_id("cron", function_id, at)
 
 
-def failed_event(function: Function[Any, Any], run_id: str, cause: Event, error: dict[str, Any]) -> Event:
+def failed_event(
+    function: Function[Any, Any], run_id: str, cause: Event, error: dict[str, Any], traceparent: str | None = None
+) -> Event:
     """The event that starts a function's ``on_failure``; its id is the id of that run.
 
     Args:
@@ -121,22 +134,34 @@ def failed_event(function: Function[Any, Any], run_id: str, cause: Event, error:
         run_id: Its run.
         cause: What had started that.
         error: Its error as JSON data, without secrets.
+        traceparent: The span of that run, or ``None``.
     """
     failed = FailedRun(run_id=run_id, function=function.id, event=cause, error=error)
-    return Event("durably/function.failed", failed.model_dump(mode="json"), id=derive_id("failure", run_id, ""))
+    data, event_id = failed.model_dump(mode="json"), derive_id("failure", run_id, "")
+    return Event(FAILED, data, id=event_id, traceparent=traceparent)
 
 
-def named_events(run_id: str, key: str, events: Sequence[Event]) -> list[Event]:
-    """The events of a ``send_event`` step, each with an id: its own, or one derived from its place in the step."""
+def named_events(run_id: str, key: str, events: Sequence[Event], traceparent: str | None = None) -> list[Event]:
+    """The events of a ``send_event`` step as they are sent.
+
+    Args:
+        run_id: The run.
+        key: The step key.
+        events: The events. One without an id gets one derived from its place in the step.
+        traceparent: The span of the step, for those that name no other, or ``None``.
+    """
     return [
-        _named(event, event.id or derive_id("event", run_id, f"{key}#{index}")) for index, event in enumerate(events)
+        _named(event, event.id or derive_id("event", run_id, f"{key}#{index}"), traceparent)
+        for index, event in enumerate(events)
     ]
 
 
-def outside_events(events: Sequence[Event]) -> list[Event]:
-    """Events that a program sends, each with an id: its own, or a new one."""
-    return [_named(event, event.id or new_id()) for event in events]
+def outside_events(events: Sequence[Event], traceparent: str | None = None) -> list[Event]:
+    """Events as a program sends them: one without an id gets a new one. See :func:`named_events`."""
+    return [_named(event, event.id or new_id(), traceparent) for event in events]
 
 
-def _named(event: Event, event_id: str) -> Event:
-    return event if event.id else event.model_copy(update={"id": event_id})
+def _named(event: Event, event_id: str, traceparent: str | None) -> Event:
+    if event.id and (event.traceparent or not traceparent):
+        return event
+    return event.model_copy(update={"id": event_id, "traceparent": event.traceparent or traceparent})

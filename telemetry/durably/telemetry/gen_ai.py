@@ -11,6 +11,7 @@ from opentelemetry.trace import Link, SpanKind
 from opentelemetry.util.types import AttributeValue
 
 from durably.core import Agent, FallbackModel
+from durably.core.cause import Cause
 from durably.core.history import StepRecord
 from durably.core.messages import TextPart, ToolCall
 from durably.core.model import ModelResponse
@@ -18,7 +19,7 @@ from durably.core.observer import RunEnded, StepEnded
 from durably.core.trace_parts import TraceStep
 from durably.core.trace_steps import group_records
 from durably.telemetry.notes import RunNotes
-from durably.telemetry.span_ids import span_context
+from durably.telemetry.span_ids import read_traceparent
 
 __all__ = ["Description", "describe_run", "describe_step", "error_type"]
 
@@ -59,21 +60,43 @@ def describe_run(event: RunEnded, notes: RunNotes, agent: Agent | None, *, conte
         agent: Its agent, or ``None`` if another function ran.
         content: Whether to show what was said.
     """
-    cause = json.loads(notes.event) if notes.event else {}
+    cause = event.cause or Cause()
     attributes: dict[str, AttributeValue | None] = {
         "durably.run.id": event.run_id,
         "durably.function": event.function,
         "durably.run.status": event.status,
-        "durably.event.id": cause.get("id"),
-        "durably.event.name": cause.get("name"),
+        "durably.event.id": cause.event,
+        "durably.event.name": cause.name or None,
     }
     if content:
-        attributes["durably.run.input"] = _json(cause.get("data")) if cause else None
+        attributes["durably.run.input"] = _json(json.loads(notes.event).get("data")) if notes.event else None
         attributes["durably.run.output"] = event.output
-    if agent is None:
-        return Description(f"run {event.function}", attributes)
-    attributes |= {**_agent(agent, notes), "gen_ai.operation.name": "invoke_agent"}
-    return Description(f"invoke_agent {agent.name}", attributes)
+    said = Description(f"run {event.function}", attributes)
+    if agent is not None:
+        said.name = f"invoke_agent {agent.name}"
+        said.attributes |= {**_agent(agent, cause), "gen_ai.operation.name": "invoke_agent"}
+    if event.cause is not None and not cause.is_call:
+        _add_delivery(said, cause)
+    return said
+
+
+def _add_delivery(said: Description, cause: Cause) -> None:
+    """Say that a run processes an event, by the conventions for messaging: linked to what sent it, not below it."""
+    said.kind = SpanKind.CONSUMER
+    said.attributes |= {
+        "messaging.system": "durably",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": cause.name,
+        "messaging.message.id": cause.event,
+    }
+    _link(said, cause.traceparent)
+
+
+def _link(said: Description, traceparent: str | None) -> None:
+    sender = read_traceparent(traceparent)
+    if sender is not None:
+        said.links.append(Link(sender))
 
 
 def describe_step(event: StepEnded, notes: RunNotes, agent: Agent | None, *, content: bool) -> Description:
@@ -96,14 +119,27 @@ def describe_step(event: StepEnded, notes: RunNotes, agent: Agent | None, *, con
     elif content:
         said.attributes["durably.step.output"] = event.output
     if "gen_ai.operation.name" in said.attributes:
-        said.attributes |= _agent(agent, notes)
+        said.attributes |= _agent(agent, event.cause or Cause())
     if step.child is not None:
         said.attributes["durably.child.run.id"] = step.child
-        said.links.append(Link(span_context(step.child)))
     if step.events:
-        said.attributes["durably.event.ids"] = step.events
-        said.kind = SpanKind.PRODUCER if event.kind == "send_event" else SpanKind.CONSUMER
+        _add_events(said, event, step.events)
     return said
+
+
+def _add_events(said: Description, event: StepEnded, ids: list[str]) -> None:
+    """Say which events a step sent, or received."""
+    sent = event.kind == "send_event"
+    said.kind = SpanKind.PRODUCER if sent else SpanKind.CONSUMER
+    said.attributes |= {
+        "durably.event.ids": ids,
+        "messaging.system": "durably",
+        "messaging.operation.name": "send" if sent else "receive",
+        "messaging.operation.type": "send" if sent else "receive",
+        "messaging.destination.name": event.name or None,
+    }
+    if not sent:
+        _link(said, json.loads(event.output or "null").get("traceparent"))
 
 
 def error_type(error: Mapping[str, Any]) -> str:
@@ -129,9 +165,9 @@ def _read(event: StepEnded) -> TraceStep:
     return group_records([record])[event.step].finish(None)
 
 
-def _agent(agent: Agent | None, notes: RunNotes) -> dict[str, AttributeValue | None]:
+def _agent(agent: Agent | None, cause: Cause) -> dict[str, AttributeValue | None]:
     name = None if agent is None else agent.name
-    return {"gen_ai.agent.name": name, "gen_ai.conversation.id": notes.conversation}
+    return {"gen_ai.agent.name": name, "gen_ai.conversation.id": cause.session_key}
 
 
 def _add_model_call(

@@ -39,13 +39,11 @@ class RunNotes:
 
     Attributes:
         event: The event that started it, as JSON text, or ``None``.
-        conversation: The key of its session, or ``None``.
         steps: Of its open steps by key; of its own code by an empty one.
         calls: The tool calls of the last answer, by the branch that the model was asked in.
     """
 
     event: str | None = None
-    conversation: str | None = None
     steps: dict[str, StepNotes] = field(default_factory=dict)
     calls: dict[str, list[ToolCall]] = field(default_factory=dict)
 

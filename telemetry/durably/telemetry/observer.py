@@ -5,7 +5,6 @@ Owns when a span is made, its place, and the metrics. Does not own what it says 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -13,14 +12,15 @@ from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, Span, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, set_span_in_context
 
 from durably.core import Agent, Function, Observer
+from durably.core.cause import Cause
 from durably.core.errors import error_from_json
 from durably.core.observer import AttemptFailed, RunEnded, RunStarted, StepBegan, StepEnded
 from durably.telemetry.gen_ai import Description, describe_run, describe_step, error_type
 from durably.telemetry.notes import Notes, StepNotes
-from durably.telemetry.span_ids import asked_for, span_context
+from durably.telemetry.span_ids import asked_for, caller, span_context, traceparent
 
 __all__ = ["OpenTelemetryObserver"]
 
@@ -35,7 +35,8 @@ class OpenTelemetryObserver(Observer):
     """Makes a span of each run and of each step, and counts the tokens and seconds of model calls.
 
     A span is made when its run or step has ended, by the worker that ended it, and its ids are derived from the run id
-    and the step key. The tracer provider needs :class:`~durably.telemetry.id_generator.RunIdGenerator` for that.
+    and the step key. A run that was invoked stands below the step that did it, and one that a program started below
+    the span in which it did. The tracer provider needs :class:`~durably.telemetry.id_generator.RunIdGenerator`.
 
     Args:
         functions: What the backend runs. Of agents among them and of those they delegate to, spans name the model that
@@ -76,9 +77,10 @@ class OpenTelemetryObserver(Observer):
         notes = self._notes.run(event.run_id)
         notes.event = event.event
         notes.step("").started = event.at
-        if event.event and event.function in self._agents:
-            data = json.loads(event.event).get("data")
-            notes.conversation = data.get("session_key") if isinstance(data, dict) else None
+
+    def traceparent(self, run_id: str, step: str, cause: Cause | None) -> str | None:
+        here = span_context(run_id, step, cause) if run_id else trace.get_current_span().get_span_context()
+        return traceparent(here)
 
     def step_began(self, event: StepBegan) -> AbstractContextManager[None]:
         notes = self._notes.run(event.run_id).step(event.step)
@@ -95,30 +97,31 @@ class OpenTelemetryObserver(Observer):
         if said.is_model_call:
             self._count(said, event)
             notes.calls[event.step.rpartition("/")[0]] = said.answer.message.tool_calls if said.answer else []
-        above = set_span_in_context(NonRecordingSpan(span_context(event.run_id)), Context())
+        above = span_context(event.run_id, cause=event.cause)
         self._tell(said, event, notes.steps.pop(event.step, None), above, lost=range(1, event.attempt))
 
     def run_ended(self, event: RunEnded) -> None:
         notes = self._notes.close(event.run_id)
         said = describe_run(event, notes, self._agents.get(event.function), content=self._content)
-        self._tell(said, event, notes.steps.get(""), Context(), lost=())
+        self._tell(said, event, notes.steps.get(""), caller(event.cause), lost=())
 
     def _tell(
         self,
         said: Description,
         event: StepEnded | RunEnded,
         notes: StepNotes | None,
-        above: Context,
+        above: SpanContext | None,
         *,
         lost: Iterable[int],
     ) -> None:
         notes = notes or StepNotes()
-        ids = span_context(event.run_id, getattr(event, "step", ""))
+        ids = span_context(event.run_id, getattr(event, "step", ""), event.cause)
+        below = Context() if above is None else set_span_in_context(NonRecordingSpan(above), Context())
         started = event.at - event.took if notes.started is None else notes.started
         attributes = {name: value for name, value in said.attributes.items() if value is not None}
         with asked_for(ids):
             span = self._tracer.start_span(
-                said.name, above, said.kind, attributes, links=said.links, start_time=_nanoseconds(started)
+                said.name, below, said.kind, attributes, links=said.links, start_time=_nanoseconds(started)
             )
         if span.is_recording() and span.get_span_context().span_id != ids.span_id:
             self._warn()
@@ -164,7 +167,7 @@ class OpenTelemetryObserver(Observer):
 
 def _within(event: StepBegan) -> AbstractContextManager[Any]:
     """A block in which new spans stand below that of the step."""
-    span = NonRecordingSpan(span_context(event.run_id, event.step))
+    span = NonRecordingSpan(span_context(event.run_id, event.step, event.cause))
     return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
 

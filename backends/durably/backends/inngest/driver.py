@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import inngest
@@ -17,10 +17,12 @@ from durably.backends.inngest.steps import InngestSteps
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import Event, Function, NonDeterminismError
 from durably.core.attempts import function_retry_delay, run_function
+from durably.core.cause import Cause
 from durably.core.errors import CrashLoopError, InterruptSignal, Signal, SuspendSignal, error_to_json
 from durably.core.failure_log import log_failed_run
-from durably.core.functions import check_event_keys
+from durably.core.functions import FailedRun, check_event_keys
 from durably.core.history import RecordStatus, StepRecord
+from durably.core.run_events import FAILED
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Driver", "RunPass"]
@@ -34,6 +36,7 @@ class RunPass:
         run_id: Our id of the run.
         function: Its code.
         event: What started it.
+        cause: The same in brief.
         origin: What that says of the run.
         fresh: Whether this attempt of the code has no step yet.
         failures: How often the code itself has failed.
@@ -47,6 +50,7 @@ class RunPass:
     run_id: str
     function: Function[Any, Any]
     event: Event
+    cause: Cause
     origin: Origin
     fresh: bool
     failures: int
@@ -109,16 +113,23 @@ class Driver:
 
     def _begin(self, function: Function[Any, Any], ctx: inngest.Context, request: Request) -> RunPass:
         event, origin = trigger_event(function, ctx)
-        run_id = origin.run or ctx.run_id
+        run_id, cause = origin.run or ctx.run_id, self._cause(event)
         cached = self.host.cache.run(run_id, ctx.run_id)
         known = cached.read(run_id, request)
         records = cached.records
         # What has a target runs one step, and nothing comes after it for the same code.
         code = SuspendableCode(request, cached, suspends=self.host.suspended.seconds > 0 and request.target is None)
-        recorder = StepRecorder(self.host, function.id, run_id, code, records)
+        recorder = StepRecorder(self.host, function.id, run_id, cause, code, records)
         ancestry = tuple(dict.fromkeys((*origin.ancestry, run_id, ctx.run_id)))
         engine = InngestSteps(
-            self.host, function, run_id=run_id, ancestry=ancestry, known=known, code=code, recorder=recorder
+            self.host,
+            function,
+            run_id=run_id,
+            cause=cause,
+            ancestry=ancestry,
+            known=known,
+            code=code,
+            recorder=recorder,
         )
         own = [record for record in records if record.kind == "run"]
         last = own[-1] if own else None
@@ -126,6 +137,7 @@ class Driver:
             run_id=run_id,
             function=function,
             event=event,
+            cause=cause,
             origin=origin,
             fresh=not records or records[-1].kind == "run",
             failures=sum(record.status == "retrying" for record in own),
@@ -135,6 +147,15 @@ class Driver:
             recorder=recorder,
             steps=KeyedSteps(engine),
         )
+
+    def _cause(self, event: Event) -> Cause:
+        """What began a run. Inngest itself calls the handler of a failure, and knows of no span."""
+        cause = Cause.of(event)
+        if event.name != FAILED:
+            return cause
+        failed = FailedRun.model_validate(event.data)
+        place = self.host.environment.observers.traceparent(failed.run_id, "", Cause.of(failed.event))
+        return replace(cause, traceparent=place)
 
     # -- one run
 
@@ -223,7 +244,7 @@ class Driver:
         """Tell observers how a run goes."""
         function = run_pass.function.id
         record = StepRecord(run_pass.run_id, 0, "", "run", status, name=function, at=self.host.now(), **fields)
-        self.host.environment.observers.tell_of(record, function)
+        self.host.environment.observers.tell_of(record, function, run_pass.cause)
 
     async def _pass_first_points(self, run_pass: RunPass) -> None:
         origin = run_pass.origin

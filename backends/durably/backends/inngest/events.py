@@ -21,7 +21,7 @@ from durably.core.attempts import Environment
 from durably.core.errors import PayloadTooLargeError
 from durably.core.functions import FailedRun
 from durably.core.ids import derive_id
-from durably.core.run_events import INVOKED, STARTED, cron_event, outside_events
+from durably.core.run_events import FAILED, INVOKED, STARTED, cron_event, outside_events
 
 __all__ = [
     "CALL_ABANDONED",
@@ -64,6 +64,7 @@ class Origin:
         key: The key of the step that did.
         judged: Whether the function's own type has judged the event's data before it was sent.
         tags: What the run can be found by.
+        traceparent: The span that starts it or sent the event, or ``None``.
     """
 
     run: str | None = None
@@ -72,6 +73,7 @@ class Origin:
     key: str = ""
     judged: bool = True
     tags: tuple[str, ...] = ()
+    traceparent: str | None = None
 
     def to_data(self) -> dict[str, Any]:
         """As part of an event's data."""
@@ -79,7 +81,10 @@ class Origin:
         # Inngest evaluates `line` in the expressions of `cancelOn`: functions.py has them.
         unjudged = {} if self.judged else {"judged": False}
         tagged = {"tags": list(self.tags)} if self.tags else {}
-        return {"run": self.run, "line": list(self.ancestry), **called, **unjudged, **tagged}
+        traced = {"traceparent": self.traceparent} if self.traceparent else {}
+        if self.run is None:  # of an event that starts whatever it triggers
+            return traced
+        return {"run": self.run, "line": list(self.ancestry), **called, **unjudged, **tagged, **traced}
 
 
 class EventSender:
@@ -104,7 +109,7 @@ class EventSender:
         text = self._checked(event.model_dump_json())
         return inngest.Event(
             name=event.name,
-            data=event_data(json.loads(text)["data"]),
+            data=event_data(json.loads(text)["data"], Origin(traceparent=event.traceparent)),
             id=event.id or "",
             ts=math.ceil((event.ts or 0) * 1000),  # whole milliseconds, and not before its time
         )
@@ -119,7 +124,8 @@ class EventSender:
             judged: Whether the function's own type has judged it.
             tags: What the run can be found by.
         """
-        origin = Origin(run_id, (run_id,), judged=judged, tags=tuple(tags))
+        place = self._environment.observers.traceparent()
+        origin = Origin(run_id, (run_id,), judged=judged, tags=tuple(tags), traceparent=place)
         wired = event_data(json.loads(self._checked(data)), origin)
         event = inngest.Event(name=name, data=wired, id=derive_id("start", run_id, ""))
         (event_id,) = await self._client.send([event], _seed(run_id))
@@ -164,6 +170,7 @@ def read_event(event: Mapping[str, Any]) -> tuple[Event, Origin]:
     ts = event.get("ts")
     # Not Event(...): the rules for events that durably makes do not hold for those of other programs.
     fields = {"name": event["name"], "data": value, "id": event.get("id") or None, "ts": ts / 1000 if ts else None}
+    fields["traceparent"] = own.get("traceparent")
     read = Event.model_validate(fields)
     return read, Origin(
         run=own.get("run"),
@@ -172,6 +179,7 @@ def read_event(event: Mapping[str, Any]) -> tuple[Event, Origin]:
         key=own.get("key", ""),
         judged=own.get("judged", True),
         tags=tuple(own.get("tags", ())),
+        traceparent=read.traceparent,
     )
 
 
@@ -203,7 +211,7 @@ def _failed_event(event: Event, function: str) -> Event:
         event=cause,
         error=error_data(data.get("error")),
     )
-    return Event("durably/function.failed", failed.model_dump(mode="json"), id=event.id)
+    return Event(FAILED, failed.model_dump(mode="json"), id=event.id)
 
 
 # -- expressions, which Inngest evaluates

@@ -16,6 +16,7 @@ from durably.backends.inngest.records import decode_patches, decode_record, enco
 from durably.backends.inngest.sdk import Request, ResponseInterrupt, race
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import NonDeterminismError
+from durably.core.cause import Cause
 from durably.core.errors import SuspendSignal, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import Recorded, patch_record
@@ -36,6 +37,7 @@ class StepRecorder:
         host: The worker.
         function: The id of its function.
         run_id: The run.
+        cause: What began it.
         code: Puts steps to Inngest.
         records: What the run recorded so far.
 
@@ -45,13 +47,20 @@ class StepRecorder:
     """
 
     def __init__(
-        self, host: InngestHost, function: str, run_id: str, code: SuspendableCode, records: Sequence[StepRecord]
+        self,
+        host: InngestHost,
+        function: str,
+        run_id: str,
+        cause: Cause,
+        code: SuspendableCode,
+        records: Sequence[StepRecord],
     ) -> None:
         self.recorded = Recorded(records)
         self.sent: list[str] = []
         self._host = host
         self._function = function
         self._run_id = run_id
+        self._cause = cause
         self._code = code
         self._count = 0
         self._decided: dict[str, bool] = {}
@@ -153,7 +162,7 @@ class StepRecorder:
             record = await body()
             # Told where it is made: which worker gets the next request, nobody knows.
             if observers.steps or record.status != "completed":
-                observers.tell_of(record, self._function)
+                observers.tell_of(record, self._function, self._cause)
             return encode_record(record, self._decided)
 
         await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused

@@ -17,6 +17,7 @@ from durably.backends.inngest.records import decode_result
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import Event, Function, FunctionRef, NonDeterminismError
 from durably.core.attempts import StepCall, run_step, step_crash_limit, step_retry_delay
+from durably.core.cause import Cause
 from durably.core.errors import (
     PayloadTooLargeError,
     StepTimeoutError,
@@ -64,6 +65,7 @@ class InngestSteps(StepEngine):
         function: Function[Any, Any],
         *,
         run_id: str,
+        cause: Cause,
         ancestry: tuple[str, ...],
         known: int,
         code: SuspendableCode,
@@ -72,6 +74,7 @@ class InngestSteps(StepEngine):
         self.host = host
         self.function = function
         self.run_id = run_id
+        self.cause = cause
         self.code = code
         self.recorder = recorder
         self._ancestry = ancestry
@@ -125,6 +128,7 @@ class InngestSteps(StepEngine):
                 run_id=self.run_id,
                 attempt=attempt,
                 failures=self.recorder.recorded.failures(key) if self.host.environment.observers.steps else 0,
+                cause=self.cause,
             )
             self._check_state(key, output.text)
         except Exception as error:
@@ -206,7 +210,8 @@ class InngestSteps(StepEngine):
 
     def _child_data(self, key: str, function: FunctionRef[Any, Any], child: str, data: Any) -> dict[str, Any]:
         text = self.host.environment.redactor.text(encode_data(function, data))
-        origin = Origin(child, (*self._ancestry, child), self.run_id, key, judged=is_judged(function))
+        line, place = (*self._ancestry, child), self._traceparent(key)
+        origin = Origin(child, line, self.run_id, key, judged=is_judged(function), traceparent=place)
         return event_data(_JSON.decode(text, step=key), origin)
 
     # -- events and time
@@ -216,7 +221,7 @@ class InngestSteps(StepEngine):
         record = await self.take(scope, key, "send_event", asked)
         if record is None:
             await self._begin(scope, key)
-            named = named_events(self.run_id, key, events)
+            named = named_events(self.run_id, key, events, self._traceparent(key))
 
             async def send() -> StepRecord:
                 if named:
@@ -282,6 +287,9 @@ class InngestSteps(StepEngine):
 
     # -- what all steps share
 
+    def _traceparent(self, key: str) -> str | None:
+        return self.host.environment.observers.traceparent(self.run_id, key, self.cause)
+
     def patched(self, scope: Scope, patch_id: str) -> bool:
         return self.recorder.patched(scope, patch_id)
 
@@ -335,7 +343,7 @@ class InngestSteps(StepEngine):
                 now = self.host.now()
                 due = None if timeout is None else now + timeout
                 begun = StepRecord(self.run_id, 0, key, kind, "started", name=name, at=now, due=due)
-                self.host.environment.observers.tell_of(begun, self.function.id)
+                self.host.environment.observers.tell_of(begun, self.function.id, self.cause)
 
     async def pass_point(self, name: str, key: str) -> None:
         """Report a point to the harness."""

@@ -453,7 +453,8 @@ class ReplayBackend(Backend):
         self._check_up("start")
         is_new = run_id is None
         run_id = run_id or new_id()
-        new = self._host.new_run(run_id, function.id, started_event(function, run_id, data))
+        event = started_event(function, run_id, data, self.environment.observers.traceparent())
+        new = self._host.new_run(run_id, function.id, event)
         row = await self._patiently(self._log.create, replace(new, tags=tuple(tags)), self.clock.now())
         text = new.event if is_new else self.journal.first_record(run_id).output
         if row.function != function.id or text != new.event:

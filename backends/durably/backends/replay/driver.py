@@ -392,7 +392,7 @@ class Driver:
         runs = []
         if function.on_failure is not None:
             cause = Event.model_validate_json(run_pass.first.output or "")
-            told = failed_event(function, row.id, cause, data)
+            told = failed_event(function, row.id, cause, data, records.traceparent(""))
             runs = [self.host.new_run(told.id or "", function.on_failure.id, told.model_dump_json())]
         await records.finish(run_pass.steps.root, "failed", run_pass.first.at, error=data, runs=runs)
         await self._pass_point("after_result", row)
@@ -410,7 +410,9 @@ class Driver:
         raise SuspendSignal
 
     def _tell_of(self, record: StepRecord, row: RunRow) -> None:
-        self.host.environment.observers.tell_of(record, row.function)
+        run_pass = self._passes.get(row.id)
+        cause = None if run_pass is None else run_pass.records.began_by
+        self.host.environment.observers.tell_of(record, row.function, cause)
 
     async def _pass_point(self, name: str, row: RunRow) -> None:
         await self.host.environment.pass_point(name, row.function, row.id)

@@ -23,10 +23,10 @@ from durably.backends.replay.flow.rules import Plan, StartRules, plan_for
 from durably.backends.replay.flow.store import FlowStore
 from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Event, Function, Singleton
+from durably.core.cause import session_key_of
 from durably.core.errors import MissingKeyError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.ids import derive_id
-from durably.core.run_events import session_key_of
 from durably.core.run_filter import RunFilter
 from durably.core.run_view import RunStatus
 from durably.core.standing import open_records

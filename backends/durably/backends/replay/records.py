@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.crash_watch import CrashWatch
@@ -14,6 +15,7 @@ from durably.backends.replay.repair import fork, resume, stick
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import Event, Function
 from durably.core.attempts import Environment
+from durably.core.cause import Cause
 from durably.core.errors import (
     CancelSignal,
     JournalBusyError,
@@ -207,6 +209,16 @@ class RunRecords:
         self._decided.append(patch_record(self.row.id, self._seq, patch_id, answer, now))
         return self._decided[-1]
 
+    @cached_property
+    def began_by(self) -> Cause:
+        """What began the run, for observers."""
+        return Cause.of(self.cause)
+
+    def traceparent(self, key: str) -> str | None:
+        """The span of a step, for what it begins; of the run, if the key is empty."""
+        observers = self._environment.observers
+        return observers.traceparent(self.row.id, key, self.began_by) if observers.traces else None
+
     @property
     def count(self) -> int:
         """How many records the run has."""
@@ -341,7 +353,7 @@ class RunRecords:
             scope.window = self._seq
         observers = self._environment.observers
         if observers.steps or record.status != "completed" or not record.key:
-            observers.tell_of(record, self.row.function)
+            observers.tell_of(record, self.row.function, self.began_by)
         return record
 
     def lose(self) -> None:

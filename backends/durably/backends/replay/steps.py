@@ -121,6 +121,7 @@ class ReplaySteps(StepEngine):
             if call.at_most_once:
                 await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
             environment, started = self.host.environment, self.clock.now()
+            heard = environment.observers.steps
             outcome: StepOutput | Exception
             try:
                 outcome = await run_step(
@@ -129,9 +130,10 @@ class ReplaySteps(StepEngine):
                     function=self.function.id,
                     run_id=self.run_id,
                     attempt=attempt,
-                    failures=self.records.recorded.failures(key) if environment.observers.steps else 0,
+                    failures=self.records.recorded.failures(key) if heard else 0,
                     beats=True,
                     before_body=self.before_body,
+                    cause=self.records.began_by if heard else None,
                 )
             except Exception as error:
                 outcome = error
@@ -186,7 +188,7 @@ class ReplaySteps(StepEngine):
             return settle(record, function.output)
         if record is None:
             given = encode_data(function, data)  # before anything is recorded: a wrong input leaves no trace
-            event = invoked_event(function, child, given)
+            event = invoked_event(function, child, given, self.records.traceparent(key))
             record = await self._start_child(scope, key, function.id, child, event, asked, timeout)
         view = await self._await_child(child, record.due)
         await self.pass_point("child_done", key)
@@ -229,7 +231,7 @@ class ReplaySteps(StepEngine):
             recorded: list[str] = settle(record, EVENT_IDS)
             return recorded
         await self.pass_point("before_start", key)
-        named = named_events(self.run_id, key, events)
+        named = named_events(self.run_id, key, events, self.records.traceparent(key))
         ids = [event.id or "" for event in named]
         await self.settled(scope, key, "send_event", asked, EVENT_IDS.encode(ids, step=key), events=named)
         return ids

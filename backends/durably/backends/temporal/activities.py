@@ -34,6 +34,7 @@ from durably.backends.temporal.payloads import (
 from durably.backends.temporal.registry import StepFunctionNotFoundError, decode_argument, parameter_types
 from durably.core import DefinitionError, DurablyError, Function, SerializationError
 from durably.core.attempts import StepCall, run_step, step_retry_delay
+from durably.core.cause import Cause
 from durably.core.errors import InterruptSignal, Signal, SuspendSignal, error_to_json
 from durably.core.failure_log import log_failed_step
 from durably.core.history import RecordStatus, StepRecord
@@ -111,6 +112,7 @@ class _StepAttempt:
         self._crashes = request.crashes if info.is_local else info.attempt - 1 - self._reported
         self._heartbeat = _Heartbeat(info, self._failures, self._reported)
         self._number = info.attempt + request.failures + request.lost + request.earlier
+        self._cause = Cause(**request.cause) if request.cause else None
 
     async def run(self, args: Sequence[RawValue]) -> RawValue:
         """Find the body and run it; its value as a payload."""
@@ -168,6 +170,7 @@ class _StepAttempt:
                 kind=None if observers.steps and request.is_system else "step",
                 beats=True,
                 before_body=self._before_body,
+                cause=self._cause,
             )
         except Exception as error:
             # From nothing: Temporal would keep the cause, and what is secret in it.
@@ -204,7 +207,7 @@ class _StepAttempt:
         fields |= {"attempt": self._number, "at": now, "took": now - started if started else 0.0}
         fields["due"] = None if delay is None else now + delay
         record = StepRecord(self._run_id, 0, self._info.activity_id, "step", status, **fields)
-        observers.tell_of(record, self._info.workflow_type or "")
+        observers.tell_of(record, self._info.workflow_type or "", self._cause)
 
     # -- the body and its arguments
 

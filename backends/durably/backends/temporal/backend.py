@@ -222,7 +222,8 @@ class TemporalBackend(Backend):
     ) -> RunView:
         self._worker.check_alive()
         run_id = run_id or new_id()
-        event = self.redactor.text(started_event(function, run_id, data))
+        place = self.environment.observers.traceparent()
+        event = self.redactor.text(started_event(function, run_id, data, place))
         check_size(event, step="", limit=self.environment.max_payload_bytes)
         try:
             await self.client.start_workflow(
@@ -269,7 +270,9 @@ class TemporalBackend(Backend):
         if found.status is not WorkflowExecutionStatus.RUNNING:
             return view  # it has ended, or goes on in a fresh history, since it was looked up
         task = found.raw_description.pending_workflow_task
-        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
+        # In a later attempt the one before was of no use: its worker died, or does not have the function. The SDK holds
+        # such a task until it times out, and all the while the server calls it started.
+        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED or task.attempt > 1:
             since = task.original_scheduled_time.ToMicroseconds() / 1e6
             held = waits_for_worker(held, view.function, since)
         return replace(view, status=held.status, waiting_for=held.waiting_for)

@@ -33,6 +33,7 @@ from durably.backends.temporal.singleton import GRANT, QUEUED, SingletonClaim
 from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Event, Function
 from durably.core.attempts import function_retry_delay, run_function
+from durably.core.cause import Cause
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import CancelSignal, MissingKeyError, Signal, error_to_json
 from durably.core.failure_log import log_failed_run
@@ -71,6 +72,7 @@ class RunDriver:
         self._run_id = workflow.info().workflow_id
         self._input = args[0]
         self._event = Event.model_validate_json(text_of(args[0]))
+        self._cause = Cause.of(self._event)
         self._origin: dict[str, Any] = json.loads(text_of(args[1])) if len(args) > 1 else {}
         self._failures: int = self._origin.get("failures", 0)
         self._commands = commands
@@ -110,7 +112,8 @@ class RunDriver:
         fields = {"at": workflow.time(), "name": self._function.id, **fields}
         # Of a run that has gone on in a fresh history, this one does not know when it began.
         took = 0.0 if "continued" in self._origin else fields["at"] - began
-        self._host.tell_of(StepRecord(self._run_id, 0, "", "run", status, took=took, **fields), self._function.id)
+        record = StepRecord(self._run_id, 0, "", "run", status, took=took, **fields)
+        self._host.tell_of(record, self._function.id, self._cause)
 
     async def _check_keys(self) -> None:
         """Fail a run whose event has nothing at a key, before it shares that with strangers."""
@@ -139,7 +142,7 @@ class RunDriver:
         """The attempt of this history. The next one begins a fresh one, so that no code of this one runs again."""
         host, run_id = self._host, self._run_id
         records = RunRecords(run_id, host.environment, earlier, host.histories.get(workflow.info().run_id))
-        engine = TemporalSteps(host, self._function, run_id, records, self._commands, self._inbox)
+        engine = TemporalSteps(host, self._function, run_id, self._cause, records, self._commands, self._inbox)
         steps = KeyedSteps(engine)
         engine.pass_point("before_first", "")
         if "continued" not in self._origin:
@@ -179,7 +182,8 @@ class RunDriver:
         failed = failure(error, self._host.environment.redactor)
         handler = self._function.on_failure
         if handler is not None and not was_retried:
-            event = failed_event(self._function, self._run_id, self._event, failed.details[0])
+            place = self._host.environment.observers.traceparent(self._run_id, "", self._cause)
+            event = failed_event(self._function, self._run_id, self._event, failed.details[0], place)
             await workflow.start_child_workflow(
                 handler.id,
                 payload(event.model_dump_json()),

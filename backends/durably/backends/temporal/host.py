@@ -17,6 +17,7 @@ from durably.backends.temporal.crash import Crash
 from durably.backends.temporal.registry import StepRegistry
 from durably.core import Function
 from durably.core.attempts import Environment, StepCall
+from durably.core.cause import Cause
 from durably.core.history import StepRecord
 
 __all__ = ["HOST", "TemporalHost"]
@@ -66,20 +67,21 @@ class TemporalHost:
     evicting: set[str] = field(default_factory=set)
     histories: RecordedHistories = field(init=False)
     loop: asyncio.AbstractEventLoop | None = None
-    untold: dict[str, list[tuple[StepRecord, str]]] = field(default_factory=dict)
+    untold: dict[str, list[tuple[StepRecord, str, Cause]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.histories = RecordedHistories(self.client)
 
-    def tell_of(self, record: StepRecord, function: str) -> None:
+    def tell_of(self, record: StepRecord, function: str, cause: Cause) -> None:
         """Have observers told what a workflow has come to, once its task has said so to the server.
 
         Args:
             record: The record of it.
             function: The id of the run's function.
+            cause: What began the run.
         """
         if not workflow.unsafe.is_replaying():
-            self.untold.setdefault(workflow.info().run_id, []).append((record, function))
+            self.untold.setdefault(workflow.info().run_id, []).append((record, function, cause))
 
     def tell(self, run_id: str, *, done: bool) -> None:
         """Tell what a workflow has come to in its task, or forget it.
@@ -91,5 +93,5 @@ class TemporalHost:
         told = self.untold.pop(run_id, ())
         if done and self.loop is not None:
             # Not here: this is a thread of Temporal's, with an event loop in which every task is part of a workflow.
-            for record, function in told:
-                self.loop.call_soon_threadsafe(self.environment.observers.tell_of, record, function)
+            for each in told:
+                self.loop.call_soon_threadsafe(self.environment.observers.tell_of, *each)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
@@ -142,6 +142,7 @@ class ActivityRequest:
         earlier: How many attempts there were before its run was retried.
         crashes: How many of them were, as far as Temporal tells a crash from a failed task.
         crash_limit: How many crashes may cut off the body; ``None``, as older versions asked: any number.
+        cause: What began its run, as the fields of a ``Cause``, where observers follow that; else empty.
     """
 
     body: str
@@ -154,6 +155,7 @@ class ActivityRequest:
     earlier: int = 0
     crashes: int = 0
     crash_limit: int | None = None
+    cause: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_system(self) -> bool:
@@ -171,7 +173,7 @@ class ActivityRequest:
         return cls(**json.loads(text_of(value)))
 
 
-_DEFAULTS = [(field.name, field.default) for field in fields(ActivityRequest)]
+_DEFAULTS = [(each.name, getattr(ActivityRequest(body=""), each.name)) for each in fields(ActivityRequest)]
 
 
 def failure(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from durably.core import Event
-from durably.core.run_events import session_key_of
+from durably.core.cause import session_key_of
 
 __all__ = ["INFO", "run_info", "run_memo"]
 

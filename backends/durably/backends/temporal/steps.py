@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from durably.backends.temporal.payloads import FIND, SEND, ActivityRequest, chec
 from durably.backends.temporal.records import RunRecords, cause_of
 from durably.core import Event, Function, FunctionRef
 from durably.core.attempts import StepCall, step_crash_limit
+from durably.core.cause import Cause
 from durably.core.errors import PayloadTooLargeError, Signal, UnsupportedFeatureError
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
@@ -52,6 +54,7 @@ class TemporalSteps(StepEngine):
         host: The worker.
         function: The code.
         run_id: The run, which is the workflow's id.
+        cause: What began it.
         records: What the run has come to.
         commands: How activities are run.
         inbox: Events that came for waiting steps, by step key.
@@ -62,6 +65,7 @@ class TemporalSteps(StepEngine):
         host: TemporalHost,
         function: Function[Any, Any],
         run_id: str,
+        cause: Cause,
         records: RunRecords,
         commands: Commands,
         inbox: Mapping[str, dict[str, Any]],
@@ -69,6 +73,7 @@ class TemporalSteps(StepEngine):
         self.host = host
         self.function = function
         self.run_id = run_id
+        self.cause = cause
         self.records = records
         self.commands = commands
         self.waits = EventWaits(run_id, host.hub_queue, commands, inbox)
@@ -99,6 +104,7 @@ class TemporalSteps(StepEngine):
             once=call.at_most_once,
             earlier=self.records.recorded.all_failures(call.key),
             crash_limit=step_crash_limit(call, self.function),
+            cause=self._told_cause,
         )
         try:
             value = await self.commands.activity(call, request, args)
@@ -124,6 +130,7 @@ class TemporalSteps(StepEngine):
                 earlier=earlier,
                 crashes=crashes,
                 crash_limit=step_crash_limit(call, self.function),
+                cause=self._told_cause,
             )
             self.pass_point("before_start", call.key)
             try:
@@ -154,7 +161,7 @@ class TemporalSteps(StepEngine):
         if record is None:
             # An input that was accepted is not judged again; the child has it from the history.
             given = "null" if self.records.has_begun(key) else encode_data(function, data)
-            event = redactor.text(invoked_event(function, child, given))
+            event = redactor.text(invoked_event(function, child, given, self._traceparent(key)))
             check_size(event, step=key, limit=self.host.environment.max_payload_bytes)
             self.pass_point("before_start", key)
             started = workflow.time()
@@ -186,7 +193,8 @@ class TemporalSteps(StepEngine):
 
     async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
         asked = self.asked(events, key)
-        named = [self._masked(event, key) for event in named_events(self.run_id, key, events)]
+        sent = named_events(self.run_id, key, events, self._traceparent(key))
+        named = [self._masked(event, key) for event in sent]
         record = await self.take(scope, key, "send_event", asked)
         if record is None:
             started = workflow.time()
@@ -320,8 +328,16 @@ class TemporalSteps(StepEngine):
 
     def told(self, record: StepRecord) -> StepRecord:
         """A record that observers were told of. Of a body they are told where it runs."""
-        self.host.tell_of(record, self.function.id)
+        self.host.tell_of(record, self.function.id, self.cause)
         return record
+
+    @property
+    def _told_cause(self) -> Mapping[str, Any]:
+        """What began the run, as activities are told of it: on another worker they cannot know."""
+        return asdict(self.cause) if self.host.environment.observers.traces else {}
+
+    def _traceparent(self, key: str) -> str | None:
+        return self.host.environment.observers.traceparent(self.run_id, key, self.cause)
 
     def pass_point(self, name: str, key: str) -> None:
         """Report a point to the harness. A workflow cannot wait, so a pause is not kept here."""

@@ -44,6 +44,7 @@ class Experiment:
         value: Its result as the caller got it in the last life.
         state: What ``state=`` read of the world in the end, as text.
         trouble: Why the run could not be brought to its end; empty if it could.
+        committed: What a commit is called in a timeline.
     """
 
     crashes: tuple[Crash, ...]
@@ -58,6 +59,7 @@ class Experiment:
     value: Any = None
     state: str | None = None
     trouble: str = ""
+    committed: str = "recorded"
 
     @property
     def history(self) -> History:

@@ -6,6 +6,7 @@ That is much quicker than a fresh interpreter for each. This is the parent's sid
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from durably.testing.crash.faults import Crash
 from durably.testing.crash.import_path import ImportPath
@@ -26,6 +27,8 @@ __all__ = ["ForkServer"]
 class ForkServer:
     """Starts worker processes, one at a time.
 
+    When it is closed, the process behind it is kept for the next one: what takes time is to import the library.
+
     Args:
         target: What each of them calls; see :meth:`WorkerProcess.start`.
         imports: Objects whose modules the server imports before it forks.
@@ -37,6 +40,56 @@ class ForkServer:
 
     def __init__(self, target: Callable[..., Any], *, imports: Iterable[ImportPath] = (), hash_seed: int) -> None:
         self._target = ImportPath.of(target)
+        self._place = _Place.of_this_process(hash_seed)
+        idle = _idle.get(self._place, [])
+        self._server: _Server | None = idle.pop() if idle else _Server(hash_seed)
+        self._last: WorkerProcess | None = None
+        self._server.write(json.dumps([self._target, *imports]))
+
+    def start(self, *args: Any, crashes: Sequence[Crash] = (), number: int = 1) -> WorkerProcess:
+        """Fork a worker process; the one before must have ended. Arguments as for :meth:`WorkerProcess.start`.
+
+        Raises:
+            RuntimeError: If the server has ended.
+        """
+        if self._server is None:
+            raise RuntimeError("the fork server is closed")
+        order = Order(number=number, target=self._target, args=args, crashes=tuple(crashes))
+        self._server.write(order.to_json())
+        pid = json.loads(self._server.read())["pid"]
+        self._last = WorkerProcess(_Forked(pid, self._server.read), number)
+        return self._last
+
+    def close(self) -> None:
+        """End a worker that still runs, and give the server back."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        if server.lives() and (self._last is None or self._last.returncode is not None):
+            _idle.setdefault(self._place, []).append(server)
+        else:
+            server.end()
+
+
+class _Place(NamedTuple):
+    """What a server has taken from the process that started it, and would not notice if it changed."""
+
+    pid: int
+    hash_seed: int
+    folder: str
+    path: tuple[str, ...]
+    environment: frozenset[tuple[str, str]]
+
+    @classmethod
+    def of_this_process(cls, hash_seed: int) -> _Place:
+        environment = frozenset(each for each in os.environ.items() if each[0] != "PYTEST_CURRENT_TEST")
+        return cls(os.getpid(), hash_seed, os.getcwd(), tuple(sys.path), environment)
+
+
+class _Server:
+    """The process, and the pipes to it."""
+
+    def __init__(self, hash_seed: int) -> None:
         # Workers hold the reading end, so that they end when this process does; the server's own input is orders.
         leash, self._leash = os.pipe()
         try:
@@ -50,34 +103,36 @@ class ForkServer:
             )
         finally:
             os.close(leash)
-        self._write(json.dumps([self._target, *imports]))
 
-    def start(self, *args: Any, crashes: Sequence[Crash] = (), number: int = 1) -> WorkerProcess:
-        """Fork a worker process; the one before must have ended. Arguments as for :meth:`WorkerProcess.start`.
-
-        Raises:
-            RuntimeError: If the server has ended.
-        """
-        self._write(Order(number=number, target=self._target, args=args, crashes=tuple(crashes)).to_json())
-        return WorkerProcess(_Forked(json.loads(self._read())["pid"], self._read), number)
-
-    def close(self) -> None:
-        """End the server, and a worker that still runs."""
-        os.close(self._leash)
-        self._process.communicate()
-
-    def _write(self, line: str) -> None:
+    def write(self, line: str) -> None:
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # the next reading tells why
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
-    def _read(self) -> str:
+    def read(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError("the fork server has ended; its error output tells why")
         return line
+
+    def lives(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        os.close(self._leash)
+        self._process.communicate()
+
+
+_idle: dict[_Place, list[_Server]] = {}
+
+
+@atexit.register
+def _end_idle_servers() -> None:
+    for place, servers in _idle.items():
+        for server in servers if place.pid == os.getpid() else ():
+            server.end()
 
 
 class _Forked(Child):

@@ -18,12 +18,14 @@ __all__: list[str] = []
 
 
 def main() -> None:
-    """Read what to import, then an order a line; tell of each child when it begins and when it is gone."""
+    """Read what to import, and orders, a line each; tell of each child when it begins and when it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent closes standard input when it is interrupted
     leash, reports = int(sys.argv[1]), keep_output_apart()
-    for each in json.loads(sys.stdin.readline()):
-        ImportPath(*each).load()
     for line in sys.stdin:
+        if line.startswith("["):
+            for each in json.loads(line):
+                ImportPath(*each).load()
+            continue
         begin, go = os.pipe()
         sys.stdout.flush()  # or the child would print it once more
         child = os.fork()

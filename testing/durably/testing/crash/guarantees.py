@@ -13,9 +13,10 @@ from durably.testing.crash.experiment import Experiment
 
 __all__ = ["Guarantee", "GuaranteeCount", "StepReport"]
 
-Guarantee = Literal["exactly-once (keyed)", "at-least-once", "at-most-once", "no body"]
+Guarantee = Literal["exactly-once (keyed)", "at-least-once", "at-most-once", "no body", "never repeated here"]
 """What a step promises about its effect: once, as whoever has the effect ignores a key it knows; maybe again after a
-crash; never again; or there is no body of yours in it, and the engine sees to it."""
+crash; never again; or there is no body of yours in it, and the engine sees to it. Of a tool of another
+library one can only say what was seen: that no crash made it run again."""
 
 
 @dataclass(frozen=True, kw_only=True)

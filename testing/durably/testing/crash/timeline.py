@@ -36,7 +36,7 @@ class TimelineEntry:
 def timeline(experiment: Experiment) -> tuple[TimelineEntry, ...]:
     """The lines of an experiment."""
     lines = [
-        _line(entry, entry.function == experiment.history.function if len(experiment.history) else True)
+        _line(entry, experiment.committed, not experiment.history or entry.function == experiment.history.function)
         for entry in experiment.ledger
     ]
     last = experiment.history.records[-1] if len(experiment.history) else None
@@ -45,12 +45,12 @@ def timeline(experiment: Experiment) -> tuple[TimelineEntry, ...]:
     return tuple(lines)
 
 
-def _line(entry: Entry, own: bool) -> TimelineEntry:
+def _line(entry: Entry, committed: str, own: bool) -> TimelineEntry:
     name = entry.key if own else f"{entry.function}::{entry.key}"
     if entry.kind == "crash":
         return TimelineEntry(entry.life, "crash", f"crash {entry.life + 1} at {name or 'run'}/{entry.point}", entry.key)
     if entry.kind == "committed":
-        return TimelineEntry(entry.life, "journal", f"{name} recorded", entry.key)
+        return TimelineEntry(entry.life, "journal", f"{name} {committed}", entry.key)
     verb = "begins" if entry.kind == "started" else "done"
     key = f", key {entry.idempotency_key[:6]}…" if entry.kind == "ended" and entry.used_key else ""
     attempt = f" (attempt {entry.attempt})" if entry.attempt > 1 else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from durably.testing.laws.violation import ENGINE, Violation, times
 from durably.testing.ledger import Entry
@@ -30,13 +30,16 @@ def no_start_after_commit(entries: Iterable[Entry]) -> Iterator[Violation]:
             yield Violation("L2", what, ENGINE, entry.key)
 
 
-def limited_starts(entries: Sequence[Entry], after: Snapshot, *, spare: int = 0) -> Iterator[Violation]:
+def limited_starts(
+    entries: Sequence[Entry], after: Snapshot, *, spare: int = 0, usual: Mapping[StepPlace, int] | None = None
+) -> Iterator[Violation]:
     """L3: a body starts once, and once more for each crash that could have cut it off and for each recorded retry.
 
     Args:
         entries: The ledger.
         after: What the store held in the end.
         spare: How many more executions of any step other faults account for: a stolen lease, a refused commit.
+        usual: How often each body starts without a crash; left out, once.
     """
     crashes, retries, once_only = _crashes_in_window(entries), Counter[StepPlace](), set[StepPlace]()
     for record in after.records():
@@ -46,7 +49,8 @@ def limited_starts(entries: Sequence[Entry], after: Snapshot, *, spare: int = 0)
         elif record.kind == "step" and record.status == "started":
             once_only.add(step)  # only an at-most-once body has such a record
     for step, count in Counter((each.run_id, each.key) for each in entries if each.kind == "started").items():
-        bound = 1 if step in once_only else 1 + crashes[step] + retries[step] + spare
+        first = 1 if usual is None else usual.get(step, 0)
+        bound = 1 if step in once_only else first + crashes[step] + retries[step] + spare
         if count > bound:
             what = f"the body of {step[1]!r} started {times(count)}; {bound} can be accounted for"
             yield Violation("L3", what, ENGINE, step[1])

@@ -18,8 +18,8 @@ from durably.backends.inngest.records import decode_patches, decode_record, deco
 from durably.backends.inngest.run_cache import RunCache
 from durably.backends.inngest.server.trace_views import RunApi, RunInfo, SpanOutput
 from durably.core import Event
+from durably.core.cause import session_key_of
 from durably.core.history import History, RecordStatus, StepRecord
-from durably.core.run_events import session_key_of
 from durably.core.run_view import RunStatus, RunView, WaitingFor
 from durably.core.secrets import Redactor
 

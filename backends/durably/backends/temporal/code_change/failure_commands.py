@@ -14,6 +14,7 @@ from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.payloads import GIVEN_UP, failure, payload
 from durably.backends.temporal.singleton import lock_id
 from durably.core import DurablyError, Event, Function
+from durably.core.cause import Cause
 from durably.core.errors import CrashLoopError, error_to_json
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
@@ -76,7 +77,8 @@ class FailureCommands:
         if function.on_failure is None or self._was_retried:  # it runs once for a run
             return
         info = self._det.info
-        event = failed_event(function, info.workflow_id, self._event, self._failure.details[0])
+        place = self._host.environment.observers.traceparent(info.workflow_id, "", Cause.of(self._event))
+        event = failed_event(function, info.workflow_id, self._event, self._failure.details[0], place)
         command = WorkflowCommand()
         child = command.start_child_workflow_execution
         child.seq, child.workflow_id, child.workflow_type = LAST, event.id or "", function.on_failure.id

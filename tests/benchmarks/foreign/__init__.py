@@ -1,0 +1,1 @@
+"""One agent on several libraries, crash-tested from outside."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, Unpack, overload
@@ -19,10 +20,11 @@ from durably.core.answers import fitting, judged, recordable
 from durably.core.attempts import judged_input
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction, summary_request
-from durably.core.context import Context
+from durably.core.context import Context, running
 from durably.core.errors import DefinitionError, ModelError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
+from durably.core.function_toolset import makes_tools, toolset
 from durably.core.functions import Function, FunctionOptions, check_triggers
 from durably.core.history import History
 from durably.core.loop import AgentLoop, create_agent_loop
@@ -45,6 +47,7 @@ from durably.core.steps import current_step
 from durably.core.tool_context import AskedContext, RunContext, instructions_context
 from durably.core.tool_definition import define_tool
 from durably.core.tools import Tool
+from durably.core.toolsets import ListedSpecs, Toolset
 
 __all__ = ["Agent", "start_event"]
 
@@ -52,6 +55,7 @@ C = TypeVar("C", default=Any)
 Out = TypeVar("Out", default=Any)
 C1 = TypeVar("C1")
 Out1 = TypeVar("Out1")
+Named = TypeVar("Named", Tool, Toolset)
 
 
 def start_event(agent_id: str) -> str:
@@ -67,7 +71,8 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         model: A :class:`~durably.core.Model`, or a string such as ``"anthropic:claude-opus-4-6"``.
         instructions: The system prompt, or a callable that returns it. The callable runs once, in the step
             ``load-context``, and may take one argument, ``ctx: ToolContext[Customer]``.
-        tools: What the model may call: functions with type hints, or tools made by :func:`~durably.core.tool`.
+        tools: What the model may call: functions with type hints, tools made by :func:`~durably.core.tool`, durable
+            functions, and toolsets: see :func:`~durably.core.toolset`.
         output_type: A type that the final answer must fit. The model sees its JSON schema. Default: free text.
         context_type: The type of the ``context`` in the agent's input, which tools and instructions may ask for. A run
             needs one, unless the type takes ``None``. Default: any JSON value, or none.
@@ -111,6 +116,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         "stream",
         "summarizer",
         "tools",
+        "toolsets",
     )
 
     name: str
@@ -118,6 +124,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
     instructions: Instructions
     context_codec: Codec
     tools: Mapping[str, Tool]
+    toolsets: tuple[Toolset, ...]
     specs: tuple[ToolSpec, ...]
     output_codec: Codec | None
     max_iterations: int
@@ -182,7 +189,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         *,
         model: Model | str,
         instructions: Instructions,
-        tools: Sequence[Tool | Callable[..., object]] = (),
+        tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object]] = (),
         output_type: object = None,
         context_type: object = None,
         max_iterations: int = 20,
@@ -203,7 +210,9 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         names = sys._getframe(1).f_locals
         self.context_codec = codec_for(Any if context_type is None else context_type)
         self._instructions_ask = _instructions_ask(name, instructions, names, self.context_codec)
-        by_name = {each.name: each.bound(name, self.context_codec) for each in _tools(name, tools, names)}
+        made = [_made(name, each, names) for each in tools]
+        by_name = _by_name(name, [each.bound(name, self.context_codec) for each in made if isinstance(each, Tool)])
+        toolsets = [each.bound(name, self.context_codec) for each in made if isinstance(each, Toolset)]
         # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
         super().__init__(
@@ -218,6 +227,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         self.model = _first_of(model, fallback)
         self.instructions = instructions
         self.tools = by_name
+        self.toolsets = tuple(_by_name(name, toolsets).values())
         self.specs = tuple(each.spec for each in by_name.values())
         self.output_codec = None if output_type is None else codec_for(output_type)
         self.max_iterations = max_iterations
@@ -282,12 +292,15 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
             )
         return joined(await self._reader.messages(transcript.before), transcript.messages)
 
-    async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse:
+    async def think(
+        self, transcript: Transcript, turns_left: int | None, listed: ListedSpecs | None = None
+    ) -> ModelResponse:
         """Ask the model once: the body of ``think``.
 
         Args:
             transcript: What the model sees of the conversation.
             turns_left: How many turns are left, this one included, if the model should be told.
+            listed: The tools that its toolsets have listed for the run.
         """
         system = transcript.system
         if turns_left is not None:
@@ -296,7 +309,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         request = ModelRequest(
             system=system,
             messages=await self._messages(transcript),
-            tools=self.specs,
+            tools=self.specs if listed is None else (*self.specs, *listed.tools),
             turn=transcript.turn,
             output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
             options=self.model_options,
@@ -308,17 +321,21 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         if not isinstance(response, ModelResponse):
             return response  # the step refuses it, and names what it is
         kept = recordable(response)
-        marked = self._marked(kept, changed=kept is not response)
+        marked = self._marked(kept, listed, changed=kept is not response)
         return fitting(judged(marked, self.output_codec), current_step().max_payload_bytes)
 
-    def _marked(self, response: ModelResponse, *, changed: bool) -> ModelResponse:
+    def _marked(self, response: ModelResponse, listed: ListedSpecs | None, *, changed: bool) -> ModelResponse:
         """Return an answer that says whether steps check the arguments of its calls.
 
         Args:
             response: The answer.
+            listed: The tools of its toolsets, whose steps always do.
             changed: Whether it is not what the model wrote, which the step can explain.
         """
         known = [(self.tools[call.name], call) for call in response.message.tool_calls if call.name in self.tools]
+        elsewhere = {each.name for each in listed.tools} if listed is not None else set()
+        if any(call.name in elsewhere for call in response.message.tool_calls):
+            return response.model_copy(update={"checked_in_steps": True})
         if not any(changed or tool.checks_in_step(call) for tool, call in known):
             return response
         return response.model_copy(update={"checked_in_steps": True})
@@ -372,7 +389,11 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
     async def _replayed(self, event: Event, history: History) -> AgentResult:
         steps = RecordedSteps(history)
         asked: AgentInput = await judged_input(self, steps, event)
-        return await self._loop(asked, _session_key(asked, history.run_id))(steps, None)
+        silent = logging.getLogger(__name__)
+        run_id = history.run_id
+        context = Context(step=steps, event=event, input=asked, run_id=run_id, attempt=1, logger=silent, resources={})
+        with running(context):
+            return await self._loop(asked, _session_key(asked, run_id))(steps, None)
 
 
 def _instructions_ask(
@@ -383,14 +404,25 @@ def _instructions_ask(
     return None if asked is None else asked.bound(context, where)
 
 
-def _tools(agent: str, tools: Sequence[Tool | Callable[..., object]], names: Mapping[str, object]) -> list[Tool]:
-    by_name: dict[str, Tool] = {}
-    for each in tools:
-        made = each if isinstance(each, Tool) else define_tool(each, names)
-        if made.name in by_name:
-            raise DefinitionError(f"agent {agent!r} has two tools named {made.name!r}: rename one, @tool(name=...)")
-        by_name[made.name] = made
-    return list(by_name.values())
+def _made(agent: str, each: object, names: Mapping[str, object]) -> Tool | Toolset:
+    """Return the tool or the toolset that stands in ``tools=``."""
+    if isinstance(each, Agent):
+        raise DefinitionError(f"agent {agent!r}: {each!r} in its tools is an agent: write delegate({each.name})")
+    if isinstance(each, Tool | Toolset):
+        return each
+    fn: Any = each
+    return toolset(fn) if makes_tools(fn, names) else define_tool(fn, names)
+
+
+def _by_name(agent: str, given: Sequence[Named]) -> dict[str, Named]:
+    """Return tools, or toolsets, by their names."""
+    by_name: dict[str, Named] = {}
+    for each in given:
+        if each.name in by_name:
+            kind = "tools" if isinstance(each, Tool) else "toolsets"
+            raise DefinitionError(f"agent {agent!r} has two {kind} named {each.name!r}: rename one, with name=")
+        by_name[each.name] = each
+    return by_name
 
 
 def _first_of(model: Model | str, fallback: Model | str | Sequence[Model | str]) -> Model:

@@ -14,12 +14,13 @@ from durably.core.annotations import is_lazy
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.errors import DefinitionError, SerializationError
-from durably.core.functions import FunctionOptions
+from durably.core.functions import Function, FunctionOptions
 from durably.core.model import DeltaSink, Model
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
 from durably.core.sessions import SessionStore
 from durably.core.tools import Tool
+from durably.core.toolsets import Toolset
 
 __all__ = ["AgentOptions", "Instructions", "input_type", "result_type", "takes_none"]
 
@@ -76,7 +77,7 @@ class AgentOptions(FunctionOptions, total=False):
 
     model: Required[Model | str]
     instructions: Required[Instructions]
-    tools: Sequence[Tool | Callable[..., object]]
+    tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object]]
     max_iterations: int
     budget: Budget | None
     fallback: Model | str | Sequence[Model | str]

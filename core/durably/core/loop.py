@@ -30,6 +30,7 @@ from durably.core.serialization import Codec
 from durably.core.steps import StepAPI
 from durably.core.tool_context import RunContext
 from durably.core.tools import Tool, ToolOutcome
+from durably.core.toolsets import ListedSpecs, ListedTools, Toolset, listed_tools
 
 __all__ = ["AgentLoop", "AgentParts", "create_agent_loop"]
 
@@ -44,6 +45,8 @@ class AgentParts(Protocol):
 
     @property
     def tools(self) -> Mapping[str, Tool]: ...
+    @property
+    def toolsets(self) -> Sequence[Toolset]: ...
     @property
     def max_iterations(self) -> int: ...
     @property
@@ -62,7 +65,9 @@ class AgentParts(Protocol):
     def save_turns(self) -> bool: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
     async def save(self, session_key: str, messages: Sequence[Message]) -> None: ...
-    async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
+    async def think(
+        self, transcript: Transcript, turns_left: int | None, listed: ListedSpecs | None = None
+    ) -> ModelResponse: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
 
@@ -99,6 +104,7 @@ def create_agent_loop(
 
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
         system = await _load_context(agent, step, run)
+        tools = await listed_tools(step, agent.tools, agent.toolsets, run)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
         session = _Session(agent, step, session_key if save else None, conversation)
@@ -106,18 +112,22 @@ def create_agent_loop(
         as_it_comes = isinstance(history, SessionPrefix)
         if as_it_comes:
             await session.save("save-message")
-        result = await turns(step, logger, conversation, session if as_it_comes and agent.save_turns else None)
+        result = await turns(step, logger, tools, conversation, session if as_it_comes and agent.save_turns else None)
         await session.save("save-session")
         return result
 
     async def turns(
-        step: StepAPI, logger: Logger | None, conversation: Conversation, session: _Session | None
+        step: StepAPI,
+        logger: Logger | None,
+        tools: ListedTools,
+        conversation: Conversation,
+        session: _Session | None,
     ) -> AgentResult:
         progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
             if agent.budget and agent.budget.is_spent(progress.tokens, progress.cost):
                 return progress.result("budget")
-            response = await _think(agent, step, conversation, progress, turns_left)
+            response = await _think(agent, step, tools, conversation, progress, turns_left)
             calls = response.message.tool_calls
             progress.count(response, len(calls))
             if agent.budget:
@@ -128,7 +138,7 @@ def create_agent_loop(
                     await session.save("save-turn")
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-                outcomes = await _act(agent, step, response, run)
+                outcomes = await _act(tools, step, response, run)
                 progress.count_delegated(outcomes)
                 conversation.add(*(_result(*pair) for pair in zip(calls, outcomes, strict=True)))
             elif response.stop_reason == "pause":
@@ -178,19 +188,31 @@ class _Session:
 
 
 async def _think(
-    agent: AgentParts, step: StepAPI, conversation: Conversation, progress: _Progress, turns_left: int
+    agent: AgentParts,
+    step: StepAPI,
+    tools: ListedTools,
+    conversation: Conversation,
+    progress: _Progress,
+    turns_left: int,
 ) -> ModelResponse:
     """One answer of the model; on a conversation that is too long, after a summary of its older part."""
     hint = turns_left if turns_left <= FEW_TURNS else None
+
+    async def ask() -> ModelResponse:
+        transcript, timeout = conversation.transcript, agent.model_timeout
+        if tools.specs is None:
+            return await step.run("think", agent.think, transcript, hint, timeout=timeout)
+        return await step.run("think", agent.think, transcript, hint, tools.specs, timeout=timeout)
+
     if agent.compaction and agent.compaction.is_due(progress.last_turn):
         await _compact(agent, step, conversation, progress)
     try:
-        return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+        return await ask()
     except StepError as error:
         too_long = error.error_type == ContextWindowExceededError.__name__
         if not (too_long and await _compact(agent, step, conversation, progress)):
             raise
-    return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+    return await ask()
 
 
 async def _compact(agent: AgentParts, step: StepAPI, conversation: Conversation, progress: _Progress) -> bool:
@@ -205,11 +227,11 @@ async def _compact(agent: AgentParts, step: StepAPI, conversation: Conversation,
 
 
 async def _act(
-    agent: AgentParts, step: StepAPI, response: ModelResponse, run: RunContext
+    tools: ListedTools, step: StepAPI, response: ModelResponse, run: RunContext
 ) -> tuple[str | ToolOutcome, ...]:
     """Answer the calls of one turn, concurrently if there are several; outcomes come in the order of the calls."""
     answers = [
-        partial(_answer, agent, step, call, run, response.checked_in_steps) for call in response.message.tool_calls
+        partial(_answer, tools, step, call, run, response.checked_in_steps) for call in response.message.tool_calls
     ]
     if len(answers) == 1:
         return (await answers[0](),)
@@ -217,17 +239,15 @@ async def _act(
 
 
 def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
-    if isinstance(outcome, str):
-        return ToolResultMessage(call_id=call.id, name=call.name, content=outcome)
-    return ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
+    return (ToolOutcome(content=outcome) if isinstance(outcome, str) else outcome).message(call)
 
 
 async def _answer(
-    agent: AgentParts, step: StepAPI, call: ToolCall, run: RunContext, checked_in_step: bool
+    tools: ListedTools, step: StepAPI, call: ToolCall, run: RunContext, checked_in_step: bool
 ) -> str | ToolOutcome:
-    tool = agent.tools.get(call.name)
+    tool = tools.tools.get(call.name)
     if tool is None:
-        known = ", ".join(agent.tools) or "none"
+        known = ", ".join(tools.tools) or "none"
         return ToolOutcome(
             content=f"there is no tool {writable(repr(call.name))}; the tools are: {known}", is_error=True
         )

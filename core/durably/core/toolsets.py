@@ -37,6 +37,7 @@ class ListedTool(BaseModel):
         name: What the model calls it.
         description: What the model reads.
         parameters: The JSON schema of its arguments.
+        source_name: What the toolset itself calls it, if that is not ``name``.
         retries: See :class:`~durably.core.Tool`, here and below.
         timeout: In seconds.
         effect: What a second execution would do.
@@ -50,6 +51,7 @@ class ListedTool(BaseModel):
     name: str
     description: str
     parameters: JSONObject
+    source_name: str | None = Field(default=None, exclude_if=lambda value: value is None)
     retries: int | None = Field(default=None, exclude_if=lambda value: value is None)
     timeout: float | None = Field(default=None, exclude_if=lambda value: value is None)
     effect: Effect = Field(default="idempotent", exclude_if=lambda value: value == "idempotent")

@@ -179,6 +179,7 @@ class ToolResultMessage(_Frozen):
         name: The tool.
         content: What the model reads.
         is_error: Whether the tool did not do what was asked.
+        metadata: What the tool said for programs. The model does not see it.
     """
 
     role: Literal["tool"] = "tool"
@@ -186,6 +187,7 @@ class ToolResultMessage(_Frozen):
     name: str
     content: str | list[ContentPart]
     is_error: bool = Field(default=False, exclude_if=_falsy)
+    metadata: JSONObject | None = Field(default=None, exclude_if=_falsy)
 
 
 Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(discriminator="role")]

@@ -7,14 +7,16 @@ Owns: the description, and the bodies of the loop's steps. Does not own: the loo
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any, Unpack
+from typing import Any, Generic, Unpack, overload
 
-from pydantic import BeforeValidator, create_model
+from typing_extensions import TypeVar
 
-from durably.core.annotations import is_lazy
+from durably.core.agent_types import AgentOptions, Instructions, input_type, result_type, takes_none
 from durably.core.answers import fitting, judged, recordable
+from durably.core.attempts import judged_input
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction, summary_request
 from durably.core.context import Context
@@ -36,28 +38,20 @@ from durably.core.model import (
 )
 from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
-from durably.core.run_events import read_input
 from durably.core.serialization import Codec, codec_for
 from durably.core.sessions import SessionError, SessionReader, SessionStore, joined
 from durably.core.sink import publish
 from durably.core.steps import current_step
+from durably.core.tool_context import AskedContext, RunContext, instructions_context
 from durably.core.tool_definition import define_tool
 from durably.core.tools import Tool
 
 __all__ = ["Agent", "start_event"]
 
-
-def _result_type(name: str, output_type: Any) -> type[AgentResult]:
-    """Return ``AgentResult``, or a subclass of it whose ``output`` is read back as the agent's own type."""
-    if output_type is None:
-        return AgentResult
-    if is_lazy(output_type) or is_lazy(None, codec_for(output_type).check()._adapter.core_schema):
-        raise DefinitionError(
-            f"agent {name!r}: its output_type is an iterable, whose items are checked only while they are used: use a "
-            "list, such as list[int]"
-        )
-    typed: dict[str, Any] = {"output": (output_type | None, None)}
-    return create_model(f"{name}Result", __base__=AgentResult, **typed)
+C = TypeVar("C", default=Any)
+Out = TypeVar("Out", default=Any)
+C1 = TypeVar("C1")
+Out1 = TypeVar("Out1")
 
 
 def start_event(agent_id: str) -> str:
@@ -65,20 +59,18 @@ def start_event(agent_id: str) -> str:
     return f"durably/agent.start.{agent_id}"
 
 
-def _as_input(value: object) -> object:
-    return {"message": value} if isinstance(value, str | list) else value
-
-
-class Agent(Function[str | AgentInput, AgentResult]):
+class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
     """A model in a loop with tools. It can be used wherever a function can.
 
     Args:
         name: The agent's name, which is also its id as a function.
         model: A :class:`~durably.core.Model`, or a string such as ``"anthropic:claude-opus-4-6"``.
         instructions: The system prompt, or a callable that returns it. The callable runs once, in the step
-            ``load-context``.
+            ``load-context``, and may take one argument, ``ctx: ToolContext[Customer]``.
         tools: What the model may call: functions with type hints, or tools made by :func:`~durably.core.tool`.
         output_type: A type that the final answer must fit. The model sees its JSON schema. Default: free text.
+        context_type: The type of the ``context`` in the agent's input, which tools and instructions may ask for. A run
+            needs one, unless the type takes ``None``. Default: any JSON value, or none.
         max_iterations: How many turns a run may take.
         budget: What a run may spend. See :class:`~durably.core.Budget`.
         fallback: Models to ask, in order, when ``model`` fails. See :class:`~durably.core.FallbackModel`.
@@ -100,9 +92,11 @@ class Agent(Function[str | AgentInput, AgentResult]):
     """
 
     __slots__ = (
+        "_instructions_ask",
         "_reader",
         "budget",
         "compaction",
+        "context_codec",
         "instructions",
         "max_iterations",
         "model",
@@ -121,7 +115,8 @@ class Agent(Function[str | AgentInput, AgentResult]):
 
     name: str
     model: Model
-    instructions: str | Callable[[], str | Awaitable[str]]
+    instructions: Instructions
+    context_codec: Codec
     tools: Mapping[str, Tool]
     specs: tuple[ToolSpec, ...]
     output_codec: Codec | None
@@ -136,14 +131,60 @@ class Agent(Function[str | AgentInput, AgentResult]):
     stream: bool
     sink: DeltaSink | str | None
 
+    @overload
+    def __init__(
+        self: Agent[None, Any],
+        name: str,
+        *,
+        output_type: None = None,
+        context_type: None = None,
+        **options: Unpack[AgentOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Agent[Out1, Any],
+        name: str,
+        *,
+        output_type: type[Out1],
+        context_type: None = None,
+        **options: Unpack[AgentOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Agent[None, C1],
+        name: str,
+        *,
+        output_type: None = None,
+        context_type: type[C1],
+        **options: Unpack[AgentOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Agent[Out1, C1],
+        name: str,
+        *,
+        output_type: type[Out1],
+        context_type: type[C1],
+        **options: Unpack[AgentOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Agent[Any, Any],
+        name: str,
+        *,
+        output_type: object = None,
+        context_type: object = None,
+        **options: Unpack[AgentOptions],
+    ) -> None: ...
     def __init__(
         self,
         name: str,
         *,
         model: Model | str,
-        instructions: str | Callable[[], str | Awaitable[str]],
+        instructions: Instructions,
         tools: Sequence[Tool | Callable[..., object]] = (),
         output_type: object = None,
+        context_type: object = None,
         max_iterations: int = 20,
         budget: Budget | None = None,
         fallback: Model | str | Sequence[Model | str] = (),
@@ -159,14 +200,17 @@ class Agent(Function[str | AgentInput, AgentResult]):
         if max_iterations < 1:
             raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
         # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
-        by_name = _tools_by_name(name, tools, sys._getframe(1).f_locals)
+        names = sys._getframe(1).f_locals
+        self.context_codec = codec_for(Any if context_type is None else context_type)
+        self._instructions_ask = _instructions_ask(name, instructions, names, self.context_codec)
+        by_name = {each.name: each.bound(name, self.context_codec) for each in _tools(name, tools, names)}
         # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
         super().__init__(
             name,
             self._handle,  # type: ignore[arg-type]  # a str is brought to AgentInput by the validator below
-            input_type=Annotated[AgentInput, BeforeValidator(_as_input)],
-            output_type=_result_type(name, output_type),
+            input_type=input_type(name, self.context_codec),
+            output_type=result_type(name, output_type),
             uses=[used for each in by_name.values() for used in each.uses],
             **options,
         )
@@ -192,14 +236,33 @@ class Agent(Function[str | AgentInput, AgentResult]):
 
     @property
     def records_input(self) -> bool:
-        """See :attr:`~durably.core.Function.records_input`. The verdict on an agent's own input is always the same."""
-        return False
+        """See :attr:`~durably.core.Function.records_input`. The verdict on all but the context is always the same."""
+        return self.context_codec.reads_world
 
-    async def load_context(self) -> str:
-        """Return the system prompt: the body of ``load-context``."""
+    @property
+    def asks_context(self) -> bool:
+        """Whether the instructions ask for a :class:`~durably.core.ToolContext`."""
+        return self._instructions_ask is not None
+
+    @property
+    def takes_no_context(self) -> bool:
+        """Whether a run may do without a context."""
+        return takes_none(self.context_codec)
+
+    def context_data(self, context: object) -> object:
+        """Return the context of a run as JSON data."""
+        return None if context is None else json.loads(self.context_codec.encode(context, step="load-context"))
+
+    async def load_context(self, run: RunContext | None = None) -> str:
+        """Return the system prompt: the body of ``load-context``.
+
+        Args:
+            run: What the instructions may know of the run, if they ask for it.
+        """
         if isinstance(self.instructions, str):
             return self.instructions
-        made = self.instructions()
+        instructions: Callable[..., str | Awaitable[str]] = self.instructions
+        made = instructions(**({} if self._instructions_ask is None else self._instructions_ask.given(run)))
         return await made if inspect.isawaitable(made) else made
 
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]:
@@ -280,23 +343,23 @@ class Agent(Function[str | AgentInput, AgentResult]):
         if self.sessions is not None:
             await self.sessions.append(session_key, messages, key=current_step().idempotency_key)
 
-    async def _handle(self, ctx: Context[AgentInput]) -> AgentResult:
+    async def _handle(self, ctx: Context[AgentInput[C]]) -> AgentResult[Out]:
         session_key = _session_key(ctx.input, ctx.run_id)
         run_loop = self._loop(ctx.input, session_key)
         return await run_loop(ctx.step, ctx.logger)
 
     def _loop(self, asked: AgentInput, session_key: str | None) -> AgentLoop:
         saves = self.sessions is not None and session_key is not None
-        return create_agent_loop(self, asked.message, session_key=session_key, depth=asked.depth, save=saves)
+        return create_agent_loop(
+            self, asked.message, session_key=session_key, context=asked.context, depth=asked.depth, save=saves
+        )
 
-    def restore(self, result: AgentResult, history: History) -> AgentResult:
+    def restore(self, result: AgentResult[Out], history: History) -> AgentResult[Out]:
         """See :meth:`~durably.core.Function.restore`. The conversation is read back from the recorded steps."""
 
         def messages() -> list[Message]:
             event = Event.model_validate_json(history.records[0].output or "")
-            asked: AgentInput = read_input(self, event)
-            session_key = _session_key(asked, history.run_id)
-            coroutine = self._loop(asked, session_key)(RecordedSteps(history), None)
+            coroutine = self._replayed(event, history)
             try:
                 coroutine.send(None)  # one call runs it to the end: every step is recorded, so nothing waits
             except StopIteration as end:
@@ -306,17 +369,28 @@ class Agent(Function[str | AgentInput, AgentResult]):
 
         return result.with_messages(messages)
 
+    async def _replayed(self, event: Event, history: History) -> AgentResult:
+        steps = RecordedSteps(history)
+        asked: AgentInput = await judged_input(self, steps, event)
+        return await self._loop(asked, _session_key(asked, history.run_id))(steps, None)
 
-def _tools_by_name(
-    agent: str, tools: Sequence[Tool | Callable[..., object]], names: Mapping[str, object]
-) -> dict[str, Tool]:
+
+def _instructions_ask(
+    agent: str, instructions: Instructions, names: Mapping[str, object], context: Codec
+) -> AskedContext | None:
+    where = f"agent {agent!r}: its instructions"
+    asked = None if isinstance(instructions, str) else instructions_context(instructions, names, where)
+    return None if asked is None else asked.bound(context, where)
+
+
+def _tools(agent: str, tools: Sequence[Tool | Callable[..., object]], names: Mapping[str, object]) -> list[Tool]:
     by_name: dict[str, Tool] = {}
     for each in tools:
         made = each if isinstance(each, Tool) else define_tool(each, names)
         if made.name in by_name:
             raise DefinitionError(f"agent {agent!r} has two tools named {made.name!r}: rename one, @tool(name=...)")
         by_name[made.name] = made
-    return by_name
+    return list(by_name.values())
 
 
 def _first_of(model: Model | str, fallback: Model | str | Sequence[Model | str]) -> Model:

@@ -28,6 +28,7 @@ from durably.core.model import ModelResponse, Usage
 from durably.core.result import AgentResult, AgentStopReason
 from durably.core.serialization import Codec
 from durably.core.steps import StepAPI
+from durably.core.tool_context import RunContext
 from durably.core.tools import Tool, ToolOutcome
 
 __all__ = ["AgentLoop", "AgentParts", "create_agent_loop"]
@@ -53,7 +54,10 @@ class AgentParts(Protocol):
     def budget(self) -> Budget | None: ...
     @property
     def compaction(self) -> Compaction | None: ...
-    async def load_context(self) -> str: ...
+    @property
+    def asks_context(self) -> bool: ...
+    def context_data(self, context: object) -> object: ...
+    async def load_context(self, run: RunContext | None = None) -> str: ...
     @property
     def save_turns(self) -> bool: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
@@ -67,6 +71,7 @@ def create_agent_loop(
     message: str | list[ContentPart],
     *,
     session_key: str | None = None,
+    context: object = None,
     depth: int = 0,
     save: bool = False,
 ) -> AgentLoop:
@@ -76,6 +81,7 @@ def create_agent_loop(
         agent: The agent.
         message: What the user says.
         session_key: The conversation to go on with, for an agent with ``sessions``.
+        context: Whom the agent works for, of its ``context_type``. See :class:`~durably.core.AgentInput`.
         depth: How many delegations led to this agent; delegates with a ``max_depth`` count on from there.
         save: Whether the loop adds to the session what is said: the message when it begins, each turn that calls tools
             when its calls are known, and the rest at the end.
@@ -89,9 +95,10 @@ def create_agent_loop(
     """
     if session_key is not None:
         check_session_key(session_key)
+    run = RunContext(agent.context_data(context), session_key, depth)
 
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
-        system = await step.run("load-context", agent.load_context)
+        system = await _load_context(agent, step, run)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
         session = _Session(agent, step, session_key if save else None, conversation)
@@ -121,7 +128,7 @@ def create_agent_loop(
                     await session.save("save-turn")
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-                outcomes = await _act(agent, step, response, depth)
+                outcomes = await _act(agent, step, response, run)
                 progress.count_delegated(outcomes)
                 conversation.add(*(_result(*pair) for pair in zip(calls, outcomes, strict=True)))
             elif response.stop_reason == "pause":
@@ -137,6 +144,12 @@ def create_agent_loop(
         return progress.result("max_iterations")
 
     return run_loop
+
+
+async def _load_context(agent: AgentParts, step: StepAPI, run: RunContext) -> str:
+    if agent.asks_context:
+        return await step.run("load-context", agent.load_context, run)
+    return await step.run("load-context", agent.load_context)
 
 
 class _Session:
@@ -191,10 +204,12 @@ async def _compact(agent: AgentParts, step: StepAPI, conversation: Conversation,
     return True
 
 
-async def _act(agent: AgentParts, step: StepAPI, response: ModelResponse, depth: int) -> tuple[str | ToolOutcome, ...]:
+async def _act(
+    agent: AgentParts, step: StepAPI, response: ModelResponse, run: RunContext
+) -> tuple[str | ToolOutcome, ...]:
     """Answer the calls of one turn, concurrently if there are several; outcomes come in the order of the calls."""
     answers = [
-        partial(_answer, agent, step, call, depth, response.checked_in_steps) for call in response.message.tool_calls
+        partial(_answer, agent, step, call, run, response.checked_in_steps) for call in response.message.tool_calls
     ]
     if len(answers) == 1:
         return (await answers[0](),)
@@ -208,7 +223,7 @@ def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
 
 
 async def _answer(
-    agent: AgentParts, step: StepAPI, call: ToolCall, depth: int, checked_in_step: bool
+    agent: AgentParts, step: StepAPI, call: ToolCall, run: RunContext, checked_in_step: bool
 ) -> str | ToolOutcome:
     tool = agent.tools.get(call.name)
     if tool is None:
@@ -216,7 +231,7 @@ async def _answer(
         return ToolOutcome(
             content=f"there is no tool {writable(repr(call.name))}; the tools are: {known}", is_error=True
         )
-    return await tool.answer(step, call, depth, checked_in_step=checked_in_step)
+    return await tool.answer(step, call, run, checked_in_step=checked_in_step)
 
 
 class _Progress:

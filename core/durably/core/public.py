@@ -45,6 +45,7 @@ from durably.core.run_filter import RunPage
 from durably.core.run_view import RunStatus, WaitingFor
 from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
 from durably.core.steps import StepAPI, StepInfo, current_step
+from durably.core.tool_context import ToolContext
 from durably.core.tool_definition import tool
 from durably.core.tools import Tool
 from durably.core.trace import Trace
@@ -104,6 +105,7 @@ __all__ = [
     "StepInterruptedError",
     "StepTimeoutError",
     "Tool",
+    "ToolContext",
     "ToolError",
     "Trace",
     "WaitingFor",

@@ -39,7 +39,7 @@ class _Observer:
 
         return replace(tool, fn=fn)
 
-    def instructions(self, instructions: str | Callable[[], Any]) -> Callable[[], Any]:
+    def instructions(self, instructions: str | Callable[..., Any]) -> Callable[[], Any]:
         async def load() -> str:
             self.body_started()
             made = instructions if isinstance(instructions, str) else instructions()

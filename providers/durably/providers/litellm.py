@@ -214,6 +214,7 @@ def dialect(model: str, origin: str) -> Dialect:
         own_call_ids=re.compile(r"\S+"),  # litellm puts data into the ids that some providers want back
         text_arguments=False,
         user_first=True,
+        may_end=lambda message: False,  # Claude's newer models and Mistral's refuse it
     )
 
 

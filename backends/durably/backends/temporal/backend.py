@@ -276,7 +276,9 @@ class TemporalBackend(Backend):
         if any(map(tries_again, found.raw_description.pending_activities)):
             held = replace(held, status=RunStatus.RETRYING)
         task = found.raw_description.pending_workflow_task
-        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
+        # In a later attempt the one before was of no use: its worker died, or does not have the function. The SDK holds
+        # such a task until it times out, and all the while the server calls it started.
+        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED or task.attempt > 1:
             since = task.original_scheduled_time.ToMicroseconds() / 1e6
             held = waits_for_worker(held, view.function, since)
         return replace(view, status=held.status, waiting_for=held.waiting_for)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.cron_times import check_cron
 from durably.backends.temporal.cron import CronClient
-from durably.backends.temporal.events import EventHubClient
+from durably.backends.temporal.events import EventSender
 from durably.backends.temporal.flow import FLOW_RULES
 from durably.backends.temporal.history.reader import read_records
 from durably.backends.temporal.host import TemporalHost
@@ -37,9 +37,10 @@ from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Ob
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.errors import RunNotFailedError
+from durably.core.events import check_events
 from durably.core.history import History
 from durably.core.ids import new_id
-from durably.core.run_events import started_event
+from durably.core.run_events import outside_events, started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
 from durably.core.run_view import RunStatus, RunView
@@ -100,6 +101,8 @@ class TemporalBackend(Backend):
             "and is kept for no other: let a worker of the task queue run once before you send",
             "errors of attempts that another one followed, in history()": "Temporal keeps the last one of an activity; "
             "observers and the log have each",
+            "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",
+            "steering": "a run does not see which others wait for it: use on_message='queue' or 'cancel'",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
             "retention": "Temporal keeps ended runs as long as its namespace says: set it there, "
             "with 'temporal operator namespace update --retention 30d'",
@@ -145,10 +148,10 @@ class TemporalBackend(Backend):
         hub_queue = hub_queue or task_queue
         # Temporal's own is 10 seconds; a worker that is thought dead sooner is to lose its workflows sooner too.
         task_timeout = min(timedelta(seconds=10), max(timedelta(seconds=3), heartbeat))
-        self._hubs = EventHubClient(client, hub_queue, task_timeout)
+        self._events = EventSender(client, hub_queue, task_timeout)
         self._locks = SingletonClient(client, hub_queue, task_timeout)
         self._crons = CronClient(client, task_queue, task_timeout)
-        system = SystemActivities(self._hubs, self._locks, client)
+        system = SystemActivities(self._events, self._locks, client)
         self._host = TemporalHost(
             environment=self.environment,
             functions=self.functions,
@@ -170,7 +173,7 @@ class TemporalBackend(Backend):
             fail_on_code_change=on_code_change == "fail",
             options=given,
         )
-        self._worker = TemporalWorker(self._host, self._hubs, self._locks, self._crons, options)
+        self._worker = TemporalWorker(self._host, self._events, self._locks, self._crons, options)
         self._lister = RunLister(client, task_queue, self._look)
 
     # -- the worker
@@ -201,18 +204,27 @@ class TemporalBackend(Backend):
         return await live_pollers(self.client, self.task_queue)
 
     async def _subscribe(self) -> None:
-        # The hubs remember it: an event that comes while no worker is up starts its functions too.
+        # It stays known: an event that comes while no worker is up starts its functions too.
         for function in self.functions.values():
             for name in function.triggers:
-                await self._hubs.signal(name, "subscribe", {function.id: self.task_queue})
+                await self._events.add_triggers(name, {function.id: self.task_queue})
+        await self._events.retire_earlier_hubs()
 
     # -- the port
 
+    async def send(self, *events: Event) -> list[str]:
+        check_events(events)
+        named = outside_events(events, self.environment.observers.traceparent())
+        return await self._send(named, own={event.id for event in events})
+
     async def send_events(self, events: Sequence[Event]) -> list[str]:
+        return await self._send(events, own={event.id for event in events})
+
+    async def _send(self, events: Sequence[Event], own: Collection[str | None]) -> list[str]:
         texts = [self.redactor.text(event.model_dump_json()) for event in events]
         for text in texts:
             check_size(text, step="", limit=self.environment.max_payload_bytes)
-        return await self._hubs.send([Event.model_validate_json(text) for text in texts])
+        return await self._events.send([Event.model_validate_json(text) for text in texts], own=own, once=True)
 
     async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
         self._worker.check_alive()

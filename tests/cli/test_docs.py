@@ -11,8 +11,7 @@ import typer.main
 from durably.cli.main import app
 from tests.test_docs import PAGES, ROOT, page_id
 
-FENCED = re.compile(r"^```(?!python)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-ANY = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:durably|make) [^`]+)`")
 COMMAND = re.compile(r"""(?:^|[\s/"`$])durably\s+([a-z][\w-]*)([^\n`|#]*)""", re.MULTILINE)
 OPTIONS = {
@@ -28,7 +27,8 @@ TARGETS |= set(
 def shown(page: Path) -> str:
     """What a page sets as a command: its blocks that are no Python, and commands between backticks."""
     text = page.read_text(encoding="utf-8")
-    return "\n".join([*FENCED.findall(text), *INLINE.findall(ANY.sub("", text))])
+    blocks = [block for language, block in FENCED.findall(text) if not language.startswith("python")]
+    return "\n".join([*blocks, *INLINE.findall(FENCED.sub("", text))])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -22,8 +22,7 @@ from durably.core import (
 )
 from durably.core.budget import Spent
 from durably.core.errors import ContextWindowExceededError
-from durably.core.hints import with_hint
-from durably.core.messages import AssistantMessage, Message, ToolCall, ToolResultMessage, UserMessage
+from durably.core.messages import AssistantMessage, Message, ToolCall, ToolResultMessage
 from durably.core.model import ModelRequest
 from durably.core.pruning import can_be_pruned, pruned
 from durably.testing import ScriptedModel, call, crash_matrix
@@ -41,11 +40,6 @@ def forever(request: ModelRequest) -> Any:
     return call("look", place=request.turn)
 
 
-def last_of(request: ModelRequest) -> str:
-    message = request.messages[-1]
-    return str(message.content) if isinstance(message, UserMessage) else ""
-
-
 def agent_of(model: ScriptedModel, **options: Any) -> Agent:
     return Agent("a", model=model, instructions="Help.", tools=[look], max_iterations=30, **options)
 
@@ -57,17 +51,11 @@ async def test_a_budget_of_calls_ends_a_run_and_warns_before() -> None:
     async with MemoryBackend([agent], evict="always") as backend:
         result = await backend.invoke(agent, "go")
     assert (result.stop_reason, result.tool_calls, result.iterations) == ("budget", 5, 5)
-    assert [last_of(request) for request in model.requests] == [
-        "go",
-        "",
-        "",
-        "",
-        "(80% of your budget is spent. Bring the work to an end.)",
-    ]
+    told = [request.reminder for request in model.requests]
+    assert told == ["", "", "", "", "80% of your budget is spent. Bring the work to an end."]
     assert {request.system for request in model.requests} == {"Help."}
     for earlier, later in zip(model.requests, model.requests[1:], strict=False):
-        said = [each for each in earlier.messages if "budget" not in str(each)]
-        assert list(later.messages[: len(said)]) == said, "what comes before the hint never changes"
+        assert list(later.messages[: len(earlier.messages)]) == earlier.messages, "what was said never changes"
 
 
 @pytest.mark.asyncio
@@ -93,7 +81,7 @@ async def test_a_budget_of_time_is_read_in_steps() -> None:
         "check-time:2",
         "check-time:3",
     ]
-    assert last_of(model.requests[-1]).startswith("(80% of your budget")
+    assert model.requests[-1].reminder.startswith("80% of your budget")
 
 
 @pytest.mark.asyncio
@@ -117,12 +105,6 @@ async def test_what_a_delegate_calls_counts() -> None:
 def test_a_budget_that_says_nothing_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError):
         Budget(**options)
-
-
-def test_a_hint_stands_last_and_never_makes_two_user_messages() -> None:
-    assert with_hint([user("a")], "soon") == [user("a\n\n(soon)")]
-    assert with_hint([user("a"), assistant("b")], "soon") == [user("a"), assistant("b"), user("(soon)")]
-    assert with_hint([user("a")], "") == [user("a")]
 
 
 # -- pruning

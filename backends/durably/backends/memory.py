@@ -154,6 +154,18 @@ class MemoryJournal(Journal):
         copy._sessions = copy.sessions = self._sessions.copy()
         return copy
 
+    def holds_the_same_as(self, copy: MemoryJournal) -> bool:
+        """Whether nothing was written since a copy was made. For the harness."""
+        return (
+            self._runs == copy._runs
+            and all(len(records) == len(copy._records[run_id]) for run_id, records in self._records.items())
+            and self._events.keys() == copy._events.keys()
+            and self._scheduled == copy._scheduled
+            and self._subscriptions == copy._subscriptions
+            and self._flow.holds_the_same_as(copy._flow)
+            and self.deltas.holds_the_same_as(copy.deltas)
+        )
+
     @property
     def pruning(self) -> PrunableStorage:
         return self._pruning

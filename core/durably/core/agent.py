@@ -26,7 +26,7 @@ from durably.core.errors import DefinitionError, ModelError, ToolError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import Function, FunctionOptions, check_triggers
-from durably.core.hints import hint_text, with_hint
+from durably.core.hints import hint_text
 from durably.core.history import History
 from durably.core.hooks import HookBodies, Hooks, check_hooks
 from durably.core.loop import AgentLoop, create_agent_loop
@@ -213,9 +213,9 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         instructions: Instructions,
         tools: Sequence[Tool | Callable[..., object]] = (),
         output_type: object = None,
+        context_type: object = None,
         output_validator: Callable[[Any], Any] | None = None,
         output_retries: int = 3,
-        context_type: object = None,
         max_iterations: int = 20,
         budget: Budget | None = None,
         fallback: Model | str | Sequence[Model | str] = (),
@@ -376,10 +376,11 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             messages = pruned(messages, len(transcript.messages) - transcript.pruned)
         request = ModelRequest(
             system=transcript.system,
-            messages=with_hint(messages, hint_text(turns_left, transcript.spent)),
+            messages=messages,
             tools=self.specs,
             turn=transcript.turn,
             output_schema=None if self.output_form is None else self.output_form.schema,
+            reminder=hint_text(turns_left, transcript.spent),
             options=self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):

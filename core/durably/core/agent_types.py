@@ -79,6 +79,8 @@ class AgentOptions(FunctionOptions, total=False):
     model: Required[Model | str]
     instructions: Required[Instructions]
     tools: Sequence[Tool | Callable[..., object]]
+    output_validator: Callable[[Any], Any] | None
+    output_retries: int
     max_iterations: int
     budget: Budget | None
     fallback: Model | str | Sequence[Model | str]
@@ -87,8 +89,6 @@ class AgentOptions(FunctionOptions, total=False):
     save_turns: bool
     on_message: OnMessage | None
     hooks: Sequence[Hooks]
-    output_validator: Callable[[Any], Any] | None
-    output_retries: int
     model_options: Mapping[str, object] | None
     model_timeout: float | None
     stream: bool

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from durably.core.approval import ApprovalDecision, ApprovalRequest
 from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
 from durably.core.attempts import Environment
+from durably.core.call_timeout import within
 from durably.core.deltas import DeltaStore, DeltaWriter
 from durably.core.durations import Duration
 from durably.core.engine import Engine
@@ -203,13 +204,26 @@ class Backend(Engine):
         *,
         run_id: str | None = None,
         tags: Sequence[str] = (),
+        timeout: Duration | None = None,
     ) -> Run[Out]: ...
     @overload
     async def start(
-        self, function: str, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+        self,
+        function: str,
+        data: Any = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+        timeout: Duration | None = None,
     ) -> Run[Any]: ...
     async def start(
-        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+        self,
+        function: Any,
+        data: Any = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+        timeout: Duration | None = None,
     ) -> Run[Any]:
         """Start a run and return at once. Starting an id twice with one input attaches to the first.
 
@@ -219,8 +233,11 @@ class Backend(Engine):
             run_id: 1 to 200 printable characters; left out, a random one.
             tags: Texts to find it by, such as ``["tenant:7"]``: at most 20, each 1 to 200 printable characters. A run
                 that is attached to keeps those it has.
+            timeout: How long it may wait for the engine; left out, as long as the engine does.
 
         Raises:
+            JournalBusyError: If another process had the storage locked all the time. Nothing was started.
+            TimeoutError: If a server has not answered in time. It may have started the run.
             TypeError: If the run id or a tag is not a text.
             ValueError: If it is not such a text, or the run id begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
@@ -238,7 +255,8 @@ class Backend(Engine):
             check_keys(reference, text)
         if isinstance(function, str):
             self._check_known(function)
-        return Run(self, reference, await self.start_run(reference, text, run_id, tags))
+        async with within(timeout):
+            return Run(self, reference, await self.start_run(reference, text, run_id, tags))
 
     @overload
     async def invoke(

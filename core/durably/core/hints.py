@@ -1,16 +1,12 @@
 """What the model is told of the end that comes: the turns and the budget that are left.
 
-It is the last message of a request, and stands in no transcript. The system prompt and all messages before it stay as
-they were, so that a provider's prompt cache goes on.
+It is the reminder of a request, and stands in no transcript. The system prompt and all messages stay as they were, so
+that a provider's prompt cache goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from durably.core.messages import Message, TextPart, UserMessage
-
-__all__ = ["hint_text", "with_hint"]
+__all__ = ["hint_text"]
 
 
 def hint_text(turns_left: int | None, spent: int | None) -> str:
@@ -27,15 +23,3 @@ def hint_text(turns_left: int | None, spent: int | None) -> str:
     if spent is not None:
         said.append(f"{spent}% of your budget is spent.")
     return " ".join([*said, "Bring the work to an end."]) if said else ""
-
-
-def with_hint(messages: Sequence[Message], text: str) -> Sequence[Message]:
-    """Return the messages with a hint at the end, if there is one."""
-    if not text:
-        return messages
-    note = f"({text})"
-    if not messages or not isinstance(messages[-1], UserMessage):
-        return [*messages, UserMessage(content=note)]
-    last = messages[-1].content  # some providers refuse two user messages in a row
-    content = f"{last}\n\n{note}" if isinstance(last, str) else [*last, TextPart(text=note)]
-    return [*messages[:-1], UserMessage(content=content)]

@@ -289,6 +289,7 @@ class _Progress:
         self.complaints = 0
         self.spent = Spent()
         self.last_turn = Usage()
+        self._cache_breaks: list[int] = []
 
     async def check_time(self, agent: AgentParts, step: StepAPI, budget: Budget) -> None:
         """Read the clock in a step, if the budget is one of time."""
@@ -299,6 +300,8 @@ class _Progress:
 
     def count(self, response: ModelResponse, calls: int) -> None:
         self.iterations += 1
+        if response.usage.cached_tokens < self.last_turn.cached_tokens + self.last_turn.cache_write_tokens:
+            self._cache_breaks.append(self.iterations)
         self.last_turn = response.usage
         self.spend(response.usage, response.cost)
         self._tool_calls += calls
@@ -351,6 +354,7 @@ class _Progress:
             tool_calls=self._tool_calls,
             usage=sum(self._usage, Usage()),
             cost=self.spent.cost,
+            cache_breaks=self._cache_breaks,
             stop_reason=stop_reason,
         )
         return result.with_messages(self._conversation.said)

@@ -77,7 +77,10 @@ class SQLiteFileSessions:
         self._file.close()
 
     async def _patiently(self, call: Callable[[], T]) -> T:
-        return await patiently(call, BUSY_SECONDS)
+        async def called() -> T:
+            return call()
+
+        return await patiently(called, BUSY_SECONDS)
 
     def _opened(self) -> SQLiteFile:
         if not self._file.is_open:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from durably.backends.temporal.activities import _written_as
+from durably.backends.temporal.payloads import ActivityRequest
 from durably.backends.temporal.registry import StepRegistry, parameter_types
 from durably.core import Agent, Tool, toolset
 from durably.testing import ScriptedModel
@@ -48,3 +51,10 @@ def test_any_worker_finds_the_bodies_of_an_agent_its_tools_and_its_toolsets() ->
     for name, body in bodies.items():
         assert registry.name_of(body, agent) == name
         assert registry.find(name) == body
+
+
+@pytest.mark.parametrize(
+    "request_", [ActivityRequest(body=""), ActivityRequest(body="a:b", once=True, cause={"x": 1}, lost=2)]
+)
+def test_a_request_is_read_as_it_was_written(request_: ActivityRequest) -> None:
+    assert ActivityRequest.from_payload(request_.to_payload()) == request_

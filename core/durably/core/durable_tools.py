@@ -139,4 +139,6 @@ def delegated_outcome(agent_id: str, result: AgentResult) -> ToolOutcome:
     done = result.stop_reason == "completed"
     if not done:
         content = f"{agent_id} ended before it was done ({result.stop_reason}). Its last words: {content}"
-    return ToolOutcome(content=content, is_error=not done, usage=result.usage, cost=result.cost)
+    return ToolOutcome(
+        content=content, is_error=not done, usage=result.usage, cost=result.cost, tool_calls=result.tool_calls
+    )

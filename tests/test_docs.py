@@ -1,7 +1,7 @@
 """Every Python block in the README and the docs runs as a reader would paste it.
 
 The blocks of a page, top to bottom, are one program. It is compiled as a file is, so nothing awaits at the top level. A
-function `test_...()` that a block defines is called after it.
+function `test_...()` that a block defines is called after it. A block with a `title` is a file beside the program.
 """
 
 from __future__ import annotations
@@ -20,25 +20,40 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python(?: title=\"(.*?)\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"""(?:\]\(|src=")([^)"#\s]+)(?:#[^)"]*)?[)"]""")
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:
     """Each block and the line it starts on."""
     text = page.read_text(encoding="utf-8")
-    return [(text.count("\n", 0, match.start()) + 2, match.group(1)) for match in BLOCK.finditer(text)]
+    return [(text.count("\n", 0, match.start()) + 2, match[2]) for match in BLOCK.finditer(text)]
 
 
-HERE = [
-    page for page in PAGES if blocks(page) and not page.name.startswith("temporal")
-]  # they have a server in tests/temporal
+def program(page: Path) -> list[tuple[int, str]]:
+    """The blocks that are no files of their own: what a reader pastes into one."""
+    return [(line, source) for line, source in blocks(page) if source not in files_of(page).values()]
+
+
+def files_of(page: Path) -> dict[str, str]:
+    """The blocks that are files of their own, by the names that the page gives them."""
+    return {match[1]: match[2] for match in BLOCK.finditer(page.read_text(encoding="utf-8")) if match[1]}
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT)).removeprefix("docs/")
+
+
+ELSEWHERE = {page for page in PAGES if page.parent.name == "docs" and page.name.startswith("temporal")}
+"""They have a server in tests/temporal."""
+ELSEWHERE.add(ROOT / "docs" / "tutorial.md")  # it is about files that `durably init` writes: tests/test_tutorial.py
+HERE = [page for page in PAGES if blocks(page) and page not in ELSEWHERE]
 FIRST_PAGES = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
 """What a reader may paste into a notebook before anything else."""
 
 
-@pytest.mark.parametrize("page", HERE, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", HERE, ids=page_id)
 def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_page(page, monkeypatch)
@@ -48,7 +63,11 @@ def run_page(page: Path, monkeypatch: pytest.MonkeyPatch, **substitutions: str) 
     """Run a page's blocks in one module, with some words replaced."""
     module = types.ModuleType(f"docs_{page.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    for line, source in blocks(page):
+    for name, source in files_of(page).items():
+        Path(name).write_text(source)
+        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)
+    monkeypatch.syspath_prepend(Path.cwd())
+    for line, source in program(page):
         for word, other in substitutions.items():
             source = source.replace(word, other)
         exec(compile("\n" * (line - 1) + source, str(page), "exec", dont_inherit=True), vars(module))
@@ -62,6 +81,13 @@ def run_tests(names: dict[str, Any], source: str) -> None:
             asyncio.run(outcome)
 
 
+@pytest.mark.parametrize("page", [page for page in HERE if files_of(page)], ids=page_id)
+def test_every_file_is_used_by_the_program(page: Path) -> None:
+    sources = [source for _, source in blocks(page)]
+    imported = {name for name in files_of(page) if any(f"from {Path(name).stem} import" in each for each in sources)}
+    assert set(files_of(page)) - imported <= {"main.py"}, "main.py has a test of its own"
+
+
 class InNotebook(ast.NodeTransformer):
     """Writes `await x` for `asyncio.run(x)`, as the pages tell readers in a notebook to do."""
 
@@ -70,7 +96,7 @@ class InNotebook(ast.NodeTransformer):
         return ast.Await(node.args[0]) if ast.unparse(node.func) == "asyncio.run" else node
 
 
-@pytest.mark.parametrize("page", FIRST_PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", FIRST_PAGES, ids=page_id)
 def test_every_block_runs_in_a_notebook(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "In a notebook" in page.read_text(encoding="utf-8")
@@ -88,7 +114,7 @@ def test_every_block_runs_in_a_notebook(page: Path, tmp_path: Path, monkeypatch:
     asyncio.run(run_cells())
 
 
-@pytest.mark.parametrize("page", FIRST_PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", FIRST_PAGES, ids=page_id)
 def test_a_first_page_is_a_program_and_a_test_file(page: Path, tmp_path: Path) -> None:
     program = tmp_path / "test_page.py"
     program.write_text("\n".join(source for _, source in blocks(page)))
@@ -102,10 +128,12 @@ def test_a_first_page_is_a_program_and_a_test_file(page: Path, tmp_path: Path) -
     assert "1 passed" in done.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_link_leads_somewhere(page: Path) -> None:
     targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    made = ROOT / "docs" / "reference"  # when the site is built, which also checks links to it
+    paths = [(page.parent / target).resolve() for target in targets]
+    assert [path for path in paths if not path.exists() and not path.is_relative_to(made)] == []
 
 
 def test_the_readme_names_only_commands_that_exist() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_layout import PARTS
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import asyncio
@@ -41,14 +43,20 @@ def run(*command: str | Path, cwd: Path) -> str:
 @pytest.mark.timeout(300)
 def test_the_wheel_runs_an_agent_with_pydantic_alone(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT, cwd=tmp_path)  # sdist, then wheel from it
+    run(sys.executable, "-m", "twine", "check", "--strict", *(tmp_path / "dist").iterdir(), cwd=tmp_path)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
     with tarfile.open(sdist) as source, zipfile.ZipFile(wheel) as built:
         assert any(name.endswith("/examples/audit/agent.py") for name in source.getnames())
         files = set(built.namelist())
         folders = {name.partition("/")[0] for name in files}
-    pages = {f"durably/ui/{each}" for each in ("templates/base.html", "static/page.css", "static/page.js")}
-    assert {*pages, "durably/telemetry/py.typed"} <= files
+    assert files >= {
+        str(path.relative_to(ROOT / part))
+        for part in PARTS
+        for path in (ROOT / part / "durably").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {"durably/ui/templates/base.html", "durably/cli/new_project/agent.py.txt"} <= files
     assert folders == {"durably", wheel.name.partition("-py3")[0] + ".dist-info"}
     run(sys.executable, "-m", "venv", tmp_path / "clean", cwd=tmp_path)
     python = tmp_path / "clean" / "bin" / "python"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import signal
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,8 +16,10 @@ from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.crashes import CrashLog, pause_after
-from durably.core import Context, Event, RunStatus, current_step, function
-from durably.testing.conformance.subject import Kill
+from durably.core import Agent, Context, Event, RunStatus, current_step, function, tool
+from durably.core.steps import Point
+from durably.testing import ScriptedModel, call
+from durably.testing.conformance.subject import Kill, Where, nth
 
 CRASHES = 5
 
@@ -128,6 +132,48 @@ async def test_two_deadly_runs_are_told_apart() -> None:
     assert len(begun["deadly-1"]) <= CRASHES
     assert len(begun["deadly-2"]) <= CRASHES
     assert len(begun["short-1"]) <= 3
+
+
+@tool
+async def crunch() -> str:
+    """Crunch numbers."""
+    begun.setdefault(current_step().run_id, []).append(current_step().attempt)
+    raise Kill
+
+
+script = ScriptedModel(call("crunch"), "It cannot be done.")
+analyst = Agent("analyst", model=script, instructions="Crunch.", tools=[crunch], crash_limit=2)
+
+
+@pytest.mark.asyncio
+async def test_an_agent_ends_whose_tool_kills_it_wherever_it_is_crashed_besides() -> None:
+    for number in itertools.count():
+        begun.clear()
+        journal, where = MemoryJournal(), nth(number)
+        fired: list[Point] = []
+
+        def probe(point: Point, where: Where = where, fired: list[Point] = fired) -> None:
+            if not fired and where(point):
+                fired.append(point)
+                raise Kill
+
+        lives, result = 0, None
+        while result is None:
+            lives += 1
+            async with MemoryBackend([analyst], journal=journal, clock=clock) as backend:
+                backend.probe = probe
+                with suppress(Kill):
+                    result = await (await backend.start(analyst, "Go", run_id="analyst")).result()
+        (told,) = [message for message in result.messages if message.role == "tool"]
+        assert (result.text, told.is_error) == ("It cannot be done.", True)
+        assert re.search("died [34] times", str(told.content)), (
+            "one more than the limit, and what came before it was said"
+        )
+        assert begun["analyst"] in ([1, 2, 3], [1, 2], [2, 3], [1, 3]), "a crash before the body counts as well"
+        assert lives <= 5
+        if not fired:
+            break
+    assert number > 25
 
 
 def test_notes_come_back_as_they_were_written() -> None:

@@ -442,7 +442,7 @@ async def test_an_answer_that_is_too_large_is_asked_for_again(open_backend: Open
     short = '"short"' if typed else "short"
     model = ScriptedModel(call("write", text="x" * 20_000), f'"{"y" * 20_000}"', call("write", text="z"), short)
     output = {"output_type": str} if typed else {}
-    agent = Agent("a", model=model, instructions="", tools=[write], **output)  # type: ignore[arg-type]
+    agent = Agent("a", model=model, instructions="", tools=[write], **output)  # type: ignore[call-overload]
     async with open_backend([agent], max_payload_bytes=10_000) as backend:
         run = await backend.start(agent, "go")
         result = await run.result()

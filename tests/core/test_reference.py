@@ -94,5 +94,5 @@ async def test_type_checkers_know_what_goes_in_and_what_comes_out() -> None:
     async with MemoryBackend([double, agent]) as backend:
         assert assert_type(await backend.invoke(double, 2), int) == 4
         assert assert_type(await backend.invoke(remote, 2), int) == 4
-        assert assert_type(await backend.invoke(agent, "go"), AgentResult).text == "done"
+        assert assert_type(await backend.invoke(agent, "go"), AgentResult[None]).text == "done"
         assert assert_type(await backend.start(remote, 2), Run[int]).id

@@ -32,7 +32,7 @@ from durably.providers.prices import price
 from durably.providers.schemas import strict_schema
 from durably.testing import ScriptedModel, call
 from durably.testing.models.llm_server import Fault, LLMServer
-from durably.testing.models.wire.strict import check_strict
+from durably.testing.models.wire.strict_schema import check_strict
 from tests.providers.cases import ANTHROPIC, CASES, Case, ask, question
 from tests.test_layout import imports
 

@@ -55,7 +55,8 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 arguments = st.dictionaries(text, scalars | st.lists(scalars, max_size=2), max_size=2)
 content = text | st.lists(st.builds(TextPart, text=text) | files, max_size=3)
 reasoning = st.builds(
-    lambda key: OpaquePart(data={"type": "reasoning", "id": f"rs_{key}", "summary": []}), st.integers(0, 9)
+    lambda key: OpaquePart(data={"type": "reasoning", "id": f"rs_{key}", "summary": [], "encrypted_content": "x=="}),
+    st.integers(0, 9),
 )
 redacted = st.builds(lambda key: OpaquePart(data={"type": "redacted_thinking", "data": key}), text)
 texts = st.builds(TextPart, text=text)

@@ -38,7 +38,7 @@ from durably.providers.litellm import LiteLLMModel
 from durably.providers.openai import OpenAIModel, _is_reasoning
 from durably.providers.schemas import strict_schema
 from durably.testing.models.llm_server import LLMServer
-from durably.testing.models.wire.strict import check_strict
+from durably.testing.models.wire.strict_schema import check_strict
 from tests.providers.cases import ANTHROPIC, CHAT, RESPONSES, WEATHER, Case, ask, close_litellm, question
 from tests.providers.subjects import ENV
 

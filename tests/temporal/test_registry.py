@@ -32,6 +32,8 @@ def test_a_return_annotation_for_type_checkers_alone_is_none() -> None:
     assert _written_as(count) is None
 
 
-@pytest.mark.parametrize("request_", [ActivityRequest(body=""), ActivityRequest(body="a:b", once=True, cause={"x": 1})])
+@pytest.mark.parametrize(
+    "request_", [ActivityRequest(body=""), ActivityRequest(body="a:b", once=True, cause={"x": 1}, lost=2)]
+)
 def test_a_request_is_read_as_it_was_written(request_: ActivityRequest) -> None:
     assert ActivityRequest.from_payload(request_.to_payload()) == request_

@@ -176,7 +176,7 @@ def test_no_worker_outlives_its_parent(how: str) -> None:
 
 def test_the_example_in_the_docs_runs(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
-    for name, block in re.findall(r"^```text\n# (\w+\.py)\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+    for name, block in re.findall(r'^```python title="(\w+\.py)"\n(.*?)^```', page, re.MULTILINE | re.DOTALL):
         (tmp_path / name).write_text(block, encoding="utf-8")
     path = os.pathsep.join(str(Path(each).resolve()) for each in sys.path)
     done = subprocess.run(

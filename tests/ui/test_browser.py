@@ -12,6 +12,9 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from durably.backends import SQLiteBackend
+from durably.core import Agent
+from durably.core.messages import assistant
+from durably.core.model import Delta, ModelRequest, ModelResponse
 from examples.refund_desk import desk
 from tests.cli.program import HOSTILE, echo, make_runs
 from tests.ui.served import served
@@ -82,6 +85,47 @@ def test_a_run_is_found_opened_approved_and_watched_to_its_end(tmp_path: Path) -
         await expect(page.get_by_text("here they part")).to_be_visible()
 
     in_browser(tmp_path, test)
+
+
+class Halting:
+    """A model that writes a piece of its answer, and the rest once it is let."""
+
+    name = "halting:1"
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        return ModelResponse(message=assistant("It is <b>on its way</b>."))
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
+        yield Delta(kind="text", text="It is <b>")
+        await self.go.wait()
+        yield await self.complete(request)
+
+
+@pytest.mark.timeout(120)
+def test_an_answer_is_seen_while_it_is_written(tmp_path: Path) -> None:
+    async def main() -> None:
+        model = Halting()
+        writer = Agent("writer", model=model, instructions="", stream=True)
+        async with (
+            SQLiteBackend(tmp_path / "runs.db", [writer]) as backend,
+            served(backend) as address,
+            browser_page(address, 1280) as page,
+        ):
+            run = await backend.start(writer, "Where is it?", run_id="w")
+            for path in ("/runs/w", "/runs/w/conversation"):
+                await page.goto(path)  # in the middle of the answer
+                await expect(page.locator("#writing .text")).to_have_text("It is <b>")
+                await expect(page.locator("#writing .who")).to_have_text("think writes")
+            model.go.set()
+            await run.result()
+            await expect(page.locator(".said.assistant .text")).to_have_text("It is <b>on its way</b>.")
+            await expect(page.locator("#writing")).to_be_hidden()
+            await expect(page.locator("h1 ~ .status")).to_have_text("completed")
+
+    asyncio.run(main())
 
 
 @pytest.mark.timeout(120)

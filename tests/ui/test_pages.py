@@ -18,6 +18,7 @@ import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.cli.address import Program
+from durably.cli.stream import KINDS
 from durably.core import (
     Agent,
     Backend,
@@ -29,6 +30,8 @@ from durably.core import (
     function,
     tool,
 )
+from durably.core.messages import assistant
+from durably.core.model import Delta, ModelRequest, ModelResponse
 from durably.testing import ScriptedModel, call
 from durably.ui.app import make_app
 from examples.refund_desk import desk
@@ -512,40 +515,112 @@ def test_other_machines_need_the_password() -> None:
 # -- live
 
 
-def test_a_page_hears_of_a_change_and_of_nothing_it_knows(tmp_path: Path) -> None:
+def test_a_list_hears_of_a_change_and_of_nothing_it_knows(tmp_path: Path) -> None:
     async def main() -> None:
-        path = tmp_path / "runs.db"
-        await make_runs(path)
-        async with (
-            SQLiteBackend(path, [desk, echo]) as backend,
-            served(backend) as address,
-            httpx.AsyncClient(base_url=address, timeout=20) as http,
-        ):
-            text = (await http.get("/runs/refund-1042")).text
-            seen = re.search(r'data-seen="(\w+)"', text)
+        async with listened_to(tmp_path) as (backend, http):
+            seen = re.search(r'data-seen="(\w+)"', (await http.get("/runs")).text)
             assert seen is not None
-            (first,) = await heard(http, "/runs/refund-1042/live", 1)
+            ((first, _),) = await heard(http, "/live/runs", 1)
             assert first == seen[1]  # who says nothing is told the state
-            listening = asyncio.create_task(heard(http, f"/runs/refund-1042/live?seen={first}", 1))
+            listening = asyncio.create_task(heard(http, f"/live/runs?seen={first}", 1))
             await http.get("/runs")
             assert not listening.done()
             await (await backend.run("refund-1042")).cancel()
-            (second,) = await listening
+            ((second, _),) = await listening
             assert second != first
-            missed = await heard(http, "/runs/refund-1042/live?seen=x", 1, {"last-event-id": first})
-            assert missed == [second]
+            missed = await heard(http, "/live/runs?seen=x", 1, {"last-event-id": first})
+            assert missed == [(second, "changed")]
 
     asyncio.run(main())
 
 
-async def heard(http: httpx.AsyncClient, path: str, count: int, headers: dict[str, str] | None = None) -> list[str]:
-    """The ids of the next events of a stream."""
-    ids: list[str] = []
+def test_a_run_is_followed_by_its_stream_and_after_a_break_from_where_it_was(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with listened_to(tmp_path) as (backend, http):
+            run = await backend.run("refund-1042")
+            shown = re.search(r'data-from="(\d+)"', (await http.get("/runs/refund-1042")).text)
+            assert shown is not None
+            listening = asyncio.create_task(heard(http, f"/runs/refund-1042/live?from={shown[1]}", 3))
+            await http.get("/runs/refund-1042")
+            assert not listening.done(), "what the page shows is not told"
+            (asked,) = await backend.approvals()
+            await backend.approve(asked)
+            await run.result()
+            items = [(str(item.offset), KINDS[type(item.event)]) async for item in run.stream(int(shown[1]))]
+            assert await listening == items[:3]
+            for place in range(len(items) - 1):
+                header = {"last-event-id": items[place][0]}
+                assert await heard(http, "/runs/refund-1042/live?from=0", 1, header) == [items[place + 1]]
+            assert items[-1][1] == "run_ended"
+
+    asyncio.run(main())
+
+
+def test_a_page_hears_of_pieces_and_that_a_failed_run_was_taken_up_again(tmp_path: Path) -> None:
+    slow = Slow()
+    writer = Agent("writer", model=slow, instructions="", stream=True, retries=0)
+
+    async def main() -> None:
+        async with (
+            SQLiteBackend(tmp_path / "runs.db", [writer]) as backend,
+            served(backend) as address,
+            httpx.AsyncClient(base_url=address, timeout=20) as http,
+        ):
+            run = await (await backend.start(writer, "Go", run_id="w")).ended()
+            items = [item async for item in run.stream()]
+            told = await heard(http, "/runs/w/live", len(items))
+            assert told == [(str(item.offset), KINDS[type(item.event)]) for item in items]
+            assert [kind for _, kind in told][-4:] == ["step_began", "delta", "step_ended", "run_ended"]
+            listening = asyncio.create_task(heard(http, "/runs/w/live", 4, {"last-event-id": told[-1][0]}))
+            slow.broken = False
+            await run.retry()
+            assert [kind for _, kind in await listening] == ["step_began", "delta", "step_ended", "run_ended"]
+
+    asyncio.run(main())
+
+
+class Slow:
+    """A model that writes a piece of its answer before it fails, until it is mended."""
+
+    name = "slow:1"
+    broken = True
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        return ModelResponse(message=assistant("written"))
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
+        yield Delta(kind="text", text="writ")
+        if self.broken:
+            raise NonRetriableError("broken")
+        yield await self.complete(request)
+
+
+@asynccontextmanager
+async def listened_to(path: Path) -> AsyncIterator[tuple[SQLiteBackend, httpx.AsyncClient]]:
+    """The engine with the runs, and a client of its page."""
+    await make_runs(path / "runs.db")
+    async with (
+        SQLiteBackend(path / "runs.db", [desk, echo]) as backend,
+        served(backend) as address,
+        httpx.AsyncClient(base_url=address, timeout=20) as http,
+    ):
+        yield backend, http
+
+
+async def heard(
+    http: httpx.AsyncClient, path: str, count: int, headers: dict[str, str] | None = None
+) -> list[tuple[str, str]]:
+    """The ids and the kinds of the next events of a stream that have ids."""
+    found: list[tuple[str, str]] = []
+    event_id = ""
     async with http.stream("GET", path, headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         async for line in answer.aiter_lines():
             if line.startswith("id: "):
-                ids.append(line.removeprefix("id: "))
-            if len(ids) == count:
+                event_id = line.removeprefix("id: ")
+            elif line.startswith("event: ") and event_id:
+                found.append((event_id, line.removeprefix("event: ")))
+                event_id = ""
+            if len(found) == count:
                 break
-    return ids
+    return found

@@ -32,7 +32,7 @@ EXTRAS = {
     "litellm": ("litellm",),
     "openai": ("openai",),
     "temporal": ("temporalio",),
-    "testing": ("hypothesis", "pytest"),
+    "testing": ("hypothesis", "pytest", "pytest_asyncio"),
 }
 """The packages by which an extra is known to be there."""
 

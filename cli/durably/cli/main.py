@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 try:
     import typer
-except ImportError as error:
-    raise ImportError("the command needs an extra: pip install 'durably[cli]'") from error
+except ImportError:
+    sys.exit(
+        "durably is installed, without its command line. Next:\n"
+        "  pip install 'durably[cli,testing]'\n"
+        "  durably init my-agent"
+    )
 
 from durably.cli.approvals import approvals, approve, reject
 from durably.cli.control import cancel, fork, retry, send, start
 from durably.cli.crash_test import crash_test
 from durably.cli.doctor import doctor
+from durably.cli.init import init
 from durably.cli.logs import logs
 from durably.cli.page import ui
 from durably.cli.replays import check, replay
@@ -47,9 +53,10 @@ def durably(
 
 Command = Callable[..., None]
 LOOK, ACT, PERSON = "Look at runs", "Act on runs", "Answer what waits for a person"
-CODE, MACHINE = "Try code", "Machines"
+START, CODE, MACHINE = "Begin", "Try code", "Machines"
 
 COMMANDS: dict[str, dict[str, Command]] = {
+    START: {"init": init},
     LOOK: {"ui": ui, "runs": runs, "show": show, "logs": logs, "stream": stream, "export": export},
     ACT: {"start": start, "send": send, "cancel": cancel, "retry": retry, "fork": fork},
     PERSON: {"approvals": approvals, "approve": approve, "reject": reject},

@@ -12,14 +12,16 @@ from starlette.responses import RedirectResponse, Response
 
 from durably.core import Run, RunNotFoundError, Trace
 from durably.core.serialization import digest
+from durably.core.stream import offset_behind
 from durably.core.trace_parts import TraceStep
 from durably.ui.approvals import Question, question
 from durably.ui.chat import chat, chats
 from durably.ui.compare import compare
 from durably.ui.live import events
 from durably.ui.rendering import path_of, render, run_id_of
+from durably.ui.run_stream import run_events
 from durably.ui.timeline import timeline
-from durably.ui.traces import Traces
+from durably.ui.traces import Read, Traces
 
 __all__ = [
     "approvals",
@@ -45,12 +47,12 @@ ROWS = 300
 
 async def run(request: Request) -> Response:
     """A run as a waterfall."""
-    found, trace = await _run(request)
-    drawn = timeline(trace, time.time(), squeeze=request.query_params.get("scale") != "linear")
+    read = await _run(request)
+    drawn = timeline(read.trace, time.time(), squeeze=request.query_params.get("scale") != "linear")
     return render(
         request,
         "run.html",
-        **await _run_values(request, found, trace),
+        **await _run_values(request, read),
         scale=drawn.scale,
         rows=drawn.rows[:ROWS],
         more=ROWS if len(drawn.rows) > ROWS else 0,
@@ -61,7 +63,7 @@ async def run(request: Request) -> Response:
 
 async def run_rows(request: Request) -> Response:
     """Further rows of the waterfall."""
-    found, trace = await _run(request)
+    found, trace, _ = await _run(request)
     start = _number(request, "from")
     drawn = timeline(trace, time.time(), squeeze=request.query_params.get("scale") != "linear")
     end = start + ROWS
@@ -77,13 +79,13 @@ async def run_rows(request: Request) -> Response:
 
 async def conversation(request: Request) -> Response:
     """The conversations of a run as chats."""
-    found, trace = await _run(request)
-    return render(request, "conversation.html", **await _run_values(request, found, trace), chats=chats(trace))
+    read = await _run(request)
+    return render(request, "conversation.html", **await _run_values(request, read), chats=chats(read.trace))
 
 
 async def messages(request: Request) -> Response:
     """Further messages of a conversation."""
-    found, trace = await _run(request)
+    found, trace, _ = await _run(request)
     number = _number(request, "chat")
     if number >= len(trace.conversations):
         raise HTTPException(404, f"this run has no conversation {number}")
@@ -92,18 +94,18 @@ async def messages(request: Request) -> Response:
 
 async def step(request: Request) -> Response:
     """One step, whole: by itself, or in the panel beside the waterfall."""
-    found, trace = await _run(request)
+    found, trace, _ = await _run(request)
     one = _step(trace, request.query_params.get("key", ""))
     return render(request, "step.html", run=found, trace=trace, step=one, call=_call(trace, one))
 
 
 async def comparison(request: Request) -> Response:
     """Two runs side by side."""
-    left, left_trace = await _run(request)
+    left, left_trace, _ = await _run(request)
     other = request.query_params.get("with", "").strip()
     if not other:
         return RedirectResponse(path_of(left.id), 303)
-    right, right_trace = await _run(request, other)
+    right, right_trace, _ = await _run(request, other)
     pairs = compare(left_trace, right_trace)
     return render(
         request,
@@ -118,17 +120,13 @@ async def comparison(request: Request) -> Response:
 
 
 async def run_live(request: Request) -> Response:
-    """Says when something happened to a run."""
-    run_id = run_id_of(request)
-
-    async def state() -> object:
-        return _run_state(*await _traces(request).of(run_id))
-
-    return events(request, state)
+    """Says what happens in a run."""
+    return run_events(request, await request.app.state.backend.run(run_id_of(request)))
 
 
-async def _run_values(request: Request, found: Run[Any], trace: Trace) -> dict[str, Any]:
+async def _run_values(request: Request, read: Read) -> dict[str, Any]:
     """What the pages of one run have in common."""
+    found, trace, _ = read
     return {
         "run": found,
         "trace": trace,
@@ -136,7 +134,7 @@ async def _run_values(request: Request, found: Run[Any], trace: Trace) -> dict[s
         "children": await _children(request, found, trace),
         "children_shown": CHILDREN,
         "troubles": sum(attempt.outcome in ("failed", "lost") for each in trace.walk() for attempt in each.attempts),
-        "state": digest(repr(_run_state(found, trace))),
+        "offset": offset_behind(read.records),
         "ended": trace.ended_at or time.time(),
     }
 
@@ -148,17 +146,7 @@ async def _children(request: Request, found: Run[Any], trace: Trace) -> Sequence
     return await request.app.state.backend.runs(parent=found.id, limit=CHILDREN + 1)  # type: ignore[no-any-return]
 
 
-def _run_state(found: Run[Any], trace: Trace) -> object:
-    waits = [(each.kind, each.step) for each in found.view.waiting_for]
-    return (
-        found.status,
-        waits,
-        sum(len(each.attempts) + 1 for each in trace.walk()),
-        [each.status for each in trace.walk()],
-    )
-
-
-async def _run(request: Request, run_id: str = "") -> tuple[Run[Any], Trace]:
+async def _run(request: Request, run_id: str = "") -> Read:
     try:
         return await _traces(request).of(run_id or run_id_of(request))
     except RunNotFoundError as error:
@@ -214,7 +202,7 @@ def _approvals_state(found: Sequence[Question]) -> object:
 async def _pending(request: Request) -> list[Question]:
     """All that waits for a person, the oldest first."""
     asked = await request.app.state.backend.approvals()
-    return [question(each, (await _traces(request).of(each.run_id))[1]) for each in asked]
+    return [question(each, (await _traces(request).of(each.run_id)).trace) for each in asked]
 
 
 async def _pending_of(request: Request, found: Run[Any], trace: Trace) -> list[Question]:

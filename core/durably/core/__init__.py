@@ -1,4 +1,4 @@
-"""The contract and the loop of durably. It imports pydantic and the standard library, nothing else.
+"""The contract and the loop of durably. It imports pydantic, `typing_extensions` and the standard library.
 
 ``public.py`` lists the names of this level. It is loaded when the first of them is used, so that a program which
 imports durably and runs no agent does not wait for it; pydantic loads its names in the same way. Messages, the model

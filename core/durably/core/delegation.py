@@ -29,8 +29,10 @@ from durably.core.messages import JSONObject, ToolCall
 from durably.core.model import ToolSpec, Usage
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
+from durably.core.serialization import Codec
 from durably.core.steps import Duration, StepAPI
-from durably.core.tools import Tool, ToolOutcome, check_tool_name
+from durably.core.tool_context import RunContext, fits, type_label
+from durably.core.tools import NO_CONTEXT, Tool, ToolOutcome, check_tool_name
 
 __all__ = ["Delegate", "delegate", "delegate_async", "delegate_scheduled", "delegated_outcome", "started_text"]
 
@@ -65,6 +67,7 @@ class Delegate(Tool):
         mode: ``"wait"`` for its answer, ``"start"`` it and go on, or ``"schedule"`` it for later.
         max_depth: The largest depth of nested delegations, or ``None`` for no limit.
         now: Returns the time, in seconds since 1970, that a delay is counted from.
+        pass_context: Whether the agent gets the context of the run that asks it.
     """
 
     fn: Callable[..., Any] = _never
@@ -72,20 +75,23 @@ class Delegate(Tool):
     mode: Mode
     max_depth: int | None = None
     now: Callable[[], float] = time.time
+    pass_context: bool = True
 
-    async def act(self, step: StepAPI, call: ToolCall, depth: int = 0) -> str | ToolOutcome:
+    async def act(self, step: StepAPI, call: ToolCall, run: RunContext = NO_CONTEXT) -> str | ToolOutcome:
         """See :meth:`~durably.core.Tool.act`: ``step.invoke`` or ``step.send_event``."""
         complaint = self.check(call)  # it follows from what is recorded, so it is the same on replay
         if complaint is not None:
             return ToolOutcome(content=writable(complaint), is_error=True)
-        if self.max_depth is not None and depth >= self.max_depth:
+        if self.max_depth is not None and run.depth >= self.max_depth:
             content = f"tasks may be handed on {self.max_depth} deep, and this one was: do it yourself"
             return ToolOutcome(content=content, is_error=True)
         arguments = _LaterTask if self.mode == "schedule" else _Task
         task = arguments.model_validate(call.arguments)
-        asked = AgentInput(message=task.task, depth=depth + 1)
+        given = run.context if self.pass_context else None
         if self.mode == "wait":
-            return await self._wait(step, asked)
+            context = self._typed(given)
+            return await self._wait(step, AgentInput(message=task.task, context=context, depth=run.depth + 1))
+        asked = AgentInput(message=task.task, context=given, depth=run.depth + 1)
         ts: float | None = None
         if isinstance(task, _LaterTask):
             due = await step.run(f"when-{self.name}", self.due, task.when)
@@ -94,8 +100,18 @@ class Delegate(Tool):
             ts = due
         return await self._start(step, asked, ts)
 
+    def bound(self, agent: str, context: Codec) -> Delegate:
+        """See :meth:`~durably.core.Tool.bound`. The other agent must be able to do with what it is given."""
+        if isinstance(self.agent, Agent):
+            _check_context(f"agent {agent!r}: its tool {self.name!r}", context, self.agent, self.pass_context)
+        return self
+
+    def _typed(self, given: object) -> object:
+        """The context as the other agent takes it: judged when this run began, and not again."""
+        return self.agent.context_codec.rebuild(given) if isinstance(self.agent, Agent) and given is not None else given
+
     async def _start(self, step: StepAPI, asked: AgentInput, ts: float | None) -> str:
-        event = Event(start_event(self.agent.id), asked.model_dump(mode="json", exclude_none=True), ts=ts)
+        event = Event(start_event(self.agent.id), asked.model_dump(mode="json", exclude={"session_key"}), ts=ts)
         (event_id,) = await step.send_event(f"tool-{self.name}", event)
         return started_text(self.agent.id, event_id, ts)
 
@@ -123,7 +139,9 @@ def delegated_outcome(agent_id: str, result: AgentResult) -> ToolOutcome:
     done = result.stop_reason == "completed"
     if not done:
         content = f"{agent_id} ended before it was done ({result.stop_reason}). Its last words: {content}"
-    return ToolOutcome(content=content, is_error=not done, usage=result.usage, cost=result.cost)
+    return ToolOutcome(
+        content=content, is_error=not done, usage=result.usage, cost=result.cost, tool_calls=result.tool_calls
+    )
 
 
 def started_text(agent_id: str, event_id: str, ts: float | None) -> str:
@@ -140,6 +158,7 @@ def delegate(
     timeout: Duration | None = None,
     on_error: Literal["report", "raise"] = "report",
     max_depth: int | None = None,
+    pass_context: bool = True,
 ) -> Delegate:
     """Return a tool that hands a task to another agent and waits for its answer.
 
@@ -154,6 +173,7 @@ def delegate(
         timeout: Seconds, or a ``timedelta``, to wait. Then the child is cancelled and the model is told.
         on_error: What happens when the child fails: ``"report"`` tells the model, ``"raise"`` fails the run.
         max_depth: The largest depth of nested delegations through this tool. Default: no limit.
+        pass_context: Whether the agent gets the context of the run that asks it.
 
     Raises:
         DefinitionError: If an agent is named by its id without ``max_depth``, or the tool's name cannot be used.
@@ -163,11 +183,18 @@ def delegate(
     except (TypeError, ValueError) as error:
         raise DefinitionError(str(error)) from None
     description = description or f"Hand a task to the agent {_id(agent)!r} and wait for its answer."
-    return replace(_define("wait", agent, name, description, max_depth), timeout=timeout, on_error=on_error)
+    return replace(
+        _define("wait", agent, name, description, max_depth, pass_context), timeout=timeout, on_error=on_error
+    )
 
 
 def delegate_async(
-    agent: Agent | str, *, name: str | None = None, description: str | None = None, max_depth: int | None = None
+    agent: Agent | str,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    max_depth: int | None = None,
+    pass_context: bool = True,
 ) -> Delegate:
     """Return a tool that starts another agent by an event and goes on at once. The child may outlive this run.
 
@@ -176,12 +203,13 @@ def delegate_async(
         name: What the model calls the tool. Default: ``start_<agent>``.
         description: What the model reads.
         max_depth: See :func:`delegate`.
+        pass_context: See :func:`delegate`.
 
     Raises:
         DefinitionError: See :func:`delegate`.
     """
     description = description or f"Start the agent {_id(agent)!r} on a task and go on without its answer."
-    return _define("start", agent, name, description, max_depth)
+    return _define("start", agent, name, description, max_depth, pass_context)
 
 
 def delegate_scheduled(
@@ -190,6 +218,7 @@ def delegate_scheduled(
     name: str | None = None,
     description: str | None = None,
     max_depth: int | None = None,
+    pass_context: bool = True,
     now: Callable[[], float] = time.time,
 ) -> Delegate:
     """Return a tool that starts another agent once, at a time that the model chooses, by an event with a future ``ts``.
@@ -202,19 +231,22 @@ def delegate_scheduled(
         name: What the model calls the tool. Default: ``schedule_<agent>``.
         description: What the model reads.
         max_depth: See :func:`delegate`. A reminder that sets the next reminder counts as well.
+        pass_context: See :func:`delegate`.
         now: Returns the time, in seconds since 1970. It is called in a step, once.
 
     Raises:
         DefinitionError: See :func:`delegate`.
     """
     description = description or f"Have the agent {_id(agent)!r} start on a task later, without waiting for it."
-    return replace(_define("schedule", agent, name, description, max_depth), now=now)
+    return replace(_define("schedule", agent, name, description, max_depth, pass_context), now=now)
 
 
 _VERBS: dict[Mode, str] = {"wait": "ask", "start": "start", "schedule": "schedule"}
 
 
-def _define(mode: Mode, agent: Agent | str, name: str | None, description: str, max_depth: int | None) -> Delegate:
+def _define(
+    mode: Mode, agent: Agent | str, name: str | None, description: str, max_depth: int | None, pass_context: bool
+) -> Delegate:
     name = name or f"{_VERBS[mode]}_{re.sub(r'[^A-Za-z0-9_-]', '_', _id(agent))}"
     check_tool_name(name)
     if isinstance(agent, str) and max_depth is None:
@@ -227,11 +259,24 @@ def _define(mode: Mode, agent: Agent | str, name: str | None, description: str, 
     return Delegate(
         spec=ToolSpec(name=name, description=description, parameters=_schema(arguments)),
         arguments=arguments,
-        agent=FunctionRef(agent, output_type=AgentResult) if isinstance(agent, str) else agent,
+        agent=FunctionRef(agent, input_type=AgentInput, output_type=AgentResult) if isinstance(agent, str) else agent,
         uses=() if isinstance(agent, str) else (agent,),
         mode=mode,
         max_depth=max_depth,
+        pass_context=pass_context,
     )
+
+
+def _check_context(where: str, own: Codec, agent: Agent, passed: bool) -> None:
+    """Refuse a delegate that cannot get the context that it needs."""
+    wanted = agent.context_codec.type
+    if passed and not fits(own.type, wanted):
+        raise DefinitionError(
+            f"{where}: {agent.name!r} has context_type={type_label(wanted)}, and the agent that asks it has another "
+            "one: make the two the same, or write pass_context=False"
+        )
+    if not passed and not agent.takes_no_context:
+        raise DefinitionError(f"{where}: {agent.name!r} needs a context: leave out pass_context=False")
 
 
 def _id(agent: Agent | str) -> str:

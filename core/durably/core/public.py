@@ -31,6 +31,7 @@ from durably.core.errors import (
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import FailedRun, Function, Singleton, function
+from durably.core.hooks import Hooks, Refusal
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.loop import create_agent_loop
 from durably.core.messages import assistant, user
@@ -45,6 +46,7 @@ from durably.core.run_filter import RunPage
 from durably.core.run_view import RunStatus, WaitingFor
 from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, SessionStore, SQLiteSessions
 from durably.core.steps import StepAPI, StepInfo, current_step
+from durably.core.tool_context import ToolContext
 from durably.core.tool_definition import tool
 from durably.core.tools import Tool
 from durably.core.trace import Trace
@@ -73,6 +75,7 @@ __all__ = [
     "FallbackModel",
     "Function",
     "FunctionRef",
+    "Hooks",
     "InvokeError",
     "JSONLSessions",
     "LifecycleLog",
@@ -84,6 +87,7 @@ __all__ = [
     "Observer",
     "PendingApproval",
     "Pruned",
+    "Refusal",
     "Retention",
     "RetryAfterError",
     "RetryPolicy",
@@ -104,6 +108,7 @@ __all__ = [
     "StepInterruptedError",
     "StepTimeoutError",
     "Tool",
+    "ToolContext",
     "ToolError",
     "Trace",
     "WaitingFor",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from typing_extensions import TypeVar
 
 from durably.core.ids import check_session_key
 from durably.core.messages import ContentPart, Message
@@ -13,20 +14,27 @@ from durably.core.model import Usage
 
 __all__ = ["AgentInput", "AgentResult", "AgentStopReason"]
 
-AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused"]
+AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused", "steered", "invalid_output"]
 """Why an agent ended.
 
 ``completed``: the model answered. ``max_iterations``: its turns were used up. ``max_tokens``: its last answer was cut
-off. ``budget``: its budget was spent. ``refused``: the model declined.
+off. ``budget``: its budget was spent. ``refused``: the model declined. ``steered``: another run of the session took up
+its message, and answered it. ``invalid_output``: none of its answers fitted the ``output_type``.
 """
 
 
-class AgentInput(BaseModel):
+C = TypeVar("C", default=Any)
+Out = TypeVar("Out", default=Any)
+
+
+class AgentInput(BaseModel, Generic[C]):
     """The input of an agent. A plain string stands for one with that message.
 
     Args:
         message: The user's text, or a list of text and files.
         session_key: The conversation to go on with, for an agent with ``sessions``: 1 to 200 printable characters.
+        context: Whom the agent works for, for its tools and instructions: a value of the agent's ``context_type``. It
+            is recorded with the input, and the model does not see it.
         depth: How many delegations led here. It is 0 unless another agent asks.
     """
 
@@ -34,6 +42,7 @@ class AgentInput(BaseModel):
 
     message: str | list[ContentPart]
     session_key: str | None = None
+    context: C | None = Field(default=None, exclude_if=lambda context: context is None)
     depth: int = Field(default=0, ge=0, exclude_if=lambda depth: not depth)
 
     @field_validator("session_key")
@@ -44,27 +53,32 @@ class AgentInput(BaseModel):
         return session_key
 
 
-class AgentResult(BaseModel):
+class AgentResult(BaseModel, Generic[Out]):
     """The result of an agent.
 
     Attributes:
         text: The model's last text.
-        output: The answer as the agent's ``output_type``, or ``None`` for an agent without one.
+        output: The answer as the agent's ``output_type``; ``None`` for an agent without one, and for one that ended
+            before it was done.
         iterations: How many turns it took.
         tool_calls: How many calls of tools the model made.
         usage: The tokens of the recorded model calls. Those of agents that it asked and waited for are included.
         cost: US dollars for these tokens, or ``None`` if the price of any call is not known.
+        cache_breaks: The turns, from 1, that read less from the provider's prompt cache than was known to be in it. The
+            beginning of the conversation had changed there, or the provider had dropped it. ``usage.cached_tokens``
+            says how much was read in all.
         stop_reason: Why it ended. See :data:`AgentStopReason`.
     """
 
     model_config = ConfigDict(defer_build=True)
 
     text: str
-    output: Any = None
+    output: Out | None = None
     iterations: int
     tool_calls: int = 0
     usage: Usage = Field(default_factory=Usage)
     cost: float | None = None
+    cache_breaks: list[int] = Field(default_factory=list, exclude_if=lambda turns: not turns)
     stop_reason: AgentStopReason = "completed"
 
     _messages: list[Message] | Callable[[], list[Message]] | None = PrivateAttr(default=None)
@@ -87,7 +101,7 @@ class AgentResult(BaseModel):
             )
         return self._messages
 
-    def with_messages(self, messages: list[Message] | Callable[[], list[Message]]) -> AgentResult:
+    def with_messages(self, messages: list[Message] | Callable[[], list[Message]]) -> Self:
         """Set the conversation, or a function that puts it together, and return this result."""
         self._messages = messages
         return self

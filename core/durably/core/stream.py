@@ -12,13 +12,18 @@ from durably.core.deltas import StoredDelta
 from durably.core.history import StepRecord
 from durably.core.observer import AttemptFailed, Happening, StepBegan, StepEnded, StreamedDelta, happenings
 
-__all__ = ["StreamItem", "StreamReader"]
+__all__ = ["StreamItem", "StreamReader", "offset_behind"]
 
 PLACE_BITS = 28
 RECORD_BIT = 1 << (PLACE_BITS - 1)
 """An offset is a place among the records, in the upper bits, and below it a number: of a piece, or, with this bit set,
 of something that the record at this place says. So a piece stands before the record that came after it. Offsets are
 less than 2**53, and so are the same numbers in JavaScript."""
+
+
+def offset_behind(records: int) -> int:
+    """The offset from which on a stream tells what comes behind the first so many records of a run."""
+    return records << PLACE_BITS
 
 
 @dataclass(frozen=True, slots=True)

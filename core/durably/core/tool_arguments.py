@@ -20,7 +20,7 @@ __all__ = ["arguments_model", "complaint_about", "complaint_of", "parameter_name
 
 
 def arguments_model(
-    fn: Callable[..., object], name: str, hints: Mapping[str, object], where: str
+    fn: Callable[..., object], name: str, hints: Mapping[str, object], where: str, *, hidden: str | None = None
 ) -> tuple[type[BaseModel], JSONObject]:
     """Return the model of a function's arguments, and its JSON schema.
 
@@ -29,12 +29,13 @@ def arguments_model(
         name: The name of the model.
         hints: The function's annotations as types.
         where: What an error calls the tool.
+        hidden: A parameter that the model does not see.
 
     Raises:
         DefinitionError: If a parameter has no type hint, no JSON schema, or a default that is not JSON; or if its
             values could only be checked while the function uses them.
     """
-    fields = _fields(fn, hints, where)
+    fields = _fields(fn, hints, where, hidden)
     try:
         arguments, schema = _model(name, fields)
     except Exception as error:  # pydantic's own errors, and whatever a user's type raises
@@ -117,7 +118,7 @@ def _check_eager(fields: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _fields(fn: Callable[..., object], hints: Mapping[str, object], where: str) -> dict[str, Any]:
+def _fields(fn: Callable[..., object], hints: Mapping[str, object], where: str, hidden: str | None) -> dict[str, Any]:
     """Return the fields of the pydantic model of a function's arguments."""
     fields: dict[str, Any] = {}
     for position, parameter in enumerate(_signature(fn, where).parameters.values()):
@@ -126,6 +127,8 @@ def _fields(fn: Callable[..., object], hints: Mapping[str, object], where: str) 
                 f"{where}: parameter {parameter} cannot be given by name; spell each parameter out (a decorator shows "
                 "those of its function with functools.wraps)"
             )
+        if parameter.name == hidden:
+            continue
         if parameter.name not in hints:
             raise DefinitionError(f"{where}: {_no_hint(fn, parameter.name, position)}")
         default = ... if parameter.default is parameter.empty else parameter.default

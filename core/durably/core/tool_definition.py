@@ -19,6 +19,7 @@ from durably.core.model import ToolSpec
 from durably.core.serialization import codec_for
 from durably.core.steps import Duration
 from durably.core.tool_arguments import arguments_model
+from durably.core.tool_context import asked_context
 from durably.core.tools import Effect, Tool, check_tool_name
 
 __all__ = ["ToolOptions", "define_tool", "tool"]
@@ -129,14 +130,16 @@ def define_tool(
     _check_callable(fn, name, where)
     check_tool_name(name)
     _check_options(options, where)
-    _check_predicate(fn, options.get("requires_approval", False), where)
     given = () if output_type is None else ("return",)
     hints = resolve_hints(fn, names, where, given=given, options={"return": "output_type"})
-    arguments, schema = arguments_model(fn, name, hints, where)
+    asks = asked_context(hints, where)
+    hidden = None if asks is None else asks.parameter
+    arguments, schema = arguments_model(fn, name, hints, where, hidden=hidden)
+    _check_predicate(fn, options.get("requires_approval", False), where, hidden)
     result_type = awaited(hints.get("return", Any)) if output_type is None else output_type
     _check_result(result_type, where)
     spec = ToolSpec(name=name, description=description or _docstring(fn), parameters=schema)
-    made = Tool(spec=spec, fn=uncached(fn), arguments=arguments, result_type=result_type)
+    made = Tool(spec=spec, fn=uncached(fn), arguments=arguments, result_type=result_type, asks=asks)
     return replace(made, **options)
 
 
@@ -169,12 +172,13 @@ def _docstring(fn: Callable[..., object]) -> str:
     return inspect.getdoc(fn) or ""
 
 
-def _check_predicate(fn: Callable[..., object], predicate: object, where: str) -> None:
+def _check_predicate(fn: Callable[..., object], predicate: object, where: str, hidden: str | None) -> None:
     if not callable(predicate):
         return
     if is_async(predicate):
         raise DefinitionError(f"{where}: requires_approval= must be a sync function: it decides by the arguments alone")
-    takes, given = inspect.signature(predicate).parameters, inspect.signature(fn).parameters
+    takes = inspect.signature(predicate).parameters
+    given = {name: each for name, each in inspect.signature(fn).parameters.items() if name != hidden}
     unknown = [name for name, each in takes.items() if name not in given or each.kind is each.POSITIONAL_ONLY]
     if unknown:
         raise DefinitionError(

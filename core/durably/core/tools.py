@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -25,11 +25,12 @@ from durably.core.errors import DefinitionError, NonRetriableError, Serializatio
 from durably.core.functions import Function
 from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, ToolCall
 from durably.core.model import ToolSpec, Usage
-from durably.core.serialization import codec_for
+from durably.core.serialization import Codec, codec_for
 from durably.core.steps import Duration, StepAPI
 from durably.core.tool_arguments import complaint_about, complaint_of, parameter_names
+from durably.core.tool_context import AskedContext, RunContext
 
-__all__ = ["Effect", "Tool", "ToolOutcome", "check_tool_name", "told_first", "what_was_run"]
+__all__ = ["NO_CONTEXT", "Effect", "Tool", "ToolOutcome", "check_tool_name", "told_first", "what_was_run"]
 
 Effect = Literal["pure", "idempotent", "at_most_once"]
 """What a second execution of a tool's body would do.
@@ -38,6 +39,9 @@ Effect = Literal["pure", "idempotent", "at_most_once"]
 ``at_most_once``: harm. The body is never run twice; a crash inside it is reported to the model as *interrupted*.
 """
 
+
+NO_CONTEXT = RunContext()
+"""Of a run that says nothing of whom it works for."""
 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -50,6 +54,7 @@ class ToolOutcome(BaseModel):
         is_error: Whether the tool did not do what was asked.
         usage: The tokens that another agent spent on the call, or ``None`` if no agent was asked.
         cost: US dollars for those tokens, or ``None`` if the price is not known.
+        tool_calls: How many calls of tools that agent made.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -58,6 +63,7 @@ class ToolOutcome(BaseModel):
     is_error: bool = Field(default=False, exclude_if=lambda is_error: not is_error)
     usage: Usage | None = Field(default=None, exclude_if=lambda usage: usage is None)
     cost: float | None = Field(default=None, exclude_if=lambda cost: cost is None)
+    tool_calls: int = Field(default=0, exclude_if=lambda calls: not calls)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +83,7 @@ class Tool:
             such as ``lambda amount: amount > 100``. Its verdict is recorded. See :mod:`durably.core.approval`.
         approval_timeout: How long to wait for the person; ``None`` waits for ever. No answer in time is a refusal.
         uses: Durable functions it calls. A backend registers them along with the agent.
+        asks: The parameter that is given a :class:`~durably.core.ToolContext`, or ``None``.
     """
 
     spec: ToolSpec
@@ -90,6 +97,7 @@ class Tool:
     requires_approval: bool | Callable[..., bool] = False
     approval_timeout: Duration | None = None
     uses: tuple[Function[Any, Any], ...] = ()
+    asks: AskedContext | None = None
 
     @cached_property
     def is_async(self) -> bool:
@@ -100,6 +108,20 @@ class Tool:
     def name(self) -> str:
         """What the model calls it."""
         return self.spec.name
+
+    def bound(self, agent: str, context: Codec) -> Tool:
+        """Return this tool of an agent, which is given the agent's own context.
+
+        Args:
+            agent: The agent's name.
+            context: Reads its context.
+
+        Raises:
+            DefinitionError: If the tool asks for another type of context.
+        """
+        if self.asks is None:
+            return self
+        return replace(self, asks=self.asks.bound(context, f"agent {agent!r}: its tool {self.name!r}"))
 
     @cached_property
     def _parameters(self) -> Mapping[str, str]:
@@ -124,14 +146,14 @@ class Tool:
         return complaint is not None and writable(complaint, limit=MESSAGE_LIMIT) != complaint
 
     async def answer(
-        self, step: StepAPI, call: ToolCall, depth: int = 0, *, checked_in_step: bool = False
+        self, step: StepAPI, call: ToolCall, run: RunContext = NO_CONTEXT, *, checked_in_step: bool = False
     ) -> str | ToolOutcome:
         """Answer one call: check its arguments, ask a person if one must approve it, and run it.
 
         Args:
             step: The steps of the run.
             call: What the model asks for.
-            depth: How many delegations led to the agent that has this tool.
+            run: What the tool may know of the run.
             checked_in_step: Whether a step checks the arguments, so that the verdict is recorded and holds on replay.
 
         Raises:
@@ -148,20 +170,20 @@ class Tool:
                     call = call.model_copy(update={"arguments": verdict.arguments})
                     edited = what_was_run(call.name, verdict.arguments)
             if complaint is None:
-                return told_first(edited, await self.act(step, call, depth))
+                return told_first(edited, await self.act(step, call, run))
         except (StepError, SerializationError) as error:
             if self.on_error == "raise":
                 raise
             complaint = edited + str(error)
         return ToolOutcome(content=complaint, is_error=True)
 
-    async def act(self, step: StepAPI, call: ToolCall, depth: int = 0) -> str | ToolOutcome:
+    async def act(self, step: StepAPI, call: ToolCall, run: RunContext = NO_CONTEXT) -> str | ToolOutcome:
         """Run one call in a durable step.
 
         Args:
             step: The steps of the run.
             call: What the model asks for.
-            depth: How many delegations led to the agent that has this tool.
+            run: What the tool may know of the run.
 
         Returns:
             Text for the model, or an outcome that says more.
@@ -175,6 +197,7 @@ class Tool:
             f"tool-{self.name}",
             body,
             call.arguments,
+            *([run] if self.asks else []),
             retries=self.retries,
             timeout=self.timeout,
             at_most_once=self.effect == "at_most_once",
@@ -201,17 +224,17 @@ class Tool:
             )
         return needed
 
-    async def run(self, arguments: JSONObject | str) -> str | ToolOutcome:
+    async def run(self, arguments: JSONObject | str, run: RunContext | None = None) -> str | ToolOutcome:
         """Run an async tool: the body of the step."""
         try:
-            return await self._finish(self.fn(**self._parse(arguments)))
+            return await self._finish(self._call(arguments, run))
         except ToolError as error:
             return _refused(error)
 
-    def run_sync(self, arguments: JSONObject | str) -> str | ToolOutcome:
+    def run_sync(self, arguments: JSONObject | str, run: RunContext | None = None) -> str | ToolOutcome:
         """Run a sync tool: the body of the step, in a thread."""
         try:
-            value = self.fn(**self._parse(arguments))
+            value = self._call(arguments, run)
             if inspect.isawaitable(value):
                 # A sync function around an async one. Whoever runs a body awaits an awaitable, in the event loop.
                 return cast(str, self._finish(value))
@@ -226,6 +249,10 @@ class Tool:
             return self._outcome(value)
         except ToolError as error:
             return _refused(error)
+
+    def _call(self, arguments: JSONObject | str, run: RunContext | None) -> Any:
+        parsed = self._parse(arguments)
+        return self.fn(**parsed, **({} if self.asks is None else self.asks.given(run)))
 
     def _parse(self, arguments: JSONObject | str) -> dict[str, object]:
         """Return the arguments as the function takes them.

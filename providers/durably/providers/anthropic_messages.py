@@ -28,6 +28,7 @@ from durably.core.messages import (
 from durably.core.model import ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
 from durably.providers.answers import check_stop
 from durably.providers.anthropic_cache import mark_cached
+from durably.providers.anthropic_pairs import paired, thinks_on
 from durably.providers.calls import call_arguments, distrust_last_call, merged_tools, name_calls
 from durably.providers.dialect import Dialect, unreadable
 from durably.providers.schemas import schema_prompt, strict_schema
@@ -39,6 +40,10 @@ CONTAINER = "durably.container"
 """The type of the part that remembers in which container code of the model ran. No block of the provider's has it."""
 
 IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+
+MAX_UNIONS = 16
+"""How many parts with several types the provider takes in a schema:
+https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs#json-schema-limitations"""
 
 _STOPS: dict[str, StopReason] = {
     "end_turn": "end",
@@ -65,6 +70,14 @@ def _file(part: FilePart) -> ContentPart:
     return unreadable(part)
 
 
+def _goes_on(message: AssistantMessage) -> bool:
+    """Whether the provider goes on with an answer that it paused. Newer models refuse to go on with any other."""
+    return message.provider == "anthropic" and any(
+        isinstance(part, OpaquePart) and part.data.get("type") in ("server_tool_use", "mcp_tool_use", "compaction")
+        for part in message.parts
+    )
+
+
 DIALECT = Dialect(
     origin="anthropic",
     file=_file,
@@ -73,6 +86,7 @@ DIALECT = Dialect(
     error_flag=True,
     text_arguments=False,
     user_first=True,
+    may_end=_goes_on,
 )
 
 
@@ -89,7 +103,7 @@ def request_body(request: ModelRequest, *, model: str, max_tokens: int, cache: b
     body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": _messages(request.messages)}
     system = request.system
     if request.output_schema is not None:
-        schema = strict_schema(request.output_schema, recursive=False)
+        schema = strict_schema(request.output_schema, recursive=False, unions=MAX_UNIONS)
         if schema is None:
             system = schema_prompt(system, request.output_schema)
         else:
@@ -107,9 +121,23 @@ def request_body(request: ModelRequest, *, model: str, max_tokens: int, cache: b
         if choice is not None:
             body["tool_choice"] = _tool_choice(choice)
     body |= options
+    if (body.get("thinking") or {}).get("type") == "enabled" and not thinks_on(body["messages"]):
+        del body["thinking"]  # for the rest of this turn
     if cache:
         mark_cached(body)
+    if request.reminder:
+        _remind(body, request.reminder)
     return body
+
+
+def _remind(body: dict[str, Any], reminder: str) -> None:
+    """Add a text behind the last breakpoint, unless the provider goes on with an answer or waits for results alone."""
+    *before, last = body["messages"]
+    callers = [block.get("caller") or {} for block in (before[-1]["content"] if before else ()) if "caller" in block]
+    if last["role"] == "user" and not any("code_execution" in str(each.get("type")) for each in callers):
+        content = last["content"]
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        body["messages"] = [*before, {**last, "content": [*blocks, {"type": "text", "text": reminder}]}]
 
 
 def _container(messages: Sequence[Message], options: dict[str, Any]) -> Any:
@@ -158,7 +186,7 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         else:
             blocks = [_block(part) for part in message.parts if not _is_container(part)]
             made.append({"role": "assistant", "content": blocks or [{"type": "text", "text": EMPTY}]})
-    return made
+    return paired(made, EMPTY)
 
 
 def _is_container(part: AssistantPart) -> bool:

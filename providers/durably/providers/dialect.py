@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from durably.core.messages import ContentPart, FilePart, TextPart, ThinkingPart
+from durably.core.messages import AssistantMessage, ContentPart, FilePart, TextPart, ThinkingPart
 
 __all__ = ["Dialect", "unreadable"]
 
@@ -32,6 +32,7 @@ class Dialect:
         files_in_results: Whether a tool result can hold files. If not, they go into a user message after it.
         text_arguments: Whether arguments that are not JSON go out as they are.
         user_first: Whether the first message must be a user's.
+        may_end: Returns whether a conversation may end with an answer of its own. If not, a user's message follows.
         joins_answers: Whether two assistant messages in a row are one.
     """
 
@@ -46,6 +47,7 @@ class Dialect:
     files_in_results: bool = True
     text_arguments: bool = True
     user_first: bool = False
+    may_end: Callable[[AssistantMessage], bool] = lambda message: True
     joins_answers: bool = False
 
 

@@ -97,7 +97,17 @@ def request_body(request: ModelRequest, *, model: str, reasons: bool) -> dict[st
         if choice is not None:
             named = isinstance(choice, str) and choice not in ("auto", "none", "required")
             body["tool_choice"] = {"type": "function", "name": choice} if named else choice
-    return {**body, **options}
+    body |= options
+    if request.reminder:
+        body["input"] = [*body["input"], {"type": "message", "role": "user", "content": request.reminder}]
+    if not body["store"]:
+        body["input"] = [item for item in body["input"] if not _is_stored_thought(item)]
+    return body
+
+
+def _is_stored_thought(item: Mapping[str, Any]) -> bool:
+    """Whether an item is a thought by its id alone, which only a provider that has stored it can look up."""
+    return item["type"] == "reasoning" and not item.get("encrypted_content")
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:

@@ -37,7 +37,15 @@ _SAYS_TYPE = frozenset({"type", "anyOf", "oneOf", "enum", "const"})
 """One of these says what a value is. Where none stands, as for ``Any``, it may be anything."""
 
 
-def strict_schema(schema: Mapping[str, Any], *, recursive: bool = True) -> dict[str, Any] | None:
+MAX_DEPTH = 10
+"""How many objects may stand in each other in OpenAI's strict form."""
+MAX_PROPERTIES = 5000
+MAX_ENUM_VALUES = 1000
+
+
+def strict_schema(
+    schema: Mapping[str, Any], *, recursive: bool = True, unions: int | None = None
+) -> dict[str, Any] | None:
     """Return the schema with every object closed and every property required, or ``None`` if it has no such form.
 
     Limits such as ``minimum`` move into the description. A schema has no such form if its root is not an object, if an
@@ -47,6 +55,7 @@ def strict_schema(schema: Mapping[str, Any], *, recursive: bool = True) -> dict[
     Args:
         schema: The schema of the answer.
         recursive: Whether the provider takes a schema that refers to itself. OpenAI does, Anthropic does not.
+        unions: How many parts with several types the provider takes, or ``None`` for any number.
     """
     if schema.get("type") != "object" or (not recursive and _is_recursive(schema)):
         return None
@@ -54,7 +63,30 @@ def strict_schema(schema: Mapping[str, Any], *, recursive: bool = True) -> dict[
         made: dict[str, Any] = _strict(schema)
     except ValueError:
         return None
-    return made
+    size = _Size()
+    size.add(made, 1)
+    if size.depth > MAX_DEPTH or size.properties > MAX_PROPERTIES or size.values > MAX_ENUM_VALUES:
+        return None
+    return None if unions is not None and size.unions > unions else made
+
+
+class _Size:
+    """What the providers count in a strict schema."""
+
+    def __init__(self) -> None:
+        self.depth = self.properties = self.values = self.unions = 0
+
+    def add(self, node: Mapping[str, Any], depth: int) -> None:
+        """Count a part that stands in so many objects."""
+        self.depth = max(self.depth, depth)
+        self.properties += len(node.get("properties", ()))
+        self.values += len(node.get("enum", ()))
+        self.unions += "anyOf" in node or isinstance(node.get("type"), list)
+        for group in _NESTED:
+            for each in node.get(group, {}).values():
+                self.add(each, depth + (group == "properties"))
+        for each in (*node.get("anyOf", ()), *([node["items"]] if "items" in node else ())):
+            self.add(each, depth)
 
 
 def _is_recursive(schema: Mapping[str, Any]) -> bool:

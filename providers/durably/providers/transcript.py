@@ -65,8 +65,11 @@ def repaired(messages: Sequence[Message], dialect: Dialect) -> list[Message]:
         place = end
     if dialect.joins_answers:
         made = _joined(made, dialect.origin)
-    if dialect.user_first and made and isinstance(made[-1], AssistantMessage):
-        made[-1] = _trimmed(made[-1])
+    if made and isinstance(last := made[-1], AssistantMessage):
+        if not dialect.may_end(last):
+            made.append(UserMessage(content=GOES_ON))
+        elif dialect.user_first:
+            made[-1] = _trimmed(last)
     if not made or (dialect.user_first and isinstance(made[0], AssistantMessage)):
         made.insert(0, UserMessage(content=GOES_ON))
     return made

@@ -23,7 +23,7 @@ from durably.backends.temporal.events import EventSender
 from durably.backends.temporal.flow import FLOW_RULES
 from durably.backends.temporal.history.reader import read_records
 from durably.backends.temporal.host import TemporalHost
-from durably.backends.temporal.outcome import completed_status, failed_status, view_of
+from durably.backends.temporal.outcome import completed_status, failed_status, tries_again, view_of
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, check_size, payload, text_of
 from durably.backends.temporal.pollers import live_pollers
 from durably.backends.temporal.registry import StepRegistry
@@ -45,6 +45,7 @@ from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
 from durably.core.run_view import RunStatus, RunView
 from durably.core.standing import open_records, standing, waits_for_worker
+from durably.core.stuck import Stuck
 from durably.core.worker_view import WorkerView
 
 __all__ = ["TemporalBackend"]
@@ -96,6 +97,8 @@ class TemporalBackend(Backend):
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
             "which then runs again, as after a crash; name the body instead",
+            "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",
+            "steering": "a run does not see which others wait for it: use on_message='queue' or 'cancel'",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
             "retention": "Temporal keeps ended runs as long as its namespace says: set it there, "
             "with 'temporal operator namespace update --retention 30d'",
@@ -265,7 +268,7 @@ class TemporalBackend(Backend):
         return view
 
     async def view(self, run_id: str) -> RunView:
-        view = await self._describe(run_id)
+        _, view = await self._find(run_id)
         if view.status.final:
             status, output, error = await self._outcome(run_id)
             return replace(view, status=status, output=output, error=error)
@@ -273,14 +276,21 @@ class TemporalBackend(Backend):
 
     async def _look(self, view: RunView) -> RunView:
         """Where a live run stands, by its records and by whether a worker has taken up what is to be done."""
-        if view.status in (RunStatus.WAITING, RunStatus.STUCK):  # for its turn, not begun; or for its code
+        if view.status is RunStatus.WAITING:  # for its turn: it has not begun
             return view
         held = standing(open_records(await read_records(self.client, view.id)))
         found = await self.client.get_workflow_handle(view.id).describe()
         if found.status is not WorkflowExecutionStatus.RUNNING:
             return view  # it has ended, or goes on in a fresh history, since it was looked up
+        stuck = await self._stuck(found)
+        if stuck is not None:
+            return replace(view, status=RunStatus.STUCK, stuck=stuck)
+        if any(map(tries_again, found.raw_description.pending_activities)):
+            held = replace(held, status=RunStatus.RETRYING)
         task = found.raw_description.pending_workflow_task
-        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
+        # In a later attempt the one before was of no use: its worker died, or does not have the function. The SDK holds
+        # such a task until it times out, and all the while the server calls it started.
+        if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED or task.attempt > 1:
             since = task.original_scheduled_time.ToMicroseconds() / 1e6
             held = waits_for_worker(held, view.function, since)
         return replace(view, status=held.status, waiting_for=held.waiting_for)
@@ -291,10 +301,14 @@ class TemporalBackend(Backend):
 
     async def _describe(self, run_id: str) -> RunView:
         found, view = await self._find(run_id)
-        if view.status is RunStatus.RUNNING and found.raw_description.HasField("pending_workflow_task"):
-            stuck = await self._repair.stuck(run_id, found.run_id or "")
-            return view if stuck is None else replace(view, status=RunStatus.STUCK, stuck=stuck)
-        return view
+        stuck = await self._stuck(found) if view.status is RunStatus.RUNNING else None
+        return view if stuck is None else replace(view, status=RunStatus.STUCK, stuck=stuck)
+
+    async def _stuck(self, found: WorkflowExecutionDescription) -> Stuck | None:
+        """What of the code does not fit a live run; ``None`` if a worker is not even to go on with it."""
+        if not found.raw_description.HasField("pending_workflow_task"):
+            return None
+        return await self._repair.stuck(found.id, found.run_id or "")
 
     async def _find(self, run_id: str) -> tuple[WorkflowExecutionDescription, RunView]:
         self._worker.check_alive()

@@ -34,6 +34,7 @@ __all__ = [
     "DELIVER",
     "EXPECT",
     "FIND",
+    "GIVEN_BACK",
     "GIVEN_UP",
     "INPUT",
     "LOCAL_ACTIVITY",
@@ -90,6 +91,9 @@ DELIVER = "durably-event"
 
 OFFER = "durably-offer"
 """The signal that brings an event to a run that may wait for it: the answer to one of its questions."""
+
+GIVEN_BACK = "WorkerShutdown"
+"""The type of the failure of an activity that another worker takes over, and whose body has not failed."""
 
 GIVEN_UP = "durably-given-up"
 """In the memo of a run that is failed for its crashes: the error. Its last task would not know of them."""

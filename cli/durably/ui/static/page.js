@@ -34,17 +34,62 @@ async function refresh() {
   return true;
 }
 
+// How many times as long as a look took the next one waits: a long run must not keep the server busy.
+const SHARE = 9;
+let looking = false, again = false;
+
+async function look() {
+  if (looking) { again = true; return; }
+  looking = true;
+  const began = performance.now();
+  missed = !(await refresh().catch(() => false));
+  await new Promise(done => setTimeout(done, SHARE * (performance.now() - began)));
+  looking = false;
+  if (again) { again = false; look(); }
+}
+
+// -- an answer while it is written: it stands nowhere yet, and goes when its step has a record
+
+const writing = { of: '', step: '' };
+
+function write({ step, attempt, kind, text, abandoned }) {
+  const place = $('#writing');
+  if (!place || abandoned) return;
+  const of = `${step} ${attempt} ${kind}`;
+  if (of !== writing.of) {
+    Object.assign(writing, { of, step });
+    $('.who', place).textContent = kind === 'text' ? `${step} writes` : kind === 'thinking' ? `${step} thinks` : `${step} calls a tool`;
+    $('.text', place).textContent = '';
+  }
+  $('.text', place).textContent += text;
+  place.hidden = false;
+}
+
+function stopWriting(step) {
+  if (step && step !== writing.step) return;
+  writing.of = '';
+  $('#writing').hidden = true;
+}
+
+let missed = false;
+const KINDS = ['run_started', 'step_began', 'attempt_failed', 'run_waiting', 'step_ended', 'run_ended', 'stands'];
+
 function listen() {
   const live = $('#live');
   if (!live) return;
   const pulse = $('#pulse');
   const address = live.dataset.live;
-  const source = new EventSource(`${address}${address.includes('?') ? '&' : '?'}seen=${live.dataset.seen}`);
+  const since = live.dataset.from === undefined ? `seen=${live.dataset.seen}` : `from=${live.dataset.from}`;
+  const source = new EventSource(`${address}${address.includes('?') ? '&' : '?'}${since}`);
   source.onopen = () => { pulse.hidden = false; pulse.classList.remove('off'); };
   source.onerror = () => pulse.classList.add('off');
-  let missed = false;
-  source.addEventListener('changed', async () => { missed = !(await refresh().catch(() => false)); });
-  document.addEventListener('focusout', () => { if (missed) refresh().then(done => { missed = !done; }); });
+  source.addEventListener('changed', look);
+  for (const kind of KINDS) source.addEventListener(kind, event => {
+    if (event.data && kind !== 'run_waiting') stopWriting(JSON.parse(event.data).step);
+    look();
+  });
+  source.addEventListener('delta', event => write(JSON.parse(event.data)));
+  document.addEventListener('focusout', () => { if (missed) look(); });
   addEventListener('pagehide', () => source.close());
 }
 

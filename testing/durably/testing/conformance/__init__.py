@@ -37,6 +37,7 @@ _PARTS = (
     "crash_loops",
     "observing",
     "streams",
+    "tools",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -62,6 +63,7 @@ from durably.testing.conformance import (  # noqa: E402
     replay,
     retention,
     streams,
+    tools,
     values,
     waiting,
     workers,
@@ -100,6 +102,7 @@ for _part in (
     crash_loops,
     observing,
     streams,
+    tools,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

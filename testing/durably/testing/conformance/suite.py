@@ -20,6 +20,9 @@ __all__ = ["CLAUSES", "TESTS", "Outcome", "RefusedError", "Report", "Test", "che
 
 Test = Callable[[Subject], Awaitable[None]]
 
+GAP_PATIENCE = 0.2
+"""The part of a subject's patience that a declared gap gets: many of them show by waiting for ever."""
+
 TESTS: dict[str, Test] = {}
 """Every test of the suite by its name, as a coroutine function of a subject."""
 
@@ -56,6 +59,7 @@ CLAUSES: dict[str, str] = {
     "C30": "flow control: when a run begins, how many bodies run, and a key that is absent groups nobody",
     "C31": "approvals: what is pending is listed, and answered once",
     "C32": "finding: a run is what was asked for, is found, and says where it stands; early events are not lost",
+    "C33": "tools: what they know of the run, and what they may be",
 }
 
 
@@ -108,8 +112,9 @@ class Outcome:
 
 def _run(name: str, subject: Subject) -> Outcome:
     reason = subject.gaps.get(name)
+    patience = subject.patience if reason is None else GAP_PATIENCE * subject.patience
     try:
-        asyncio.run(_bounded(TESTS[name], subject))
+        asyncio.run(_bounded(TESTS[name], subject, patience))
     except RefusedError as refused:
         return Outcome(test=name, result="gap", detail=str(refused))
     except (Exception, Kill, asyncio.CancelledError) as error:
@@ -122,14 +127,14 @@ def _run(name: str, subject: Subject) -> Outcome:
     return Outcome(test=name, result="failed", detail=text, error=AssertionError(text))
 
 
-async def _bounded(test: Test, subject: Subject) -> None:
+async def _bounded(test: Test, subject: Subject, patience: float) -> None:
     task = asyncio.ensure_future(test(subject))
-    done, _ = await asyncio.wait({task}, timeout=subject.patience)
+    done, _ = await asyncio.wait({task}, timeout=patience)
     if done:
         return task.result()
     task.cancel()
-    await asyncio.wait({task}, timeout=subject.patience)
-    raise AssertionError(f"the test did not end within {subject.patience:g} seconds: something waits for ever")
+    await asyncio.wait({task}, timeout=patience)
+    raise AssertionError(f"the test did not end within {patience:g} seconds: something waits for ever")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from durably.testing.mutants import (
     repair,
     retention,
     streams,
+    tools,
     waiting,
     workers,
 )
@@ -47,4 +48,5 @@ _PARTS = (
     finding,
     retention,
     workers,
+    tools,
 )

@@ -15,7 +15,6 @@ __all__ = [
     "as_object",
     "check_base64",
     "check_schema",
-    "check_strict",
     "only",
     "pieces",
     "take",
@@ -93,33 +92,6 @@ def check_schema(name: Any, schema: Any, where: str) -> None:
         raise InvalidRequest(f"{where}: the schema of {name} must have type 'object'")
     if not isinstance(schema.get("properties", {}), Mapping):
         raise InvalidRequest(f"{where}: the properties of {name} must be an object")
-
-
-def check_strict(schema: Any, where: str) -> None:
-    """Refuse a schema that is not in the strict form of structured output."""
-    if not isinstance(schema, Mapping) or schema.get("type") != "object":
-        raise InvalidRequest(f"{where}: the schema's root must have type 'object'")
-    _check_strict(schema, where)
-
-
-_REFUSED = ("minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems", "oneOf")
-
-
-def _check_strict(node: Any, where: str) -> None:
-    if isinstance(node, Mapping):
-        for key in _REFUSED:
-            if isinstance(node.get(key), int | float | list):
-                raise InvalidRequest(f"{where}: {key!r} is not permitted")
-        if node.get("type") == "object":
-            if node.get("additionalProperties") is not False:
-                raise InvalidRequest(f"{where}: 'additionalProperties' is required to be false")
-            if set(node.get("required", ())) != set(node.get("properties", {})):
-                raise InvalidRequest(f"{where}: 'required' must name every property")
-        for each in node.values():
-            _check_strict(each, where)
-    elif isinstance(node, list):
-        for each in node:
-            _check_strict(each, where)
 
 
 def pieces(text: str, size: int = 12) -> Iterable[str]:

@@ -18,23 +18,27 @@ from durably.core.messages import (
     ToolResultMessage,
     UserMessage,
 )
-from durably.core.model import ModelRequest, ToolSpec
+from durably.core.model import ModelRequest
+from durably.testing.models.wire.anthropic.parameters import check_last_message, check_parameters
+from durably.testing.models.wire.anthropic.tools import check_container, check_server_tools, tools_of
 from durably.testing.models.wire.strict import (
     NAME,
     InvalidRequest,
     check_base64,
-    check_schema,
-    check_strict,
     only,
     take,
 )
+from durably.testing.models.wire.strict_schema import check_strict_for_claude
 
 __all__ = ["parse"]
 
 _KNOWN = frozenset(
     """model max_tokens messages system tools tool_choice stream metadata stop_sequences temperature top_k top_p
-    thinking output_config service_tier container context_management cache_control""".split()  # noqa: SIM905  # a list of thirty lines is harder to read
+    thinking output_config service_tier container context_management cache_control mcp_servers speed
+    inference_geo""".split()  # noqa: SIM905  # a list of thirty lines is harder to read
 )
+_OPTIONS = ("tool_choice", "temperature", "thinking", "max_tokens", "output_config", "container", "mcp_servers")
+
 BREAKPOINTS = 4
 
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -60,13 +64,17 @@ def parse(data: Mapping[str, Any], headers: Mapping[str, str]) -> ModelRequest:
         system = "".join(take(block, "text", str, "system") for block in system)
     messages = _messages(take(data, "messages", list, "body"))
     _check_breakpoints(data)
+    check_parameters(data, headers)
+    check_server_tools(data["messages"])
+    check_container(data)
+    check_last_message(data)
     return ModelRequest(
         system=system,
         messages=messages,
-        tools=_tools(data),
+        tools=tools_of(data, headers.get("anthropic-beta", "")),
         turn=sum(isinstance(message, AssistantMessage) for message in messages),
         output_schema=_output_schema(data),
-        options={name: data[name] for name in data if name in ("tool_choice", "temperature", "thinking", "max_tokens")},
+        options={name: data[name] for name in data if name in _OPTIONS},
     )
 
 
@@ -83,34 +91,13 @@ def _check_breakpoints(data: Mapping[str, Any]) -> None:
         raise InvalidRequest("cache_control cannot be set for empty text blocks")
 
 
-def _tools(data: Mapping[str, Any]) -> list[ToolSpec]:
-    tools = data.get("tools", [])
-    specs = []
-    for place, each in enumerate(tools):
-        check_schema(each.get("name"), each.get("input_schema"), f"tools.{place}")
-        specs.append(
-            ToolSpec(name=each["name"], description=each.get("description", ""), parameters=each["input_schema"])
-        )
-    if len({spec.name for spec in specs}) < len(specs):
-        raise InvalidRequest("tools: tool names must be unique")
-    choice = data.get("tool_choice")
-    if choice is not None:
-        if choice.get("type") not in ("auto", "any", "tool", "none"):
-            raise InvalidRequest(f"tool_choice: unknown type {choice}")
-        if not specs:
-            raise InvalidRequest("tool_choice: may only be given with tools")
-        if choice["type"] == "tool" and choice.get("name") not in {spec.name for spec in specs}:
-            raise InvalidRequest(f"tool_choice: there is no tool {choice.get('name')!r}")
-    return specs
-
-
 def _output_schema(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     wanted = data.get("output_config", {}).get("format") or data.get("output_format")
     if wanted is None:
         return None
     if wanted.get("type") != "json_schema":
         raise InvalidRequest("output_config.format.type: must be 'json_schema'")
-    check_strict(wanted.get("schema"), "output_config.format.schema")
+    check_strict_for_claude(wanted.get("schema"), "output_config.format.schema")
     schema: Mapping[str, Any] = wanted["schema"]
     return schema
 
@@ -191,7 +178,7 @@ def _assistant_part(block: Mapping[str, Any], where: str) -> AssistantPart:
     if kind == "redacted_thinking":
         take(block, "data", str, where)
         return OpaquePart(data=dict(block))
-    if kind in ("server_tool_use", "web_search_tool_result", "web_fetch_tool_result"):
+    if kind in ("server_tool_use", "mcp_tool_use", "compaction", "container_upload") or kind.endswith("_tool_result"):
         return OpaquePart(data=dict(block))
     raise InvalidRequest(f"{where}: an assistant message cannot hold {kind!r}")
 

@@ -19,16 +19,17 @@ from durably.core.messages import (
     UserMessage,
 )
 from durably.core.model import ModelRequest, ToolSpec
+from durably.testing.models.wire.limits import check_openai, is_reasoning
 from durably.testing.models.wire.strict import (
     NAME,
     InvalidRequest,
     as_object,
     check_base64,
     check_schema,
-    check_strict,
     only,
     take,
 )
+from durably.testing.models.wire.strict_schema import check_strict
 
 __all__ = ["check_key", "data_url", "parse"]
 
@@ -36,7 +37,7 @@ _KNOWN = frozenset(
     """model messages tools tool_choice stream stream_options temperature top_p max_tokens max_completion_tokens
     n stop response_format parallel_tool_calls reasoning_effort seed user metadata store service_tier logprobs
     top_logprobs frequency_penalty presence_penalty logit_bias modalities audio prediction verbosity
-    prompt_cache_key""".split()  # noqa: SIM905  # a list of thirty lines is harder to read
+    prompt_cache_key safety_identifier web_search_options""".split()  # noqa: SIM905  # a list of thirty lines is harder to read
 )
 _SOUNDS = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
@@ -55,7 +56,7 @@ def parse(data: Mapping[str, Any], headers: Mapping[str, str]) -> ModelRequest:
     """
     check_key(headers)
     only(data, _KNOWN, "body")
-    take(data, "model", str, "body")
+    _check_limits(data, take(data, "model", str, "body"))
     system, messages = _messages(take(data, "messages", list, "body"))
     if data.get("stream_options") and not data.get("stream"):
         raise InvalidRequest("stream_options: only allowed when stream is true")
@@ -69,6 +70,26 @@ def parse(data: Mapping[str, Any], headers: Mapping[str, str]) -> ModelRequest:
     )
 
 
+def _check_limits(data: Mapping[str, Any], model: str) -> None:
+    """Refuse parameters out of their range, and those that a reasoning model does not have.
+
+    See https://platform.openai.com/docs/guides/reasoning and https://platform.openai.com/docs/guides/latest-model.
+    """
+    check_openai(data, effort=data, effort_name="reasoning_effort", verbosity=data)
+    if not is_reasoning(model):
+        return
+    if "max_tokens" in data:
+        raise InvalidRequest(
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+    for name, only_value in (("temperature", 1), ("top_p", 1), ("presence_penalty", 0), ("frequency_penalty", 0)):
+        if data.get(name) not in (None, only_value):
+            raise InvalidRequest(
+                f"Unsupported value: '{name}' does not support {data[name]} with this model. Only the default "
+                f"({only_value}) value is supported."
+            )
+
+
 def _tools(data: Mapping[str, Any]) -> list[ToolSpec]:
     specs = []
     for place, each in enumerate(data.get("tools", [])):
@@ -77,6 +98,8 @@ def _tools(data: Mapping[str, Any]) -> list[ToolSpec]:
         given = take(each, "function", dict, f"tools.{place}")
         only(given, ("name", "description", "parameters", "strict"), f"tools.{place}.function")
         check_schema(given.get("name"), given.get("parameters", {"type": "object"}), f"tools.{place}.function")
+        if given.get("strict"):
+            check_strict(given.get("parameters"), f"Invalid schema for function '{given['name']}'")
         specs.append(
             ToolSpec(
                 name=given["name"], description=given.get("description", ""), parameters=given.get("parameters", {})

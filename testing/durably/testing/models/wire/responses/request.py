@@ -18,25 +18,32 @@ from durably.core.messages import (
     ToolResultMessage,
     UserMessage,
 )
-from durably.core.model import ModelRequest, ToolSpec
+from durably.core.model import ModelRequest
 from durably.testing.models.wire.chat.request import check_key, data_url
+from durably.testing.models.wire.limits import check_openai, is_reasoning
+from durably.testing.models.wire.responses.pairs import Pairs, check_stored
+from durably.testing.models.wire.responses.tools import tools_of
 from durably.testing.models.wire.strict import (
     NAME,
     InvalidRequest,
     as_object,
-    check_schema,
-    check_strict,
     only,
     take,
 )
+from durably.testing.models.wire.strict_schema import check_strict
 
 __all__ = ["parse"]
 
 _KNOWN = frozenset(
     """model input instructions tools tool_choice stream store include temperature top_p max_output_tokens text
     reasoning parallel_tool_calls previous_response_id metadata service_tier truncation user background
-    max_tool_calls prompt_cache_key safety_identifier stream_options""".split()  # noqa: SIM905  # a list of thirty lines is harder to read
+    max_tool_calls prompt_cache_key prompt_cache_retention top_logprobs safety_identifier stream_options""".split()  # noqa: SIM905  # a list of thirty lines is harder to read
 )
+
+LEAST_TOKENS = 16
+
+_OTHERS = ("mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "tool_search_output", "compaction")
+"""Items that neither call a tool nor answer a call."""
 
 
 def parse(data: Mapping[str, Any], headers: Mapping[str, str]) -> ModelRequest:
@@ -47,36 +54,38 @@ def parse(data: Mapping[str, Any], headers: Mapping[str, str]) -> ModelRequest:
     """
     check_key(headers)
     only(data, _KNOWN, "body")
-    take(data, "model", str, "body")
-    messages = _messages(take(data, "input", list, "body"))
+    _check_limits(data, take(data, "model", str, "body"))
+    messages = _messages(take(data, "input", list, "body"), stored=data.get("store", True))
     return ModelRequest(
         system=data.get("instructions") or "",
         messages=messages,
-        tools=_tools(data),
+        tools=tools_of(data),
         turn=sum(isinstance(message, AssistantMessage) for message in messages),
         output_schema=_output_schema(data),
         options={name: data[name] for name in data if name in ("tool_choice", "temperature", "reasoning", "store")},
     )
 
 
-def _tools(data: Mapping[str, Any]) -> list[ToolSpec]:
-    specs = []
-    for place, each in enumerate(data.get("tools", [])):
-        if each.get("type") != "function":
-            raise InvalidRequest(f"tools.{place}.type: this server knows only 'function'")
-        only(each, ("type", "name", "description", "parameters", "strict"), f"tools.{place}")
-        check_schema(each.get("name"), each.get("parameters"), f"tools.{place}")
-        if each.get("strict", True):
-            check_strict(each["parameters"], f"tools.{place}.parameters")
-        specs.append(
-            ToolSpec(name=each["name"], description=each.get("description", ""), parameters=each["parameters"])
+def _check_limits(data: Mapping[str, Any], model: str) -> None:
+    """Refuse parameters out of their range, and those that a model does not have.
+
+    See https://platform.openai.com/docs/guides/reasoning and https://platform.openai.com/docs/guides/latest-model.
+    """
+    text = data.get("text") or {}
+    check_openai(data, effort=data.get("reasoning") or {}, effort_name="effort", verbosity=text)
+    if data.get("max_output_tokens", LEAST_TOKENS) < LEAST_TOKENS:
+        raise InvalidRequest(
+            f"Invalid 'max_output_tokens': integer below minimum value. Expected a value >= {LEAST_TOKENS}."
         )
-    choice = data.get("tool_choice")
-    if choice is not None:
-        name = choice.get("name") if isinstance(choice, Mapping) else None
-        if choice not in ("auto", "none", "required") and name not in {spec.name for spec in specs}:
-            raise InvalidRequest(f"tool_choice: {choice!r} not found in 'tools'")
-    return specs
+    if is_reasoning(model):
+        for name in ("temperature", "top_p", "top_logprobs"):
+            if data.get(name) is not None:
+                raise InvalidRequest(f"Unsupported parameter: '{name}' is not supported with this model.")
+        return
+    if data.get("reasoning"):
+        raise InvalidRequest("Unsupported parameter: 'reasoning.effort' is not supported with this model.")
+    if "reasoning.encrypted_content" in data.get("include", ()):
+        raise InvalidRequest("Encrypted content is not supported with this model.")
 
 
 def _output_schema(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -91,32 +100,25 @@ def _output_schema(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return schema
 
 
-def _messages(items: list[Any]) -> list[Message]:
+def _messages(items: list[Any], *, stored: bool) -> list[Message]:
     if not items:
         raise InvalidRequest("input: at least one item is required")
     made: list[Message] = []
     parts: list[AssistantPart] = []
-    open_calls: dict[str, str] = {}
-    ids: set[str] = set()
+    pairs = Pairs()
     for place, item in enumerate(items):
         where = f"input.{place}"
         kind, role = item.get("type", "message"), item.get("role")
+        check_stored(item, stored=stored)
         if kind == "function_call_output" or role in ("user", "system", "developer"):
             _end_answer(made, parts, items[place - 1] if place else {}, where)
             parts = []
-            made.append(_result(item, open_calls, where) if role is None else _user(item, where))
+            made.append(_result(item, pairs, where) if role is None else _user(item, where))
             continue
-        new = list(_answer_item(item, where))
-        for part in new:
-            if isinstance(part, ToolCall):
-                if part.id in ids:
-                    raise InvalidRequest(f"{where}: duplicate call_id {part.id!r}")
-                ids.add(part.id)
-                open_calls[part.id] = part.name
-        parts += new
+        parts += _answer_item(item, where)
+        pairs.take(item, where)
     _end_answer(made, parts, items[-1], "input")
-    if open_calls:
-        raise InvalidRequest(f"input: no tool output found for function call {min(open_calls)}")
+    pairs.check()
     return made
 
 
@@ -127,13 +129,11 @@ def _end_answer(made: list[Message], parts: list[AssistantPart], last: Mapping[s
         made.append(AssistantMessage(parts=parts))
 
 
-def _result(item: Mapping[str, Any], open_calls: dict[str, str], where: str) -> ToolResultMessage:
+def _result(item: Mapping[str, Any], pairs: Pairs, where: str) -> ToolResultMessage:
     only(item, ("type", "call_id", "output", "id", "status"), where)
-    call_id = take(item, "call_id", str, where)
-    if call_id not in open_calls:
-        raise InvalidRequest(f"{where}: no tool call found for function call output with call_id {call_id}")
+    name = pairs.answer(item, where)
     content = _content(take(item, "output", (str, list), where), where)
-    return ToolResultMessage(call_id=call_id, name=open_calls.pop(call_id), content=content)
+    return ToolResultMessage(call_id=item["call_id"], name=name, content=content)
 
 
 def _user(item: Mapping[str, Any], where: str) -> UserMessage:
@@ -193,7 +193,7 @@ def _answer_item(item: Mapping[str, Any], where: str) -> Iterator[AssistantPart]
         take(item, "id", str, where)
         take(item, "summary", list, where)
         yield OpaquePart(data=dict(item))
-    elif kind.endswith("_call"):
+    elif kind.endswith(("_call", "_call_output")) or kind in _OTHERS:
         yield OpaquePart(data=dict(item))
     else:
         raise InvalidRequest(f"{where}.type: {kind!r} is not an item")

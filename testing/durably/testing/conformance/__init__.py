@@ -38,6 +38,8 @@ _PARTS = (
     "observing",
     "streams",
     "tools",
+    "places",
+    "exactness",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -50,12 +52,14 @@ from durably.testing.conformance import (  # noqa: E402
     control,
     crash_loops,
     data,
+    exactness,
     failure,
     finding,
     flow_control,
     identity,
     memoization,
     observing,
+    places,
     primitives,
     recovery,
     refusal,
@@ -103,6 +107,8 @@ for _part in (
     observing,
     streams,
     tools,
+    places,
+    exactness,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

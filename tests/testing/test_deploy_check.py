@@ -10,8 +10,8 @@ import pytest
 
 from durably.backends import SQLiteBackend
 from durably.core import Agent, Context, Function, function, tool
-from durably.core.backend import RunStatus
 from durably.core.history import History
+from durably.core.run_view import RunStatus
 from durably.testing import ScriptedModel, call, check_deploy
 from tests.testing.test_plugin import PLUGIN
 

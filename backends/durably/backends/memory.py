@@ -18,7 +18,7 @@ from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.backends.replay.pruning import PrunableStorage
-from durably.core import Capabilities, Event, Function, Observer, Retention
+from durably.core import Capabilities, Event, Function, MemorySessions, Observer, Retention
 from durably.core.deltas import DeltaStore, MemoryDeltas
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
@@ -131,6 +131,7 @@ class MemoryJournal(Journal):
             self._forget,
         )
         self._flow = self.flow = MemoryFlowStore()
+        self._sessions = self.sessions = MemorySessions()
 
     def _forget(self, run_id: str) -> None:
         del self._numbers[run_id]
@@ -150,6 +151,7 @@ class MemoryJournal(Journal):
         copy._scheduled = list(self._scheduled)
         copy._subscriptions = dict(self._subscriptions)
         copy._flow = copy.flow = self._flow.copy()
+        copy._sessions = copy.sessions = self._sessions.copy()
         return copy
 
     def holds_the_same_as(self, copy: MemoryJournal) -> bool:

@@ -21,6 +21,7 @@ from durably.testing.laws import Violation
 from durably.testing.ledger import EffectLedger, Entry
 from durably.testing.models.cassette import RecordedModel
 from durably.testing.models.llm_server import Fault, LLMServer
+from durably.testing.models.prompt_cache import PromptCache
 from durably.testing.models.scripted import ScriptedModel, by_message, call
 from durably.testing.network_guard import NetworkGuard, UnscriptedCallError
 from durably.testing.replay import replay
@@ -47,6 +48,7 @@ __all__ = [
     "PointNotReachedError",
     "PointReport",
     "PointSpec",
+    "PromptCache",
     "RecordedModel",
     "Report",
     "RunFit",

@@ -222,7 +222,13 @@ class RunIdsAsTheyCome(MemoryBackend):
     """Any text is a run id."""
 
     async def start(
-        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+        self,
+        function: Any,
+        data: Any = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+        timeout: Duration | None = None,
     ) -> Run[Any]:
         reference = self.find_function(function)
         return Run(self, reference, await self.start_run(reference, encode_data(reference, data), run_id, tags))

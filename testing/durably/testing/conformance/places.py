@@ -82,7 +82,7 @@ async def test_c03_a_committed_body_never_runs_again_in_the(subject: Subject, pl
 
     prefix = PLACES[place]
     placed = _placed(code, place, subject.unit)
-    assert await subject.crash(placed, where=at("after_commit", f"{prefix}a"))
+    assert await subject.crash(placed, where=at("before_body", f"{prefix}last"))
     await subject.run(placed)
     assert bodies == ["a", "last"]
 
@@ -144,7 +144,7 @@ async def test_c09_changed_code_is_noticed_in_the(subject: Subject, place: str) 
     for offset, new in ((0, renamed), (1, ended)):
         effects.clear()
         before, after = _placed(old, place, subject.unit), _placed(new, place, subject.unit)
-        assert await subject.crash(before, number=offset, where=at("after_commit", f"{prefix}a"))
+        assert await subject.crash(before, number=offset, where=at("before_body", f"{prefix}b"))
         error, history = await subject.fail(after, number=offset)
         found = history[-1].error or {}
         assert found["type"] == NonDeterminismError.__name__, f"{new.__name__}: {error}"

@@ -60,6 +60,9 @@ class TemporalSteps(StepEngine):
         inbox: Events that came for waiting steps, by step key.
     """
 
+    most_branches = 2_000
+    """So many activities, and so many children, Temporal lets wait at a time."""
+
     def __init__(
         self,
         host: TemporalHost,

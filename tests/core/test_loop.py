@@ -142,17 +142,18 @@ async def test_a_tool_may_choose_to_raise() -> None:
 
 
 async def test_the_limit_of_iterations_has_a_reason_and_a_warning() -> None:
-    systems: list[str] = []
+    asked: list[tuple[str, str]] = []
 
     def forever(request: ModelRequest) -> Any:
-        systems.append(request.system)
+        asked.append((request.system, request.reminder))
         return call("get_order", order_id="7")
 
     agent = Agent("a", model=ScriptedModel(forever), instructions="Help.", tools=[get_order], max_iterations=4)
     result = await ask(MemoryBackend([agent]), agent)
     assert (result.stop_reason, result.iterations, result.tool_calls) == ("max_iterations", 4, 4)
-    assert [("turns left" in system or "turn left" in system) for system in systems] == [False, False, True, True]
-    assert "You have 1 turn left" in systems[-1]
+    assert {system for system, _ in asked} == {"Help."}, "what stands before the newest message never changes"
+    told = ["", "", "You have 2 turns left", "You have 1 turn left"]
+    assert [reminder.split(",")[0] for _, reminder in asked] == told
 
 
 async def test_a_refusal_is_a_reason() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from durably.backends.temporal.activities import _written_as
+from durably.backends.temporal.payloads import ActivityRequest
 from durably.backends.temporal.registry import parameter_types
 
 if TYPE_CHECKING:
@@ -27,3 +30,10 @@ def test_each_parameter_is_looked_at_alone() -> None:
 def test_a_return_annotation_for_type_checkers_alone_is_none() -> None:
     assert _written_as(add) is Any
     assert _written_as(count) is None
+
+
+@pytest.mark.parametrize(
+    "request_", [ActivityRequest(body=""), ActivityRequest(body="a:b", once=True, cause={"x": 1}, lost=2)]
+)
+def test_a_request_is_read_as_it_was_written(request_: ActivityRequest) -> None:
+    assert ActivityRequest.from_payload(request_.to_payload()) == request_

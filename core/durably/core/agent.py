@@ -10,23 +10,26 @@ import inspect
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, Unpack, overload
+from typing import Any, Generic, Literal, Unpack, overload
 
 from typing_extensions import TypeVar
 
 from durably.core.agent_types import AgentOptions, Instructions, input_type, result_type, takes_none
-from durably.core.answers import fitting, judged, recordable
+from durably.core.answers import fitting, recordable
 from durably.core.attempts import judged_input
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction, summary_request
 from durably.core.context import Context
-from durably.core.errors import DefinitionError, ModelError
+from durably.core.error_text import error_text
+from durably.core.errors import DefinitionError, ModelError, ToolError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import Function, FunctionOptions, check_triggers
+from durably.core.hints import hint_text
 from durably.core.history import History
+from durably.core.hooks import HookBodies, Hooks, check_hooks
 from durably.core.loop import AgentLoop, create_agent_loop
-from durably.core.messages import Message, SessionPrefix, Transcript
+from durably.core.messages import Message, SessionEntry, SessionPrefix, Transcript
 from durably.core.model import (
     DeltaSink,
     Model,
@@ -36,10 +39,15 @@ from durably.core.model import (
     ToolSpec,
     resolve_model,
 )
+from durably.core.output import OutputForm
+from durably.core.pruning import pruned
 from durably.core.replay import RecordedSteps
 from durably.core.result import AgentInput, AgentResult
+from durably.core.run_events import read_input
+from durably.core.run_session import ArrivedMessage
 from durably.core.serialization import Codec, codec_for
-from durably.core.sessions import SessionError, SessionReader, SessionStore, joined
+from durably.core.session_options import OnMessage, one_run_a_session, readers
+from durably.core.sessions import SessionError, SessionStore
 from durably.core.sink import publish
 from durably.core.steps import current_step
 from durably.core.tool_context import AskedContext, RunContext, instructions_context
@@ -59,7 +67,7 @@ def start_event(agent_id: str) -> str:
     return f"durably/agent.start.{agent_id}"
 
 
-class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
+class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
     """A model in a loop with tools. It can be used wherever a function can.
 
     Args:
@@ -68,7 +76,12 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         instructions: The system prompt, or a callable that returns it. The callable runs once, in the step
             ``load-context``, and may take one argument, ``ctx: ToolContext[Customer]``.
         tools: What the model may call: functions with type hints, or tools made by :func:`~durably.core.tool`.
-        output_type: A type that the final answer must fit. The model sees its JSON schema. Default: free text.
+        output_type: A type that the final answer must fit, any that has a JSON form. The model sees its JSON schema.
+            Default: free text.
+        output_validator: A function of the final answer as ``output_type``, sync or async, that raises ``ValueError``
+            if it will not do. The model is told what it said. It runs in a step ``check-output``.
+        output_retries: How often the model is asked again for an answer that does not fit, or will not do. Then the
+            run ends with the stop reason ``invalid_output``.
         context_type: The type of the ``context`` in the agent's input, which tools and instructions may ask for. A run
             needs one, unless the type takes ``None``. Default: any JSON value, or none.
         max_iterations: How many turns a run may take.
@@ -76,9 +89,16 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         fallback: Models to ask, in order, when ``model`` fails. See :class:`~durably.core.FallbackModel`.
         compaction: When a summary replaces the older part of a conversation. See :class:`~durably.core.Compaction`.
             Default: a conversation that is too long fails the run.
-        sessions: The store of conversations, for runs with a ``session_key``. See :class:`~durably.core.SessionStore`.
+        sessions: The store of conversations, for runs with a ``session_key``: a :class:`~durably.core.SessionStore`, or
+            ``"backend"`` for the one that the backend keeps beside its runs.
         save_turns: Whether a session also keeps the turns of a run that was cancelled or failed. If not, it keeps the
             user's message and what was said by runs that ended well.
+        on_message: What becomes of a message that arrives while a run of its session is live. ``"queue"``: its run
+            waits for the end of that. ``"steer"``: the live run takes it up at its next turn, and the message's own run
+            ends with the same answer; if the live run ended before, it runs by itself. ``"cancel"``: the live run is
+            cancelled. Each of them wants a ``session_key`` of every run. Default: runs do not wait for each other.
+        hooks: Code of your own before and after each call of the model and of a tool, asked in this order. See
+            :class:`~durably.core.Hooks`.
         model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
         model_timeout: Seconds that one model call may take. Default: no limit.
         stream: Whether ``think`` asks the model to show its answer while it writes it, if the model can. The pieces go
@@ -97,13 +117,17 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         "budget",
         "compaction",
         "context_codec",
+        "hooks",
         "instructions",
         "max_iterations",
         "model",
         "model_options",
         "model_timeout",
         "name",
-        "output_codec",
+        "on_message",
+        "output_form",
+        "output_retries",
+        "output_validator",
         "save_turns",
         "sessions",
         "sink",
@@ -119,13 +143,17 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
     context_codec: Codec
     tools: Mapping[str, Tool]
     specs: tuple[ToolSpec, ...]
-    output_codec: Codec | None
+    output_form: OutputForm | None
+    output_retries: int
+    output_validator: Callable[[Any], Any] | None
     max_iterations: int
     budget: Budget | None
     compaction: Compaction | None
     summarizer: Model
-    sessions: SessionStore | None
+    sessions: SessionStore | Literal["backend"] | None
     save_turns: bool
+    on_message: OnMessage | None
+    hooks: tuple[Hooks, ...]
     model_options: Mapping[str, object]
     model_timeout: float | None
     stream: bool
@@ -185,12 +213,16 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         tools: Sequence[Tool | Callable[..., object]] = (),
         output_type: object = None,
         context_type: object = None,
+        output_validator: Callable[[Any], Any] | None = None,
+        output_retries: int = 3,
         max_iterations: int = 20,
         budget: Budget | None = None,
         fallback: Model | str | Sequence[Model | str] = (),
         compaction: Compaction | None = None,
-        sessions: SessionStore | None = None,
+        sessions: SessionStore | Literal["backend"] | None = None,
         save_turns: bool = True,
+        on_message: OnMessage | None = None,
+        hooks: Sequence[Hooks] = (),
         model_options: Mapping[str, object] | None = None,
         model_timeout: float | None = None,
         stream: bool = False,
@@ -199,6 +231,10 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
     ) -> None:
         if max_iterations < 1:
             raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
+        if isinstance(output_retries, bool) or not isinstance(output_retries, int) or output_retries < 0:
+            raise DefinitionError(f"agent {name!r}: output_retries is a number of further answers, 0 or more")
+        if output_validator is not None and output_type is None:
+            raise DefinitionError(f"agent {name!r}: output_validator= checks a typed answer: add output_type=")
         # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
         names = sys._getframe(1).f_locals
         self.context_codec = codec_for(Any if context_type is None else context_type)
@@ -206,6 +242,8 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         by_name = {each.name: each.bound(name, self.context_codec) for each in _tools(name, tools, names)}
         # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
+        if on_message is not None:
+            options["singleton"] = one_run_a_session(name, on_message, sessions, options.get("singleton"))
         super().__init__(
             name,
             self._handle,  # type: ignore[arg-type]  # a str is brought to AgentInput by the validator below
@@ -219,7 +257,9 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         self.instructions = instructions
         self.tools = by_name
         self.specs = tuple(each.spec for each in by_name.values())
-        self.output_codec = None if output_type is None else codec_for(output_type)
+        self.output_form = None if output_type is None else OutputForm(codec_for(output_type))
+        self.output_retries = output_retries
+        self.output_validator = output_validator
         self.max_iterations = max_iterations
         self.budget = budget
         self.compaction = compaction
@@ -228,7 +268,9 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         )
         self.sessions = sessions
         self.save_turns = save_turns
-        self._reader = None if sessions is None else SessionReader(sessions)
+        self.on_message = on_message
+        self.hooks = check_hooks(name, hooks)
+        self._reader = readers(sessions)
         self.model_options = dict(model_options or {})
         self.model_timeout = model_timeout
         self.stream = stream or sink is not None
@@ -265,11 +307,41 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         made = instructions(**({} if self._instructions_ask is None else self._instructions_ask.given(run)))
         return await made if inspect.isawaitable(made) else made
 
+    @property
+    def needs(self) -> Mapping[str, str]:
+        """See :attr:`~durably.core.Function.needs`."""
+        needs = {"sessions": 'sessions="backend"'} if self.sessions == "backend" else {}
+        return {**needs, "steering": 'on_message="steer"'} if self.steers else needs
+
+    @property
+    def steers(self) -> bool:
+        """Whether a live run takes up the messages that arrive for its session."""
+        return self.on_message == "steer"
+
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]:
         """Read the session and return how far it goes: the body of ``load-history``. Without a session, ``[]``."""
         if self._reader is None or session_key is None:
             return []
-        return await self._reader.read(session_key)
+        return await self._reader().read(session_key)
+
+    async def find_answer(self, prefix: SessionPrefix) -> str | None:
+        """Return what another run answered to the message of this one, if it took it up: the body of ``find-answer``.
+
+        Args:
+            prefix: How far this run has read the session.
+        """
+        return None if self._reader is None else await self._reader().answer_to(current_step().run_id, prefix)
+
+    async def read_messages(self, taken: list[str]) -> list[ArrivedMessage]:
+        """Return the messages that arrived for this run's session: the body of ``read-messages``.
+
+        Args:
+            taken: The runs whose messages were read before.
+        """
+        info = current_step()
+        waiting = () if info.services.waiting is None else info.services.waiting(info.run_id)
+        new = [(each.run_id, read_input(self, each.event)) for each in waiting if each.run_id not in taken]
+        return [ArrivedMessage(run_id=run_id, message=asked.message) for run_id, asked in new]
 
     async def _messages(self, transcript: Transcript) -> list[Message]:
         """A transcript with the messages of the session it goes on with."""
@@ -280,7 +352,11 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
                 f"agent {self.name!r} has no sessions= now, and this run began with session "
                 f"{transcript.before.session_key!r}: give it the store that it had"
             )
-        return joined(await self._reader.messages(transcript.before), transcript.messages)
+        return await self._reader().joined(transcript.before, transcript.messages)
+
+    async def check_time(self) -> float:
+        """Return the time, in seconds since 1970: the body of ``check-time``."""
+        return current_step().observers.now()
 
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse:
         """Ask the model once: the body of ``think``.
@@ -289,16 +365,16 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
             transcript: What the model sees of the conversation.
             turns_left: How many turns are left, this one included, if the model should be told.
         """
-        system = transcript.system
-        if turns_left is not None:
-            turns = "turn" if turns_left == 1 else "turns"
-            system += f"\n\nYou have {turns_left} {turns} left, this one included. Bring the work to an end."
+        messages = await self._messages(transcript)
+        if transcript.pruned is not None:
+            messages = pruned(messages, len(transcript.messages) - transcript.pruned)
         request = ModelRequest(
-            system=system,
-            messages=await self._messages(transcript),
+            system=transcript.system,
+            messages=messages,
             tools=self.specs,
             turn=transcript.turn,
-            output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
+            output_schema=None if self.output_form is None else self.output_form.schema,
+            reminder=hint_text(turns_left, transcript.spent),
             options=self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):
@@ -309,7 +385,26 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
             return response  # the step refuses it, and names what it is
         kept = recordable(response)
         marked = self._marked(kept, changed=kept is not response)
-        return fitting(judged(marked, self.output_codec), current_step().max_payload_bytes)
+        if self.output_form is not None:
+            marked = self.output_form.judged(marked)
+        return fitting(marked, current_step().max_payload_bytes)
+
+    async def check_output(self, output: Any) -> str | None:
+        """Return what the agent's ``output_validator`` says against an answer: the body of ``check-output``.
+
+        Args:
+            output: The answer as JSON data.
+        """
+        form, validate = self.output_form, self.output_validator
+        if form is None or validate is None:
+            return None
+        try:
+            verdict = validate(form.codec.rebuild(output))
+            if inspect.isawaitable(verdict):
+                await verdict
+        except (ValueError, AssertionError, ToolError) as error:
+            return form.complaint(error_text(error))
+        return None
 
     def _marked(self, response: ModelResponse, *, changed: bool) -> ModelResponse:
         """Return an answer that says whether steps check the arguments of its calls.
@@ -338,10 +433,10 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
             raise ModelError("the summary is empty", provider=provider, model=name, retriable=True)
         return response
 
-    async def save(self, session_key: str, messages: Sequence[Message]) -> None:
+    async def save(self, session_key: str, messages: Sequence[SessionEntry]) -> None:
         """Add the run's messages to the session, once: the body of ``save-session``."""
-        if self.sessions is not None:
-            await self.sessions.append(session_key, messages, key=current_step().idempotency_key)
+        if self._reader is not None:
+            await self._reader().store.append(session_key, messages, key=current_step().idempotency_key)
 
     async def _handle(self, ctx: Context[AgentInput[C]]) -> AgentResult[Out]:
         session_key = _session_key(ctx.input, ctx.run_id)

@@ -6,7 +6,7 @@ Does not own: the agent (``agent.py``), and what inputs and results have in comm
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any, Required
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import BeforeValidator, Field, create_model
 
@@ -15,9 +15,11 @@ from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.errors import DefinitionError, SerializationError
 from durably.core.functions import FunctionOptions
+from durably.core.hooks import Hooks
 from durably.core.model import DeltaSink, Model
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
+from durably.core.session_options import OnMessage
 from durably.core.sessions import SessionStore
 from durably.core.tools import Tool
 
@@ -77,12 +79,16 @@ class AgentOptions(FunctionOptions, total=False):
     model: Required[Model | str]
     instructions: Required[Instructions]
     tools: Sequence[Tool | Callable[..., object]]
+    output_validator: Callable[[Any], Any] | None
+    output_retries: int
     max_iterations: int
     budget: Budget | None
     fallback: Model | str | Sequence[Model | str]
     compaction: Compaction | None
-    sessions: SessionStore | None
+    sessions: SessionStore | Literal["backend"] | None
     save_turns: bool
+    on_message: OnMessage | None
+    hooks: Sequence[Hooks]
     model_options: Mapping[str, object] | None
     model_timeout: float | None
     stream: bool

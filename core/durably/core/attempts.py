@@ -42,6 +42,7 @@ from durably.core.run_events import INPUT_STEP, INVOKED, STARTED, read_input
 from durably.core.run_logger import RunLogger
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec, codec_for, return_type
+from durably.core.services import EngineServices
 from durably.core.steps import Duration, Point, Probe, StepAPI, StepInfo, _current
 
 __all__ = [
@@ -76,6 +77,7 @@ class Environment:
         body_threads: Where sync bodies run.
         bodies: The tasks of the bodies that run now, so that the harness can end them with the worker.
         observers: Who is told what happens.
+        services: What the engine offers to the bodies of agents.
     """
 
     resources: Mapping[str, Any]
@@ -86,6 +88,7 @@ class Environment:
     body_threads: BodyThreads = field(default_factory=BodyThreads)
     bodies: set[asyncio.Task[Any]] = field(default_factory=set)
     observers: Observers = field(default_factory=Observers)
+    services: EngineServices = field(default_factory=EngineServices)
 
     async def pass_point(self, name: str, function: str, run_id: str, key: str = "") -> None:
         """Report a point and wait where the harness wants to wait."""
@@ -228,8 +231,17 @@ async def run_step(
         InterruptSignal: If the body raised ``KeyboardInterrupt``. The process is interrupted, as by Ctrl-C.
     """
     beat = _beat(environment.probe, Point("in_body", function, run_id, call.key)) if beats else None
-    info = StepInfo(run_id, call.key, attempt, environment.resources, beat, function, environment.observers)
-    info.max_payload_bytes = environment.max_payload_bytes
+    info = StepInfo(
+        run_id,
+        call.key,
+        attempt,
+        environment.resources,
+        beat,
+        function,
+        environment.observers,
+        environment.max_payload_bytes,
+        environment.services,
+    )
     token = _current.set(info)
     try:
         if environment.probe is not None:

@@ -36,6 +36,8 @@ from durably.core.run_filter import RunFilter, RunFilters, RunPage, check_limit,
 from durably.core.run_input import encode_data
 from durably.core.run_view import LIVE, RunStatus, RunView
 from durably.core.secrets import Redactor
+from durably.core.services import EngineServices
+from durably.core.sessions import SessionStore
 from durably.core.steps import Probe
 from durably.core.worker_view import WorkerView
 
@@ -65,6 +67,7 @@ class Backend(Engine):
         threads: Whether sync bodies run in threads.
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
         deltas: Where the pieces of streamed answers are kept for :meth:`Run.stream`, or ``None``: nowhere.
+        services: What the engine offers to agents besides; left out, nothing.
 
     Attributes:
         drain_timeout: How many seconds bodies that run are given to end when the worker stops.
@@ -84,6 +87,7 @@ class Backend(Engine):
         threads: bool = True,
         observers: Iterable[Observer] = (),
         deltas: DeltaStore | None = None,
+        services: EngineServices | None = None,
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
         self.drain_timeout = DRAIN_SECONDS
@@ -96,6 +100,7 @@ class Backend(Engine):
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             threads=threads,
             observers=Observers((LifecycleLog(), *self.delta_writers, *observers)),
+            services=services or EngineServices(),
         )
         self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
@@ -134,6 +139,7 @@ class Backend(Engine):
         if function.on_code_change == "wait" and "on_code_change" in self.capabilities.gaps:
             raise self._lacks("on_code_change", f'on_code_change="wait" on function {function.id!r}')
         self.check_rules(function)
+        self.check_needs(function)
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)
@@ -143,6 +149,29 @@ class Backend(Engine):
         reason = self.capabilities.gaps.get(gap)
         if reason is not None:
             raise UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
+
+    def check_needs(self, function: Function[Any, Any]) -> None:
+        """Refuse a function that needs what this engine does not offer.
+
+        Raises:
+            UnsupportedFeatureError: If it does.
+        """
+        services = self.environment.services
+        offered = {"sessions": services.sessions, "steering": services.waiting}
+        for need, written in function.needs.items():
+            if offered[need] is None:
+                raise self._lacks(need, f"{written} of agent {function.id!r}")
+
+    @property
+    def sessions(self) -> SessionStore:
+        """The sessions of agents with ``sessions="backend"``, kept beside the runs.
+
+        Raises:
+            UnsupportedFeatureError: If the engine keeps none.
+        """
+        if self.environment.services.sessions is None:
+            raise self._lacks("sessions", "sessions of its own")
+        return self.environment.services.sessions
 
     def check_rules(self, function: Function[Any, Any]) -> None:
         """Refuse a function whose rules of flow control this engine cannot keep.

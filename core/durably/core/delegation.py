@@ -139,7 +139,9 @@ def delegated_outcome(agent_id: str, result: AgentResult) -> ToolOutcome:
     done = result.stop_reason == "completed"
     if not done:
         content = f"{agent_id} ended before it was done ({result.stop_reason}). Its last words: {content}"
-    return ToolOutcome(content=content, is_error=not done, usage=result.usage, cost=result.cost)
+    return ToolOutcome(
+        content=content, is_error=not done, usage=result.usage, cost=result.cost, tool_calls=result.tool_calls
+    )
 
 
 def started_text(agent_id: str, event_id: str, ts: float | None) -> str:

@@ -223,6 +223,11 @@ class Function(FunctionRef[In, Out]):
         return tuple("singleton_queue" if name == "singleton" and queues else name for name in used)
 
     @property
+    def needs(self) -> Mapping[str, str]:
+        """What it needs of the engine that not all have: the name of the gap, and how the option is written."""
+        return {}
+
+    @property
     def keys(self) -> list[tuple[str, str]]:
         """The dotted paths in its input that its options name: option and path."""
         rules = ("singleton", "debounce", "throttle", "rate_limit", "batch")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from durably.core.answers import judge
-from durably.core.budget import Budget
+from durably.core.budget import Budget, Spent
 from durably.core.compaction import Compaction
 from durably.core.context import Logger
 from durably.core.conversation import Conversation
 from durably.core.error_text import writable
 from durably.core.errors import ContextWindowExceededError, StepError
+from durably.core.hooks import HookedParts, Refusal, after_model, after_tool, before_model, before_tool
 from durably.core.ids import check_session_key
 from durably.core.messages import (
     ContentPart,
@@ -22,11 +23,13 @@ from durably.core.messages import (
     ToolResultMessage,
     Transcript,
     UserMessage,
+    assistant,
     user,
 )
 from durably.core.model import ModelResponse, Usage
+from durably.core.output import OutputForm
 from durably.core.result import AgentResult, AgentStopReason
-from durably.core.serialization import Codec
+from durably.core.run_session import RunSession, SessionParts
 from durably.core.steps import StepAPI
 from durably.core.tool_context import RunContext
 from durably.core.tools import Tool, ToolOutcome
@@ -39,7 +42,7 @@ FEW_TURNS = 2
 AgentLoop = Callable[[StepAPI, Logger | None], Coroutine[Any, Any, AgentResult]]
 
 
-class AgentParts(Protocol):
+class AgentParts(SessionParts, HookedParts, Protocol):
     """What the loop needs of an agent. The methods are bodies of steps."""
 
     @property
@@ -49,7 +52,12 @@ class AgentParts(Protocol):
     @property
     def model_timeout(self) -> float | None: ...
     @property
-    def output_codec(self) -> Codec | None: ...
+    def output_form(self) -> OutputForm | None: ...
+    @property
+    def output_retries(self) -> int: ...
+    @property
+    def output_validator(self) -> Callable[[Any], Any] | None: ...
+    async def check_output(self, output: Any) -> str | None: ...
     @property
     def budget(self) -> Budget | None: ...
     @property
@@ -58,10 +66,8 @@ class AgentParts(Protocol):
     def asks_context(self) -> bool: ...
     def context_data(self, context: object) -> object: ...
     async def load_context(self, run: RunContext | None = None) -> str: ...
-    @property
-    def save_turns(self) -> bool: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
-    async def save(self, session_key: str, messages: Sequence[Message]) -> None: ...
+    async def check_time(self) -> float: ...
     async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
@@ -101,31 +107,37 @@ def create_agent_loop(
         system = await _load_context(agent, step, run)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
-        session = _Session(agent, step, session_key if save else None, conversation)
-        # A run that began when its history was recorded as messages goes on as it began: it saves all at its end.
-        as_it_comes = isinstance(history, SessionPrefix)
-        if as_it_comes:
-            await session.save("save-message")
-        result = await turns(step, logger, conversation, session if as_it_comes and agent.save_turns else None)
-        await session.save("save-session")
+        session = RunSession(agent, step, session_key if save else None, history, conversation)
+        answer = await session.answer_of_another()
+        if answer is not None:
+            return AgentResult(text=answer, iterations=0, cost=0.0, stop_reason="steered").with_messages([])
+        await session.begin()
+        result = await turns(step, logger, conversation, session)
+        await session.end(answered=result.stop_reason == "completed")
         return result
 
     async def turns(
-        step: StepAPI, logger: Logger | None, conversation: Conversation, session: _Session | None
+        step: StepAPI, logger: Logger | None, conversation: Conversation, session: RunSession
     ) -> AgentResult:
         progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
-            if agent.budget and agent.budget.is_spent(progress.tokens, progress.cost):
-                return progress.result("budget")
-            response = await _think(agent, step, conversation, progress, turns_left)
+            if agent.budget:
+                await progress.check_time(agent, step, agent.budget)
+                if agent.budget.is_spent(progress.spent):
+                    return progress.result("budget")
+            if progress.iterations:
+                await session.take_messages()
+            answer = await _think(agent, step, session, conversation, progress, turns_left)
+            if isinstance(answer, Refusal):
+                return progress.refused(answer.reason)
+            response = answer
             calls = response.message.tool_calls
             progress.count(response, len(calls))
             if agent.budget:
                 agent.budget.check_price(response)
             conversation.add(response.message)
             if calls:
-                if session is not None:
-                    await session.save("save-turn")
+                await session.save_turn()
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
                 outcomes = await _act(agent, step, response, run)
@@ -137,8 +149,10 @@ def create_agent_loop(
                 return progress.result("refused")
             elif response.stop_reason == "max_tokens":
                 return progress.result("max_tokens")
-            elif (complaint := progress.take(agent.output_codec, response)) is None:
+            elif (complaint := await progress.take(agent, step, response)) is None:
                 return progress.result("completed")
+            elif progress.complaints > agent.output_retries:
+                return progress.result("invalid_output")
             else:
                 conversation.add(user(complaint))
         return progress.result("max_iterations")
@@ -152,54 +166,69 @@ async def _load_context(agent: AgentParts, step: StepAPI, run: RunContext) -> st
     return await step.run("load-context", agent.load_context)
 
 
-class _Session:
-    """What of a run stands in its session already.
-
-    Args:
-        agent: Writes to it.
-        step: Runs that as a step.
-        key: The session, or ``None`` to save nothing.
-        conversation: What is said.
-    """
-
-    def __init__(self, agent: AgentParts, step: StepAPI, key: str | None, conversation: Conversation) -> None:
-        self._agent = agent
-        self._step = step
-        self._key = key
-        self._conversation = conversation
-        self._saved = 0
-
-    async def save(self, step_id: str) -> None:
-        """Add what was said since the last time."""
-        said = self._conversation.said[self._saved :]
-        if self._key is not None and said:
-            await self._step.run(step_id, self._agent.save, self._key, said)
-            self._saved += len(said)
-
-
 async def _think(
-    agent: AgentParts, step: StepAPI, conversation: Conversation, progress: _Progress, turns_left: int
-) -> ModelResponse:
+    agent: AgentParts,
+    step: StepAPI,
+    session: RunSession,
+    conversation: Conversation,
+    progress: _Progress,
+    turns_left: int,
+) -> ModelResponse | Refusal:
     """One answer of the model; on a conversation that is too long, after a summary of its older part."""
-    hint = turns_left if turns_left <= FEW_TURNS else None
+    few_turns = turns_left if turns_left <= FEW_TURNS else None
     if agent.compaction and agent.compaction.is_due(progress.last_turn):
-        await _compact(agent, step, conversation, progress)
-    try:
-        return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
-    except StepError as error:
-        too_long = error.error_type == ContextWindowExceededError.__name__
-        if not (too_long and await _compact(agent, step, conversation, progress)):
-            raise
-    return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+        await _shorten(agent, step, session, conversation, progress)
+    refusal = await before_model(agent, step, conversation.transcript)
+    if refusal is not None:
+        return refusal
+    tries = 2 if _can_prune(agent, conversation) else 1
+    while True:
+        try:
+            said, timeout = conversation.transcript, agent.model_timeout
+            said.spent = agent.budget.warning(progress.spent) if agent.budget else None
+            response = await step.run("think", agent.think, said, few_turns, timeout=timeout)
+            break
+        except StepError as error:
+            too_long = tries and error.error_type == ContextWindowExceededError.__name__
+            if not (too_long and await _shorten(agent, step, session, conversation, progress)):
+                raise
+            tries -= 1
+    answer = await after_model(agent, step, response)
+    if isinstance(answer, Refusal):
+        progress.spend(response.usage, response.cost)
+    elif answer is not response and agent.output_form is not None:
+        return agent.output_form.judged(answer)
+    return answer
 
 
-async def _compact(agent: AgentParts, step: StepAPI, conversation: Conversation, progress: _Progress) -> bool:
+def _can_prune(agent: AgentParts, conversation: Conversation) -> bool:
+    limits = agent.compaction
+    return limits is not None and limits.prune and conversation.can_prune(limits.keep)
+
+
+async def _shorten(
+    agent: AgentParts, step: StepAPI, session: RunSession, conversation: Conversation, progress: _Progress
+) -> bool:
+    """Leave old results of tools out, or if that was of no use the turn before, have the older part summarised."""
+    of_no_use = progress.pruned == progress.iterations - 1
+    if agent.compaction is not None and _can_prune(agent, conversation) and not of_no_use:
+        conversation.transcript.prune(agent.compaction.keep)
+        progress.pruned = progress.iterations
+        return True
+    return await _compact(agent, step, session, conversation, progress)
+
+
+async def _compact(
+    agent: AgentParts, step: StepAPI, session: RunSession, conversation: Conversation, progress: _Progress
+) -> bool:
     """Have the older part of the conversation summarised; ``False`` if there is none, or it is not wanted."""
     older = conversation.older(agent.compaction.keep) if agent.compaction else None
     if older is None or agent.compaction is None:
         return False
     response = await step.run("compact", agent.summarize, older, conversation.summary, timeout=agent.model_timeout)
     progress.spend(response.usage, response.cost)
+    if agent.compaction.save:
+        await session.save_summary(response.message.text)
     conversation.compact(agent.compaction.keep, response.message.text)
     return True
 
@@ -231,7 +260,13 @@ async def _answer(
         return ToolOutcome(
             content=f"there is no tool {writable(repr(call.name))}; the tools are: {known}", is_error=True
         )
-    return await tool.answer(step, call, run, checked_in_step=checked_in_step)
+    if not agent.hooks:
+        return await tool.answer(step, call, run, checked_in_step=checked_in_step)
+    asked = await before_tool(agent, step, call)
+    if isinstance(asked, Refusal):
+        return ToolOutcome(content=asked.reason, is_error=True)
+    outcome = await tool.answer(step, asked, run, checked_in_step=checked_in_step)
+    return await after_tool(agent, step, asked, outcome)
 
 
 class _Progress:
@@ -243,39 +278,68 @@ class _Progress:
         self._output: object = None
         self._tool_calls = 0
         self._usage: list[Usage] = []
+        self._began: float | None = None
         self.iterations = 0
-        self.tokens = 0
-        self.cost: float | None = 0.0
+        self.pruned: int | None = None
+        self.complaints = 0
+        self.spent = Spent()
         self.last_turn = Usage()
+        self._cache_breaks: list[int] = []
+
+    async def check_time(self, agent: AgentParts, step: StepAPI, budget: Budget) -> None:
+        """Read the clock in a step, if the budget is one of time."""
+        if budget.time is not None:
+            now = await step.run("check-time", agent.check_time)
+            self._began = now if self._began is None else self._began
+            self.spent.seconds = max(0.0, now - self._began)
 
     def count(self, response: ModelResponse, calls: int) -> None:
         self.iterations += 1
+        if response.usage.cached_tokens < self.last_turn.cached_tokens + self.last_turn.cache_write_tokens:
+            self._cache_breaks.append(self.iterations)
         self.last_turn = response.usage
         self.spend(response.usage, response.cost)
         self._tool_calls += calls
+        self.spent.tool_calls += calls
         self._text = response.message.text or self._text
 
     def count_delegated(self, outcomes: Iterable[str | ToolOutcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, ToolOutcome) and outcome.usage is not None:
                 self.spend(outcome.usage, outcome.cost)
+                self.spent.tool_calls += outcome.tool_calls
 
     def spend(self, usage: Usage, cost: float | None) -> None:
         self._usage.append(usage)
-        self.tokens += usage.input_tokens + usage.output_tokens
-        self.cost = None if self.cost is None or cost is None else self.cost + cost
+        before = self.spent.cost
+        self.spent.tokens += usage.input_tokens + usage.output_tokens
+        self.spent.cost = None if before is None or cost is None else before + cost
 
-    def take(self, codec: Codec | None, response: ModelResponse) -> str | None:
+    async def take(self, agent: AgentParts, step: StepAPI, response: ModelResponse) -> str | None:
         """Take the final answer; what is wrong with it, in words for the model, or ``None``."""
-        if response.verdict is not None and response.verdict.complaint is not None:
-            return response.verdict.complaint
-        if codec is None:
-            return None
-        if response.verdict is not None:
-            self._output = codec.rebuild(response.verdict.output)
-            return None
-        self._output, complaint = judge(codec, response.message.text)  # a record of before has no verdict
+        output, complaint = self._read(agent.output_form, response)
+        if complaint is None and agent.output_form is not None and agent.output_validator is not None:
+            data = json.loads(agent.output_form.codec.encode(output, step="check-output"))
+            complaint = await step.run("check-output", agent.check_output, data)
+        self._output = output if complaint is None else None
+        self.complaints += complaint is not None
         return complaint
+
+    def _read(self, form: OutputForm | None, response: ModelResponse) -> tuple[object, str | None]:
+        verdict = response.verdict
+        if verdict is not None and verdict.complaint is not None:
+            return None, verdict.complaint
+        if form is None:
+            return None, None
+        if verdict is None:
+            return form.read_old(response.message.text)
+        return form.codec.rebuild(verdict.output), None
+
+    def refused(self, reason: str) -> AgentResult:
+        """The result of a run that a hook ends; its reason is the last word."""
+        self._text = reason
+        self._conversation.add(assistant(reason))
+        return self.result("refused")
 
     def result(self, stop_reason: AgentStopReason) -> AgentResult:
         result = AgentResult(
@@ -284,7 +348,8 @@ class _Progress:
             iterations=self.iterations,
             tool_calls=self._tool_calls,
             usage=sum(self._usage, Usage()),
-            cost=self.cost,
+            cost=self.spent.cost,
+            cache_breaks=self._cache_breaks,
             stop_reason=stop_reason,
         )
         return result.with_messages(self._conversation.said)

@@ -23,6 +23,8 @@ __all__ = [
     "Message",
     "OpaquePart",
     "RefusalPart",
+    "SessionEntry",
+    "SessionNote",
     "SessionPrefix",
     "TextPart",
     "ThinkingPart",
@@ -190,6 +192,25 @@ Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(di
 """Any message of a conversation."""
 
 
+class SessionNote(_Frozen):
+    """What the library notes between the messages of a session. No model sees it as it is.
+
+    Args:
+        summary: A summary, which stands for the first appends of the session from here on.
+        appends: How many appends that are.
+        answered: The runs whose messages the answer before this note took up.
+    """
+
+    role: Literal["note"] = "note"
+    summary: str | None = Field(default=None, exclude_if=_falsy)
+    appends: int = Field(default=0, ge=0, exclude_if=_falsy)
+    answered: list[str] = Field(default=[], exclude_if=_falsy)
+
+
+SessionEntry = Annotated[UserMessage | AssistantMessage | ToolResultMessage | SessionNote, Field(discriminator="role")]
+"""What a session holds: messages, and notes between them."""
+
+
 def user(text: str) -> UserMessage:
     """Return a user message of plain text."""
     return UserMessage(content=text)
@@ -227,25 +248,43 @@ class Transcript:
         messages: The messages so far.
         skipped: How many assistant messages came before these and were replaced by a summary.
         before: What was said in the session before, or ``None``.
+        pruned: Of how many messages the results of tools are left out, beside those of the session; ``None`` for none.
+        spent: See below.
 
     Attributes:
         system: The system prompt.
         before: See above.
+        pruned: See above.
+        spent: How much of the budget is spent, in percent, if the model is to be told. It follows from what is
+            recorded, and is no part of the digest.
         messages: The messages. Add to them with :meth:`append` and :meth:`extend` alone, which keep the digest.
         skipped: See above.
         turn: How many assistant messages there were, the skipped ones and those of the session included.
     """
 
     def __init__(
-        self, system: str, messages: Iterable[Message] = (), skipped: int = 0, before: SessionPrefix | None = None
+        self,
+        system: str,
+        messages: Iterable[Message] = (),
+        skipped: int = 0,
+        before: SessionPrefix | None = None,
+        pruned: int | None = None,
+        spent: int | None = None,
     ) -> None:
         self.system = system
         self.before = before
         self.messages: list[Message] = []
         self.skipped = skipped
+        self.pruned = pruned
+        self.spent = spent
         self.turn = skipped + (0 if before is None else before.turns)
         self._digest = digest(system if before is None else system + before.model_dump_json())
         self.extend(messages)
+
+    def prune(self, keep: int) -> None:
+        """Leave the old results of tools out of what the model sees, but for the newest messages."""
+        self.pruned = max(0, len(self.messages) - keep)
+        self._digest = digest(f"{self._digest} pruned {self.pruned}")
 
     def append(self, message: Message) -> None:
         """Add one message at the end."""

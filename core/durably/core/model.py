@@ -92,6 +92,8 @@ class ModelRequest:
         tools: The tools that the model may call.
         turn: How many assistant messages there were in the conversation.
         output_schema: The JSON schema that the answer must fit, or ``None`` for free text.
+        reminder: Words for the model in this request alone. They stand behind the newest message, so that everything
+            before them is what the last request held too, and the provider's prompt cache fits.
         options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
     """
 
@@ -100,6 +102,7 @@ class ModelRequest:
     tools: Sequence[ToolSpec] = ()
     turn: int = 0
     output_schema: Mapping[str, Any] | None = None
+    reminder: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -31,6 +31,7 @@ from durably.core.errors import (
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.functions import FailedRun, Function, Singleton, function
+from durably.core.hooks import Hooks, Refusal
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.loop import create_agent_loop
 from durably.core.messages import assistant, user
@@ -74,6 +75,7 @@ __all__ = [
     "FallbackModel",
     "Function",
     "FunctionRef",
+    "Hooks",
     "InvokeError",
     "JSONLSessions",
     "LifecycleLog",
@@ -85,6 +87,7 @@ __all__ = [
     "Observer",
     "PendingApproval",
     "Pruned",
+    "Refusal",
     "Retention",
     "RetryAfterError",
     "RetryPolicy",

@@ -14,11 +14,12 @@ from durably.core.model import Usage
 
 __all__ = ["AgentInput", "AgentResult", "AgentStopReason"]
 
-AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused"]
+AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused", "steered", "invalid_output"]
 """Why an agent ended.
 
 ``completed``: the model answered. ``max_iterations``: its turns were used up. ``max_tokens``: its last answer was cut
-off. ``budget``: its budget was spent. ``refused``: the model declined.
+off. ``budget``: its budget was spent. ``refused``: the model declined. ``steered``: another run of the session took up
+its message, and answered it. ``invalid_output``: none of its answers fitted the ``output_type``.
 """
 
 
@@ -63,6 +64,9 @@ class AgentResult(BaseModel, Generic[Out]):
         tool_calls: How many calls of tools the model made.
         usage: The tokens of the recorded model calls. Those of agents that it asked and waited for are included.
         cost: US dollars for these tokens, or ``None`` if the price of any call is not known.
+        cache_breaks: The turns, from 1, that read less from the provider's prompt cache than was known to be in it. The
+            beginning of the conversation had changed there, or the provider had dropped it. ``usage.cached_tokens``
+            says how much was read in all.
         stop_reason: Why it ended. See :data:`AgentStopReason`.
     """
 
@@ -74,6 +78,7 @@ class AgentResult(BaseModel, Generic[Out]):
     tool_calls: int = 0
     usage: Usage = Field(default_factory=Usage)
     cost: float | None = None
+    cache_breaks: list[int] = Field(default_factory=list, exclude_if=lambda turns: not turns)
     stop_reason: AgentStopReason = "completed"
 
     _messages: list[Message] | Callable[[], list[Message]] | None = PrivateAttr(default=None)

@@ -54,6 +54,7 @@ class ToolOutcome(BaseModel):
         is_error: Whether the tool did not do what was asked.
         usage: The tokens that another agent spent on the call, or ``None`` if no agent was asked.
         cost: US dollars for those tokens, or ``None`` if the price is not known.
+        tool_calls: How many calls of tools that agent made.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -62,6 +63,7 @@ class ToolOutcome(BaseModel):
     is_error: bool = Field(default=False, exclude_if=lambda is_error: not is_error)
     usage: Usage | None = Field(default=None, exclude_if=lambda usage: usage is None)
     cost: float | None = Field(default=None, exclude_if=lambda cost: cost is None)
+    tool_calls: int = Field(default=0, exclude_if=lambda calls: not calls)
 
 
 @dataclass(frozen=True, kw_only=True)

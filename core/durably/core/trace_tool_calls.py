@@ -24,7 +24,7 @@ from durably.core.tools import ToolOutcome, told_first, what_was_run
 from durably.core.trace_parts import TraceEntry
 from durably.core.trace_steps import StepDraft, is_digest
 
-__all__ = ["NOT_RECORDED", "Item", "Scopes", "tool_results"]
+__all__ = ["NOT_RECORDED", "Item", "Scopes", "is_refusal", "tool_results"]
 
 NOT_RECORDED = "(not recorded: the code itself said this, without a step)"
 
@@ -33,6 +33,11 @@ Item = StepDraft | str
 
 Scopes = Mapping[str, list[Item]]
 """What each scope met, in order, by what the keys of its steps begin with."""
+
+
+def is_refusal(value: object) -> bool:
+    """Whether the value of a step is a hook's no."""
+    return isinstance(value, dict) and value.get("type") == "refusal" and "reason" in value
 
 
 def tool_results(
@@ -84,14 +89,26 @@ class _Answered:
         self._scopes = scopes
         self._ts: float | None = None
         self._edited = ""
+        self._before, self._after = f"before-tool-{call.name}", f"after-tool-{call.name}"
 
     def read(self, items: Sequence[Item]) -> tuple[str, str | ToolOutcome] | None:
         """The key of the step that came to the result, and the result; ``None`` if there is none yet."""
+        found = None
         for item in items:
-            outcome = self._approval(item) if isinstance(item, str) else self._step(item)
-            if outcome is not None:
-                return outcome
-        return None
+            if isinstance(item, StepDraft) and item.step_id in (self._before, self._after):
+                found = self._hook(item) or found
+            elif found is None:
+                found = self._approval(item) if isinstance(item, str) else self._step(item)
+        return found
+
+    def _hook(self, step: StepDraft) -> tuple[str, str | ToolOutcome] | None:
+        """What a hook put in the place of the result, if it did."""
+        step.call_id = self._call.id
+        if is_refusal(step.value):
+            return step.key, ToolOutcome(content=str(step.value["reason"]), is_error=True)
+        if step.step_id != self._after or not step.value:
+            return None
+        return step.key, step.value if isinstance(step.value, str) else ToolOutcome.model_validate(step.value)
 
     def _step(self, step: StepDraft) -> tuple[str, str | ToolOutcome] | None:
         name = self._call.name

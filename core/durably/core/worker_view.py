@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["WorkerView", "library_version"]
@@ -36,6 +37,7 @@ class WorkerView:
     lag: float | None = None
 
 
+@cache
 def library_version() -> str:
     """The version of this library that is installed; empty if it runs from its sources alone."""
     try:

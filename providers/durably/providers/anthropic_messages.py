@@ -125,7 +125,19 @@ def request_body(request: ModelRequest, *, model: str, max_tokens: int, cache: b
         del body["thinking"]  # for the rest of this turn
     if cache:
         mark_cached(body)
+    if request.reminder:
+        _remind(body, request.reminder)
     return body
+
+
+def _remind(body: dict[str, Any], reminder: str) -> None:
+    """Add a text behind the last breakpoint, unless the provider goes on with an answer or waits for results alone."""
+    *before, last = body["messages"]
+    callers = [block.get("caller") or {} for block in (before[-1]["content"] if before else ()) if "caller" in block]
+    if last["role"] == "user" and not any("code_execution" in str(each.get("type")) for each in callers):
+        content = last["content"]
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        body["messages"] = [*before, {**last, "content": [*blocks, {"type": "text", "text": reminder}]}]
 
 
 def _container(messages: Sequence[Message], options: dict[str, Any]) -> Any:

@@ -29,6 +29,7 @@ from durably.core.messages import (
 from durably.core.model import ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
 from durably.providers.answers import check_stop, said
 from durably.providers.calls import call_arguments, distrust_last_call, merged_tools, name_calls
+from durably.providers.chat_cache import mark_cached
 from durably.providers.dialect import Dialect, unreadable
 from durably.providers.schemas import schema_prompt, strict_schema
 from durably.providers.transcript import repaired
@@ -76,7 +77,9 @@ DIALECT = Dialect(
 )
 
 
-def request_body(request: ModelRequest, *, model: str, dialect: Dialect, native_output: bool) -> dict[str, Any]:
+def request_body(
+    request: ModelRequest, *, model: str, dialect: Dialect, native_output: bool, cache: bool = False
+) -> dict[str, Any]:
     """Return the body of a request. The request's options overwrite it, but add to its tools.
 
     Args:
@@ -84,6 +87,7 @@ def request_body(request: ModelRequest, *, model: str, dialect: Dialect, native_
         model: The model.
         dialect: What the server accepts.
         native_output: Whether the server knows ``response_format``. If not, the system prompt asks for the schema.
+        cache: Whether breakpoints say up to where the provider is to keep the conversation in its prompt cache.
     """
     options = dict(request.options)
     body: dict[str, Any] = {"model": model}
@@ -104,7 +108,25 @@ def request_body(request: ModelRequest, *, model: str, dialect: Dialect, native_
         if choice is not None:
             named = isinstance(choice, str) and choice not in ("auto", "none", "required")
             body["tool_choice"] = {"type": "function", "function": {"name": choice}} if named else choice
+    if cache:
+        mark_cached(body)
+    if request.reminder:
+        body["messages"] = _reminded(body["messages"], request.reminder, alone=cache)
     return {**body, **options}
+
+
+def _reminded(messages: list[dict[str, Any]], reminder: str, *, alone: bool) -> list[dict[str, Any]]:
+    """The conversation with a text behind its newest message: in it, as some servers refuse a question after a result,
+    or alone, behind its breakpoint."""
+    *before, last = messages
+    if last["role"] == "assistant":
+        return messages
+    text = {"type": "text", "text": reminder}
+    if alone:
+        return [*messages, {"role": "user", "content": [text]}]
+    content = last["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [*before, {**last, "content": [*blocks, text]}]
 
 
 def is_thought_of(part: ThinkingPart, server: str | None) -> bool:

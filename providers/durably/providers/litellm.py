@@ -20,6 +20,8 @@ from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse, Usage
 from durably.providers import chat
 from durably.providers.answers import UnanswerableError
+from durably.providers.cache_key import conversation_key
+from durably.providers.chat_cache import wants_breakpoints
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.dialect import Dialect
 from durably.providers.failures import Failures, raise_alone
@@ -61,6 +63,8 @@ class LiteLLMModel:
         model: The model, such as ``"gemini/gemini-2.5-pro"``. See https://docs.litellm.ai/docs/providers.
         key: The place where each call looks the key up. Default: litellm looks for it in the environment.
         base_url: The address of another server.
+        cache: Whether the provider keeps the conversation in its prompt cache, where it must be told: Claude and Nova
+            by breakpoints, OpenAI by a key for each conversation.
         timeout: Seconds to wait for a connection, and then for each next piece of the answer.
             ``Agent(model_timeout=)`` limits the whole call.
     """
@@ -69,6 +73,7 @@ class LiteLLMModel:
     _: KW_ONLY
     key: Key | None = None
     base_url: str | None = None
+    cache: bool = True
     timeout: float = 600.0
 
     @property
@@ -156,12 +161,16 @@ class LiteLLMModel:
         return " or ".join(missing) if all(name.endswith("_API_KEY") for name in missing) and missing else None
 
     def _arguments(self, request: ModelRequest, key: str | None, origin: str) -> dict[str, Any]:
+        route = origin.partition(":")[2]
         body = chat.request_body(
             request,
             model=self.model,
             dialect=dialect(self.model, origin),
             native_output=litellm.supports_response_schema(self.model),
+            cache=self.cache and wants_breakpoints(self.model, route) and not _has_own_breakpoints(request),
         )
+        if self.cache and (route == "azure" or (route == "openai" and self.base_url is None)):
+            body.setdefault("prompt_cache_key", conversation_key(request))
         # The engine alone retries. litellm has two ways to do so, and both are off.
         quiet = {"num_retries": 0, "max_retries": 0}
         return {**body, **quiet, "timeout": self.timeout, "api_key": key, "base_url": self.base_url}
@@ -216,6 +225,10 @@ def dialect(model: str, origin: str) -> Dialect:
         user_first=True,
         may_end=lambda message: False,  # Claude's newer models and Mistral's refuse it
     )
+
+
+def _has_own_breakpoints(request: ModelRequest) -> bool:
+    return "cache_control" in str(request.options.get("tools")) or "cache_control_injection_points" in request.options
 
 
 _TAKES_REASONING = frozenset({"cerebras", "deepseek", "groq", "moonshot", "openrouter", "zai"})

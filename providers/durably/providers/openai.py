@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
-from durably.core.serialization import digest
 from durably.providers import chat, responses
 from durably.providers.answers import UnanswerableError
+from durably.providers.cache_key import conversation_key
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.clients import Clients
 from durably.providers.dialect import Dialect
@@ -132,7 +132,7 @@ class OpenAIModel:
 
     def _arguments(self, request: ModelRequest) -> dict[str, Any]:
         if self.cache and self.base_url is None:  # other servers may refuse a field that they do not know
-            request = replace(request, options={"prompt_cache_key": _cache_key(request), **request.options})
+            request = replace(request, options={"prompt_cache_key": conversation_key(request), **request.options})
         if self._chat:
             body = chat.request_body(request, model=self.model, dialect=self._dialect, native_output=self.native_output)
             return sdk_arguments(body, "model", "messages")
@@ -183,12 +183,6 @@ def _has_list_price(data: Mapping[str, Any]) -> bool:
     """Whether an answer costs what the price list says of its tokens: no other tier, and no tools that cost extra."""
     searched = any(str(item.get("type")).endswith("_search_call") for item in data.get("output") or ())
     return data.get("service_tier") in (None, "auto", "default") and not searched
-
-
-def _cache_key(request: ModelRequest) -> str:
-    """The same text for every turn of a conversation: how it begins."""
-    first = [message.model_dump_json() for message in request.messages[:1]]
-    return digest("\0".join([request.system, *(spec.name for spec in request.tools), *first]))
 
 
 _REASONING = re.compile(r"(o[1-9]|gpt-[5-9])(?![a-z])(?!.*chat).*")

@@ -98,6 +98,8 @@ def request_body(request: ModelRequest, *, model: str, reasons: bool) -> dict[st
             named = isinstance(choice, str) and choice not in ("auto", "none", "required")
             body["tool_choice"] = {"type": "function", "name": choice} if named else choice
     body |= options
+    if request.reminder:
+        body["input"] = [*body["input"], {"type": "message", "role": "user", "content": request.reminder}]
     if not body["store"]:
         body["input"] = [item for item in body["input"] if not _is_stored_thought(item)]
     return body

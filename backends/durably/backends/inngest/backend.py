@@ -91,6 +91,8 @@ class InngestBackend(Backend):
             "run_ended of a cancelled run": "Inngest cancels by itself, and no worker hears of it",
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
             "retention": "Inngest keeps ended runs as long as its plan says, and forgets them by itself",
+            "sessions": "no store of sessions is part of Inngest: give the agent one, such as SQLiteSessions(path)",
+            "steering": "runs cannot wait for each other there, so none sees which do: use on_message='cancel'",
             "workers": "Inngest does not tell which apps are connected: look at its dashboard, or at your web server",
             "limits of a worker": "a served app takes what Inngest sends: use concurrency= of the function",
             "a body begun by a process that was stopped while it held a request": "a request bears no lease, so that "

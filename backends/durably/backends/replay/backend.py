@@ -27,7 +27,7 @@ from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.patience import patiently
 from durably.backends.replay.records import Log, RunRecords
-from durably.backends.replay.run_list import find_page, tally
+from durably.backends.replay.run_list import find_page, tally, waiting_behind
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.slots import BodySlots
 from durably.backends.replay.steps import ReplaySteps
@@ -53,6 +53,7 @@ from durably.core.run_events import started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
 from durably.core.run_view import RunStatus, RunView
+from durably.core.services import EngineServices, WaitingRun
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Parts", "ReplayBackend"]
@@ -153,6 +154,7 @@ class ReplayBackend(Backend):
             threads=threads,
             observers=observers,
             deltas=deltas,
+            services=EngineServices(journal.sessions, None if journal.flow is None else self._waiting),
         )
         self.environment.observers.now = clock.now
         self.journal = journal
@@ -222,6 +224,9 @@ class ReplayBackend(Backend):
             check_cron(function.cron, function.id)
         if function.priority is not None:
             check_priority(function.priority, function.id)
+
+    def _waiting(self, run_id: str) -> list[WaitingRun]:
+        return waiting_behind(self.journal, run_id)
 
     @property
     def running(self) -> bool:

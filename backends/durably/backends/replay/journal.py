@@ -24,7 +24,7 @@ from durably.backends.replay.flow.batches import Batches, FullBatch
 from durably.backends.replay.flow.rules import Plan, StartRules, plan_for
 from durably.backends.replay.flow.store import FlowStore
 from durably.backends.replay.pruning import PrunableStorage
-from durably.core import Event, Function, Singleton
+from durably.core import Event, Function, SessionStore, Singleton
 from durably.core.cause import session_key_of
 from durably.core.errors import MissingKeyError, error_to_json
 from durably.core.history import StepRecord
@@ -220,9 +220,11 @@ class Journal(ABC):
     Attributes:
         flow: What the rules of flow control remember, or ``None`` for a storage that does not keep it: its backend
             refuses functions with such rules.
+        sessions: The sessions of agents with ``sessions="backend"``, or ``None``: its backend refuses such agents.
     """
 
     flow: FlowStore | None = None
+    sessions: SessionStore | None = None
 
     @cached_property
     def admission(self) -> Admission[Changes]:

@@ -62,7 +62,8 @@ CREATE TABLE workers (
 # The rules of flow control are remembered, with what they hold back. What holds a live run up is listed, so that
 # where runs stand can be told without reading all that they recorded. Runs that wait for their code have an index, and
 # so have those that have ended, in the order in which they are forgotten; the numbers of those whose records still go;
-# who works here.
+# who works here. A row of appends holds several; its id is its session's n * 2**32 + the number
+# of the first of them.
 SECOND = """
 ALTER TABLE functions ADD COLUMN rules TEXT;
 CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
@@ -116,6 +117,9 @@ CREATE TABLE deltas (
     run TEXT NOT NULL, number INTEGER NOT NULL, place INTEGER, delta TEXT NOT NULL, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
 ALTER TABLE runs ADD COLUMN crash_notes TEXT;
+CREATE TABLE sessions (n INTEGER PRIMARY KEY, session_key TEXT NOT NULL UNIQUE, appends INTEGER NOT NULL);
+CREATE TABLE appends (id INTEGER PRIMARY KEY, messages BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE session_keys (session INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (session, key)) WITHOUT ROWID;
 """
 
 VERSIONS = (FIRST, SECOND)

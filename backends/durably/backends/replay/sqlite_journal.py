@@ -22,6 +22,8 @@ from durably.backends.replay.journal import Journal, Received, RunRow, Subscript
 from durably.backends.replay.pruning import PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
 from durably.backends.replay.sqlite_pruning import SQLitePruning
+from durably.backends.replay.sqlite_sessions import SQLiteFileSessions
+from durably.backends.replay.sqlite_text import packed, unpacked
 from durably.core import Event, Singleton
 from durably.core.errors import DurablyError, JournalCorruptError, JournalError, StaleRunError
 from durably.core.history import StepRecord
@@ -52,6 +54,8 @@ class SQLiteJournal(Journal):
         groups: Commits what is written, without holding up the event loop.
     """
 
+    sessions: SQLiteFileSessions
+
     def __init__(self, path: str | Path) -> None:
         self.file = SQLiteFile(path, self._worker_of)
         self.groups = GroupCommit(self.file)
@@ -59,6 +63,7 @@ class SQLiteJournal(Journal):
         self.file.undone = self._forget_numbers
         self._pruning = SQLitePruning(self.file)
         self.flow = SQLiteFlowStore(self.file)
+        self.sessions = SQLiteFileSessions(path)
         self._numbers: dict[str, int] = {}
         self._version = 0
 
@@ -77,6 +82,7 @@ class SQLiteJournal(Journal):
     def close(self) -> None:
         self.groups.close()
         self.file.close()
+        self.sessions.close()
 
     def transaction(self) -> AbstractContextManager[None]:
         return self.file.transaction()
@@ -452,7 +458,7 @@ def _fields(record: StepRecord) -> tuple[Any, ...]:
         record.attempt,
         record.name or None,
         record.input or None,
-        record.output,
+        None if record.output is None else packed(record.output),
         None if record.error is None else json.dumps(record.error, ensure_ascii=False),
         record.due,
         round(record.at * 1e3),
@@ -480,7 +486,7 @@ def _record(run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepReco
         attempt,
         name or "",
         input or "",
-        output,
+        None if output is None else unpacked(output),
         None if error is None else json.loads(error),
         due,
         at / 1e3,

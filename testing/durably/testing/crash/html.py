@@ -112,6 +112,8 @@ def _data(report: Shown) -> str:
                     "law": each.law,
                     "found": each.found,
                     "meaning": each.meaning,
+                    "line": each.line,
+                    "patch": each.patch,
                     "difference": [each.difference.expected, each.difference.found] if each.difference else None,
                 }
                 for each in cell.violations
@@ -152,6 +154,7 @@ td button:hover, td button.on { outline: 2px solid var(--text); outline-offset: 
 #detail { background: var(--panel); border-radius: 8px; padding: 16px 20px; min-height: 60px; }
 #detail h2 { font-size: 16px; margin: 0 0 8px; } #detail h2 i { display: inline-block; width: 12px; height: 12px;
   border-radius: 3px; margin-right: 8px; } .law { margin: 8px 0; } .law b { color: var(--failed); }
+.patch { border-left: 4px solid var(--recovered); padding: 2px 10px; margin: 4px 0; }
 .sides { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 12.5px; white-space: pre-wrap; }
 .time { display: grid; grid-template-columns: 1fr 1fr; margin: 12px 0; border: 1px solid var(--line);
   border-radius: 6px; overflow: hidden; font-size: 13px; } .time div { padding: 2px 12px; }
@@ -202,6 +205,8 @@ function show(number, group) {
     element(law, 'b', each.law + ' ');
     law.append(each.found);
     element(law, 'div', each.meaning, 'soft');
+    if (each.line) element(law, 'div', 'in: ' + each.line, 'sides');
+    if (each.patch) element(law, 'div', 'patch: ' + each.patch, 'patch');
     if (each.difference) element(law, 'div',
       'without the crash: ' + each.difference[0] + '\\nwith the crash:    ' + each.difference[1], 'sides');
   }

@@ -183,6 +183,10 @@ class Report:
             lines.append("  the crash never struck: the run did not pass this point again")
         for violation in cell.violations:
             lines += [f"  {violation.law} broken: {violation.found}", f"     {violation.meaning}"]
+            if violation.line:
+                lines.append(f"     in: {violation.line}")
+            if violation.patch:
+                lines.append(f"     patch: {violation.patch}")
             if violation.difference is not None:
                 lines += [
                     f"     first difference: without the crash: {violation.difference.expected}",

@@ -145,6 +145,8 @@ def _request_json(request: ModelRequest) -> dict[str, Any]:
         ],
         "options": _plain(request.options),
     }
+    if request.reminder:
+        made["reminder"] = request.reminder
     if request.output_schema is not None:
         made["output_schema"] = _plain(request.output_schema)
     return made

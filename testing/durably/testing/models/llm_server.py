@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from durably.core import ModelError
 from durably.core.model import ModelRequest
 from durably.core.serialization import digest
+from durably.testing.models.prompt_cache import PromptCache
 from durably.testing.models.scripted import Reply, ScriptedModel
 from durably.testing.models.wire import anthropic, chat, responses
 from durably.testing.models.wire.http import HTTPRequest, read_request, write_events, write_json
@@ -104,6 +105,7 @@ class LLMServer:
             status.
         faults: What goes wrong with the first request that comes in, with the second, and so on; ``None``: nothing.
             Or a function that says it of each request.
+        prompt_cache: A cache that says how many tokens each answer reads and writes, in place of the script.
 
     Attributes:
         requests: Every valid request, as the model's side reads it.
@@ -114,10 +116,12 @@ class LLMServer:
         self,
         *replies: Reply | Callable[[ModelRequest], Reply],
         faults: Sequence[Fault | None] | Callable[[HTTPRequest], Fault | None] = (),
+        prompt_cache: PromptCache | None = None,
     ) -> None:
         self._model = ScriptedModel(*replies)
         self._choose = faults if callable(faults) else None
         self._faults = [] if callable(faults) else list(faults)
+        self._prompt_cache = prompt_cache
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.received: list[HTTPRequest] = []
@@ -228,6 +232,10 @@ class LLMServer:
             raise InvalidRequest(f"the body is not a JSON object: {error}") from None
         asked = wire.parse(data, request.headers)
         response = await self._model.complete(asked)
+        if self._prompt_cache is not None:
+            counted = self._prompt_cache.usage(request.path, data)
+            usage = counted.model_copy(update={"output_tokens": response.usage.output_tokens})
+            response = response.model_copy(update={"usage": usage})
         body = wire.body(response, asked, data["model"])
         return list(wire.events(body)) if data.get("stream") else None, json.dumps(body)
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, Unpack, overload
 
 from typing_extensions import TypeVar
 
-from durably.core.agent_types import AgentOptions, Instructions, input_type, result_type, takes_none
+from durably.core.agent_types import AgentOptions, Instructions, ModelOptions, input_type, result_type, takes_none
 from durably.core.answers import fitting, judged, recordable
 from durably.core.attempts import judged_input
 from durably.core.budget import Budget
@@ -82,7 +82,9 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         sessions: The store of conversations, for runs with a ``session_key``. See :class:`~durably.core.SessionStore`.
         save_turns: Whether a session also keeps the turns of a run that was cancelled or failed. If not, it keeps the
             user's message and what was said by runs that ended well.
-        model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
+        model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``. Or a
+            callable that returns them: it runs once, in the step ``load-options``, and may take one argument, as
+            instructions may. What it returns is recorded.
         model_timeout: Seconds that one model call may take. Default: no limit.
         stream: Whether ``think`` asks the model to show its answer while it writes it, if the model can. The pieces go
             to the backend's observers. Only the whole answer is recorded.
@@ -96,6 +98,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
 
     __slots__ = (
         "_instructions_ask",
+        "_options_ask",
         "_reader",
         "budget",
         "compaction",
@@ -131,7 +134,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
     summarizer: Model
     sessions: SessionStore | None
     save_turns: bool
-    model_options: Mapping[str, object]
+    model_options: ModelOptions
     model_timeout: float | None
     stream: bool
     sink: DeltaSink | str | None
@@ -196,7 +199,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         compaction: Compaction | None = None,
         sessions: SessionStore | None = None,
         save_turns: bool = True,
-        model_options: Mapping[str, object] | None = None,
+        model_options: ModelOptions | None = None,
         model_timeout: float | None = None,
         stream: bool = False,
         sink: DeltaSink | str | None = None,
@@ -209,6 +212,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         names = sys._getframe(1).f_locals
         self.context_codec = codec_for(Any if context_type is None else context_type)
         self._instructions_ask = _instructions_ask(name, instructions, names, self.context_codec)
+        self._options_ask = _options_ask(name, model_options, names, self.context_codec)
         by_name = {each.name: each.bound(name, self.context_codec) for each in _tools(name, own_tools, names)}
         # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
@@ -239,7 +243,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
         self.sessions = sessions
         self.save_turns = save_turns
         self._reader = None if sessions is None else SessionReader(sessions)
-        self.model_options = dict(model_options or {})
+        self.model_options = model_options if callable(model_options) else dict(model_options or {})
         self.model_timeout = model_timeout
         self.stream = stream or sink is not None
         self.sink = sink
@@ -248,6 +252,23 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
     def records_input(self) -> bool:
         """See :attr:`~durably.core.Function.records_input`. The verdict on all but the context is always the same."""
         return self.context_codec.reads_world
+
+    @property
+    def loads_options(self) -> bool:
+        """Whether the model's options depend on the run."""
+        return callable(self.model_options)
+
+    async def load_options(self, run: RunContext) -> dict[str, Any]:
+        """Return the model's options: the body of ``load-options``.
+
+        Args:
+            run: What the callable may know of the run, if it asks for it.
+        """
+        if not callable(self.model_options):
+            return dict(self.model_options)
+        choose: Callable[..., Any] = self.model_options
+        made = choose(**({} if self._options_ask is None else self._options_ask.given(run)))
+        return dict(await made if inspect.isawaitable(made) else made)
 
     @property
     def asks_context(self) -> bool:
@@ -292,12 +313,15 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
             )
         return joined(await self._reader.messages(transcript.before), transcript.messages)
 
-    async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse:
+    async def think(
+        self, transcript: Transcript, turns_left: int | None, options: dict[str, Any] | None = None
+    ) -> ModelResponse:
         """Ask the model once: the body of ``think``.
 
         Args:
             transcript: What the model sees of the conversation.
             turns_left: How many turns are left, this one included, if the model should be told.
+            options: The model's options, if they depend on the run.
         """
         reminder = ""
         if turns_left is not None:
@@ -311,7 +335,7 @@ class Agent(Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
             output_schema=None if self.output_codec is None else self.output_codec.json_schema(),
             reminder=reminder,
             server_tools=self.server_tools,
-            options=self.model_options,
+            options=(options or {}) if callable(self.model_options) else self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):
             response = await publish(self.model, request, self.sink)
@@ -392,6 +416,14 @@ def _instructions_ask(
 ) -> AskedContext | None:
     where = f"agent {agent!r}: its instructions"
     asked = None if isinstance(instructions, str) else instructions_context(instructions, names, where)
+    return None if asked is None else asked.bound(context, where)
+
+
+def _options_ask(
+    agent: str, options: ModelOptions | None, names: Mapping[str, object], context: Codec
+) -> AskedContext | None:
+    where = f"agent {agent!r}: its model_options"
+    asked = instructions_context(options, names, where) if callable(options) else None
     return None if asked is None else asked.bound(context, where)
 
 

@@ -62,7 +62,12 @@ class AgentParts(Protocol):
     def save_turns(self) -> bool: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
     async def save(self, session_key: str, messages: Sequence[Message]) -> None: ...
-    async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
+    @property
+    def loads_options(self) -> bool: ...
+    async def load_options(self, run: RunContext) -> dict[str, Any]: ...
+    async def think(
+        self, transcript: Transcript, turns_left: int | None, options: dict[str, Any] | None = None
+    ) -> ModelResponse: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
 
@@ -101,6 +106,8 @@ def create_agent_loop(
         system = await _load_context(agent, step, run)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
+        if agent.loads_options:
+            conversation.options = await step.run("load-options", agent.load_options, run)
         session = _Session(agent, step, session_key if save else None, conversation)
         # A run that began when its history was recorded as messages goes on as it began: it saves all at its end.
         as_it_comes = isinstance(history, SessionPrefix)
@@ -185,12 +192,19 @@ async def _think(
     if agent.compaction and agent.compaction.is_due(progress.last_turn):
         await _compact(agent, step, conversation, progress)
     try:
-        return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+        return await _ask(agent, step, conversation, hint)
     except StepError as error:
         too_long = error.error_type == ContextWindowExceededError.__name__
         if not (too_long and await _compact(agent, step, conversation, progress)):
             raise
-    return await step.run("think", agent.think, conversation.transcript, hint, timeout=agent.model_timeout)
+    return await _ask(agent, step, conversation, hint)
+
+
+async def _ask(agent: AgentParts, step: StepAPI, conversation: Conversation, hint: int | None) -> ModelResponse:
+    transcript, options = conversation.transcript, conversation.options
+    if options is None:
+        return await step.run("think", agent.think, transcript, hint, timeout=agent.model_timeout)
+    return await step.run("think", agent.think, transcript, hint, options, timeout=agent.model_timeout)
 
 
 async def _compact(agent: AgentParts, step: StepAPI, conversation: Conversation, progress: _Progress) -> bool:

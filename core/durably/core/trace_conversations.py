@@ -96,6 +96,7 @@ class _LoopReader:
         self._event = event
         self._system: str = items[0].value if isinstance(items[0], StepDraft) else ""
         self._history: list[Message] | SessionPrefix = []
+        self._options: dict[str, Any] | None = None
         self._entries: list[TraceEntry] = []
         self._conversation: Conversation | None = None
         self._answer: ModelResponse | None = None
@@ -109,8 +110,10 @@ class _LoopReader:
             step_id = item.step_id if isinstance(item, StepDraft) else ""
             if step_id in SAVES:
                 continue
-            if isinstance(item, str) or step_id not in ("load-history", "think", "compact"):
+            if isinstance(item, str) or step_id not in ("load-history", "load-options", "think", "compact"):
                 self._since.append(item)
+            elif step_id == "load-options":
+                self._options = item.value
             elif step_id == "load-history":
                 self._history = _history.validate_python(item.value or [])
             elif step_id == "think":
@@ -157,13 +160,18 @@ class _LoopReader:
     def _begin(self, step: StepDraft | None) -> Conversation:
         """The conversation as the first model call found it, tried with all that the user may have said."""
         said = list(_candidates(self._event))
-        tried = (Conversation(self._system, self._history, message) for message in said)
+        tried = (self._conversation_with(message) for message in said)
         right = next((each for each in tried if step is not None and _is_asked(step, each)), None)
-        likely = Conversation(self._system, self._history, said[0] if said else user(""))
+        likely = self._conversation_with(said[0] if said else user(""))
         self._conversation = right or likely
         message = self._conversation.said[0]
         self._entries.append(TraceEntry(message=message, recorded=right is not None or (step is None and bool(said))))
         return self._conversation
+
+    def _conversation_with(self, message: UserMessage) -> Conversation:
+        made = Conversation(self._system, self._history, message)
+        made.options = self._options
+        return made
 
     # -- summaries
 
@@ -190,8 +198,7 @@ def _shortened(conversation: Conversation, keep: int, summary: str) -> Conversat
 def _is_asked(step: StepDraft, conversation: Conversation) -> bool:
     """Whether a model call was recorded with this conversation."""
     return any(
-        same_input(step.first.input, encode_input((conversation.transcript, turns), step=step.key))
-        for turns in LATE_TURNS
+        same_input(step.first.input, encode_input(conversation.asked(turns), step=step.key)) for turns in LATE_TURNS
     )
 
 

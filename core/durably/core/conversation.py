@@ -6,6 +6,7 @@ Owns: both, and how a summary takes the place of the older part. Does not own: w
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from durably.core.compaction import first_kept, summary_note
 from durably.core.messages import Message, SessionPrefix, TextPart, Transcript, UserMessage
@@ -26,11 +27,13 @@ class Conversation:
         said: The messages of this run. They only grow.
         transcript: The messages that the model sees.
         summary: The summary of those that it no longer sees, or an empty text.
+        options: The model's options, if they depend on the run.
     """
 
     def __init__(self, system: str, history: list[Message] | SessionPrefix, message: UserMessage) -> None:
         self.said: list[Message] = [message]
         self.summary = ""
+        self.options: dict[str, Any] | None = None
         self._message = message
         if isinstance(history, SessionPrefix):
             self._place = 0  # where the answered message is in the transcript; it is never summarised
@@ -45,6 +48,11 @@ class Conversation:
         """Add messages at the end."""
         self.said.extend(messages)
         self.transcript.extend(messages)
+
+    def asked(self, turns_left: int | None) -> tuple[Transcript, int | None, *tuple[dict[str, Any], ...]]:
+        """Return the arguments of the step ``think``."""
+        options = () if self.options is None else (self.options,)
+        return (self.transcript, turns_left, *options)
 
     def older(self, keep: int) -> Transcript | None:
         """Return the part that a summary may replace: all but the answered message and the newest ones.

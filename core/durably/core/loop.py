@@ -72,8 +72,15 @@ class AgentParts(SessionParts, HookedParts, Protocol):
     async def load_context(self, run: RunContext | None = None) -> str: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
     async def check_time(self) -> float: ...
+    @property
+    def loads_options(self) -> bool: ...
+    async def load_options(self, run: RunContext) -> dict[str, Any]: ...
     async def think(
-        self, transcript: Transcript, turns_left: int | None, listed: ListedSpecs | None = None
+        self,
+        transcript: Transcript,
+        turns_left: int | None,
+        listed: ListedSpecs | None = None,
+        options: dict[str, Any] | None = None,
     ) -> ModelResponse: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
@@ -117,6 +124,8 @@ def create_agent_loop(
         tools = await listed_tools(step, agent.tools, agent.toolsets, run)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
+        if agent.loads_options:
+            conversation.options = await step.run("load-options", agent.load_options, run)
         session = RunSession(agent, step, session_key if save else None, history, conversation)
         answer = await session.answer_of_another()
         if answer is not None:
@@ -197,7 +206,7 @@ async def _think(
     tries = 2 if _can_prune(agent, conversation) else 1
     while True:
         try:
-            response = await _ask(agent, step, tools, conversation.transcript, few_turns)
+            response = await _ask(agent, step, tools, conversation, few_turns)
             break
         except StepError as error:
             too_long = tries and error.error_type == ContextWindowExceededError.__name__
@@ -213,11 +222,12 @@ async def _think(
 
 
 async def _ask(
-    agent: AgentParts, step: StepAPI, tools: ListedTools, transcript: Transcript, few_turns: int | None
+    agent: AgentParts, step: StepAPI, tools: ListedTools, conversation: Conversation, few_turns: int | None
 ) -> ModelResponse:
-    if tools.specs is None:
-        return await step.run("think", agent.think, transcript, few_turns, timeout=agent.model_timeout)
-    return await step.run("think", agent.think, transcript, few_turns, tools.specs, timeout=agent.model_timeout)
+    given: list[Any] = [conversation.transcript, few_turns, tools.specs, conversation.options]
+    while given[-1] is None and len(given) > 2:  # what an agent does not have stands in no record
+        given.pop()
+    return await step.run("think", agent.think, *given, timeout=agent.model_timeout)
 
 
 def _can_prune(agent: AgentParts, conversation: Conversation) -> bool:

@@ -106,6 +106,7 @@ class _LoopReader:
         self._event = event
         self._system: str = items[0].value if isinstance(items[0], StepDraft) else ""
         self._history: list[Message] | SessionPrefix = []
+        self._options: dict[str, Any] | None = None
         self._entries: list[TraceEntry] = []
         self._conversation: Conversation | None = None
         self._answer: ModelResponse | None = None
@@ -124,8 +125,10 @@ class _LoopReader:
                 self._hook(item)
             elif step_id == "read-messages" and isinstance(item, StepDraft):
                 self._take(item)
-            elif isinstance(item, str) or step_id not in ("load-history", "think", "compact"):
+            elif isinstance(item, str) or step_id not in ("load-history", "load-options", "think", "compact"):
                 self._since.append(item)
+            elif step_id == "load-options":
+                self._options = item.value
             elif step_id == "load-history":
                 self._history = _history.validate_python(item.value or [])
             elif step_id == "think":
@@ -192,13 +195,18 @@ class _LoopReader:
     def _begin(self, step: StepDraft | None) -> Conversation:
         """The conversation as the first model call found it, tried with all that the user may have said."""
         said = list(_candidates(self._event))
-        tried = (Conversation(self._system, self._history, message) for message in said)
+        tried = (self._conversation_with(message) for message in said)
         right = next((each for each in tried if step is not None and _is_asked(step, each)), None)
-        likely = Conversation(self._system, self._history, said[0] if said else user(""))
+        likely = self._conversation_with(said[0] if said else user(""))
         self._conversation = right or likely
         message = self._conversation.said[0]
         self._entries.append(TraceEntry(message=message, recorded=right is not None or (step is None and bool(said))))
         return self._conversation
+
+    def _conversation_with(self, message: UserMessage) -> Conversation:
+        made = Conversation(self._system, self._history, message)
+        made.options = self._options
+        return made
 
     # -- summaries
 
@@ -236,8 +244,7 @@ def _pruned(conversation: Conversation, step: StepDraft) -> Conversation | None:
 def _is_asked(step: StepDraft, conversation: Conversation) -> bool:
     """Whether a model call was recorded with this conversation."""
     return any(
-        same_input(step.first.input, encode_input((conversation.transcript, turns), step=step.key))
-        for turns in LATE_TURNS
+        same_input(step.first.input, encode_input(conversation.asked(turns), step=step.key)) for turns in LATE_TURNS
     )
 
 

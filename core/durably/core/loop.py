@@ -124,6 +124,7 @@ def create_agent_loop(
         tools = await listed_tools(step, agent.tools, agent.toolsets, run)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
+        conversation.listed = tools.specs
         if agent.loads_options:
             conversation.options = await step.run("load-options", agent.load_options, run)
         session = RunSession(agent, step, session_key if save else None, history, conversation)
@@ -147,7 +148,7 @@ def create_agent_loop(
                 conversation.transcript.spent = limit.warning(progress.spent)
             if progress.iterations:
                 await session.take_messages()
-            answer = await _think(agent, step, tools, session, conversation, progress, turns_left)
+            answer = await _think(agent, step, session, conversation, progress, turns_left)
             if isinstance(answer, Refusal):
                 return progress.refused(answer.reason)
             response = answer
@@ -190,7 +191,6 @@ async def _load_context(agent: AgentParts, step: StepAPI, run: RunContext) -> st
 async def _think(
     agent: AgentParts,
     step: StepAPI,
-    tools: ListedTools,
     session: RunSession,
     conversation: Conversation,
     progress: _Progress,
@@ -206,7 +206,7 @@ async def _think(
     tries = 2 if _can_prune(agent, conversation) else 1
     while True:
         try:
-            response = await _ask(agent, step, tools, conversation, few_turns)
+            response = await step.run("think", agent.think, *conversation.asked(few_turns), timeout=agent.model_timeout)
             break
         except StepError as error:
             too_long = tries and error.error_type == ContextWindowExceededError.__name__
@@ -219,15 +219,6 @@ async def _think(
     elif answer is not response and agent.output_form is not None:
         return agent.output_form.judged(answer)
     return answer
-
-
-async def _ask(
-    agent: AgentParts, step: StepAPI, tools: ListedTools, conversation: Conversation, few_turns: int | None
-) -> ModelResponse:
-    given: list[Any] = [conversation.transcript, few_turns, tools.specs, conversation.options]
-    while given[-1] is None and len(given) > 2:  # what an agent does not have stands in no record
-        given.pop()
-    return await step.run("think", agent.think, *given, timeout=agent.model_timeout)
 
 
 def _can_prune(agent: AgentParts, conversation: Conversation) -> bool:

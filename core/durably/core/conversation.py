@@ -58,10 +58,10 @@ class Conversation:
         Args:
             turns_left: How many turns are left, if the model should be told.
         """
-        asked = [self.transcript, turns_left, self.listed, self.options]
-        while asked[-1] is None:
-            asked.pop()
-        return asked
+        rare = [self.listed, self.options]
+        while rare and rare[-1] is None:
+            rare.pop()
+        return [self.transcript, turns_left, *rare]
 
     def older(self, keep: int) -> Transcript | None:
         """Return the part that a summary may replace: all but the answered message and the newest ones.

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from durably.core import (
     Agent,
     AgentInput,
+    ApprovalNotPendingError,
+    Backend,
     Context,
     Event,
     NonRetriableError,
@@ -20,6 +22,7 @@ from durably.core import (
     SerializationError,
     Singleton,
     function,
+    tool,
 )
 from durably.core.messages import Message, assistant, user
 from durably.core.model import ModelRequest
@@ -27,7 +30,7 @@ from durably.core.secrets import MASK
 from durably.core.sessions import MemorySessions
 from durably.testing.conformance.subject import Subject, at, heard
 from durably.testing.conformance.suite import clause
-from durably.testing.models.scripted import ScriptedModel
+from durably.testing.models.scripted import ScriptedModel, call
 
 # -- numbers and order
 
@@ -309,3 +312,39 @@ async def test_c13_poison_that_a_body_returns_can_be_caught_and_the_run_goes_on(
     assert len(caught) > 1
     assert caught == [caught[0]] * len(caught)
     assert ["'get'" in each or f"'get:{number}'" in each for number, each in enumerate(caught[0])] == [True] * 3
+
+
+# -- who was first, and when
+
+
+@clause
+async def test_c31_the_second_answer_is_told_when_the_first_one_came(subject: Subject) -> None:
+    @tool(requires_approval=True)
+    async def pay(amount: int) -> str:
+        """Pay."""
+        return f"paid {amount}"
+
+    model = ScriptedModel(call("pay", amount=7), "done")
+    agent = Agent("c31-teller", model=model, instructions="", tools=[pay])
+    async with subject.open([agent]) as backend:
+        run = await backend.start(agent, "pay", run_id=subject.run_id())
+        with subject.still():
+            await _answer_twice(subject, backend, run.id)
+        assert (await run.result()).text == "done"
+
+
+async def _answer_twice(subject: Subject, backend: Backend, run_id: str) -> None:
+    found = await backend.approvals(run=run_id)
+    while not found:
+        await asyncio.sleep(min(subject.unit / 100, 0.01))
+        found = await backend.approvals(run=run_id)
+    before = subject.now(backend)
+    await backend.approve(found[0].id, by="ann")
+    try:
+        await backend.reject(found[0].id, "no", by="bob")
+    except ApprovalNotPendingError as error:
+        assert error.by == "ann"
+        assert error.at is not None
+        assert before - 1 <= error.at <= subject.now(backend) + 1
+    else:
+        raise AssertionError("the second answer had to be refused")

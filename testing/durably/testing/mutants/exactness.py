@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from durably.backends.memory import MemoryJournal
+from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import Changes, NewRun
 from durably.backends.replay.records import Log, RunRecords
@@ -128,3 +128,11 @@ class KeysOfAllFunctions(MemoryJournal):
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         return [row.id for row in self._runs.values() if row.singleton == singleton and not row.status.final]
+
+
+@mutant("C31")
+class AnswersHaveNoTime(MemoryBackend):
+    """When an approval was given is not noted."""
+
+    def now(self) -> float:
+        return 0.0

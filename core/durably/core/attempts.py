@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.body_threads import BodyThreads
 from durably.core.cause import Cause
-from durably.core.context import Context
+from durably.core.context import Context, running
 from durably.core.crash_limit import check_crash_limit
 from durably.core.durations import duration_seconds
 from durably.core.error_text import error_text, type_name
@@ -139,8 +139,8 @@ class StepCall:
         """Check what the caller gave and look up how the value is written."""
         if not callable(fn):
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
-        if retries is not None and retries < 0:
-            raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
+        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
+            raise ValueError(f"step {key!r}: retries is a number of further attempts, 0 or more, not {retries!r}")
         if crash_limit is not None:
             try:
                 check_crash_limit(crash_limit)
@@ -461,7 +461,8 @@ async def run_function(
             logger=RunLogger(function.id, run_id, attempt, environment.redactor, lambda: steps.replaying),
             resources=environment.resources,
         )
-        value = await function.handler(context)
+        with running(context):
+            value = await function.handler(context)
         steps.check_end()
         limit, redact = environment.max_payload_bytes, environment.redactor.text
         text, _ = function.output.round_trip(value, step="", limit=limit, redact=redact)

@@ -32,6 +32,7 @@ from durably.core.errors import UnsupportedFeatureError
 from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
 from durably.core.ids import new_id
+from durably.core.mistakes import check_client
 from durably.core.run_events import is_judged
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
@@ -140,6 +141,7 @@ class InngestBackend(Backend):
             deltas=deltas,
         )
         self.environment.observers.now = now
+        check_client("InngestBackend", client, inngest.Inngest, "inngest.Inngest(app_id='shop')")
         self.client = client
         self.suspended = SuspendedRuns(hold)
         self._now = now

@@ -40,6 +40,7 @@ from durably.core.errors import RunNotFailedError
 from durably.core.events import check_events
 from durably.core.history import History
 from durably.core.ids import new_id
+from durably.core.mistakes import check_client
 from durably.core.run_events import outside_events, started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
@@ -140,6 +141,7 @@ class TemporalBackend(Backend):
             observers=observers,
             deltas=deltas,
         )
+        check_client("TemporalBackend", client, Client, "await Client.connect('localhost:7233')")
         self.client = client
         self.task_queue = task_queue
         heartbeat = timedelta(seconds=duration_seconds(heartbeat, "heartbeat of TemporalBackend"))

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.body_threads import BodyThreads
 from durably.core.cause import Cause
-from durably.core.context import Context
+from durably.core.context import Context, running
 from durably.core.crash_limit import check_crash_limit
 from durably.core.durations import duration_seconds
 from durably.core.error_text import error_text, type_name
@@ -460,7 +460,8 @@ async def run_function(
             logger=RunLogger(function.id, run_id, attempt, environment.redactor, lambda: steps.replaying),
             resources=environment.resources,
         )
-        value = await function.handler(context)
+        with running(context):
+            value = await function.handler(context)
         steps.check_end()
         limit, redact = environment.max_payload_bytes, environment.redactor.text
         text, _ = function.output.round_trip(value, step="", limit=limit, redact=redact)

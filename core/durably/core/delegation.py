@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.agent import Agent, start_event
 from durably.core.due_times import due_time
+from durably.core.durable_tools import delegated_outcome
 from durably.core.durations import timeout_seconds
 from durably.core.error_text import writable
 from durably.core.errors import DefinitionError, StepError, ToolError
@@ -34,7 +35,7 @@ from durably.core.steps import Duration, StepAPI
 from durably.core.tool_context import RunContext, fits, type_label
 from durably.core.tools import NO_CONTEXT, Tool, ToolOutcome, check_tool_name
 
-__all__ = ["Delegate", "delegate", "delegate_async", "delegate_scheduled", "delegated_outcome", "started_text"]
+__all__ = ["Delegate", "delegate", "delegate_async", "delegate_scheduled", "started_text"]
 
 Mode = Literal["wait", "start", "schedule"]
 
@@ -135,17 +136,6 @@ class Delegate(Tool):
             return due_time(when, self.now())
         except ToolError as error:
             return ToolOutcome(content=str(error), is_error=True)
-
-
-def delegated_outcome(agent_id: str, result: AgentResult) -> ToolOutcome:
-    """Return what the model is told of a delegate's answer, and what the answer cost."""
-    content = result.text or f"({agent_id} gave no text)"
-    done = result.stop_reason == "completed"
-    if not done:
-        content = f"{agent_id} ended before it was done ({result.stop_reason}). Its last words: {content}"
-    return ToolOutcome(
-        content=content, is_error=not done, usage=result.usage, cost=result.cost, tool_calls=result.tool_calls
-    )
 
 
 def started_text(agent_id: str, event_id: str, ts: float | None) -> str:

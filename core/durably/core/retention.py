@@ -57,7 +57,7 @@ class Retention(NamedValues):
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What went when runs were forgotten.
+    """What pruning removed.
 
     Attributes:
         runs: How many runs.

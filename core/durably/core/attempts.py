@@ -219,8 +219,8 @@ async def run_step(
         failures: How many attempts failed before.
         kind: What the body is the body of, for observers; ``None`` if it is no step of the run.
         beats: Whether the harness is told when the body calls ``current_step().heartbeat()``.
-        before_body: Called last before the body begins, and again once a sync body has a thread; what it returns is
-            awaited. It raises if this worker may not begin the body any more.
+        before_body: Called last before the body begins, in its task, and again once a sync body has a thread; what it
+            returns is awaited. It raises if this worker may not begin the body any more.
         cause: What began the run, for observers.
 
     Raises:
@@ -246,8 +246,6 @@ async def run_step(
     try:
         if environment.probe is not None:
             await environment.pass_point("before_body", function, run_id, call.key)
-        if before_body is not None and (pause := before_body()) is not None:
-            await pause
         if environment.observers.steps and kind is not None:
             began = StepBegan(
                 run_id=run_id,
@@ -339,6 +337,9 @@ async def _call(
     """Run a body, here or in a thread; ``began`` is told when it begins."""
     task = asyncio.current_task()
     try:
+        # Here and no earlier: a loop that is held up may come to this task seconds after it was made.
+        if before_body is not None and (pause := before_body()) is not None:
+            await pause
         if call.is_async:
             return await call.fn(*call.args)
         # Without threads a sync body stands in the loop, where no timeout reaches it; with one it gets a thread.

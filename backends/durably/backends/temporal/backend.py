@@ -98,6 +98,10 @@ class TemporalBackend(Backend):
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
             "which then runs again, as after a crash; name the body instead",
+            "events before the first worker": "an event goes to the functions that workers have registered by then, "
+            "and is kept for no other: let a worker of the task queue run once before you send",
+            "errors of attempts that another one followed, in history()": "Temporal keeps the last one of an activity; "
+            "observers and the log have each",
             "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",
             "steering": "a run does not see which others wait for it: use on_message='queue' or 'cancel'",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",

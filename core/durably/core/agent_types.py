@@ -14,14 +14,16 @@ from durably.core.annotations import is_lazy
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.errors import DefinitionError, SerializationError
-from durably.core.functions import FunctionOptions
+from durably.core.functions import Function, FunctionOptions
 from durably.core.hooks import Hooks
 from durably.core.model import DeltaSink, Model
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
+from durably.core.server_tools import ServerTool
 from durably.core.session_options import OnMessage
 from durably.core.sessions import SessionStore
 from durably.core.tools import Tool
+from durably.core.toolsets import Toolset
 
 __all__ = ["AgentOptions", "Instructions", "input_type", "result_type", "takes_none"]
 
@@ -78,7 +80,7 @@ class AgentOptions(FunctionOptions, total=False):
 
     model: Required[Model | str]
     instructions: Required[Instructions]
-    tools: Sequence[Tool | Callable[..., object]]
+    tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object] | ServerTool]
     output_validator: Callable[[Any], Any] | None
     output_retries: int
     max_iterations: int

@@ -87,7 +87,7 @@ async def compare(url: str) -> dict[str, dict[str, Measured]]:
     """Every SDK: raw, and through the library."""
     place = Key(env=KEY)
     prompt = str(REQUEST.messages[0].content)  # type: ignore[union-attr]
-    async with anthropic.AsyncAnthropic(api_key="k", base_url=url, max_retries=0) as claude:
+    async with anthropic.AsyncAnthropic(api_key="k", base_url=url, max_retries=0, timeout=600) as claude:
         ours = AnthropicModel("claude-opus-4-6", key=place, base_url=url, cache=False)
         made = {
             "anthropic": {
@@ -102,7 +102,7 @@ async def compare(url: str) -> dict[str, dict[str, Measured]]:
                 "durably": await best(lambda: ours.complete(REQUEST)),
             }
         }
-    async with openai.AsyncOpenAI(api_key="k", base_url=f"{url}/v1", max_retries=0) as client:
+    async with openai.AsyncOpenAI(api_key="k", base_url=f"{url}/v1", max_retries=0, timeout=600) as client:
         theirs = OpenAIModel("gpt-5", key=place, base_url=f"{url}/v1")
         made["openai chat"] = {
             "raw": await best(
@@ -143,9 +143,8 @@ def main() -> None:
     for name, ways in made.items():
         raw, ours = ways["raw"], ways["durably"]
         for label, of in ((f"{name}: raw", raw), (f"{name}: durably", ours)):
-            print(
-                f"{label:22} stall {of.stall * 1000:7.0f} ms   all {of.took:6.2f} s   memory {of.memory / 1e6:6.1f} MB"
-            )
+            stall, memory = f"{of.stall * 1000:.0f} ms", f"{of.memory / 1e6:.1f} MB"
+            print(f"{label:22} stall {stall:>8}   all {of.took:6.2f} s   memory {memory:>8}")
         ratios = {"stall": ours.stall / raw.stall, "took": ours.took / raw.took, "memory": ours.memory / raw.memory}
         print(json.dumps({name: round(value, 2) for name, value in ratios.items()}))
 

@@ -169,7 +169,7 @@ async def test_a_run_that_was_lost_before_its_code_began_is_not_begun(tmp_path: 
         second.journal.open()
         (row,) = second.journal.claim("another", ["threaded"], time.time()).runs
         second.journal.close()
-        first.lease.renew()
+        await first.lease.renew()
         while first.live_runs:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert row.fence == 2

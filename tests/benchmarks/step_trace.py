@@ -52,8 +52,8 @@ class Limit:
 
 
 LIMITS = {
-    "memory": Limit(files=10, entries=2),
-    "sqlite": Limit(files=10, entries=2),
+    "memory": Limit(files=11, entries=3),
+    "sqlite": Limit(files=12, entries=4),
     "temporal": Limit(files=14),
     "inngest": Limit(files=14),
 }

@@ -99,7 +99,7 @@ async def test_a_delegate_that_failed_may_have_spent_everything(open_backend: Op
 
 @pytest.mark.parametrize("limits", [{}, {"cost": 0}, {"tokens": 0}, {"cost": 1, "tokens": -1}])
 def test_a_budget_that_cannot_be_kept_is_refused(limits: dict[str, int]) -> None:
-    with pytest.raises(DefinitionError, match="a cost in US dollars, a number of tokens, or both"):
+    with pytest.raises(DefinitionError, match="a cost in US dollars, a number of tokens, one of tool calls"):
         Budget(**limits)
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ from durably.core.messages import (
     FilePart,
     Message,
     OpaquePart,
+    SessionEntry,
+    SessionNote,
     SessionPrefix,
     TextPart,
     ThinkingPart,
@@ -158,7 +160,11 @@ def start(store: str, path: Path, writer: str, count: int, *place: str) -> subpr
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def pairs(messages: list[Message]) -> list[str]:
+def messages_of(entries: Sequence[SessionEntry]) -> list[Message]:
+    return [entry for entry in entries if not isinstance(entry, SessionNote)]
+
+
+def pairs(messages: Sequence[SessionEntry]) -> list[str]:
     """The keys of the appends, in order, each of which must have left its two messages side by side."""
     asked = [str(message.content).split()[1] for message in messages if isinstance(message, UserMessage)]
     assert messages == [message for key in asked for message in (user(f"ask {key} ü"), assistant(f"answer {key}"))]
@@ -394,9 +400,9 @@ class _Before(Agent):
     """An agent as it was when the history was recorded as messages."""
 
     async def load_history(self, session_key: str | None) -> list[Message]:
-        assert self.sessions is not None
+        assert isinstance(self.sessions, SessionStore)
         assert session_key is not None
-        return await self.sessions.load(session_key)
+        return messages_of(await self.sessions.load(session_key))
 
 
 @files
@@ -472,7 +478,7 @@ def test_a_reader_sees_what_is_there(actions: list[tuple[str, str, int]], small:
                 store.__init__()  # type: ignore[misc]
                 read = [each for each in read if not each[0].appends]
             else:
-                read.append((await reader.read(key), await store.load(key)))
+                read.append((await reader.read(key), messages_of(await store.load(key))))
             for prefix, messages in read:
                 assert await reader.messages(prefix) == messages
 
@@ -514,6 +520,22 @@ def test_a_session_is_joined_to_what_every_provider_takes(before: list[Message],
     words = [word for each in messages if isinstance(each, UserMessage) for word in str(each.content).split()]
     said = [str(each.content) for each in [*before, *now] if isinstance(each, UserMessage)]
     assert words == said or (bool(before and now) and before[-1] == now[0] and words == said[:-1])
+
+
+@settings(deadline=None)
+@given(appends=st.lists(st.lists(SAID, max_size=4), max_size=6), now=st.sampled_from([[], [user("hi")]]))
+def test_a_session_that_grows_is_joined_as_if_read_whole(appends: list[list[Message]], now: list[Message]) -> None:
+    async def run() -> None:
+        store = MemorySessions()
+        reader = SessionReader(store)
+        prefixes = [await reader.read("s")]
+        for number, append in enumerate(appends):
+            await store.append("s", append, key=str(number))
+            prefixes.append(await reader.read("s"))
+        for prefix in prefixes:
+            assert await reader.joined(prefix, now) == joined(await reader.messages(prefix), now)
+
+    asyncio.run(run())
 
 
 def test_an_answer_that_was_saved_late_stands_behind_its_call() -> None:

@@ -27,6 +27,7 @@ from temporalio.client import (
     FetchWorkflowHistoryEventsInput,
     Interceptor,
     OutboundInterceptor,
+    WorkflowExecutionStatus,
     WorkflowHistory,
 )
 from temporalio.worker import Plugin, Replayer, ReplayerConfig, Worker, WorkerConfig, WorkflowReplayResult
@@ -93,7 +94,9 @@ class _Librarian(OutboundInterceptor):
     async def describe_workflow(self, input: DescribeWorkflowInput) -> Any:
         if self._archive.find(input.id, input.run_id) is None:
             return await super().describe_workflow(input)
-        return SimpleNamespace(raw_description=DescribeWorkflowExecutionResponse())
+        return SimpleNamespace(
+            raw_description=DescribeWorkflowExecutionResponse(), status=WorkflowExecutionStatus.COMPLETED
+        )
 
 
 async def _each(events: Sequence[HistoryEvent]) -> AsyncIterator[HistoryEvent]:

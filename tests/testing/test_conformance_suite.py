@@ -74,7 +74,7 @@ def test_a_gap_that_names_no_test_is_refused(tmp_path: Path) -> None:
 
 def test_a_test_that_hangs_fails() -> None:
     class Stuck(MemoryBackend):
-        def claim_runs(self) -> None:
+        def claim_runs(self, otherwise: object = None) -> None:
             pass
 
     stuck = Mutant(name="stuck", clause="C06", bug="", backend=Stuck)

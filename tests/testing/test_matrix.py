@@ -176,7 +176,7 @@ async def test_too_many_pairs_are_sampled_in_the_open(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("crashes", [1, 2])
-async def test_shared_beginnings_change_nothing(monkeypatch: pytest.MonkeyPatch, crashes: int) -> None:
+async def test_shared_lives_change_nothing(monkeypatch: pytest.MonkeyPatch, crashes: int) -> None:
     async def cells(bound: int) -> list[tuple[str, str, int]]:
         monkeypatch.setattr("durably.testing.crash.matrix.PAIR_BOUND", bound)
         monkeypatch.setattr("durably.testing.crash.matrix.SAMPLE", 80)
@@ -188,9 +188,11 @@ async def test_shared_beginnings_change_nothing(monkeypatch: pytest.MonkeyPatch,
             events=[agents.ANSWER],
             points=["after_*", "before_*", "registered", "backing_off", "replay*"][: 4 if crashes == 1 else 1],
         )
-        return [(cell.label, cell.outcome, cell.restarts) for cell in report.cells if cell.crashes <= 1]
+        return [(cell.label, cell.outcome, cell.restarts) for cell in report.cells]
 
-    assert await cells(bound=0) == await cells(bound=1000)
+    shared, full = await cells(bound=0), await cells(bound=1000)
+    assert [each for each in full if each in shared] == shared  # more of the pairs are left out where they are many
+    assert crashes > 1 or shared == full
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -18,7 +18,7 @@ from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
 from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.backends.replay.pruning import PrunableStorage
-from durably.core import Capabilities, Event, Function, Observer, Retention
+from durably.core import Capabilities, Event, Function, MemorySessions, Observer, Retention
 from durably.core.deltas import DeltaStore, MemoryDeltas
 from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
@@ -131,6 +131,7 @@ class MemoryJournal(Journal):
             self._forget,
         )
         self._flow = self.flow = MemoryFlowStore()
+        self._sessions = self.sessions = MemorySessions()
 
     def _forget(self, run_id: str) -> None:
         del self._numbers[run_id]
@@ -150,7 +151,20 @@ class MemoryJournal(Journal):
         copy._scheduled = list(self._scheduled)
         copy._subscriptions = dict(self._subscriptions)
         copy._flow = copy.flow = self._flow.copy()
+        copy._sessions = copy.sessions = self._sessions.copy()
         return copy
+
+    def holds_the_same_as(self, copy: MemoryJournal) -> bool:
+        """Whether nothing was written since a copy was made. For the harness."""
+        return (
+            self._runs == copy._runs
+            and all(len(records) == len(copy._records[run_id]) for run_id, records in self._records.items())
+            and self._events.keys() == copy._events.keys()
+            and self._scheduled == copy._scheduled
+            and self._subscriptions == copy._subscriptions
+            and self._flow.holds_the_same_as(copy._flow)
+            and self.deltas.holds_the_same_as(copy.deltas)
+        )
 
     @property
     def pruning(self) -> PrunableStorage:

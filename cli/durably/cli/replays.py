@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +14,10 @@ from durably.cli.address import open_client
 from durably.cli.command import NO, AsJSON, BackendName, console, print_json, refuse, run_command, said
 from durably.cli.target import load_functions
 from durably.cli.text import plain
-from durably.core import Backend, DefinitionError, Function, NonDeterminismError, Run, SerializationError
+from durably.core import Function, SerializationError
 from durably.core.history import History
-from durably.core.run_view import LIVE
-from durably.testing import replay as replay_history
+from durably.testing import DeployReport, check_deploy
+from durably.testing.deploy_check import fit_run
 
 __all__ = ["check", "replay"]
 
@@ -40,61 +39,23 @@ def replay(file: File, target: Target, as_json: AsJSON = False) -> None:
         refuse(f"{file}: {error.strerror}")
     except SerializationError as error:
         refuse(f"{file}: {error}")
-    _answer([run_command(_verdict(history, functions))], as_json)
+    _answer(DeployReport((run_command(fit_run(history, functions)),)), as_json)
 
 
 def check(target: Target, backend: BackendName, as_json: AsJSON = False) -> None:
     """Take the code of now through every live run of an engine, before a deployment. Nothing is run or changed.
 
-    Exits with 0 if every run can go on with this code, with 1 if one cannot; its step is named.
+    Exits with 0 if every run can go on with this code, with 1 if one cannot; its step and line are named.
     """
     functions = _functions(target)
 
-    async def main() -> list[Verdict]:
+    async def main() -> DeployReport:
         async with open_client(backend) as engine:
             with Progress(console=console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
                 task = progress.add_task("replaying live runs", total=None)
-                verdicts = []
-                async for run in _live_runs(engine):
-                    verdicts.append(await _verdict(await run.history(), functions))
-                    progress.advance(task)
-                return verdicts
+                return await check_deploy(functions, engine, progress=lambda: progress.advance(task))
 
     _answer(run_command(main()), as_json)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the code of now makes of one run.
-
-    Attributes:
-        run_id: The run.
-        function: The id of its function.
-        fits: Whether its records fit the code.
-        step: The key of the step that does not fit; empty for the function's own end.
-        problem: What is wrong, in words.
-    """
-
-    run_id: str
-    function: str
-    fits: bool
-    step: str = ""
-    problem: str = ""
-
-
-async def _verdict(history: History, functions: Sequence[Function[Any, Any]]) -> Verdict:
-    try:
-        await replay_history(history, functions)
-    except NonDeterminismError as error:
-        return Verdict(history.run_id, history.function, False, error.step, str(error))
-    except (DefinitionError, SerializationError) as error:
-        return Verdict(history.run_id, history.function, False, "", str(error))
-    return Verdict(history.run_id, history.function, True)
-
-
-async def _live_runs(engine: Backend) -> AsyncIterator[Run[Any]]:
-    for run in await engine.runs(status=LIVE, limit=1_000_000):
-        yield run
 
 
 def _functions(target: str) -> list[Function[Any, Any]]:
@@ -104,13 +65,10 @@ def _functions(target: str) -> list[Function[Any, Any]]:
         refuse(said(error))
 
 
-def _answer(verdicts: Sequence[Verdict], as_json: bool) -> None:
-    bad = [each for each in verdicts if not each.fits]
+def _answer(report: DeployReport, as_json: bool) -> None:
     if as_json:
-        print_json({"ok": not bad, "runs": [asdict(each) for each in verdicts]})
+        print_json({"ok": report.ok, "runs": [asdict(each) for each in report.runs]})
     else:
-        for each in bad:
-            where = f" at step {each.step!r}" if each.step else ""
-            typer.echo(plain(f"✗ {each.run_id} ({each.function}) does not fit{where}: {each.problem}"))
-        typer.echo(f"{len(verdicts) - len(bad)} of {len(verdicts)} runs fit the code")
-    raise typer.Exit(NO if bad else 0)
+        for line in str(report).splitlines():
+            typer.echo(plain(line))
+    raise typer.Exit(0 if report.ok else NO)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from durably.cli.address import open_client
 from durably.cli.command import AsJSON, BackendName, RunName, console, find_run, print_json, refuse, run_command
+from durably.cli.exported_tests import write_test
 from durably.cli.run_counts import RunCounts, count_runs
 from durably.cli.run_options import (
     After,
@@ -45,6 +46,15 @@ Form = Annotated[
     Literal["history", "trace"], typer.Option("--as", help="Its records as JSON Lines, or its trace as JSON.")
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="A file; left out, the terminal.")]
+
+
+AsTest = Annotated[
+    bool, typer.Option("--as-test", help="A pytest file: its records as a golden history, its answers, a crash matrix.")
+]
+TestTarget = Annotated[
+    str | None,
+    typer.Option("--target", metavar="MODULE:OBJECT", help="What the test imports: the function of the run."),
+]
 
 
 def runs(
@@ -125,7 +135,7 @@ def show(run: RunName, backend: BackendName, step: StepKey = None, as_json: AsJS
                     typer.echo(trace.to_json())
                 else:
                     now = time.time()
-                    console().print(trace_view(trace, now))
+                    console().print(trace_view(trace, now, found.status.value))
                     for wait in found.view.waiting_for:
                         console().print(Text(f"waits for {spell_wait(wait, now)}", style="yellow"))
                 return
@@ -141,8 +151,18 @@ def show(run: RunName, backend: BackendName, step: StepKey = None, as_json: AsJS
     run_command(main())
 
 
-def export(run: RunName, backend: BackendName, form: Form = "history", output: Output = None) -> None:
-    """Write down a run: its records, which `durably replay` and tests read, or its trace."""
+def export(
+    run: RunName,
+    backend: BackendName,
+    form: Form = "history",
+    as_test: AsTest = False,
+    target: TestTarget = None,
+    output: Output = None,
+) -> None:
+    """Write down a run: its records, which `durably replay` and tests read, its trace, or a test of it."""
+    if as_test:
+        write_test(run, backend, target, output)
+        return
 
     async def main() -> str:
         async with open_client(backend) as engine:

@@ -6,7 +6,7 @@ Does not own: the agent (``agent.py``), and what inputs and results have in comm
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any, Required
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import BeforeValidator, Field, create_model
 
@@ -14,13 +14,16 @@ from durably.core.annotations import is_lazy
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.errors import DefinitionError, SerializationError
-from durably.core.functions import FunctionOptions
+from durably.core.functions import Function, FunctionOptions
+from durably.core.hooks import Hooks
 from durably.core.model import DeltaSink, Model
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
 from durably.core.server_tools import ServerTool
+from durably.core.session_options import OnMessage
 from durably.core.sessions import SessionStore
 from durably.core.tools import Tool
+from durably.core.toolsets import Toolset
 
 __all__ = ["AgentOptions", "Instructions", "ModelOptions", "input_type", "result_type", "takes_none"]
 
@@ -80,13 +83,17 @@ class AgentOptions(FunctionOptions, total=False):
 
     model: Required[Model | str]
     instructions: Required[Instructions]
-    tools: Sequence[Tool | Callable[..., object] | ServerTool]
+    tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object] | ServerTool]
+    output_validator: Callable[[Any], Any] | None
+    output_retries: int
     max_iterations: int
     budget: Budget | None
     fallback: Model | str | Sequence[Model | str]
     compaction: Compaction | None
-    sessions: SessionStore | None
+    sessions: SessionStore | Literal["backend"] | None
     save_turns: bool
+    on_message: OnMessage | None
+    hooks: Sequence[Hooks]
     model_options: ModelOptions | None
     model_timeout: float | None
     stream: bool

@@ -7,17 +7,14 @@ parser, and cannot be written as JSON, or not be read back.
 from __future__ import annotations
 
 import json
-import math
-
-from pydantic_core import to_json
 
 from durably.core.error_text import writable
 from durably.core.errors import SerializationError
 from durably.core.messages import AssistantMessage, AssistantPart, JSONObject, OpaquePart, TextPart, ToolCall
 from durably.core.model import AnswerVerdict, ModelResponse
-from durably.core.serialization import Codec, codec_for
+from durably.core.serialization import codec_for
 
-__all__ = ["fitting", "judge", "judged", "recordable"]
+__all__ = ["fitting", "recordable"]
 
 _codec = codec_for(ModelResponse)
 
@@ -32,38 +29,6 @@ def recordable(response: ModelResponse) -> ModelResponse:
         return response
     parts = [kept for part in response.message.parts if (kept := _kept(part)) is not None]
     return response.model_copy(update={"message": response.message.model_copy(update={"parts": parts})})
-
-
-def judge(codec: Codec, text: str) -> tuple[object, str | None]:
-    """Return a typed answer, and what is wrong with it, in words for the model, or ``None``.
-
-    Args:
-        codec: Reads it.
-        text: What the model wrote.
-    """
-    try:
-        output = codec.parse(text)
-        _check_kept(output, codec, text)
-    except Exception:  # it is of another type, or a validator of the user's raised what it liked
-        return None, f"The answer must be JSON of this schema, and nothing else: {codec.json_schema()}"
-    return output, None
-
-
-def judged(response: ModelResponse, codec: Codec | None) -> ModelResponse:
-    """Return an answer with the verdict on it, if it is a final one of a type.
-
-    Args:
-        response: The answer.
-        codec: Reads it, or ``None`` for free text.
-    """
-    if codec is None or response.stop_reason != "end":
-        return response
-    output, complaint = judge(codec, response.message.text)
-    try:
-        data = None if complaint is not None else json.loads(codec.encode(output, step="think"))
-    except SerializationError:  # it has no JSON form: the run's result will say so
-        return response
-    return response.model_copy(update={"verdict": AnswerVerdict(complaint=complaint, output=data)})
 
 
 BEGINNING = 1_000
@@ -106,36 +71,6 @@ def _rough_size(response: ModelResponse) -> int:
         else:
             size += len(str(part))
     return size
-
-
-def _check_kept(output: object, codec: Codec, text: str) -> None:
-    """Refuse a typed answer that the record of the result would not give back.
-
-    Args:
-        output: The answer.
-        codec: Reads it.
-        text: What the model wrote. It may hold NaN or 1e999, which pydantic reads, and a record keeps as null.
-
-    Raises:
-        SerializationError: If null will not do at their place.
-    """
-    try:
-        json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError):
-        written = to_json(output, inf_nan_mode="null").decode()
-        if written != "null":
-            codec.decode(written, step="think")
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
 
 
 SHALLOW = 50

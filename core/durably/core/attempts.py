@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.body_threads import BodyThreads
 from durably.core.cause import Cause
-from durably.core.context import Context
+from durably.core.context import Context, running
 from durably.core.crash_limit import check_crash_limit
 from durably.core.durations import duration_seconds
 from durably.core.error_text import error_text, type_name
@@ -42,6 +42,7 @@ from durably.core.run_events import INPUT_STEP, INVOKED, STARTED, read_input
 from durably.core.run_logger import RunLogger
 from durably.core.secrets import Redactor
 from durably.core.serialization import Codec, codec_for, return_type
+from durably.core.services import EngineServices
 from durably.core.steps import Duration, Point, Probe, StepAPI, StepInfo, _current
 
 __all__ = [
@@ -76,6 +77,7 @@ class Environment:
         body_threads: Where sync bodies run.
         bodies: The tasks of the bodies that run now, so that the harness can end them with the worker.
         observers: Who is told what happens.
+        services: What the engine offers to the bodies of agents.
     """
 
     resources: Mapping[str, Any]
@@ -86,6 +88,7 @@ class Environment:
     body_threads: BodyThreads = field(default_factory=BodyThreads)
     bodies: set[asyncio.Task[Any]] = field(default_factory=set)
     observers: Observers = field(default_factory=Observers)
+    services: EngineServices = field(default_factory=EngineServices)
 
     async def pass_point(self, name: str, function: str, run_id: str, key: str = "") -> None:
         """Report a point and wait where the harness wants to wait."""
@@ -136,8 +139,8 @@ class StepCall:
         """Check what the caller gave and look up how the value is written."""
         if not callable(fn):
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
-        if retries is not None and retries < 0:
-            raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
+        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
+            raise ValueError(f"step {key!r}: retries is a number of further attempts, 0 or more, not {retries!r}")
         if crash_limit is not None:
             try:
                 check_crash_limit(crash_limit)
@@ -216,8 +219,8 @@ async def run_step(
         failures: How many attempts failed before.
         kind: What the body is the body of, for observers; ``None`` if it is no step of the run.
         beats: Whether the harness is told when the body calls ``current_step().heartbeat()``.
-        before_body: Called last before the body begins, and again once a sync body has a thread; what it returns is
-            awaited. It raises if this worker may not begin the body any more.
+        before_body: Called last before the body begins, in its task, and again once a sync body has a thread; what it
+            returns is awaited. It raises if this worker may not begin the body any more.
         cause: What began the run, for observers.
 
     Raises:
@@ -228,14 +231,21 @@ async def run_step(
         InterruptSignal: If the body raised ``KeyboardInterrupt``. The process is interrupted, as by Ctrl-C.
     """
     beat = _beat(environment.probe, Point("in_body", function, run_id, call.key)) if beats else None
-    info = StepInfo(run_id, call.key, attempt, environment.resources, beat, function, environment.observers)
-    info.max_payload_bytes = environment.max_payload_bytes
+    info = StepInfo(
+        run_id,
+        call.key,
+        attempt,
+        environment.resources,
+        beat,
+        function,
+        environment.observers,
+        environment.max_payload_bytes,
+        environment.services,
+    )
     token = _current.set(info)
     try:
         if environment.probe is not None:
             await environment.pass_point("before_body", function, run_id, call.key)
-        if before_body is not None and (pause := before_body()) is not None:
-            await pause
         if environment.observers.steps and kind is not None:
             began = StepBegan(
                 run_id=run_id,
@@ -327,6 +337,9 @@ async def _call(
     """Run a body, here or in a thread; ``began`` is told when it begins."""
     task = asyncio.current_task()
     try:
+        # Here and no earlier: a loop that is held up may come to this task seconds after it was made.
+        if before_body is not None and (pause := before_body()) is not None:
+            await pause
         if call.is_async:
             return await call.fn(*call.args)
         # Without threads a sync body stands in the loop, where no timeout reaches it; with one it gets a thread.
@@ -448,7 +461,8 @@ async def run_function(
             logger=RunLogger(function.id, run_id, attempt, environment.redactor, lambda: steps.replaying),
             resources=environment.resources,
         )
-        value = await function.handler(context)
+        with running(context):
+            value = await function.handler(context)
         steps.check_end()
         limit, redact = environment.max_payload_bytes, environment.redactor.text
         text, _ = function.output.round_trip(value, step="", limit=limit, redact=redact)

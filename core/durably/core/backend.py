@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
@@ -11,9 +12,11 @@ from pydantic import SecretStr
 from durably.core.approval import ApprovalDecision, ApprovalRequest
 from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
 from durably.core.attempts import Environment
+from durably.core.call_timeout import within
 from durably.core.deltas import DeltaStore, DeltaWriter
 from durably.core.durations import Duration
 from durably.core.engine import Engine
+from durably.core.error_text import shown
 from durably.core.errors import (
     AmbiguousRunIdError,
     DefinitionError,
@@ -35,6 +38,8 @@ from durably.core.run_filter import RunFilter, RunFilters, RunPage, check_limit,
 from durably.core.run_input import encode_data
 from durably.core.run_view import LIVE, RunStatus, RunView
 from durably.core.secrets import Redactor
+from durably.core.services import EngineServices
+from durably.core.sessions import SessionStore
 from durably.core.steps import Probe
 from durably.core.worker_view import WorkerView
 
@@ -43,6 +48,8 @@ AMBIGUOUS = 3
 
 MANY_RUNS = 1_000_000
 """More than are looked through for what is pending."""
+
+logger = logging.getLogger("durably")
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -64,6 +71,7 @@ class Backend(Engine):
         threads: Whether sync bodies run in threads.
         observers: Who is told what happens. See :class:`~durably.core.Observer`.
         deltas: Where the pieces of streamed answers are kept for :meth:`Run.stream`, or ``None``: nowhere.
+        services: What the engine offers to agents besides; left out, nothing.
 
     Attributes:
         drain_timeout: How many seconds bodies that run are given to end when the worker stops.
@@ -83,9 +91,11 @@ class Backend(Engine):
         threads: bool = True,
         observers: Iterable[Observer] = (),
         deltas: DeltaStore | None = None,
+        services: EngineServices | None = None,
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
         self.drain_timeout = DRAIN_SECONDS
+        self._sent: set[str] = set()
         redactor = Redactor(secrets)
         self.deltas = deltas
         self.delta_writers = [] if deltas is None else [DeltaWriter(deltas)]
@@ -95,9 +105,12 @@ class Backend(Engine):
             max_payload_bytes=max_payload_bytes or self.capabilities.max_payload_bytes,
             threads=threads,
             observers=Observers((LifecycleLog(), *self.delta_writers, *observers)),
+            services=services or EngineServices(),
         )
         self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
+        if not isinstance(functions, Sequence) or isinstance(functions, str):
+            raise DefinitionError(f"functions= is a list of durable functions and agents, not {shown(functions)}")
         for function in functions:
             self._register(function)
 
@@ -133,6 +146,7 @@ class Backend(Engine):
         if function.on_code_change == "wait" and "on_code_change" in self.capabilities.gaps:
             raise self._lacks("on_code_change", f'on_code_change="wait" on function {function.id!r}')
         self.check_rules(function)
+        self.check_needs(function)
         self.functions[function.id] = function
         for used in function.uses:
             self._register(used)
@@ -142,6 +156,29 @@ class Backend(Engine):
         reason = self.capabilities.gaps.get(gap)
         if reason is not None:
             raise UnsupportedFeatureError(backend=self.name, feature=feature, reason=reason)
+
+    def check_needs(self, function: Function[Any, Any]) -> None:
+        """Refuse a function that needs what this engine does not offer.
+
+        Raises:
+            UnsupportedFeatureError: If it does.
+        """
+        services = self.environment.services
+        offered = {"sessions": services.sessions, "steering": services.waiting}
+        for need, written in function.needs.items():
+            if offered[need] is None:
+                raise self._lacks(need, f"{written} of agent {function.id!r}")
+
+    @property
+    def sessions(self) -> SessionStore:
+        """The sessions of agents with ``sessions="backend"``, kept beside the runs.
+
+        Raises:
+            UnsupportedFeatureError: If the engine keeps none.
+        """
+        if self.environment.services.sessions is None:
+            raise self._lacks("sessions", "sessions of its own")
+        return self.environment.services.sessions
 
     def check_rules(self, function: Function[Any, Any]) -> None:
         """Refuse a function whose rules of flow control this engine cannot keep.
@@ -167,13 +204,26 @@ class Backend(Engine):
         *,
         run_id: str | None = None,
         tags: Sequence[str] = (),
+        timeout: Duration | None = None,
     ) -> Run[Out]: ...
     @overload
     async def start(
-        self, function: str, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+        self,
+        function: str,
+        data: Any = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+        timeout: Duration | None = None,
     ) -> Run[Any]: ...
     async def start(
-        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = ()
+        self,
+        function: Any,
+        data: Any = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+        timeout: Duration | None = None,
     ) -> Run[Any]:
         """Start a run and return at once. Starting an id twice with one input attaches to the first.
 
@@ -183,8 +233,11 @@ class Backend(Engine):
             run_id: 1 to 200 printable characters; left out, a random one.
             tags: Texts to find it by, such as ``["tenant:7"]``: at most 20, each 1 to 200 printable characters. A run
                 that is attached to keeps those it has.
+            timeout: How long it may wait for the engine; left out, as long as the engine does.
 
         Raises:
+            JournalBusyError: If another process had the storage locked all the time. Nothing was started.
+            TimeoutError: If a server has not answered in time. It may have started the run.
             TypeError: If the run id or a tag is not a text.
             ValueError: If it is not such a text, or the run id begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
@@ -202,7 +255,8 @@ class Backend(Engine):
             check_keys(reference, text)
         if isinstance(function, str):
             self._check_known(function)
-        return Run(self, reference, await self.start_run(reference, text, run_id, tags))
+        async with within(timeout):
+            return Run(self, reference, await self.start_run(reference, text, run_id, tags))
 
     @overload
     async def invoke(
@@ -232,7 +286,20 @@ class Backend(Engine):
             SerializationError: If the data of one has no JSON form. None of them is sent.
         """
         check_events(events)
+        self._warn_of_unheard(events)
         return await self.send_events(outside_events(events, self.environment.observers.traceparent()))
+
+    def hears(self, event_name: str) -> bool:
+        """Whether an event starts a function, or a run waits for it; yes where the engine cannot tell."""
+        return True
+
+    def _warn_of_unheard(self, events: Sequence[Event]) -> None:
+        for name in {event.name for event in events} - self._sent:
+            self._sent.add(name)  # said once: whoever sends to another program knows why
+            if not self.hears(name):
+                logger.warning(
+                    "nobody hears the event %r: no function has it among its triggers=, and no run waits for it", name
+                )
 
     async def run(self, run_id: str) -> Run[Any]:
         """A handle on a run by its id, or by how its id begins if no other begins so.
@@ -410,6 +477,11 @@ class Backend(Engine):
         """
         if isinstance(function, str):
             return self.functions.get(function) or FunctionRef(function)
+        if not isinstance(function, FunctionRef):
+            raise DefinitionError(
+                f"{shown(function)} is no durable function: decorate it with @function('its-id') and add it to "
+                "functions=[...]"
+            )
         served = self.is_client or not isinstance(function, Function) or self.functions.get(function.id) is function
         if not served:
             known = ", ".join(self.functions) or "none"

@@ -1,40 +1,87 @@
-"""The budget of a run: what an agent may spend, in dollars or tokens.
+"""The budget of a run: what an agent may spend, in dollars, tokens, tool calls or time.
 
-Owns: the limit, and when it is reached. Does not own: counting, which the loop does from records (``loop.py``).
+Owns: the limits, and when they are near or reached. Does not own: counting, which the loop does from records
+(``loop.py``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+from durably.core.durations import Duration, duration_seconds
+from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, NonRetriableError
 from durably.core.model import ModelResponse
+from durably.core.named_values import NamedValues
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "Spent"]
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a run has spent so far.
+
+    Attributes:
+        tokens: Tokens, read and written.
+        cost: US dollars; ``None``, the cost after a delegate has failed, is not known.
+        tool_calls: Calls of tools, those of agents included that it asked and waited for.
+        seconds: From its first turn on.
+    """
+
+    tokens: int = 0
+    cost: float | None = 0.0
+    tool_calls: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(NamedValues):
     """Ends a run that has spent this much: it takes no further turn.
 
-    What other agents spend counts if the run waits for them. The turn that crosses the limit is finished, so that no
-    tool call stays without its result. A run may therefore spend somewhat more than its budget.
+    What other agents spend counts if the run waits for them; with ``delegate(share_budget=True)`` they have no more
+    than what is left of it. The turn that crosses the limit is finished, so that no tool call stays without its result.
+    A run may therefore spend somewhat more than its budget.
 
     Args:
         cost: US dollars.
         tokens: Tokens, read and written together.
+        tool_calls: Calls of tools.
+        time: How long it may take, from its first turn on. Crashes and waits count; the time is read in a step
+            ``check-time`` before each turn.
+        warn_at: From which share of a limit on the model is told how much is spent.
 
     Raises:
-        DefinitionError: If neither is given, or one of them is not above 0.
+        DefinitionError: If none of the four is given, or one of them is out of range.
     """
+
+    _example = 'Budget(cost=0.5, time="10m")'
 
     cost: float | None = None
     tokens: int | None = None
+    tool_calls: int | None = None
+    time: Duration | None = None
+    warn_at: float = 0.8
 
     def __post_init__(self) -> None:
-        given = [limit for limit in (self.cost, self.tokens) if limit is not None]
-        if not given or min(given) <= 0:
-            raise DefinitionError("a budget is a cost in US dollars, a number of tokens, or both, each above 0")
+        limits = [limit for limit in (self.cost, self.tokens, self.tool_calls, self.seconds) if limit is not None]
+        if not limits or min(limits) <= 0:
+            raise DefinitionError(
+                "a budget is a cost in US dollars, a number of tokens, one of tool calls, a time, or several of them, "
+                "each above 0: Budget(cost=0.5, time='10m')"
+            )
+        if not 0 < self.warn_at <= 1:
+            raise DefinitionError(f"a budget's warn_at is a share, such as 0.8, not {shown(self.warn_at)}")
+
+    @property
+    def seconds(self) -> float | None:
+        """The time in seconds, or ``None``."""
+        if self.time is None:
+            return None
+        try:
+            return duration_seconds(self.time, "Budget: time")
+        except (TypeError, ValueError) as error:
+            raise DefinitionError(str(error)) from None
 
     def check_price(self, response: ModelResponse) -> None:
         """Refuse a response without a price if dollars are counted.
@@ -48,13 +95,51 @@ class Budget:
                 "agent a budget in tokens, Budget(tokens=...), or say whose prices count: OpenAIModel(prices='...')"
             )
 
-    def is_spent(self, tokens: int, cost: float | None) -> bool:
-        """Return whether a run that spent this may take no further turn.
+    def share(self, spent: Spent) -> float:
+        """Return the share of the budget that is spent, by the limit that is nearest; 1 or more is all of it."""
+        limits = ((self.tokens, spent.tokens), (self.tool_calls, spent.tool_calls), (self.seconds, spent.seconds))
+        shares = [used / limit for limit, used in limits if limit is not None]
+        if self.cost is not None:
+            shares.append(1.0 if spent.cost is None else spent.cost / self.cost)
+        return max(shares)
 
-        Args:
-            tokens: The tokens it spent.
-            cost: The dollars it spent. ``None``, the cost after a delegate has failed, counts as too much.
-        """
-        return (self.tokens is not None and tokens >= self.tokens) or (
-            self.cost is not None and (cost is None or cost >= self.cost)
+    def is_spent(self, spent: Spent) -> bool:
+        """Return whether a run that spent this may take no further turn."""
+        return self.share(spent) >= 1
+
+    def left(self, spent: Spent) -> Budget:
+        """Return what is left of it after this much, or next to nothing if nothing is."""
+        return Budget(
+            cost=None
+            if self.cost is None
+            else max(self.cost - (self.cost if spent.cost is None else spent.cost), 1e-9),
+            tokens=None if self.tokens is None else max(self.tokens - spent.tokens, 1),
+            tool_calls=None if self.tool_calls is None else max(self.tool_calls - spent.tool_calls, 1),
+            time=None if self.seconds is None else max(self.seconds - spent.seconds, 0.001),
+            warn_at=self.warn_at,
         )
+
+    def within(self, other: Budget | None) -> Budget:
+        """Return the budget whose limits are the narrower ones of two."""
+        if other is None:
+            return self
+        return Budget(
+            cost=_narrower(self.cost, other.cost),
+            tokens=_narrower(self.tokens, other.tokens),
+            tool_calls=_narrower(self.tool_calls, other.tool_calls),
+            time=_narrower(self.seconds, other.seconds),
+            warn_at=self.warn_at,
+        )
+
+    def warning(self, spent: Spent) -> int | None:
+        """Return how much is spent, in percent, if the model should be told."""
+        share = self.share(spent)
+        return int(share * 100) if share >= self.warn_at else None
+
+
+N = TypeVar("N", int, float)
+
+
+def _narrower(one: N | None, other: N | None) -> N | None:
+    given = [limit for limit in (one, other) if limit is not None]
+    return min(given) if given else None

@@ -1,4 +1,4 @@
-"""Compaction: a summary replaces the older part of a long conversation.
+"""Compaction: a summary replaces the older part of a long conversation, or old results of tools are left out.
 
 Owns: when it is due, where the cut falls, and the request for a summary. Does not own: the step that makes it
 (``loop.py``) and the transcript that is cut (``conversation.py``).
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from durably.core.errors import DefinitionError
 from durably.core.messages import ContentPart, Message, user
 from durably.core.model import Model, ModelRequest, Usage
+from durably.core.named_values import NamedValues
 
-__all__ = ["Compaction", "first_kept", "summary_request"]
+__all__ = ["Compaction", "first_kept", "summary_message", "summary_note", "summary_request"]
 
 INSTRUCTIONS = (
     "Summarise the conversation below for the assistant who goes on with it and will not see it again. Keep what was "
@@ -27,7 +28,7 @@ request for the summary too long as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compaction:
+class Compaction(NamedValues):
     """Replaces the older part of a conversation by a summary, in a step ``compact``.
 
     This happens before a turn if the last turn was long, and when the model refuses the conversation as too long. The
@@ -40,15 +41,23 @@ class Compaction:
         keep: How many of the newest messages stay as they are. More stay if a tool's result would lose its call.
         model: The model that writes the summary. Default: the agent's own.
         instructions: The system prompt of the summary.
+        prune: Whether old results of tools are left out first: only if the conversation is still too long then, a
+            summary is made. What is left out may be asked for again.
+        save: Whether a summary is kept in the session: the next run begins with it and with what follows. The session
+            keeps all messages.
 
     Raises:
         DefinitionError: If a number is out of range.
     """
 
+    _example = "Compaction(at_tokens=150_000)"
+
     at_tokens: int | None = None
     keep: int = 6
     model: Model | str | None = None
     instructions: str = INSTRUCTIONS
+    prune: bool = False
+    save: bool = False
 
     def __post_init__(self) -> None:
         if self.keep < 0 or (self.at_tokens is not None and self.at_tokens < 1):
@@ -66,6 +75,16 @@ def first_kept(messages: Sequence[Message], keep: int) -> int:
     while start and start < len(messages) and messages[start].role == "tool":
         start -= 1
     return start
+
+
+def summary_note(summary: str) -> str:
+    """Return a summary as the model is told it."""
+    return f"(What was said before, and what you have done so far, in short:)\n{summary}"
+
+
+def summary_message(summary: str) -> Message:
+    """Return the message that stands for what a summary tells."""
+    return user(summary_note(summary))
 
 
 def summary_request(instructions: str, summary: str, older: Sequence[Message]) -> ModelRequest:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from durably.core.compaction import first_kept
+from durably.core.compaction import first_kept, summary_note
 from durably.core.messages import Message, SessionPrefix, TextPart, Transcript, UserMessage
+from durably.core.pruning import can_be_pruned
 
 __all__ = ["Conversation"]
 
@@ -48,10 +49,9 @@ class Conversation:
         self.said.extend(messages)
         self.transcript.extend(messages)
 
-    def asked(self, turns_left: int | None) -> tuple[Transcript, int | None, *tuple[dict[str, Any], ...]]:
-        """Return the arguments of the step ``think``."""
-        options = () if self.options is None else (self.options,)
-        return (self.transcript, turns_left, *options)
+    def asked(self, turns_left: int | None) -> tuple[Any, ...]:
+        """Return the arguments of the step ``think``, for an agent whose tools are all its own."""
+        return (self.transcript, turns_left, *(() if self.options is None else (None, self.options)))
 
     def older(self, keep: int) -> Transcript | None:
         """Return the part that a summary may replace: all but the answered message and the newest ones.
@@ -68,13 +68,26 @@ class Conversation:
             before = None
         return Transcript("", old, before=before) if old or before else None
 
+    def can_prune(self, keep: int) -> bool:
+        """Return whether there are old results of tools that can be left out.
+
+        Args:
+            keep: How many of the newest messages stay as they are.
+        """
+        messages = self.transcript.messages
+        before = self.transcript.before
+        pruned = self.transcript.pruned
+        old = can_be_pruned(messages[pruned or 0 : max(0, len(messages) - keep)])
+        return old or (pruned is None and before is not None and before.turns > 0)
+
     def compact(self, keep: int, summary: str) -> None:
         """Replace the part that :meth:`older` returns by a summary of it."""
         _, kept = self._parts(keep)
         skipped = self.transcript.turn - _answers(kept)
         self.summary = summary
         self._place = 0
-        self.transcript = Transcript(self.transcript.system, [self._with_summary(), *kept], skipped)
+        spent = self.transcript.spent
+        self.transcript = Transcript(self.transcript.system, [self._with_summary(), *kept], skipped, spent=spent)
 
     def _parts(self, keep: int) -> tuple[list[Message], list[Message]]:
         messages = self.transcript.messages
@@ -84,7 +97,7 @@ class Conversation:
 
     def _with_summary(self) -> UserMessage:
         # The summary is added to the answered message: some providers refuse two user messages in a row.
-        note = f"(What was said before, and what you have done so far, in short:)\n{self.summary}"
+        note = summary_note(self.summary)
         content = self._message.content
         if isinstance(content, str):
             return UserMessage(content=f"{content}\n\n{note}")

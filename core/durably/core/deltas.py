@@ -77,6 +77,12 @@ class MemoryDeltas(DeltaStore):
         copy._runs = {run_id: list(pieces) for run_id, pieces in self._runs.items()}
         return copy
 
+    def holds_the_same_as(self, copy: MemoryDeltas) -> bool:
+        """Whether nothing was written since a copy was made."""
+        return {run_id: len(each) for run_id, each in self._runs.items()} == {
+            run_id: len(each) for run_id, each in copy._runs.items()
+        }
+
     def append(self, pieces: Sequence[StoredDelta]) -> None:
         for piece in pieces:
             known = self._runs.setdefault(piece.delta.run_id, [])

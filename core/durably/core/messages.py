@@ -23,6 +23,8 @@ __all__ = [
     "Message",
     "OpaquePart",
     "RefusalPart",
+    "SessionEntry",
+    "SessionNote",
     "SessionPrefix",
     "TextPart",
     "ThinkingPart",
@@ -177,6 +179,7 @@ class ToolResultMessage(_Frozen):
         name: The tool.
         content: What the model reads.
         is_error: Whether the tool did not do what was asked.
+        metadata: What the tool said for programs. The model does not see it.
     """
 
     role: Literal["tool"] = "tool"
@@ -184,10 +187,30 @@ class ToolResultMessage(_Frozen):
     name: str
     content: str | list[ContentPart]
     is_error: bool = Field(default=False, exclude_if=_falsy)
+    metadata: JSONObject | None = Field(default=None, exclude_if=_falsy)
 
 
 Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(discriminator="role")]
 """Any message of a conversation."""
+
+
+class SessionNote(_Frozen):
+    """What the library notes between the messages of a session. No model sees it as it is.
+
+    Args:
+        summary: A summary, which stands for the first appends of the session from here on.
+        appends: How many appends that are.
+        answered: The runs whose messages the answer before this note took up.
+    """
+
+    role: Literal["note"] = "note"
+    summary: str | None = Field(default=None, exclude_if=_falsy)
+    appends: int = Field(default=0, ge=0, exclude_if=_falsy)
+    answered: list[str] = Field(default=[], exclude_if=_falsy)
+
+
+SessionEntry = Annotated[UserMessage | AssistantMessage | ToolResultMessage | SessionNote, Field(discriminator="role")]
+"""What a session holds: messages, and notes between them."""
 
 
 def user(text: str) -> UserMessage:
@@ -201,7 +224,7 @@ def assistant(text: str) -> AssistantMessage:
 
 
 class SessionPrefix(_Frozen):
-    """The beginning of a session, as a run has read it: how far, instead of the messages once more.
+    """How far a run has read its session. It is recorded in place of the messages.
 
     Attributes:
         session_key: The session.
@@ -227,25 +250,43 @@ class Transcript:
         messages: The messages so far.
         skipped: How many assistant messages came before these and were replaced by a summary.
         before: What was said in the session before, or ``None``.
+        pruned: Of how many messages the results of tools are left out, beside those of the session; ``None`` for none.
+        spent: See below.
 
     Attributes:
         system: The system prompt.
         before: See above.
+        pruned: See above.
+        spent: How much of the budget is spent, in percent, if the model is to be told. It follows from what is
+            recorded, and is no part of the digest.
         messages: The messages. Add to them with :meth:`append` and :meth:`extend` alone, which keep the digest.
         skipped: See above.
         turn: How many assistant messages there were, the skipped ones and those of the session included.
     """
 
     def __init__(
-        self, system: str, messages: Iterable[Message] = (), skipped: int = 0, before: SessionPrefix | None = None
+        self,
+        system: str,
+        messages: Iterable[Message] = (),
+        skipped: int = 0,
+        before: SessionPrefix | None = None,
+        pruned: int | None = None,
+        spent: int | None = None,
     ) -> None:
         self.system = system
         self.before = before
         self.messages: list[Message] = []
         self.skipped = skipped
+        self.pruned = pruned
+        self.spent = spent
         self.turn = skipped + (0 if before is None else before.turns)
         self._digest = digest(system if before is None else system + before.model_dump_json())
         self.extend(messages)
+
+    def prune(self, keep: int) -> None:
+        """Leave the old results of tools out of what the model sees, but for the newest messages."""
+        self.pruned = max(0, len(self.messages) - keep)
+        self._digest = digest(f"{self._digest} pruned {self.pruned}")
 
     def append(self, message: Message) -> None:
         """Add one message at the end."""

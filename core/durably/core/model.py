@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 from durably.core.messages import AssistantMessage, JSONObject, Message
 from durably.core.server_tools import ServerTool
@@ -119,7 +120,7 @@ class ModelRequest:
 
 
 class AnswerVerdict(BaseModel):
-    """What was found of a final answer when it was given. It is recorded with the answer, and holds on replay.
+    """The verdict on a final answer. It is recorded with the answer, and holds on replay.
 
     Args:
         complaint: What is wrong with it, in words for the model, or ``None`` if it was taken.
@@ -258,6 +259,11 @@ def resolve_model(model: Model | str) -> Model:
         DefinitionError: If no installed package offers the provider.
     """
     if not isinstance(model, str):
+        if isinstance(model, type) or not callable(getattr(model, "complete", None)):
+            raise DefinitionError(
+                f"{shown(model)} is not a model: write 'provider:model', such as 'anthropic:claude-opus-4-6', or pass "
+                "an object with an async method complete(request)"
+            )
         return model
     from importlib.metadata import entry_points  # as slow to import as the rest of this package; only strings need it
 

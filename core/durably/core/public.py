@@ -30,7 +30,9 @@ from durably.core.errors import (
 )
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
+from durably.core.function_toolset import toolset
 from durably.core.functions import FailedRun, Function, Singleton, function
+from durably.core.hooks import Hooks, Refusal
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.loop import create_agent_loop
 from durably.core.messages import assistant, user
@@ -47,7 +49,8 @@ from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, S
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_context import ToolContext
 from durably.core.tool_definition import tool
-from durably.core.tools import Tool
+from durably.core.tools import Tool, ToolResult
+from durably.core.toolsets import Toolset
 from durably.core.trace import Trace
 from durably.core.worker import run_worker
 from durably.core.worker_view import WorkerView
@@ -74,6 +77,7 @@ __all__ = [
     "FallbackModel",
     "Function",
     "FunctionRef",
+    "Hooks",
     "InvokeError",
     "JSONLSessions",
     "LifecycleLog",
@@ -85,6 +89,7 @@ __all__ = [
     "Observer",
     "PendingApproval",
     "Pruned",
+    "Refusal",
     "Retention",
     "RetryAfterError",
     "RetryPolicy",
@@ -107,6 +112,8 @@ __all__ = [
     "Tool",
     "ToolContext",
     "ToolError",
+    "ToolResult",
+    "Toolset",
     "Trace",
     "WaitingFor",
     "WorkerView",
@@ -121,5 +128,6 @@ __all__ = [
     "reject",
     "run_worker",
     "tool",
+    "toolset",
     "user",
 ]

@@ -8,17 +8,19 @@ from typing import Any, Generic, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypeVar
 
+from durably.core.budget import Budget
 from durably.core.ids import check_session_key
 from durably.core.messages import ContentPart, Message
 from durably.core.model import Usage
 
 __all__ = ["AgentInput", "AgentResult", "AgentStopReason"]
 
-AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused"]
+AgentStopReason = Literal["completed", "max_iterations", "max_tokens", "budget", "refused", "steered", "invalid_output"]
 """Why an agent ended.
 
 ``completed``: the model answered. ``max_iterations``: its turns were used up. ``max_tokens``: its last answer was cut
-off. ``budget``: its budget was spent. ``refused``: the model declined.
+off. ``budget``: its budget was spent. ``refused``: the model declined. ``steered``: another run of the session took up
+its message, and answered it. ``invalid_output``: none of its answers fitted the ``output_type``.
 """
 
 
@@ -35,6 +37,7 @@ class AgentInput(BaseModel, Generic[C]):
         context: Whom the agent works for, for its tools and instructions: a value of the agent's ``context_type``. It
             is recorded with the input, and the model does not see it.
         depth: How many delegations led here. It is 0 unless another agent asks.
+        budget: What the run may spend at most, beside the agent's own budget; another agent that asks may say so.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
@@ -43,6 +46,7 @@ class AgentInput(BaseModel, Generic[C]):
     session_key: str | None = None
     context: C | None = Field(default=None, exclude_if=lambda context: context is None)
     depth: int = Field(default=0, ge=0, exclude_if=lambda depth: not depth)
+    budget: Budget | None = Field(default=None, exclude_if=lambda budget: budget is None)
 
     @field_validator("session_key")
     @classmethod

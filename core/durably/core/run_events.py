@@ -151,9 +151,13 @@ def named_events(run_id: str, key: str, events: Sequence[Event], traceparent: st
         traceparent: The span of the step, for those that name no other, or ``None``.
     """
     return [
-        _named(event, event.id or derive_id("event", run_id, f"{key}#{index}"), traceparent)
-        for index, event in enumerate(events)
+        _named(event, event.id or step_event_id(run_id, key, index), traceparent) for index, event in enumerate(events)
     ]
+
+
+def step_event_id(run_id: str, key: str, index: int) -> str:
+    """The id of an event without one of its own, by its place in a ``send_event`` step."""
+    return derive_id("event", run_id, f"{key}#{index}")
 
 
 def outside_events(events: Sequence[Event], traceparent: str | None = None) -> list[Event]:

@@ -15,6 +15,7 @@ from durably.core.events import Event
 from durably.core.ids import derive_id
 from durably.core.observer import Observers
 from durably.core.reference import FunctionRef
+from durably.core.services import EngineServices
 
 __all__ = ["Duration", "Point", "PointName", "Probe", "StepAPI", "StepInfo", "current_step"]
 
@@ -59,6 +60,7 @@ class StepInfo:
         function: The id of the run's function.
         observers: Who is told what happens on this worker.
         max_payload_bytes: The largest value it may return, as JSON, or ``None`` if that is not known.
+        services: What the engine offers besides.
     """
 
     run_id: str
@@ -69,6 +71,7 @@ class StepInfo:
     function: str = ""
     observers: Observers = field(default_factory=Observers)
     max_payload_bytes: int | None = None
+    services: EngineServices = field(default_factory=EngineServices)
 
     @property
     def idempotency_key(self) -> str:

@@ -18,12 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from durably.core.conversation import Conversation
 from durably.core.events import Event
-from durably.core.messages import ContentPart, Message, SessionPrefix, UserMessage, user
+from durably.core.messages import ContentPart, Message, SessionPrefix, UserMessage, assistant, user
 from durably.core.model import ModelResponse
+from durably.core.run_session import ArrivedMessage
 from durably.core.serialization import encode_input, same_input
 from durably.core.trace_parts import TraceConversation, TraceEntry
 from durably.core.trace_steps import StepDraft, is_model_answer
-from durably.core.trace_tool_calls import NOT_RECORDED, Item, Scopes, tool_results
+from durably.core.trace_tool_calls import NOT_RECORDED, Item, Scopes, is_refusal, tool_results
 
 __all__ = ["conversations"]
 
@@ -33,10 +34,19 @@ LATE_TURNS = (None, 1, 2)
 KEEPS = (6, *range(21))
 """How many messages a compaction may have kept, in the order in which they are tried. 6 is the default."""
 
-SAVES = ("save-message", "save-turn", "save-session")
+SAVES = (
+    "save-message",
+    "save-turn",
+    "save-session",
+    "save-summary",
+    "find-answer",
+    "check-time",
+    "check-output",
+)
 """Steps of the loop that say nothing of the conversation."""
 
 _history: TypeAdapter[list[Message] | SessionPrefix] = TypeAdapter(list[Message] | SessionPrefix)
+_arrived: TypeAdapter[list[ArrivedMessage]] = TypeAdapter(list[ArrivedMessage])
 _content: TypeAdapter[str | list[ContentPart]] = TypeAdapter(str | list[ContentPart])
 
 
@@ -100,6 +110,7 @@ class _LoopReader:
         self._entries: list[TraceEntry] = []
         self._conversation: Conversation | None = None
         self._answer: ModelResponse | None = None
+        self._answered_by = ""
         self._since: list[Item] = []
         self._summary: tuple[str, str] | None = None
         self._exact = True
@@ -110,7 +121,11 @@ class _LoopReader:
             step_id = item.step_id if isinstance(item, StepDraft) else ""
             if step_id in SAVES:
                 continue
-            if isinstance(item, str) or step_id not in ("load-history", "load-options", "think", "compact"):
+            if step_id in ("before-think", "after-think") and isinstance(item, StepDraft):
+                self._hook(item)
+            elif step_id == "read-messages" and isinstance(item, StepDraft):
+                self._take(item)
+            elif isinstance(item, str) or step_id not in ("load-history", "load-options", "think", "compact"):
                 self._since.append(item)
             elif step_id == "load-options":
                 self._options = item.value
@@ -132,10 +147,29 @@ class _LoopReader:
         conversation = self._conversation or self._begin(step)
         if self._summary is not None:
             conversation = self._shorten(conversation, step, *self._summary)
+        if not _is_asked(step, conversation):
+            conversation = self._conversation = _pruned(conversation, step) or conversation
         self._exact = self._exact and _is_asked(step, conversation)
         if is_model_answer(step.value):
             self._answer = ModelResponse.model_validate(step.value)
-            self._add(TraceEntry(step=step.key, message=self._answer.message))
+            self._answered_by = step.key
+
+    def _hook(self, step: StepDraft) -> None:
+        """What a hook said before or after a model call, if it did not let it pass."""
+        if is_refusal(step.value):
+            if step.step_id == "before-think":
+                self._settle(goes_on=True)
+            self._answer = ModelResponse(message=assistant(str(step.value["reason"])))
+            self._answered_by = step.key
+        elif is_model_answer(step.value):
+            self._answer = ModelResponse.model_validate(step.value)
+            self._answered_by = step.key
+
+    def _take(self, step: StepDraft) -> None:
+        """Messages that arrived while the run was live."""
+        self._settle(goes_on=True)
+        for arrived in _arrived.validate_python(step.value or []):
+            self._add(TraceEntry(step=step.key, message=UserMessage(content=arrived.message)))
 
     def _add(self, entry: TraceEntry) -> None:
         self._entries.append(entry)
@@ -148,6 +182,7 @@ class _LoopReader:
         self._answer, self._since = None, []
         if answer is None:
             return
+        self._add(TraceEntry(step=self._answered_by, message=answer.message))
         calls = answer.message.tool_calls
         for entry in tool_results(calls, since, self._scopes, goes_on=goes_on):
             self._add(entry)
@@ -193,6 +228,17 @@ def _shortened(conversation: Conversation, keep: int, summary: str) -> Conversat
     tried = copy(conversation)
     tried.compact(keep, summary)
     return tried
+
+
+def _pruned(conversation: Conversation, step: StepDraft) -> Conversation | None:
+    """The conversation without old results of tools, if that is what the model saw; how much stayed is tried."""
+    for keep in KEEPS:
+        tried = copy(conversation)
+        tried.transcript = copy(conversation.transcript)
+        tried.transcript.prune(keep)
+        if _is_asked(step, tried):
+            return tried
+    return None
 
 
 def _is_asked(step: StepDraft, conversation: Conversation) -> bool:

@@ -14,17 +14,18 @@ from pydantic import ValidationError
 
 from durably.core.agent import start_event
 from durably.core.approval import verdict_of
-from durably.core.delegation import delegated_outcome, started_text
+from durably.core.delegation import started_text
+from durably.core.durable_tools import delegated_outcome
 from durably.core.errors import error_from_json
 from durably.core.events import Event
-from durably.core.messages import ToolCall, ToolResultMessage
+from durably.core.messages import ToolCall
 from durably.core.result import AgentResult
 from durably.core.serialization import encode_input, same_input
-from durably.core.tools import ToolOutcome, told_first, what_was_run
+from durably.core.tools import ToolOutcome, ToolResult, told_first, what_was_run
 from durably.core.trace_parts import TraceEntry
 from durably.core.trace_steps import StepDraft, is_digest
 
-__all__ = ["NOT_RECORDED", "Item", "Scopes", "tool_results"]
+__all__ = ["NOT_RECORDED", "Item", "Scopes", "is_refusal", "tool_results"]
 
 NOT_RECORDED = "(not recorded: the code itself said this, without a step)"
 
@@ -33,6 +34,11 @@ Item = StepDraft | str
 
 Scopes = Mapping[str, list[Item]]
 """What each scope met, in order, by what the keys of its steps begin with."""
+
+
+def is_refusal(value: object) -> bool:
+    """Whether the value of a step is a hook's no."""
+    return isinstance(value, dict) and value.get("type") == "refusal" and "reason" in value
 
 
 def tool_results(
@@ -59,8 +65,7 @@ def tool_results(
 
 def _entry(call: ToolCall, step: str, outcome: str | ToolOutcome) -> TraceEntry:
     outcome = ToolOutcome(content=outcome) if isinstance(outcome, str) else outcome
-    message = ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
-    return TraceEntry(step=step, message=message, recorded=outcome.content != NOT_RECORDED)
+    return TraceEntry(step=step, message=outcome.message(call), recorded=outcome.content != NOT_RECORDED)
 
 
 def _by_call(calls: Sequence[ToolCall], since: Sequence[Item], scopes: Scopes) -> list[Sequence[Item]]:
@@ -69,6 +74,15 @@ def _by_call(calls: Sequence[ToolCall], since: Sequence[Item], scopes: Scopes) -
         return [since]
     gather = next((item for item in since if isinstance(item, str)), None)
     return [scopes.get(f"{gather}[{index}]/", ()) for index in range(len(calls))]
+
+
+def _returned(step: StepDraft) -> str | ToolOutcome:
+    """What a durable function returned, or a step of the user's own that has the name of a tool's."""
+    value: Any = step.value
+    try:
+        return ToolResult.model_validate(value).outcome()
+    except ValidationError:
+        return value if isinstance(value, str) else step.last.output or ""
 
 
 class _Answered:
@@ -84,14 +98,26 @@ class _Answered:
         self._scopes = scopes
         self._ts: float | None = None
         self._edited = ""
+        self._before, self._after = f"before-tool-{call.name}", f"after-tool-{call.name}"
 
     def read(self, items: Sequence[Item]) -> tuple[str, str | ToolOutcome] | None:
         """The key of the step that came to the result, and the result; ``None`` if there is none yet."""
+        found = None
         for item in items:
-            outcome = self._approval(item) if isinstance(item, str) else self._step(item)
-            if outcome is not None:
-                return outcome
-        return None
+            if isinstance(item, StepDraft) and item.step_id in (self._before, self._after):
+                found = self._hook(item) or found
+            elif found is None:
+                found = self._approval(item) if isinstance(item, str) else self._step(item)
+        return found
+
+    def _hook(self, step: StepDraft) -> tuple[str, str | ToolOutcome] | None:
+        """What a hook put in the place of the result, if it did."""
+        step.call_id = self._call.id
+        if is_refusal(step.value):
+            return step.key, ToolOutcome(content=str(step.value["reason"]), is_error=True)
+        if step.step_id != self._after or not step.value:
+            return None
+        return step.key, step.value if isinstance(step.value, str) else ToolOutcome.model_validate(step.value)
 
     def _step(self, step: StepDraft) -> tuple[str, str | ToolOutcome] | None:
         name = self._call.name
@@ -119,8 +145,8 @@ class _Answered:
             if step.last.kind == "send_event":
                 return started_text(self._agent(step), str(value[0]), self._ts)
             return value if isinstance(value, str) else ToolOutcome.model_validate(value)
-        except ValidationError:  # a step of the user's own that has the name of a tool's
-            return step.last.output or ""
+        except ValidationError:
+            return _returned(step)
 
     def _approval(self, gather: str) -> tuple[str, str | ToolOutcome] | None:
         """The answer of a person, if it is a refusal; the question and the wait stand in two branches."""

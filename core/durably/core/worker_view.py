@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["WorkerView", "library_version"]
@@ -10,7 +11,7 @@ __all__ = ["WorkerView", "library_version"]
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerView:
-    """A worker at one moment, as a backend knows it. What an engine does not tell is ``None``.
+    """A worker at one moment. Fields that the engine does not report are ``None``.
 
     Attributes:
         id: Its id, new each time it starts.
@@ -36,6 +37,7 @@ class WorkerView:
     lag: float | None = None
 
 
+@cache
 def library_version() -> str:
     """The version of this library that is installed; empty if it runs from its sources alone."""
     try:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from durably.core import Agent, Model, SessionStore, Tool, current_step
-from durably.core.messages import Message
+from durably.core.messages import SessionEntry
 from durably.core.model import ModelRequest, ModelResponse
 from durably.testing import EffectLedger
 
@@ -85,12 +85,12 @@ class _ObservedSessions:
         self._sessions = sessions
         self._observer = observer
 
-    async def load(self, session_key: str) -> list[Message]:
+    async def load(self, session_key: str) -> list[SessionEntry]:
         if current_step().key == "load-history":  # a turn reads the session again, as a part of its own step
             self._observer.body_started()
         return await self._sessions.load(session_key)
 
-    async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
+    async def append(self, session_key: str, messages: Sequence[SessionEntry], *, key: str) -> None:
         self._observer.body_started()
         await self._sessions.append(session_key, messages, key=key)
 
@@ -104,7 +104,7 @@ def observed(agent: Agent, ledger: EffectLedger, *, pace: float = 0.0) -> Agent:
         pace: Seconds each model call takes at least.
     """
     observer = _Observer(ledger)
-    assert agent.sessions is not None
+    assert isinstance(agent.sessions, SessionStore)
     return Agent(
         agent.name,
         model=_ObservedModel(agent.model, observer, pace),

@@ -25,7 +25,7 @@ EntryKind = Literal["started", "ended", "committed", "crash"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that was seen from outside.
+    """One entry of an effect ledger.
 
     Attributes:
         kind: ``started`` (a body begins), ``ended`` (it returned: its effect is done), ``committed`` (the step is
@@ -129,8 +129,14 @@ class EffectLedger:
         For a process that was killed, its parent calls this once the process is gone: then every entry of the dead
         process stands before it.
         """
-        self._add("crash", point, None)
+        self._append(self.crash_entry(point, self.life))
         self.life += 1
+
+    @staticmethod
+    def crash_entry(point: Point, life: int) -> Entry:
+        """The entry of a crash."""
+        place = (point.function, point.run_id, point.key, life)
+        return Entry("crash", *place, point=point.name, pid=os.getpid(), time=time.time())
 
     def _start(self, point: Point) -> None:
         info = _current.get()
@@ -143,8 +149,7 @@ class EffectLedger:
     def _add(self, kind: EntryKind, point: Point, info: StepInfo | None) -> None:
         place = (kind, point.function, point.run_id, point.key, self.life)
         seen = (info.attempt, info.shown_key, info.used_key) if isinstance(info, _WatchedStep) else (0, "", False)
-        at = point.name if kind == "crash" else ""
-        self._append(Entry(*place, *seen, at, os.getpid(), time.time()))
+        self._append(Entry(*place, *seen, "", os.getpid(), time.time()))
 
     def _append(self, entry: Entry) -> None:
         self.entries.append(entry)

@@ -33,10 +33,15 @@ class _OpenRecords(RecordedEngine):
         self._open = history.status in ("started", "cancelled")
 
     def take(self, scope: Scope, key: str, kind: Kind, input: str, codec: Codec) -> Any:
-        record = self.recorded.last(key)
-        if self._open and (self.recorded.exhausted(scope) or (record is not None and not record.final)):
-            raise _EndOfRecordsSignal
-        return super().take(scope, key, kind, self._redactor.text(input), codec)
+        asked = self._redactor.text(input)
+        if self._open:
+            record = self.recorded.last(key)
+            if self.recorded.exhausted(scope):
+                raise _EndOfRecordsSignal
+            if record is not None and not record.final:
+                self.recorded.take(scope, key, kind, asked)  # what has begun must be what the code asks for, too
+                raise _EndOfRecordsSignal
+        return super().take(scope, key, kind, asked, codec)
 
     async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
         ends: list[_EndOfRecordsSignal] = []

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -22,12 +22,12 @@ from durably.backends.replay.flow.cron import CronTicks
 from durably.backends.replay.flow.rules import check_priority
 from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes, Journal, Subscription
+from durably.backends.replay.journal import Changes, Claim, Journal, Subscription
 from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.patience import patiently
 from durably.backends.replay.records import Log, RunRecords
-from durably.backends.replay.run_list import find_page, tally
+from durably.backends.replay.run_list import find_page, is_heard, tally, waiting_behind
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.slots import BodySlots
 from durably.backends.replay.steps import ReplaySteps
@@ -43,6 +43,7 @@ from durably.core import (
     RunNotFoundError,
     WorkerView,
 )
+from durably.core.call_timeout import own_timeout
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.errors import CancelSignal, JournalBusyError, JournalError
@@ -52,6 +53,7 @@ from durably.core.run_events import started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
 from durably.core.run_view import RunStatus, RunView
+from durably.core.services import EngineServices, WaitingRun
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["Parts", "ReplayBackend"]
@@ -152,6 +154,7 @@ class ReplayBackend(Backend):
             threads=threads,
             observers=observers,
             deltas=deltas,
+            services=EngineServices(journal.sessions, None if journal.flow is None else self._waiting),
         )
         self.environment.observers.now = clock.now
         self.journal = journal
@@ -167,7 +170,7 @@ class ReplayBackend(Backend):
         self._recovery = Alarm(clock, self._recover)
         self.lease = Lease(journal, self.worker)
         self._scheduler = Scheduler(clock)
-        self._log = self.parts.log(journal, self.worker, self.functions, self.environment)
+        self._log = self.parts.log(journal, self.worker, self.functions, self.environment, self._scheduler)
         self._host = self.parts.host(
             environment=self.environment,
             functions=self.functions,
@@ -190,6 +193,7 @@ class ReplayBackend(Backend):
         )
         self._log.takes_runs = self._has_room
         self._turned_away = False
+        self._claiming = self._claim_again = False
         self._scheduler.run_rests = self._fill_up
         self._upkeep = Upkeep(
             self.name,
@@ -221,6 +225,12 @@ class ReplayBackend(Backend):
         if function.priority is not None:
             check_priority(function.priority, function.id)
 
+    def _waiting(self, run_id: str) -> list[WaitingRun]:
+        return waiting_behind(self.journal, run_id)
+
+    def hears(self, event_name: str) -> bool:
+        return is_heard(self.journal, event_name)
+
     @property
     def running(self) -> bool:
         """Whether its worker is up."""
@@ -238,7 +248,7 @@ class ReplayBackend(Backend):
         if self._log.crash is not None:
             raise RuntimeError("this backend has crashed; open a new one on the same journal")
         self._died = asyncio.Event()
-        await patiently(self.journal.open, self.busy_timeout)
+        await patiently(self._open, self.busy_timeout)
         self._up = True
         try:
             self._driver.open()
@@ -252,17 +262,21 @@ class ReplayBackend(Backend):
             self._poller = asyncio.create_task(look(self._poll))
         return self
 
+    async def _open(self) -> None:
+        self.journal.open()
+
     async def _begin_work(self) -> None:
         await patiently(self._sign_on, self.busy_timeout)
         self._deliver()
         if self._crons is not None:
             await patiently(self._crons.open, self.busy_timeout)
-        await patiently(self.claim_runs, self.busy_timeout)
+        await patiently(self._claim, self.busy_timeout)
+        self._driver.begin()  # not before: whoever opens this may have something to set before its runs go on
 
-    def _sign_on(self) -> None:
-        self._upkeep.sign_on()
+    async def _sign_on(self) -> None:
+        await self._upkeep.sign_on()
         subscriptions = [Subscription.of(function) for function in self.functions.values()]
-        self._log.sign_on(subscriptions, self.clock.now(), self._upkeep.event_memory)
+        await self._log.sign_on(subscriptions, self.clock.now(), self._upkeep.event_memory)
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop at the next step boundary of each run, then give the runs back."""
@@ -281,7 +295,7 @@ class ReplayBackend(Backend):
         self._up = False
         try:
             if self._log.crash is None and not self.is_client:
-                await self._patiently(self.journal.let_go, self.worker, cut_off)
+                await self._patiently(lambda: self._log.write(lambda: self.journal.let_go(self.worker, cut_off)))
         finally:
             self.journal.close()
             if self.deltas is not None:
@@ -321,9 +335,9 @@ class ReplayBackend(Backend):
             await asyncio.sleep(poll)
             self._upkeep.lag = time.monotonic() - due
             try:
-                self._upkeep.renew()
-                self.claim_runs()
-                self._host.slots.look()
+                await self._upkeep.renew()
+                await self._claim()
+                await self._host.slots.look()
                 if self.journal.changed():
                     self._look_around()
             except JournalBusyError:
@@ -332,48 +346,90 @@ class ReplayBackend(Backend):
                 logger.warning("cannot look after runs now, will try again: %s", error)
             self._upkeep.look()
 
-    def claim_runs(self) -> None:
-        """Take up the live runs that no worker has, as far as there is room for them."""
-        room = self._driver.room
-        if room == 0:
-            return
-        claim = self.journal.claim(
-            self.worker,
-            list(self.functions),
-            time.time(),
-            self._driver.unfit,
-            moment=self.clock.now(),
-            suspects=0 if self._driver.on_trial else 1,
-            limit=room,
+    def claim_runs(self, otherwise: Callable[[BaseException], None] | None = None) -> asyncio.Future[Claim] | None:
+        """Take up the live runs that no worker has, as far as there is room for them.
+
+        Args:
+            otherwise: Called with the error if that cannot be written.
+
+        Returns:
+            What it takes; ``None`` if there is nothing to take, or it is at it.
+
+        Raises:
+            JournalError: If it cannot be looked.
+        """
+        room = self._room
+        if room == 0 or self._claiming:
+            self._claim_again = self._claiming
+            return None
+        served, now, unfit, moment = list(self.functions), time.time(), self._driver.unfit, self.clock.now()
+        suspects = 0 if self._driver.on_trial else 1
+        nothing = self.journal.leaves(self.worker, served, now, unfit, moment=moment, suspects=suspects)
+        if nothing is not None:
+            self._claimed(room, nothing)
+            return None
+
+        def refused(error: BaseException) -> None:
+            self._claiming = False
+            if otherwise is not None:
+                otherwise(error)
+
+        self._claiming = True
+        take = partial(self.journal.claim, self.worker, served, now, unfit)
+        return self._log.write(
+            lambda: take(moment=moment, suspects=suspects, limit=room), partial(self._claimed, room), refused
         )
+
+    def _claimed(self, room: int | None, claim: Claim) -> None:
+        again, self._claiming, self._claim_again = self._claim_again, False, False
         self._turned_away = room is not None and len(claim.runs) >= room  # there may be more
         for row in claim.runs:
             self._driver.spawn(row)
         self._recovery.set(claim.due)
+        if again:
+            self._fill_up()
+
+    async def _claim(self) -> None:
+        claim = self.claim_runs()
+        if claim is not None:
+            await claim
 
     def _recover(self) -> None:
         """Take up the runs whose pause after their crashes is over."""
         if self._log.crash is not None:
             return
         try:
-            self.claim_runs()
+            self.claim_runs(self._not_recovered)
         except JournalError as error:
+            self._not_recovered(error)
+
+    def _not_recovered(self, error: BaseException) -> None:
+        if isinstance(error, JournalError):
             logger.warning("cannot take up runs now, will try again: %s", error)
             self._recovery.set(self.clock.now() + 1)
 
+    @property
+    def _room(self) -> int | None:
+        """How many more runs it takes now, when those have begun that are being created; ``None`` for any number."""
+        room = self._driver.room
+        return None if room is None else max(0, room - self._log.placing)
+
     def _has_room(self) -> bool:
-        has_room = self._driver.room != 0
+        has_room = self._room != 0
         self._turned_away = self._turned_away or not has_room
         return has_room
 
     def _fill_up(self) -> None:
         """Take up runs for which there was no room before."""
-        if not self._turned_away or self._driver.room == 0 or self._log.crash is not None:
+        if not self._turned_away or self._room == 0 or self._log.crash is not None:
             return
         try:
-            self.claim_runs()
-        except JournalError:  # the next look takes them up
-            self._turned_away = True
+            self.claim_runs(self._not_filled)
+        except JournalError as error:
+            self._not_filled(error)
+
+    def _not_filled(self, error: BaseException) -> None:
+        self._turned_away = True  # the next look takes them up
 
     def _look_around(self) -> None:
         """Find what concerns the runs that wait here, after another process wrote to the journal."""
@@ -399,7 +455,8 @@ class ReplayBackend(Backend):
         if changes.scheduled is not None:
             self._arm(changes.scheduled)
         if changes.claimable and self._up:
-            self.claim_runs()
+            self._turned_away = True
+            self._fill_up()
 
     def _arm(self, due: float | None) -> None:
         if self._up and not self.is_client:
@@ -408,10 +465,16 @@ class ReplayBackend(Backend):
     def _deliver(self) -> None:
         if self._log.crash is not None:
             return
+        self._log.deliver(self.clock.now(), self._delivered, self._not_delivered)
+
+    def _delivered(self) -> None:
         try:
-            self._log.deliver(self.clock.now())
             self._arm(self.journal.next_moment())
         except JournalError as error:
+            self._not_delivered(error)
+
+    def _not_delivered(self, error: BaseException) -> None:
+        if isinstance(error, JournalError):
             logger.warning("cannot deliver scheduled events now, will try again: %s", error)
             self._arm(self.clock.now() + 1)
 
@@ -436,7 +499,7 @@ class ReplayBackend(Backend):
 
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
-        await self._patiently(self._log.publish, events, self.clock.now())
+        await self._patiently(lambda: self._log.publish(events, self.clock.now()))
         return [event.id or "" for event in events]
 
     async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
@@ -454,8 +517,8 @@ class ReplayBackend(Backend):
         is_new = run_id is None
         run_id = run_id or new_id()
         event = started_event(function, run_id, data, self.environment.observers.traceparent())
-        new = self._host.new_run(run_id, function.id, event)
-        row = await self._patiently(self._log.create, replace(new, tags=tuple(tags)), self.clock.now())
+        new = replace(self._host.new_run(run_id, function.id, event), tags=tuple(tags))
+        row, _ = await self._patiently(lambda: self._log.create(new, self.clock.now()))
         text = new.event if is_new else self.journal.first_record(run_id).output
         if row.function != function.id or text != new.event:
             recorded, asked = json.loads(text or "{}"), json.loads(new.event)
@@ -484,19 +547,20 @@ class ReplayBackend(Backend):
 
     async def cancel(self, run_id: str) -> None:
         self._check_up("cancel")
-        await self._patiently(self._log.cancel, run_id, self.clock.now())
+        await self._patiently(lambda: self._log.cancel(run_id, self.clock.now()))
 
     async def retry_run(self, run_id: str) -> RunView:
         self._check_up("retry")
-        await self._patiently(self._log.resume, run_id, self.clock.now())
-        self.claim_runs()
+        await self._patiently(lambda: self._log.resume(run_id, self.clock.now()))
+        await self._claim()
         return await self.view(run_id)
 
     async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
         view = await self.view(run_id)
         event = self.journal.records(run_id)[0].output or ""
         new = self._host.new_run(new_id, view.function, event)
-        return view_of(self.journal, await self._patiently(self._log.fork, run_id, after, new, self.clock.now()))
+        row, _ = await self._patiently(lambda: self._log.fork(run_id, after, new, self.clock.now()))
+        return view_of(self.journal, row)
 
     async def history(self, run_id: str) -> History:
         await self.view(run_id)
@@ -510,9 +574,9 @@ class ReplayBackend(Backend):
         self._check_up("workers")
         return self._upkeep.workers()
 
-    async def _patiently(self, write: Callable[..., T], *args: Any) -> T:
+    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write for a program, which may wait for the lock of the storage as long as was said."""
-        return await patiently(partial(write, *args), self.busy_timeout)
+        return await patiently(write, own_timeout(self.busy_timeout))
 
     async def records_since(self, run_id: str, seq: int) -> Sequence[StepRecord]:
         await self.view(run_id)

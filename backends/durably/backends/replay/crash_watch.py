@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.crashes import SUSPECTED
-from durably.backends.replay.journal import Journal, RunRow
+from durably.backends.replay.journal import Journal, RunRow, nothing
 from durably.core import Function
 from durably.core.errors import CrashLoopError, JournalError
 from durably.core.history import StepRecord
@@ -24,11 +25,24 @@ TRIAL_SECONDS = 60.0
 """How long other suspected runs wait for one that neither ends nor comes further."""
 
 
+class Notes(Protocol):
+    """How notes are written: the log of a worker."""
+
+    journal: Journal
+
+    def write(
+        self,
+        change: Callable[[], None],
+        then: Callable[[None], None],
+        otherwise: Callable[[BaseException], None],
+    ) -> asyncio.Future[None]: ...
+
+
 class CrashWatch:
     """What one pass of a run's code has to do with the crashes of the run.
 
     Args:
-        journal: Where notes are kept.
+        log: Where notes are written.
         row: The run, as it was claimed.
         records: What it recorded so far.
 
@@ -37,9 +51,9 @@ class CrashWatch:
         cleared: Called when it has come further than before, or waits.
     """
 
-    def __init__(self, journal: Journal, row: RunRow, records: Sequence[StepRecord]) -> None:
+    def __init__(self, log: Notes, row: RunRow, records: Sequence[StepRecord]) -> None:
         self.cleared: Callable[[], None] = lambda: None
-        self._journal = journal
+        self._notes = log
         self._row = row
         self._log = row.crash_log
         self._count = len(records)
@@ -69,9 +83,11 @@ class CrashWatch:
         self.suspected = False
         self.cleared()
 
-    def body_begins(self) -> None:
+    async def body_begins(self) -> None:
         """A body begins: the next crash is its own."""
-        self._note(resting=False)
+        noted = self._note(resting=False)
+        if noted is not None:
+            await asyncio.wait([noted])
 
     def rests(self) -> None:
         """All branches of the run wait: the next crash is not its own."""
@@ -84,13 +100,16 @@ class CrashWatch:
         if self._resting:
             self._note(resting=False)
 
-    def _note(self, *, resting: bool) -> None:
+    def _note(self, *, resting: bool) -> asyncio.Future[None] | None:
         if not self.suspected or self._resting is resting:
-            return
-        try:
-            self._journal.note_crashes(self._row, self._log.came(resting=resting))
-            self._resting = resting
-        except JournalError as error:
+            return None
+        journal, log = self._notes.journal, self._log.came(resting=resting)
+        self._resting = resting
+        return self._notes.write(lambda: journal.note_crashes(self._row, log), nothing, self._not_noted)
+
+    def _not_noted(self, error: BaseException) -> None:
+        self._resting = None
+        if isinstance(error, JournalError):
             logger.warning("run %s: how far it came after its crashes is not noted: %s", self._row.id, error)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from durably.backends.replay.crash_watch import Trial
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes, RunRow
+from durably.backends.replay.journal import Changes, RunRow, nothing
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
@@ -114,6 +114,7 @@ class Driver:
         self._rows: dict[str, RunRow] = {}
         self._next: dict[str, RunRow] = {}
         self._context = contextvars.Context()
+        self._early: list[RunRow] | None = None
         host.log.subscribe(self.apply)
 
     # -- the runs of this worker
@@ -144,15 +145,25 @@ class Driver:
         return self._trial.run_id is not None
 
     def open(self) -> None:
-        """Take runs from now on."""
+        """Take runs from now on, to be driven once the worker begins."""
         self._open, self._stopping = True, False
+        self._early = []
         self._cut_off = set()
         # Runs get a context of their own: one that is started inside a body must not seem to be inside it.
         self._context = contextvars.Context()
 
+    def begin(self) -> None:
+        """Drive the runs that were taken, and those that will be."""
+        early, self._early = self._early, None
+        for row in early or ():
+            self.spawn(row)
+
     def spawn(self, row: RunRow) -> None:
         """Drive a run that this worker has claimed."""
         if not self._open or self._stopping:
+            return
+        if self._early is not None:
+            self._early.append(row)
             return
         if row.id in self._tasks:
             self._next[row.id] = row  # taken up again while what drove it is still on its way out
@@ -240,16 +251,17 @@ class Driver:
         while pending:
             left = deadline - loop.time()
             done, pending = await asyncio.wait(pending, timeout=max(0.0, min(GIVE_BACK_SECONDS, left)))
-            self._give_back([held[task] for task in done if held[task] not in self._cut_off])
+            await self._give_back([held[task] for task in done if held[task] not in self._cut_off])
             if left <= 0:
                 break
         return pending
 
-    def _give_back(self, run_ids: Sequence[str]) -> None:
-        if not run_ids or self.host.log.crash is not None:
+    async def _give_back(self, run_ids: Sequence[str]) -> None:
+        log = self.host.log
+        if not run_ids or log.crash is not None:
             return
         try:
-            self.host.log.journal.give_back(self.host.log.worker, run_ids)
+            await log.write(lambda: log.journal.give_back(log.worker, run_ids))
         except JournalError as error:
             logger.warning("%d runs are given back only when this worker has stopped: %s", len(run_ids), error)
 
@@ -262,12 +274,16 @@ class Driver:
         if log.crash is not None:
             return
         log.crash = signal
-        log.journal.bury(log.worker)
+        log.journal.abandon(signal)
+        log.journal.write(lambda: log.journal.bury(log.worker), nothing, self._not_buried)
         current = asyncio.current_task()
         for task in [*self._tasks.values(), *self.host.environment.bodies]:
             if task is not current:
                 task.cancel()
         self.host.scheduler.stop(signal)
+
+    def _not_buried(self, error: BaseException) -> None:
+        logger.info("that worker %s has died is noticed only by its lease: %s", self.host.log.worker, error)
 
     # -- one run
 
@@ -296,7 +312,7 @@ class Driver:
         try:
             records = self.host.log.journal.records(row.id)
         except JournalCorruptError as error:
-            self._damaged(row, error)
+            await self._damaged(row, error)
             return False
         except JournalError as error:
             logger.warning("run %s waits: %s", row.id, error)
@@ -347,12 +363,13 @@ class Driver:
             steps=self._keys(engine),
         )
 
-    def _damaged(self, row: RunRow, error: JournalCorruptError) -> None:
+    async def _damaged(self, row: RunRow, error: JournalCorruptError) -> None:
         logger.error("run %s of %r fails: %s", row.id, row.function, error)
         seq, now = self.host.log.journal.count(row.id), self.host.scheduler.clock.now()
         last = StepRecord(row.id, seq, "", "run", "failed", name=row.function, error=error_to_json(error), at=now)
-        self.host.log.append(last, row.fence, status=RunStatus.FAILED)
-        self._tell_of(last, row)
+        await self.host.log.append(
+            last, row.fence, lambda _: self._tell_of(last, row), nothing, status=RunStatus.FAILED
+        )
 
     async def attempt(self, run_pass: RunPass) -> bool:
         """One attempt of a run's code; whether the run has ended."""

@@ -1,20 +1,22 @@
 """The port to storage for the replay engine, and the rules that every storage shares.
 
 A journal is a set of runs, the records of each, and a log of events. What the engine calls is one transaction: it
-happens whole or not at all, and it has reached the disk (where there is one) when it returns.
+happens whole or not at all, and it has reached the disk (where there is one) when it returns. The engine hands what
+changes something to `Journal.write`: a storage that waits for a disk may do that without holding up the event loop.
 
 A storage of your own is a subclass of `Journal` that provides the abstract methods; docs/conformance.md shows one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from durably.backends.replay.crashes import CrashLog
 from durably.backends.replay.flow.admission import Admission
@@ -22,7 +24,7 @@ from durably.backends.replay.flow.batches import Batches, FullBatch
 from durably.backends.replay.flow.rules import Plan, StartRules, plan_for
 from durably.backends.replay.flow.store import FlowStore
 from durably.backends.replay.pruning import PrunableStorage
-from durably.core import Event, Function, Singleton
+from durably.core import Event, Function, SessionStore, Singleton
 from durably.core.cause import session_key_of
 from durably.core.errors import MissingKeyError, error_to_json
 from durably.core.history import StepRecord
@@ -32,9 +34,11 @@ from durably.core.run_view import RunStatus
 from durably.core.standing import open_records
 from durably.core.worker_view import WorkerView
 
-__all__ = ["Changes", "Claim", "Journal", "NewRun", "Received", "RunRow", "Subscription"]
+__all__ = ["Changes", "Claim", "Journal", "NewRun", "Received", "RunRow", "Subscription", "nothing"]
 
 logger = logging.getLogger("durably")
+
+T = TypeVar("T")
 
 NO_RULES = StartRules()
 
@@ -43,6 +47,10 @@ _ARRIVED = {"begins": RunStatus.RUNNING, "held": RunStatus.WAITING, "skipped": R
 
 ALL = 2**62
 """More runs than there can be."""
+
+
+def nothing(result: object) -> None:
+    """What is done where nothing is to be done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,14 +220,55 @@ class Journal(ABC):
     Attributes:
         flow: What the rules of flow control remember, or ``None`` for a storage that does not keep it: its backend
             refuses functions with such rules.
+        sessions: The sessions of agents with ``sessions="backend"``, or ``None``: its backend refuses such agents.
     """
 
     flow: FlowStore | None = None
+    sessions: SessionStore | None = None
 
     @cached_property
     def admission(self) -> Admission[Changes]:
         """Decides when runs begin."""
         return Admission(self, self.flow)
+
+    def write(
+        self,
+        change: Callable[[], T],
+        then: Callable[[T], None] = nothing,
+        otherwise: Callable[[BaseException], None] | None = None,
+        *,
+        alone: bool = False,
+    ) -> asyncio.Future[T]:
+        """Make a change: whole or not at all, in the order of the calls, and on the disk when the future is done.
+
+        Here it is made at once. A storage that overrides this may let several changes share a transaction, as long as
+        each of them fails alone. It calls all of this in the event loop.
+
+        Args:
+            change: What to do to this journal. It may be called again where the disk refused it.
+            then: Called with what the change returned once it is made, even if nobody waits for it any more.
+            otherwise: Called with the error if it was not made.
+            alone: Whether nobody else has anything to do, so that the event loop may stand still for a moment.
+
+        Returns:
+            A future of what the change returned, or raised.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            result = change()
+        except BaseException as error:
+            future.set_exception(error)
+            if otherwise is not None:
+                future.exception()  # it is told, whether anybody waits or not
+                otherwise(error)
+            return future
+        then(result)
+        future.set_result(result)
+        return future
+
+    def abandon(self, error: BaseException) -> None:
+        """Do not make the changes that wait, since their worker has died; whoever waits for them gets the error."""
+        return  # here none wait
 
     # -- runs
 
@@ -570,9 +619,6 @@ class Journal(ABC):
         """
         moment = now if moment is None else moment
         claim = Claim()
-        found = self._free(worker, served, now, unfit)
-        if all(row.owner is None and claim.passes_over(row, moment, suspects) for row in found):
-            return claim
         with self.transaction():
             for row in self._free(worker, served, now, unfit):
                 if limit is not None and len(claim.runs) >= limit:
@@ -589,6 +635,14 @@ class Journal(ABC):
                 claim.runs.append(replace(row, status=status, owner=worker, fence=row.fence + 1))
                 self.take(claim.runs[-1])
         return claim
+
+    def leaves(
+        self, worker: str, served: Sequence[str], now: float, unfit: Container[str], *, moment: float, suspects: int
+    ) -> Claim | None:
+        """A claim that takes nothing, if :meth:`claim` would take nothing; without writing."""
+        claim = Claim()
+        found = self._free(worker, served, now, unfit)
+        return claim if all(row.owner is None and claim.passes_over(row, moment, suspects) for row in found) else None
 
     def let_go(self, worker: str, cut_off: Iterable[str]) -> None:
         """Give back all runs of a worker that ends in good order.

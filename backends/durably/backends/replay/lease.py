@@ -39,14 +39,14 @@ class Lease:
         """Whether it is time to renew it."""
         return time.time() > self.until - LEASE_SECONDS * 2 / 3
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Take it for another while.
 
         Raises:
             JournalError: If that cannot be written, or the runs cannot be looked at. The lease is what it was.
         """
         now = time.time()
-        self._journal.lease(self._worker, now + LEASE_SECONDS)
+        await self._journal.write(lambda: self._journal.lease(self._worker, now + LEASE_SECONDS))
         if now >= self.until:
             # After the lease is written, nobody takes a run any more; before it, anybody may have.
             self.lapsed()

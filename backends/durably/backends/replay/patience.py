@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from durably.core.errors import JournalBusyError
@@ -17,7 +17,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.01, 0.1
 """Seconds between two tries; they double, up to the second."""
 
 
-async def patiently(change: Callable[[], T], seconds: float) -> T:
+async def patiently(change: Callable[[], Awaitable[T]], seconds: float) -> T:
     """Do something to a storage, again while another process holds its lock.
 
     Args:
@@ -30,7 +30,7 @@ async def patiently(change: Callable[[], T], seconds: float) -> T:
     deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
     while True:
         try:
-            return change()
+            return await change()
         except JournalBusyError:
             left = deadline - time.monotonic()
             if left <= 0:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, takewhile
-from typing import Any, TypeVar
+from typing import Any
 
 from durably.backends.replay.clock import Clock
 from durably.backends.replay.patience import patiently
@@ -22,8 +22,6 @@ from durably.core.retention import EVENT_MEMORY, Pruned, Retention
 from durably.core.run_view import RunStatus
 
 __all__ = ["EndedRun", "LoggedEvent", "OpenWait", "PrunableStorage", "Pruner"]
-
-T = TypeVar("T")
 
 RUNS, RECORDS, EVENTS, PAGES = 40, 400, 400, 400
 """How much one transaction forgets at most: a few milliseconds' worth."""
@@ -112,6 +110,7 @@ class Pruner:
         storage: How it forgets.
         functions: What the worker serves; their ``retention=`` holds for their runs.
         default: The retention of all other functions, or ``None``.
+        write: Makes a change to the journal.
         clock: Tells how old a run is.
         awaited: The runs that somebody here waits for.
         shared: Whether other processes may wait for runs too.
@@ -124,6 +123,7 @@ class Pruner:
         functions: Mapping[str, Function[Any, Any]],
         default: Retention | None,
         *,
+        write: Callable[[Callable[[], int]], Awaitable[int]],
         clock: Clock,
         awaited: Callable[[], Collection[str]],
         shared: bool,
@@ -132,6 +132,7 @@ class Pruner:
         self.storage = storage
         self._functions = functions
         self._default = default
+        self._write = write
         self._clock = clock
         self._awaited = awaited
         self._shared = shared
@@ -236,10 +237,10 @@ class Pruner:
 
     # -- time
 
-    async def _slice(self, change: Callable[[], T]) -> T:
+    async def _slice(self, change: Callable[[], int]) -> int:
         """One transaction, and then time for others."""
         began = time.perf_counter()
-        result = await patiently(change, self._patience)
+        result = await patiently(lambda: self._write(change), self._patience)
         took = time.perf_counter() - began
         await asyncio.sleep(took * (1 - self._share) / self._share if self._shared else 0)
         return result

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.early_events import sign_on
-from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow, Subscription
+from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow, Subscription, nothing
 from durably.backends.replay.repair import fork, resume, stick
-from durably.backends.replay.scheduler import RunScheduler
+from durably.backends.replay.scheduler import RunScheduler, Scheduler
 from durably.core import Event, Function
 from durably.core.attempts import Environment
 from durably.core.cause import Cause
@@ -47,21 +48,30 @@ class Log:
         worker: The worker's id.
         functions: What it serves: new runs of these are its own.
         environment: Masks secrets in events.
+        scheduler: Knows whether anybody else has anything to do, and is told that something is being written.
 
     Attributes:
         crash: What the worker died of: nothing is written after that. ``None`` while it lives.
+        placing: How many changes are being made that may give this worker a run.
         takes_runs: Whether this worker takes what it creates; otherwise new runs are left for any worker.
     """
 
     def __init__(
-        self, journal: Journal, worker: str, functions: Mapping[str, Function[Any, Any]], environment: Environment
+        self,
+        journal: Journal,
+        worker: str,
+        functions: Mapping[str, Function[Any, Any]],
+        environment: Environment,
+        scheduler: Scheduler,
     ) -> None:
         self.journal = journal
         self.worker = worker
         self.crash: BaseException | None = None
         self.takes_runs: Callable[[], bool] = lambda: True
+        self.placing = 0
         self._functions = functions
         self._environment = environment
+        self._scheduler = scheduler
         self._listeners: list[Callable[[Changes], None]] = []
 
     def subscribe(self, listener: Callable[[Changes], None]) -> None:
@@ -78,22 +88,42 @@ class Log:
         """The functions whose new runs are its own."""
         return self._functions if self.takes_runs() else ()
 
+    def write(
+        self,
+        change: Callable[[], T],
+        then: Callable[[T], None] = nothing,
+        otherwise: Callable[[BaseException], None] | None = None,
+    ) -> asyncio.Future[T]:
+        """Make a change to the journal, unless the worker has died. See :meth:`Journal.write`."""
+        self.check_alive()
+        written = self.journal.write(change, then, otherwise, alone=self._scheduler.active <= 1)
+        if not written.done():  # meanwhile something is being done: a virtual clock must not jump
+            self._scheduler.began()
+            written.add_done_callback(lambda _: self._scheduler.ended())
+        return written
+
     def append(
         self,
         record: StepRecord,
         fence: int,
+        then: Callable[[None], None],
+        otherwise: Callable[[BaseException], None],
         *,
         status: RunStatus | None = None,
         runs: Sequence[NewRun] = (),
         events: Sequence[Event] = (),
         cancel: str | None = None,
-    ) -> None:
+    ) -> asyncio.Future[Any]:
         """Append a record, and in the same transaction what it is about. See :meth:`Journal.commit`."""
-        self.check_alive()
-        if not (status or runs or events or cancel):
-            self.journal.append(record, fence)  # most steps: one statement, and nothing to tell anybody
-            return
-        changes = self.journal.commit(
+        if not (status or runs or events or cancel):  # most steps: one statement, and nothing to tell anybody
+            return self.write(partial(self.journal.append, record, fence), then, otherwise)
+
+        def told(changes: Changes) -> None:
+            self.tell(changes)
+            then(None)
+
+        commit = partial(
+            self.journal.commit,
             record,
             fence,
             worker=self.worker,
@@ -103,62 +133,72 @@ class Log:
             events=self.redacted(events),
             cancel=cancel,
         )
-        self.tell(changes)
+        return self._placing(self.write(commit, told, otherwise))
 
-    def sign_on(self, subscriptions: Sequence[Subscription], now: float, memory: float) -> None:
+    def sign_on(self, subscriptions: Sequence[Subscription], now: float, memory: float) -> asyncio.Future[Changes]:
         """Register this worker's functions. See :func:`durably.backends.replay.early_events.sign_on`."""
-        self.check_alive()
-        self.tell(sign_on(self.journal, subscriptions, now=now, memory=memory))
+        return self.write(lambda: sign_on(self.journal, subscriptions, now=now, memory=memory), self.tell)
 
-    def create(self, new: NewRun, now: float) -> RunRow:
+    def create(self, new: NewRun, now: float) -> asyncio.Future[tuple[RunRow, Changes]]:
         """Create a run, or find the one that has its id."""
-        self.check_alive()
         worker = self.worker if new.function in self._served else None
-        row, changes = self.journal.create(new, worker=worker, now=now)
-        self.tell(changes)
-        return row
+        return self._placing(self.write(lambda: self.journal.create(new, worker=worker, now=now), self._tell_second))
 
-    def resume(self, run_id: str, now: float) -> None:
+    def resume(self, run_id: str, now: float) -> asyncio.Future[None]:
         """Take up a failed run again. See :func:`durably.backends.replay.repair.resume`."""
-        self.check_alive()
-        resume(self.journal, run_id, now)
+        return self.write(lambda: resume(self.journal, run_id, now))
 
-    def fork(self, run_id: str, after: str, new: NewRun, now: float) -> RunRow:
+    def fork(self, run_id: str, after: str, new: NewRun, now: float) -> asyncio.Future[tuple[RunRow, Changes]]:
         """Create a run that begins with the records of another. See :func:`durably.backends.replay.repair.fork`."""
-        self.check_alive()
         worker = self.worker if new.function in self._served else None
-        row, changes = fork(self.journal, run_id, after, new, worker=worker, now=now)
-        self.tell(changes)
-        return row
+        change = partial(fork, self.journal, run_id, after, new, worker=worker, now=now)
+        return self._placing(self.write(change, self._tell_second))
 
-    def stick(self, run_id: str, fence: int, record: StepRecord | None) -> None:
+    def stick(self, run_id: str, fence: int, record: StepRecord | None) -> asyncio.Future[None]:
         """Leave a run whose code does not fit. See :func:`durably.backends.replay.repair.stick`."""
-        self.check_alive()
-        stick(self.journal, run_id, fence, record)
+        return self.write(lambda: stick(self.journal, run_id, fence, record))
 
-    def cancel(self, run_id: str, now: float) -> None:
+    def cancel(self, run_id: str, now: float) -> asyncio.Future[Changes]:
         """Cancel a live run, and the live runs it waits for."""
-        self.check_alive()
-        self.tell(self.journal.cancel(run_id, now))
+        return self.write(lambda: self.journal.cancel(run_id, now), self.tell)
 
-    def publish(self, events: Sequence[Event], now: float) -> None:
+    def publish(self, events: Sequence[Event], now: float) -> asyncio.Future[Changes]:
         """Receive events from outside."""
-        self.check_alive()
-        events = self.redacted(events)
-        self.tell(self.journal.publish(events, worker=self.worker, served=self._served, now=now))
+        receive = partial(self.journal.publish, self.redacted(events), worker=self.worker, served=self._served, now=now)
+        return self._placing(self.write(receive, self.tell))
 
-    def deliver(self, now: float) -> None:
+    def deliver(
+        self, now: float, then: Callable[[], None], otherwise: Callable[[BaseException], None]
+    ) -> asyncio.Future[Changes]:
         """Deliver the scheduled events that are due."""
-        self.check_alive()
-        self.tell(self.journal.deliver(worker=self.worker, served=self._served, now=now))
+
+        def told(changes: Changes) -> None:
+            self.tell(changes)
+            then()
+
+        deliver = partial(self.journal.deliver, worker=self.worker, served=self._served, now=now)
+        return self._placing(self.write(deliver, told, otherwise))
+
+    def _placing(self, written: asyncio.Future[T]) -> asyncio.Future[T]:
+        """Note that a change that is being made may give this worker a run."""
+        if not written.done():
+            self.placing += 1
+            written.add_done_callback(self._placed)
+        return written
+
+    def _placed(self, written: asyncio.Future[Any]) -> None:
+        self.placing -= 1
+
+    def _tell_second(self, made: tuple[RunRow, Changes]) -> None:
+        self.tell(made[1])
 
     def redacted(self, events: Iterable[Event]) -> list[Event]:
         """Events without secrets."""
         return [Event.model_validate_json(self._environment.redactor.text(event.model_dump_json())) for event in events]
 
     def tell(self, changes: Changes) -> None:
-        """Let all who listen act on what a transaction changed."""
-        for listener in self._listeners:
+        """Let all who listen act on what a transaction changed, unless the worker has died meanwhile."""
+        for listener in self._listeners if self.crash is None else ():
             listener(changes)
 
 
@@ -191,12 +231,13 @@ class RunRecords:
         self.cause = records[0].output or ""
         self.recorded = Recorded(records)
         self.stale = False
-        self.watch = CrashWatch(log.journal, row, records)
+        self.watch = CrashWatch(log, row, records)
         self._log = log
         self._environment = environment
         self._scheduler = scheduler
         self._clock = scheduler.scheduler.clock
         self._seq = len(records)
+        self._flying = 0
         self._last = records[-1]
         self._decided: list[StepRecord] = []
 
@@ -312,25 +353,38 @@ class RunRecords:
         status: RunStatus | None = None,
     ) -> StepRecord:
         """Write a record as the run's next one; see :meth:`commit`."""
+        while self._decided:  # the code behind a patch has recorded nothing before its answer is
+            await self._append(self._decided.pop(0), nothing)
+        then = partial(self._appended, scope)
+        return await self._append(record, then, runs=runs, events=events, cancel=cancel, status=status)
 
-        def write() -> StepRecord:
-            while self._decided:  # the code behind a patch has recorded nothing before its answer is
-                self._log.append(replace(self._decided[0], seq=self._seq), self.row.fence)
-                self._decided.pop(0)
+    async def _append(self, record: StepRecord, then: Callable[[StepRecord], None], **about: Any) -> StepRecord:
+        async def write() -> StepRecord:
+            # Behind those that other branches are writing: each fails if the one before it does.
+            seq = self._seq + self._flying
+            numbered = replace(record, seq=seq) if record.seq != seq else record
+            self._flying += 1
+
+            def appended(_: None) -> None:
+                self._flying -= 1
                 self._seq += 1
-            numbered = replace(record, seq=self._seq) if record.seq != self._seq else record
-            self._log.append(numbered, self.row.fence, status=status, runs=runs, events=events, cancel=cancel)
-            return self._appended(scope, numbered)
+                then(numbered)
+
+            await self._log.append(numbered, self.row.fence, appended, self._not_appended, **about)
+            return numbered
 
         return await self._insist(record.key or "run", write)
 
-    async def _insist(self, what: str, write: Callable[[], T]) -> T:
+    def _not_appended(self, error: BaseException) -> None:
+        self._flying -= 1
+
+    async def _insist(self, what: str, write: Callable[[], Awaitable[T]]) -> T:
         """Write something, as often as the journal refuses it for now."""
         delay = FIRST_DELAY
         # A pass that is only suspended still records what its bodies did; a cancelled run takes nothing more.
         while self._scheduler.signal is not CancelSignal:
             try:
-                return write()
+                return await write()
             except StaleRunError as error:
                 raise self._lost(error) from error
             except JournalError as error:
@@ -342,8 +396,9 @@ class RunRecords:
                 delay = min(2 * delay, LAST_DELAY)
         raise CancelSignal
 
-    def _appended(self, scope: Scope, record: StepRecord) -> StepRecord:
-        self._seq += 1
+    def _appended(self, scope: Scope, record: StepRecord) -> None:
+        if self._log.crash is not None:
+            return
         if self.watch.suspected:
             self.watch.progressed()
         if record.status == "retrying":
@@ -354,7 +409,6 @@ class RunRecords:
         observers = self._environment.observers
         if observers.steps or record.status != "completed" or not record.key:
             observers.tell_of(record, self.row.function, self.began_by)
-        return record
 
     def lose(self) -> None:
         """Note that another worker owns the run."""

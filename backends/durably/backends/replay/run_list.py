@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from durably.backends.replay.flow.rules import gate_of
 from durably.backends.replay.journal import Journal
 from durably.backends.replay.outcome import view_of
+from durably.core import Event
 from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
 from durably.core.run_view import LIVE, RunStatus, RunView
+from durably.core.services import WaitingRun
 
-__all__ = ["find_page", "tally"]
+__all__ = ["find_page", "is_heard", "tally", "waiting_behind"]
 
 
 def find_page(journal: Journal, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
@@ -50,6 +53,23 @@ def tally(journal: Journal, where: RunFilter) -> dict[RunStatus, int]:
         where = replace(where, statuses=live)
     counts.update(view.status for _, view in _matches(journal, where, None, back=False))
     return dict(counts)
+
+
+def waiting_behind(journal: Journal, run_id: str) -> list[WaitingRun]:
+    """The runs that stand in line for the end of a run, because they have its singleton key."""
+    row = journal.get(run_id)
+    if row is None or row.singleton is None or journal.flow is None:
+        return []
+    line = journal.flow.list("held", gate_of("singleton", row.function, row.singleton))
+    events = (Event.model_validate_json(journal.first_record(each.id).output or "") for each in line)
+    return [WaitingRun(each.id, event) for each, event in zip(line, events, strict=True)]
+
+
+def is_heard(journal: Journal, event_name: str) -> bool:
+    """Whether an event starts a function, or a run waits for one of its name; yes where the storage does not tell."""
+    if journal.subscribers(event_name) or journal.pruning is None:
+        return True
+    return any(wait.name == event_name for page in journal.pruning.open_waits() for wait in page)
 
 
 def _matches(journal: Journal, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunView]]:

@@ -214,6 +214,9 @@ class RunScheduler:
             due: Seconds since 1970, or ``None``.
             rest: Whether the run rests meanwhile, and leaves its place to others where a worker drives only so many.
         """
+        if self.signal is not None:  # since a record was being written: what would wake it has been
+            future.cancel()
+            raise self.signal
         value = await self._wait(future, due, rest)
         if self.signal is not None:
             raise self.signal

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.sqlite_lock import LockWatch
 from durably.core.errors import JournalError
@@ -17,9 +18,14 @@ __all__ = ["SQLiteFile"]
 
 logger = logging.getLogger("durably")
 
+T = TypeVar("T")
+
 BUSY_SECONDS = 0.1
-"""How long a statement waits for the lock of another writer, while the event loop stands still. Who can wait longer
-tries again, and lets the loop run in between."""
+"""How long one try waits for the lock of another writer. Who can wait longer tries again."""
+BUSY_LOOK_SECONDS = 0.002
+"""How often it is looked at meanwhile."""
+READ_SECONDS = 0.005
+"""How long a read waits: only where another process has just opened the file after a crash."""
 PAGE_BYTES = 1024
 """A quarter of SQLite's default: a commit writes whole pages, and a step's record is small."""
 GROWN_BYTES = 128 * 1024
@@ -56,7 +62,8 @@ CREATE TABLE workers (
 # The rules of flow control are remembered, with what they hold back. What holds a live run up is listed, so that
 # where runs stand can be told without reading all that they recorded. Runs that wait for their code have an index, and
 # so have those that have ended, in the order in which they are forgotten; the numbers of those whose records still go;
-# who works here.
+# who works here. A row of appends holds several; its id is its session's n * 2**32 + the number
+# of the first of them.
 SECOND = """
 ALTER TABLE functions ADD COLUMN rules TEXT;
 CREATE INDEX waiting_runs ON runs (function, singleton) WHERE status = 'waiting';
@@ -110,6 +117,9 @@ CREATE TABLE deltas (
     run TEXT NOT NULL, number INTEGER NOT NULL, place INTEGER, delta TEXT NOT NULL, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
 ALTER TABLE runs ADD COLUMN crash_notes TEXT;
+CREATE TABLE sessions (n INTEGER PRIMARY KEY, session_key TEXT NOT NULL UNIQUE, appends INTEGER NOT NULL);
+CREATE TABLE appends (id INTEGER PRIMARY KEY, messages BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE session_keys (session INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (session, key)) WITHOUT ROWID;
 """
 
 VERSIONS = (FIRST, SECOND)
@@ -123,6 +133,12 @@ class SQLiteFile:
         path: The file.
         worker_of: The name of the worker that a process is, empty for none: for messages.
         synchronous: ``"FULL"``, or ``"NORMAL"`` for what need not survive a power cut: a commit then waits for no disk.
+
+    Attributes:
+        apart: Whether a transaction is open, or being committed, that what is read now is no part of.
+        inside: Whether what is run now is part of the open transaction.
+        settle: Called before a transaction that must not wait for the event loop: it ends the one that is open.
+        undone: Called when something was rolled back.
     """
 
     def __init__(
@@ -135,7 +151,14 @@ class SQLiteFile:
         self.path = Path(path)
         self._synchronous = synchronous
         self._db: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
         self._lock = LockWatch(self.path, worker_of)
+        self._version_seen = 0
+        self._version_asked = False
+        self.apart = False
+        self.inside = False
+        self.settle: Callable[[], None] = lambda: None
+        self.undone: Callable[[], None] = lambda: None
 
     @property
     def is_open(self) -> bool:
@@ -152,9 +175,11 @@ class SQLiteFile:
             raise JournalError(f"cannot open {self.path}: there is no directory {self.path.parent}; make it")
         # The file is made here, not by SQLite, so that nobody else can read it even for a moment.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        # A thread commits what the event loop has begun; they take turns.
+        self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(self._db)
+            self._db.execute("PRAGMA busy_timeout = 0")
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             busy = self._lock.refuse() if _is_busy(error) else None
             self.close()
@@ -170,7 +195,7 @@ class SQLiteFile:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         with self.transaction():
-            version = 0 if self._is_new(db) else self._version(db)
+            version = 0 if self._is_new(db) else self._schema(db)
             for statements in VERSIONS[version:]:
                 for statement in statements.split(";"):
                     db.execute(statement)
@@ -199,7 +224,7 @@ class SQLiteFile:
         """Whether the file is still empty; raises JournalError if it is not one of ours."""
         (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         (application,) = db.execute("PRAGMA application_id").fetchone()
-        version = self._version(db)
+        version = self._schema(db)
         if tables and application != APPLICATION_ID:
             raise JournalError(f"{self.path} is a database of another program: choose another path")
         if version > len(VERSIONS):
@@ -209,15 +234,16 @@ class SQLiteFile:
             )
         return not tables
 
-    def _version(self, db: sqlite3.Connection) -> int:
+    def _schema(self, db: sqlite3.Connection) -> int:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         return int(version)
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        for connection in (self._reader, self._db):
+            if connection is not None:
+                connection.close()
+        self._db = self._reader = None
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Run one statement.
@@ -226,46 +252,131 @@ class SQLiteFile:
             JournalBusyError: If another process is writing.
             JournalError: If the database refuses, for another reason than a constraint.
         """
-        if self._db is None:
+        db = self._aside() if self.apart and not self.inside else self._db
+        if db is None:
             raise JournalError(f"{self.path} is not open")
         try:
-            cursor = self._db.execute(sql, values)
+            cursor = db.execute(sql, values)
         except sqlite3.IntegrityError:
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._refused(error) from error
-        if self._lock.refused_since and (cursor.rowcount >= 0 or sql.startswith("BEGIN")):  # it wrote, or may write
-            self._lock.pass_by()
         return cursor
 
-    def run_whole(self, sql: str) -> None:
-        """Run a statement that does a part of its work at each step, to its end. Raises what :meth:`run` raises."""
-        if self._db is None:
-            raise JournalError(f"{self.path} is not open")
-        try:
-            self._db.executescript(sql)  # `execute` takes one step of what gives no rows
-        except sqlite3.DatabaseError as error:
-            raise self._refused(error) from error
+    def _aside(self) -> sqlite3.Connection:
+        """The connection for what is read while a transaction is open that it is no part of."""
+        if self._reader is None:
+            self._reader = sqlite3.connect(
+                self.path, timeout=READ_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        return self._reader
 
     def _refused(self, error: Exception) -> JournalError:
         return self._lock.refuse() if _is_busy(error) else JournalError(f"{self.path}: {error}")
 
-    def joined(self) -> AbstractContextManager[None]:
-        """A block that is part of the open transaction, or one of its own if none is open."""
-        is_open = self._db is not None and self._db.in_transaction
-        return nullcontext() if is_open else self.transaction()
+    def version(self) -> int:
+        """A number that is another one once another process has written, at this or at an earlier call."""
+        if not self.apart:
+            self._version_seen = int(self.run("PRAGMA data_version").fetchone()[0])
+        self._version_asked = self.apart  # then looked at with the next transaction
+        return self._version_seen
+
+    # -- transactions
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """A block that is committed as a whole at its end, or not at all if it raises; or part of the open one."""
+        return nullcontext() if self.inside else self._alone()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """A block that is committed as a whole at its end, or not at all if it raises."""
-        self.run("BEGIN IMMEDIATE")
+    def _alone(self) -> Iterator[None]:
+        self.settle()
+        self.begin()
+        self.inside = True
         try:
             yield
-            self.run("COMMIT")
+            self.commit()
         except BaseException:
-            if self._db is not None and self._db.in_transaction:
-                self._db.rollback()
+            self.rollback()
             raise
+        finally:
+            self.inside = False
+
+    def make(self, change: Callable[[], T], *, joins: bool) -> T:
+        """Make a change within the open transaction. If it raises, it is undone.
+
+        Args:
+            change: What to do.
+            joins: Whether something was done before it in this transaction, which stands.
+        """
+        self.inside = True
+        try:
+            if joins:
+                self.run("SAVEPOINT part")
+            result = change()
+            if joins:
+                self.run("RELEASE part")
+            return result
+        except BaseException:
+            self._undo(joins)
+            raise
+        finally:
+            self.inside = False
+
+    def _undo(self, joins: bool) -> None:
+        if joins and self.in_transaction:  # SQLite itself rolls all back where the disk is full, for one
+            self.run("ROLLBACK TO part")
+            self.run("RELEASE part")
+            self.undone()
+        else:
+            self.rollback()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._db is not None and self._db.in_transaction
+
+    def try_begin(self) -> bool:
+        """Begin a transaction, unless another process has the lock."""
+        if self._db is None:
+            raise JournalError(f"{self.path} is not open")
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as error:
+            if _is_busy(error):
+                return False
+            raise self._refused(error) from error
+        if self._lock.refused_since:
+            self._lock.pass_by()
+        if self._version_asked:
+            self._version_asked = False
+            (self._version_seen,) = self._db.execute("PRAGMA data_version").fetchone()
+        return True
+
+    def begin(self) -> None:
+        """Begin a transaction as soon as there is the lock.
+
+        Raises:
+            JournalBusyError: If another process has it for too long.
+        """
+        deadline = time.monotonic() + BUSY_SECONDS
+        while not self.try_begin():
+            if time.monotonic() >= deadline:
+                raise self._lock.refuse()
+            time.sleep(BUSY_LOOK_SECONDS)
+
+    def commit(self) -> None:
+        """Commit what is open: it is on the disk when this returns."""
+        assert self._db is not None
+        try:
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise self._refused(error) from error
+
+    def rollback(self) -> None:
+        """Undo what is open."""
+        if self._db is not None and self._db.in_transaction:
+            self._db.rollback()
+        self.undone()
 
 
 def _is_busy(error: Exception) -> bool:

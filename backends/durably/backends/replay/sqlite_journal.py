@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
 import sqlite3
 import time
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from durably.backends.replay import sqlite_search
 from durably.backends.replay.flow.rules import StartRules
 from durably.backends.replay.flow.sqlite_store import SQLiteFlowStore
-from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
+from durably.backends.replay.group_commit import GroupCommit
+from durably.backends.replay.journal import Journal, Received, RunRow, Subscription, nothing
 from durably.backends.replay.pruning import PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
 from durably.backends.replay.sqlite_pruning import SQLitePruning
+from durably.backends.replay.sqlite_sessions import SQLiteFileSessions
+from durably.backends.replay.sqlite_text import packed, unpacked
 from durably.core import Event, Singleton
-from durably.core.errors import JournalCorruptError, JournalError, StaleRunError
+from durably.core.errors import DurablyError, JournalCorruptError, JournalError, StaleRunError
 from durably.core.history import StepRecord
 from durably.core.run_filter import RunFilter
 from durably.core.run_view import RunStatus
@@ -29,6 +33,8 @@ from durably.core.standing import may_open, may_settle
 from durably.core.worker_view import WorkerView
 
 __all__ = ["SQLiteJournal"]
+
+T = TypeVar("T")
 
 DEAD_SECONDS = 24 * 3600
 """For how long a worker that has vanished is kept in the list, in seconds."""
@@ -40,16 +46,24 @@ REMEMBERED = 10_000
 class SQLiteJournal(Journal):
     """A journal in a SQLite file, in WAL mode with ``synchronous=FULL``: a commit that returned survives power loss.
 
-    Statements run in the event loop's thread: a hop to another thread and back costs about as much as the commit.
-
     Args:
         path: The file.
+
+    Attributes:
+        file: The file.
+        groups: Commits what is written, without holding up the event loop.
     """
+
+    sessions: SQLiteFileSessions
 
     def __init__(self, path: str | Path) -> None:
         self.file = SQLiteFile(path, self._worker_of)
+        self.groups = GroupCommit(self.file)
+        self.file.settle = self.groups.settle
+        self.file.undone = self._forget_numbers
         self._pruning = SQLitePruning(self.file)
         self.flow = SQLiteFlowStore(self.file)
+        self.sessions = SQLiteFileSessions(path)
         self._numbers: dict[str, int] = {}
         self._version = 0
 
@@ -66,15 +80,30 @@ class SQLiteJournal(Journal):
         self.file.open()
 
     def close(self) -> None:
+        self.groups.close()
         self.file.close()
+        self.sessions.close()
 
     def transaction(self) -> AbstractContextManager[None]:
         return self.file.transaction()
 
+    def write(
+        self,
+        change: Callable[[], T],
+        then: Callable[[T], None] = nothing,
+        otherwise: Callable[[BaseException], None] | None = None,
+        *,
+        alone: bool = False,
+    ) -> asyncio.Future[T]:
+        return self.groups.write(change, then, otherwise, alone=alone)
+
+    def abandon(self, error: BaseException) -> None:
+        self.groups.refuse(error)
+
     # -- workers and functions
 
     def register(self, subscriptions: Sequence[Subscription]) -> None:
-        with self.file.joined():
+        with self.transaction():
             # Workers that have long been dead: a run that one of them still holds is claimed all the same.
             self.file.run("DELETE FROM workers WHERE expires < ?", time.time() - DEAD_SECONDS)
             self.file.run("DELETE FROM worker_details WHERE id NOT IN (SELECT id FROM workers)")
@@ -89,12 +118,14 @@ class SQLiteJournal(Journal):
                 )
 
     def lease(self, worker: str, until: float) -> None:
-        self.file.run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, _this_host(), os.getpid(), until)
+        with self.transaction():
+            self.file.run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, _this_host(), os.getpid(), until)
 
     def introduce(self, view: WorkerView) -> bool:
         functions = None if view.functions is None else list(view.functions)
         details = json.dumps([view.name, view.host, view.version, functions, view.lag])
-        self.file.run("REPLACE INTO worker_details VALUES (?, ?)", view.id, details)
+        with self.transaction():
+            self.file.run("REPLACE INTO worker_details VALUES (?, ?)", view.id, details)
         return True
 
     def workers(self, now: float) -> Sequence[WorkerView]:
@@ -118,16 +149,16 @@ class SQLiteJournal(Journal):
             self.file.run("DELETE FROM worker_details WHERE id = ?", worker)
 
     def bury(self, worker: str) -> None:
-        self.file.run("UPDATE workers SET expires = 0 WHERE id = ?", worker)
+        with self.transaction():
+            self.file.run("UPDATE workers SET expires = 0 WHERE id = ?", worker)
 
     def living(self, now: float) -> Collection[str]:
         owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
         return {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
 
     def changed(self) -> bool:
-        (version,) = self.file.run("PRAGMA data_version").fetchone()
-        before, self._version = self._version, version
-        return bool(version != before)
+        before, self._version = self._version, self.file.version()
+        return self._version != before
 
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
         if not served:
@@ -229,6 +260,9 @@ class SQLiteJournal(Journal):
         for tag in row.tags:
             self.file.run("INSERT INTO tags VALUES (?, ?)", tag, n)
 
+    def _forget_numbers(self) -> None:
+        self._numbers.clear()  # those of runs that are not there after all
+
     def _remember(self, run_id: str, n: int) -> None:
         if len(self._numbers) >= REMEMBERED:
             self._numbers.clear()
@@ -246,10 +280,10 @@ class SQLiteJournal(Journal):
         return int(row[0])
 
     def append(self, record: StepRecord, fence: int) -> None:
-        if record.kind == "step" and record.attempt == 1 and record.status != "retrying":
+        if self.file.inside and record.kind == "step" and record.attempt == 1 and record.status != "retrying":
             self._append(record, fence)  # nearly all: one statement, and nothing else to note
             return
-        with self.file.joined():
+        with self.transaction():
             self._append(record, fence)
             self._note(record)
 
@@ -278,7 +312,13 @@ class SQLiteJournal(Journal):
         except sqlite3.IntegrityError:
             done = 0  # another worker wrote this record first
         if not done:
-            raise StaleRunError(run_id=record.run_id, fence=fence)
+            raise self._refusal(record, fence)
+
+    def _refusal(self, record: StepRecord, fence: int) -> DurablyError:
+        row = self.get(record.run_id)
+        if row is not None and row.fence == fence and not row.status.final and self.count(row.id) < record.seq:
+            return JournalError(f"{self.path}: record {record.seq} of run {row.id} comes before the one before it")
+        return StaleRunError(run_id=record.run_id, fence=fence)
 
     def records(self, run_id: str) -> list[StepRecord]:
         found = self.records_since(run_id, 0)
@@ -403,10 +443,10 @@ _LIVE = ("running", "waiting", "stuck")
 _FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
 
 _APPEND = """
-INSERT INTO records SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+INSERT INTO records SELECT ?1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 WHERE EXISTS (
     SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'waiting', 'stuck', 'skipped')
-)
+) AND (?1 & 16777215 = 0 OR EXISTS (SELECT 1 FROM records WHERE id = ?1 - 1))
 """
 
 
@@ -418,7 +458,7 @@ def _fields(record: StepRecord) -> tuple[Any, ...]:
         record.attempt,
         record.name or None,
         record.input or None,
-        record.output,
+        None if record.output is None else packed(record.output),
         None if record.error is None else json.dumps(record.error, ensure_ascii=False),
         record.due,
         round(record.at * 1e3),
@@ -446,7 +486,7 @@ def _record(run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepReco
         attempt,
         name or "",
         input or "",
-        output,
+        None if output is None else unpacked(output),
         None if error is None else json.loads(error),
         due,
         at / 1e3,

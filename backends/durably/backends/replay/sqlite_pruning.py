@@ -125,7 +125,8 @@ class SQLitePruning(PrunableStorage):
 
     def forget_events(self, seqs: Sequence[int]) -> int:
         places = ", ".join("?" * len(seqs))
-        return self._file.run(f"DELETE FROM events WHERE seq IN ({places})", *seqs).rowcount
+        with self._file.transaction():
+            return self._file.run(f"DELETE FROM events WHERE seq IN ({places})", *seqs).rowcount
 
     def shrink(self, pages: int) -> bool:
         (mode,) = self._file.run("PRAGMA auto_vacuum").fetchone()
@@ -134,7 +135,9 @@ class SQLitePruning(PrunableStorage):
         surplus = min(free - total // FREE_PART, pages)
         if mode != INCREMENTAL or surplus <= 0:
             return False
-        self._file.run_whole(f"PRAGMA incremental_vacuum({surplus})")
+        with self._file.transaction():
+            for _ in range(surplus):  # each run of the statement takes one step, which frees one page
+                self._file.run("PRAGMA incremental_vacuum(1)")
         return bool(surplus == pages)
 
 

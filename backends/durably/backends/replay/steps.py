@@ -97,15 +97,17 @@ class ReplaySteps(StepEngine):
         """Note that a body begins, if its run has crashed; what to wait for if this worker may have lost its runs."""
         if self.records.stale or self.scheduler.signal is CancelSignal:  # since this was called before
             self._check()
-        if self.records.watch.suspected:
-            self.records.watch.body_begins()
-        return self._regain() if time.time() >= self.host.lease.until else None
+        if self.records.watch.suspected or time.time() >= self.host.lease.until:
+            return self._may_begin()
+        return None
 
-    async def _regain(self) -> None:
-        """Go on only if the run is still this worker's, although its lease was over."""
+    async def _may_begin(self) -> None:
+        """Note that a body begins, and go on only if the run is still this worker's, although its lease was over."""
+        if self.records.watch.suspected:
+            await self.records.watch.body_begins()
         while time.time() >= self.host.lease.until:
             try:
-                self.host.lease.renew()
+                await self.host.lease.renew()
             except JournalError as error:
                 logger.warning("run %s waits, since the lease of its worker is over: %s", self.run_id, error)
                 await self.scheduler.pause(TROUBLE_SECONDS)

@@ -73,7 +73,14 @@ class Upkeep:
         self._sweeper: Sweeper | None = None
         if storage is not None:
             self._pruner = Pruner(
-                storage, functions, retention, clock=clock, awaited=awaited, shared=shared, patience=patience
+                storage,
+                functions,
+                retention,
+                write=journal.write,
+                clock=clock,
+                awaited=awaited,
+                shared=shared,
+                patience=patience,
             )
             self._sweeper = Sweeper(self._pruner, clock)
         elif retention is not None or any(each.retention for each in functions.values()):
@@ -81,15 +88,15 @@ class Upkeep:
 
     # -- the lease
 
-    def sign_on(self) -> None:
+    async def sign_on(self) -> None:
         """Say that the worker lives, and who it is."""
-        self._lease.renew()
-        self._journal.introduce(self._view())
+        await self._lease.renew()
+        await self._journal.write(lambda: self._journal.introduce(self._view()))
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Say so again, if it is time."""
         if self._lease.is_due:
-            self.sign_on()
+            await self.sign_on()
 
     def _view(self) -> WorkerView:
         return WorkerView(

@@ -23,6 +23,7 @@ from durably.backends.temporal.logged_failure import LoggedFailure
 from durably.backends.temporal.payloads import (
     ARGUMENT,
     ATTEMPT,
+    GIVEN_BACK,
     INPUT,
     REFERENCE,
     ActivityRequest,
@@ -148,7 +149,7 @@ class _StepAttempt:
         if self._info.is_local:
             given, redactor = (SHORTEST, self._request.input), self._host.environment.redactor
             return failure(RuntimeError(why), redactor, *given, retriable=True, delay=_at_least(0))
-        return ApplicationError(why, type="WorkerShutdown", next_retry_delay=_at_least(0))
+        return ApplicationError(why, type=GIVEN_BACK, next_retry_delay=_at_least(0))
 
     def _before_body(self) -> None:
         """Unwind if this worker was stopped for so long that the body begins, or began, elsewhere."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -19,11 +19,11 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.cron_times import check_cron
 from durably.backends.temporal.cron import CronClient
-from durably.backends.temporal.events import EventHubClient
+from durably.backends.temporal.events import EventSender
 from durably.backends.temporal.flow import FLOW_RULES
 from durably.backends.temporal.history.reader import read_records
 from durably.backends.temporal.host import TemporalHost
-from durably.backends.temporal.outcome import completed_status, failed_status, view_of
+from durably.backends.temporal.outcome import completed_status, failed_status, tries_again, view_of
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, check_size, payload, text_of
 from durably.backends.temporal.pollers import live_pollers
 from durably.backends.temporal.registry import StepRegistry
@@ -37,13 +37,16 @@ from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Ob
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.errors import RunNotFailedError
+from durably.core.events import check_events
 from durably.core.history import History
 from durably.core.ids import new_id
-from durably.core.run_events import started_event
+from durably.core.mistakes import check_client
+from durably.core.run_events import outside_events, started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
 from durably.core.run_view import RunStatus, RunView
 from durably.core.standing import open_records, standing, waits_for_worker
+from durably.core.stuck import Stuck
 from durably.core.worker_view import WorkerView
 
 __all__ = ["TemporalBackend"]
@@ -95,6 +98,12 @@ class TemporalBackend(Backend):
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
             "which then runs again, as after a crash; name the body instead",
+            "events before the first worker": "an event goes to the functions that workers have registered by then, "
+            "and is kept for no other: let a worker of the task queue run once before you send",
+            "errors of attempts that another one followed, in history()": "Temporal keeps the last one of an activity; "
+            "observers and the log have each",
+            "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",
+            "steering": "a run does not see which others wait for it: use on_message='queue' or 'cancel'",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
             "retention": "Temporal keeps ended runs as long as its namespace says: set it there, "
             "with 'temporal operator namespace update --retention 30d'",
@@ -132,6 +141,7 @@ class TemporalBackend(Backend):
             observers=observers,
             deltas=deltas,
         )
+        check_client("TemporalBackend", client, Client, "await Client.connect('localhost:7233')")
         self.client = client
         self.task_queue = task_queue
         heartbeat = timedelta(seconds=duration_seconds(heartbeat, "heartbeat of TemporalBackend"))
@@ -140,10 +150,10 @@ class TemporalBackend(Backend):
         hub_queue = hub_queue or task_queue
         # Temporal's own is 10 seconds; a worker that is thought dead sooner is to lose its workflows sooner too.
         task_timeout = min(timedelta(seconds=10), max(timedelta(seconds=3), heartbeat))
-        self._hubs = EventHubClient(client, hub_queue, task_timeout)
+        self._events = EventSender(client, hub_queue, task_timeout)
         self._locks = SingletonClient(client, hub_queue, task_timeout)
         self._crons = CronClient(client, task_queue, task_timeout)
-        system = SystemActivities(self._hubs, self._locks, client)
+        system = SystemActivities(self._events, self._locks, client)
         self._host = TemporalHost(
             environment=self.environment,
             functions=self.functions,
@@ -165,7 +175,7 @@ class TemporalBackend(Backend):
             fail_on_code_change=on_code_change == "fail",
             options=given,
         )
-        self._worker = TemporalWorker(self._host, self._hubs, self._locks, self._crons, options)
+        self._worker = TemporalWorker(self._host, self._events, self._locks, self._crons, options)
         self._lister = RunLister(client, task_queue, self._look)
 
     # -- the worker
@@ -196,18 +206,27 @@ class TemporalBackend(Backend):
         return await live_pollers(self.client, self.task_queue)
 
     async def _subscribe(self) -> None:
-        # The hubs remember it: an event that comes while no worker is up starts its functions too.
+        # It stays known: an event that comes while no worker is up starts its functions too.
         for function in self.functions.values():
             for name in function.triggers:
-                await self._hubs.signal(name, "subscribe", {function.id: self.task_queue})
+                await self._events.add_triggers(name, {function.id: self.task_queue})
+        await self._events.retire_earlier_hubs()
 
     # -- the port
 
+    async def send(self, *events: Event) -> list[str]:
+        check_events(events)
+        named = outside_events(events, self.environment.observers.traceparent())
+        return await self._send(named, own={event.id for event in events})
+
     async def send_events(self, events: Sequence[Event]) -> list[str]:
+        return await self._send(events, own={event.id for event in events})
+
+    async def _send(self, events: Sequence[Event], own: Collection[str | None]) -> list[str]:
         texts = [self.redactor.text(event.model_dump_json()) for event in events]
         for text in texts:
             check_size(text, step="", limit=self.environment.max_payload_bytes)
-        return await self._hubs.send([Event.model_validate_json(text) for text in texts])
+        return await self._events.send([Event.model_validate_json(text) for text in texts], own=own, once=True)
 
     async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
         self._worker.check_alive()
@@ -255,7 +274,7 @@ class TemporalBackend(Backend):
         return view
 
     async def view(self, run_id: str) -> RunView:
-        view = await self._describe(run_id)
+        _, view = await self._find(run_id)
         if view.status.final:
             status, output, error = await self._outcome(run_id)
             return replace(view, status=status, output=output, error=error)
@@ -263,12 +282,17 @@ class TemporalBackend(Backend):
 
     async def _look(self, view: RunView) -> RunView:
         """Where a live run stands, by its records and by whether a worker has taken up what is to be done."""
-        if view.status in (RunStatus.WAITING, RunStatus.STUCK):  # for its turn, not begun; or for its code
+        if view.status is RunStatus.WAITING:  # for its turn: it has not begun
             return view
         held = standing(open_records(await read_records(self.client, view.id)))
         found = await self.client.get_workflow_handle(view.id).describe()
         if found.status is not WorkflowExecutionStatus.RUNNING:
             return view  # it has ended, or goes on in a fresh history, since it was looked up
+        stuck = await self._stuck(found)
+        if stuck is not None:
+            return replace(view, status=RunStatus.STUCK, stuck=stuck)
+        if any(map(tries_again, found.raw_description.pending_activities)):
+            held = replace(held, status=RunStatus.RETRYING)
         task = found.raw_description.pending_workflow_task
         # In a later attempt the one before was of no use: its worker died, or does not have the function. The SDK holds
         # such a task until it times out, and all the while the server calls it started.
@@ -283,10 +307,14 @@ class TemporalBackend(Backend):
 
     async def _describe(self, run_id: str) -> RunView:
         found, view = await self._find(run_id)
-        if view.status is RunStatus.RUNNING and found.raw_description.HasField("pending_workflow_task"):
-            stuck = await self._repair.stuck(run_id, found.run_id or "")
-            return view if stuck is None else replace(view, status=RunStatus.STUCK, stuck=stuck)
-        return view
+        stuck = await self._stuck(found) if view.status is RunStatus.RUNNING else None
+        return view if stuck is None else replace(view, status=RunStatus.STUCK, stuck=stuck)
+
+    async def _stuck(self, found: WorkflowExecutionDescription) -> Stuck | None:
+        """What of the code does not fit a live run; ``None`` if a worker is not even to go on with it."""
+        if not found.raw_description.HasField("pending_workflow_task"):
+            return None
+        return await self._repair.stuck(found.id, found.run_id or "")
 
     async def _find(self, run_id: str) -> tuple[WorkflowExecutionDescription, RunView]:
         self._worker.check_alive()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from temporalio import workflow
@@ -14,10 +14,13 @@ from temporalio.workflow import DynamicWorkflowConfig, ParentClosePolicy
 
 from durably.backends.temporal.commands import Commands, ContinueAsNewSignal, check_cancelled
 from durably.backends.temporal.crash import CRASHED
-from durably.backends.temporal.events import DELIVER, HUB
+from durably.backends.temporal.earlier_hub import HUB
+from durably.backends.temporal.event_inbox import EventInbox
 from durably.backends.temporal.host import HOST, TemporalHost
 from durably.backends.temporal.payloads import (
     ARGUMENT,
+    DELIVER,
+    OFFER,
     RECALL,
     RETRY,
     STATUS,
@@ -54,7 +57,7 @@ class RunDriver:
         function: The code.
         args: What the workflow was started with: the event, and from where the run comes.
         commands: How activities are run.
-        inbox: Events that came for waiting steps, by step key.
+        inbox: Events that came for waiting steps.
         answers: What the lock of the function's singleton key has answered.
     """
 
@@ -64,7 +67,7 @@ class RunDriver:
         function: Function[Any, Any],
         args: Sequence[RawValue],
         commands: Commands,
-        inbox: Mapping[str, dict[str, Any]],
+        inbox: EventInbox,
         answers: Sequence[bool | None],
     ) -> None:
         self._host = host
@@ -130,9 +133,9 @@ class RunDriver:
         if "continued" in self._origin and "resumed" not in self._origin:
             return True
         parent = workflow.info().parent
-        triggered = parent is not None and parent.workflow_id.startswith(f"{HUB}/")
-        if triggered and self._event.name not in self._function.triggers:
-            return False  # the hub remembers a trigger that the function has no more
+        by_hub = parent is not None and parent.workflow_id.startswith(f"{HUB}/")
+        if (by_hub or "triggered" in self._origin) and self._event.name not in self._function.triggers:
+            return False  # what is known of the event's name has a trigger that the function has no more
         if self._event.name == CRON and self._function.cron is None:
             return False
         started = workflow.info().workflow_start_time.timestamp()
@@ -232,7 +235,7 @@ class FunctionWorkflow:
     """A run of a durable function, whichever its worker serves under the workflow's type."""
 
     def __init__(self) -> None:
-        self._inbox: dict[str, dict[str, Any]] = {}
+        self._inbox = EventInbox()
         self._answers: list[bool | None] = []
         self._commands: Commands | None = None
 
@@ -256,7 +259,12 @@ class FunctionWorkflow:
     @workflow.signal(name=DELIVER)
     def deliver(self, key: str, event: dict[str, Any]) -> None:
         """An event came for a step that waits; the first one counts."""
-        self._inbox.setdefault(key, event)
+        self._inbox.deliver(key, event)
+
+    @workflow.signal(name=OFFER)
+    def offer(self, offer: dict[str, Any]) -> None:
+        """An ``event`` came that may answer a step which waits since a moment earlier than ``before``."""
+        self._inbox.offer(offer["event"], offer["before"])
 
     @workflow.signal(name=GRANT)
     def grant(self, granted: bool) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +12,9 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from durably.backends.temporal.commands import Commands
-from durably.backends.temporal.events import hub_id
-from durably.backends.temporal.payloads import WAIT
+from durably.backends.temporal.earlier_hub import hub_id
+from durably.backends.temporal.event_inbox import EventInbox, waits_at_run
+from durably.backends.temporal.payloads import EXPECT, WAIT, text_of
 from durably.core import Event
 
 __all__ = ["EventWaits"]
@@ -28,15 +30,16 @@ class EventWaits:
         run_id: The run.
         queue: The task queue of the hubs.
         commands: How a wait is registered.
-        inbox: Events that came for waiting steps, by step key.
+        inbox: Events that came for waiting steps.
     """
 
-    def __init__(self, run_id: str, queue: str, commands: Commands, inbox: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, run_id: str, queue: str, commands: Commands, inbox: EventInbox) -> None:
         self._run_id = run_id
         self._queue = queue
         self._commands = commands
         self._inbox = inbox
         self._registering = 0
+        self._hubs: dict[str, str] = {}
 
     @contextmanager
     def registration(self) -> Iterator[None]:
@@ -58,34 +61,39 @@ class EventWaits:
             await workflow.wait_condition(lambda: not self._registering)
 
     async def register(self, key: str, name: str, match: dict[str, Any], asked: str) -> None:
-        """Make a wait known to the hub of its event."""
-        await self._commands.system(key, WAIT, name, self._run_id, key, match, asked=asked)
+        """Make a wait known to the hub of what it waits for, unless that comes to the run itself."""
+        here = waits_at_run(self._run_id, name, match)
+        if here:
+            self._inbox.expect(key, name, match, workflow.time())
+        hub = await self._commands.system(key, EXPECT if here else WAIT, name, self._run_id, key, match, asked=asked)
+        # Version 0.1.0 gave no answer: such a wait is known to the one hub of the event's name.
+        self._hubs[key] = json.loads(text_of(hub)) or hub_id(self._queue, name)
 
-    async def receive(self, key: str, name: str, due: float | None) -> Event | None:
+    async def receive(self, key: str, due: float | None) -> Event | None:
         """The event once it came, or ``None`` when the time is up first.
 
         Args:
             key: The step key.
-            name: The event's name.
             due: Seconds since 1970, or ``None``.
         """
         try:
             await workflow.wait_condition(
-                lambda: key in self._inbox, timeout=None if due is None else max(SHORTEST, due - workflow.time())
+                lambda: key in self._inbox.came, timeout=None if due is None else max(SHORTEST, due - workflow.time())
             )
         except TimeoutError:
-            if key not in self._inbox:  # what comes from now on comes too late
-                await self._forget(key, name, timed_out=True)
+            if key not in self._inbox.came:  # what comes from now on comes too late
+                await self._forget(key, timed_out=True)
                 return None
         except asyncio.CancelledError:
             # The hub would go on signalling a run that has ended.
-            await self._forget(key, name, timed_out=False)
+            await self._forget(key, timed_out=False)
             raise
-        return Event.model_validate(self._inbox[key])
+        return Event.model_validate(self._inbox.came[key])
 
-    async def _forget(self, key: str, name: str, *, timed_out: bool) -> None:
-        hub = workflow.get_external_workflow_handle(hub_id(self._queue, name))
+    async def _forget(self, key: str, *, timed_out: bool) -> None:
+        self._inbox.forget(key)
+        hub = workflow.get_external_workflow_handle(self._hubs[key])
         try:
             await hub.signal("forget", {"run": self._run_id, "key": key, "timed_out": timed_out})
         except ApplicationError:
-            workflow.logger.debug("the hub of event %r is gone", name)
+            workflow.logger.debug("hub %s is gone", self._hubs[key])

@@ -1,152 +1,40 @@
-"""Events on Temporal: one hub workflow for each event name, and the ways to reach it.
+"""Events on Temporal: whoever sends one starts the functions it triggers, and tells the hubs of those that wait for it.
 
-Whoever sends an event signals its hub, which starts the functions the event triggers and signals the runs that wait
-for it. All of that is recorded in the hub's history, so nothing is lost or doubled, whatever process is down.
+No workflow is passed by all events of a name. What an event starts has an id that is derived from the event's, and is
+started once. An event that may come twice, and starts nothing, is remembered by a workflow of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from temporalio import activity, workflow
 from temporalio.client import Client
-from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
-from temporalio.workflow import ParentClosePolicy
+from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
 
-from durably.backends.temporal.payloads import payload
+from durably.backends.temporal.earlier_hub import HAND_ON, HUB, SUBSCRIBE, hub_id
+from durably.backends.temporal.event_facts import EventFacts, FactsOf
+from durably.backends.temporal.event_inbox import asking_run
+from durably.backends.temporal.hub_client import HubClient
+from durably.backends.temporal.payloads import OFFER, trigger_arguments
 from durably.backends.temporal.run_info import run_memo
+from durably.backends.temporal.wait_hub import WAIT_HUB, hub_of_match, hubs_of_event
 from durably.core import Event
-from durably.core.events import matches
 from durably.core.ids import derive_id
 
-__all__ = ["DELIVER", "HUB", "EventHub", "EventHubClient", "ScheduledEvent", "hub_id"]
+__all__ = ["EventMark", "EventSender", "ScheduledEvent"]
 
-HUB = "durably.events"
-DELIVER = "durably-event"
-"""The signal that brings an event to a run that waits for it."""
+MARK = "durably.event-seen"
 
-REMEMBERED = 1_000
-"""How many event ids a hub remembers, to drop the ones it has seen."""
-
-HANDLED = 1_000
-"""After this many signals a hub goes on in a fresh history."""
-
-
-def hub_id(queue: str, name: str) -> str:
-    """The workflow id of the hub of an event name."""
-    return f"{HUB}/{queue}/{name}"
-
-
-@workflow.defn(name=HUB)
-class EventHub:
-    """Hands on the events of one name, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._inbox: list[list[Any]] = []
-        self._seen: list[str] = []
-        self._waiting: list[dict[str, Any]] = []
-        self._triggered: dict[str, str] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._started = 0
-
-    @workflow.run
-    async def run(self, state: dict[str, Any]) -> None:
-        """Work until the history is long, then go on in a new one with what is still to be done."""
-        self._inbox[:0] = state.get("inbox", [])
-        self._seen = state.get("seen", [])
-        self._waiting = state.get("waiting", [])
-        self._triggered = state.get("triggered", {})
-        handled = 0
-        while handled < HANDLED and not workflow.info().is_continue_as_new_suggested():
-            await workflow.wait_condition(lambda: bool(self._inbox))
-            kind, message = self._inbox.pop(0)
-            getattr(self, f"_{kind}")(message)
-            handled += 1
-        # What is still on its way would be lost with this history.
-        await workflow.wait_condition(lambda: not self._tasks)
-        workflow.continue_as_new(
-            {
-                "inbox": self._inbox,
-                "seen": self._seen[-REMEMBERED:],
-                "waiting": self._waiting,
-                "triggered": self._triggered,
-            }
-        )
-
-    @workflow.signal(name="publish")
-    def publish(self, event: dict[str, Any]) -> None:
-        """An event was sent."""
-        self._inbox.append(["publish", event])
-
-    @workflow.signal(name="wait")
-    def wait(self, waiter: dict[str, Any]) -> None:
-        """A run waits: its ``run`` id, the step's ``key``, and what must ``match``."""
-        self._inbox.append(["wait", waiter])
-
-    @workflow.signal(name="forget")
-    def forget(self, waiter: dict[str, Any]) -> None:
-        """A run waits no longer."""
-        self._inbox.append(["forget", waiter])
-
-    @workflow.signal(name="subscribe")
-    def subscribe(self, triggered: dict[str, str]) -> None:
-        """Functions that these events start, and the task queue of each."""
-        self._inbox.append(["subscribe", triggered])
-
-    def _publish(self, data: dict[str, Any]) -> None:
-        event = Event.model_validate(data)
-        if event.id in self._seen:
-            return
-        self._seen.append(event.id or "")
-        for waiter in list(self._waiting):
-            if matches(event, waiter["match"]):
-                self._waiting.remove(waiter)
-                self._spawn(self._tell(waiter, data))
-        self._started += 1
-        at = workflow.time() + self._started / 1e6  # several may come at one moment; a singleton asks which is newer
-        for function, queue in self._triggered.items():
-            self._spawn(self._start(function, queue, event, at))
-
-    def _wait(self, waiter: dict[str, Any]) -> None:
-        self._forget(waiter)
-        self._waiting.append(waiter)
-
-    def _forget(self, waiter: dict[str, Any]) -> None:
-        same = (waiter["run"], waiter["key"])
-        self._waiting = [each for each in self._waiting if (each["run"], each["key"]) != same]
-
-    def _subscribe(self, triggered: dict[str, str]) -> None:
-        self._triggered.update(triggered)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        # Not awaited here: a run that cannot be reached must not hold up the events behind this one.
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _tell(self, waiter: dict[str, Any], event: dict[str, Any]) -> None:
-        with suppress(ApplicationError):  # the run has ended meanwhile
-            await workflow.get_external_workflow_handle(waiter["run"]).signal(DELIVER, args=[waiter["key"], event])
-
-    async def _start(self, function: str, queue: str, event: Event, at: float) -> None:
-        with suppress(WorkflowAlreadyStartedError):
-            await workflow.start_child_workflow(
-                function,
-                args=[payload(event.model_dump_json()), payload(json.dumps({"at": at}))],
-                id=derive_id("run", event.id or "", function),
-                memo=run_memo(event),
-                task_queue=queue,
-                task_timeout=workflow.info().task_timeout,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                parent_close_policy=ParentClosePolicy.ABANDON,
-            )
+Again = Literal["never", "by a retry", "by anybody"]
+"""Who may send an event again."""
 
 
 @workflow.defn(name="durably.scheduled-event")
@@ -155,49 +43,184 @@ class ScheduledEvent:
 
     @workflow.run
     async def run(self, event: dict[str, Any]) -> None:
-        """Hand it to its hub."""
+        """Send it."""
         await workflow.execute_activity("durably.publish", event, start_to_close_timeout=timedelta(seconds=30))
 
 
-class EventHubClient:
-    """The way to the hubs, for clients and activities.
+@workflow.defn(name=MARK)
+class EventMark:
+    """Remembers an event that may come twice and starts nothing, as long as the namespace keeps ended workflows."""
+
+    @workflow.run
+    async def run(self) -> None:
+        """Nothing is to be done: its id is all."""
+
+
+class EventSender:
+    """Sends events, and registers those that wait for them, for clients and activities.
 
     Args:
         client: The way to the server.
         queue: The task queue of the hubs.
-        task_timeout: After how long a task of theirs, or of a run they start, is given to another worker.
+        task_timeout: After how long a task of a hub, or of a run that an event starts, is given to another worker.
     """
 
     def __init__(self, client: Client, queue: str, task_timeout: timedelta) -> None:
         self._client = client
         self._queue = queue
         self._task_timeout = task_timeout
+        self._facts = EventFacts(client, queue)
+        self._hubs = HubClient(client, queue, task_timeout)
 
-    async def send(self, events: list[Event]) -> list[str]:
-        """Hand over events that have ids, in order. Safe to repeat."""
+    def activities(self) -> list[Callable[..., Any]]:
+        """What workflows ask for that send events."""
+        return [self.publish, self.hand_on, self.subscribe]
+
+    async def send(self, events: Sequence[Event], *, own: Collection[str | None], once: bool) -> list[str]:
+        """Send events that have ids, in order. Safe to repeat.
+
+        Args:
+            events: The events.
+            own: Ids that the user chose, and that anybody may send again.
+            once: Whether those with other ids are sent this once; if not, a retry may send them again.
+        """
         for event in events:
             if event.ts is not None and event.ts > time.time():
                 await self._schedule(event)
             else:
-                await self.signal(event.name, "publish", event.model_dump(mode="json"))
+                again: Again = "by anybody" if event.id in own else "never" if once else "by a retry"
+                await self._send(event, again)
         return [event.id or "" for event in events]
 
     @activity.defn(name="durably.publish")
     async def publish(self, event: dict[str, Any]) -> None:
-        """Hand an event whose time has come to its hub."""
-        await self.signal(event["name"], "publish", event)
+        """Send an event whose time has come."""
+        await self._send(Event.model_validate(event), "by anybody")
 
-    async def signal(self, name: str, signal: str, message: dict[str, Any]) -> None:
-        """Signal the hub of an event name, which is started if it is not there."""
-        await self._client.start_workflow(
-            HUB,
-            {},
-            id=hub_id(self._queue, name),
-            task_queue=self._queue,
-            task_timeout=self._task_timeout,
-            start_signal=signal,
-            start_signal_args=[message],
+    @activity.defn(name=HAND_ON)
+    async def hand_on(self, event: dict[str, Any]) -> None:
+        """Send an event that was told to a hub of version 0.1.0."""
+        await self._send(Event.model_validate(event), "by anybody", by_hub=True)
+
+    @activity.defn(name=SUBSCRIBE)
+    async def subscribe(self, asked: list[Any]) -> None:
+        """Have the events of a name start functions, each on its task queue."""
+        name, triggered = asked
+        await self.add_triggers(name, triggered)
+
+    async def add_triggers(self, name: str, triggered: Mapping[str, str]) -> None:
+        """Have the events of a name start functions.
+
+        Args:
+            name: The event name.
+            triggered: The task queue of each function, by its id.
+        """
+        for function, queue in triggered.items():
+            await self._facts.add_trigger(name, function, queue)
+
+    def hub_of(self, name: str, match: Mapping[str, Any]) -> str:
+        """The hub of those who wait for an event of a name with these values, whether it is there or not."""
+        return hub_of_match(self._queue, name, match)
+
+    async def wait(self, name: str, match: Mapping[str, Any], run_id: str, key: str, since: float) -> str:
+        """Register a run that waits; the hub that will tell it.
+
+        Args:
+            name: The event name.
+            match: Dotted paths and the values that must be there.
+            run_id: The run.
+            key: Its step.
+            since: When the step began, by the server's clock.
+        """
+        hub = self.hub_of(name, match)
+        await self._hubs.open(WAIT_HUB, hub, "wait", [{"run": run_id, "key": key, "since": since}])
+        # Afterwards: who finds the fact finds the hub.
+        await self._facts.add_paths(name, sorted(match))
+        return hub
+
+    async def retire_earlier_hubs(self) -> None:
+        """Let the hubs of version 0.1.0 hand on what comes to them from now on."""
+        query = f"WorkflowType = '{HUB}' AND TaskQueue = '{self._queue}' AND ExecutionStatus = 'Running'"
+        try:
+            async for each in self._client.list_workflows(query):
+                await self._hubs.tell(each.id, "retire")
+        except RPCError as error:
+            if error.status is not RPCStatusCode.UNIMPLEMENTED:  # a server for tests that keeps no list
+                raise
+
+    async def _send(self, event: Event, again: Again, *, by_hub: bool = False) -> None:
+        """Start and tell all that an event is for.
+
+        Args:
+            event: The event.
+            again: Who may send it again, or has.
+            by_hub: Whether a hub of version 0.1.0 hands it on, and need not be told.
+        """
+        facts = await self._facts.read(event.name)
+        earlier = facts.earlier_hub and not by_hub  # what is told to it comes again, handed on
+        received = bool(facts.triggers) or earlier or again == "by anybody"
+        before = await self._receive(event, facts) if received else None
+        data = event.model_dump(mode="json")
+        if (run_id := asking_run(event)) is not None:
+            await self._hubs.tell(run_id, OFFER, {"event": data, "before": before})
+        for hub in hubs_of_event(self._queue, event, facts.paths):
+            async with self._hubs.room(hub) as is_there:
+                if is_there and not received and again == "by a retry":
+                    before, received = await self._receive(event, facts), True
+                if is_there:
+                    await self._hubs.tell(hub, "offer", data, before)
+        if earlier:
+            hub = hub_id(self._queue, event.name)
+            async with self._hubs.room(hub):
+                await self._hubs.tell(hub, "publish", data)
+
+    # -- what an event starts
+
+    async def _receive(self, event: Event, facts: FactsOf) -> float | None:
+        """Start what an event triggers, or remember the event; when it was received, if that was before.
+
+        An event that was received before is not for those who wait since then. It is for those who waited already: the
+        process that sent it first may have died on the way.
+        """
+        if not facts.triggers:
+            mark = f"{MARK}/{self._queue}/{derive_id('seen', event.name, event.id or '')}"
+            return await self._start_once(MARK, [], mark, self._queue)
+        started = await asyncio.gather(
+            *(self._start_run(event, function, queue) for function, queue in sorted(facts.triggers.items()))
         )
+        return min((each for each in started if each is not None), default=None)
+
+    async def _start_run(self, event: Event, function: str, queue: str) -> float | None:
+        run_id = derive_id("run", event.id or "", function)
+        return await self._start_once(
+            function, trigger_arguments(event, triggered=True), run_id, queue, memo=run_memo(event)
+        )
+
+    async def _start_once(
+        self, kind: str, args: Sequence[RawValue], workflow_id: str, queue: str, memo: Mapping[str, Any] | None = None
+    ) -> float | None:
+        """Start a workflow; when it was started, in seconds since 1970, if that was before."""
+        try:
+            await self._client.start_workflow(
+                kind,
+                args=args,
+                id=workflow_id,
+                memo=memo,
+                task_queue=queue,
+                task_timeout=self._task_timeout,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            )
+        except WorkflowAlreadyStartedError:
+            return await self._started_at(workflow_id)
+        return None
+
+    async def _started_at(self, workflow_id: str) -> float:
+        found = await self._client.get_workflow_handle(workflow_id).describe()
+        first = found.raw_description.workflow_execution_info.first_run_id
+        if first != found.run_id:  # it has gone on in a fresh history since
+            found = await self._client.get_workflow_handle(workflow_id, run_id=first).describe()
+        return found.start_time.timestamp()
 
     async def _schedule(self, event: Event) -> None:
         delay = timedelta(seconds=max(0.0, (event.ts or 0.0) - time.time()))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import RawValue
 from temporalio.exceptions import (
@@ -19,14 +20,14 @@ from temporalio.exceptions import (
     TimeoutError as TemporalTimeoutError,
 )
 
-from durably.backends.temporal.payloads import STATUS, metadata_of
+from durably.backends.temporal.payloads import GIVEN_BACK, STATUS, metadata_of
 from durably.backends.temporal.run_info import run_info
 from durably.core import NonDeterminismError
 from durably.core.errors import error_to_json
 from durably.core.run_view import RunStatus, RunView, WaitingFor
 from durably.core.standing import waits_for_turn
 
-__all__ = ["application_error", "completed_status", "failed_status", "view_of"]
+__all__ = ["application_error", "completed_status", "failed_status", "tries_again", "view_of"]
 
 STATUSES = {
     WorkflowExecutionStatus.RUNNING: RunStatus.RUNNING,
@@ -67,6 +68,13 @@ def view_of(found: WorkflowExecution, memo: Mapping[str, Any]) -> RunView:
 
 def _turn(found: WorkflowExecution) -> tuple[WaitingFor, ...]:
     return waits_for_turn("singleton", found.start_time.timestamp()).waiting_for
+
+
+def tries_again(activity: PendingActivityInfo) -> bool:
+    """Whether an attempt of an activity failed and Temporal makes another one. Its history says nothing meanwhile."""
+    failure = activity.last_failure
+    # Cut off by a crash, or given back by a worker that stopped: no attempt of the body has failed.
+    return failure.HasField("application_failure_info") and failure.application_failure_info.type != GIVEN_BACK
 
 
 def completed_status(value: RawValue) -> RunStatus:

@@ -20,6 +20,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
+from durably.core import Event
 from durably.core.error_text import error_text
 from durably.core.error_trace import shortened
 from durably.core.errors import PayloadTooLargeError, error_to_json
@@ -30,11 +31,15 @@ __all__ = [
     "ARGUMENT",
     "ATTEMPT",
     "CLAIM",
+    "DELIVER",
+    "EXPECT",
     "FIND",
+    "GIVEN_BACK",
     "GIVEN_UP",
     "INPUT",
     "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
+    "OFFER",
     "PATCH",
     "PATCHED",
     "PAUSE",
@@ -53,6 +58,7 @@ __all__ = [
     "pack",
     "payload",
     "text_of",
+    "trigger_arguments",
     "unpack",
 ]
 
@@ -80,6 +86,15 @@ ARGUMENT = "durably-argument"
 RETRY = "retry: "
 """How the summary of a timer begins that delays the next attempt of a function. No step key begins like that."""
 
+DELIVER = "durably-event"
+"""The signal that brings an event to a run that waits for it, with the key of the step that waits."""
+
+OFFER = "durably-offer"
+"""The signal that brings an event to a run that may wait for it: the answer to one of its questions."""
+
+GIVEN_BACK = "WorkerShutdown"
+"""The type of the failure of an activity that another worker takes over, and whose body has not failed."""
+
 GIVEN_UP = "durably-given-up"
 """In the memo of a run that is failed for its crashes: the error. Its last task would not know of them."""
 
@@ -104,6 +119,7 @@ KEPT = 2_400
 FIND = "durably.find"
 SEND = "durably.send"
 WAIT = "durably.wait"
+EXPECT = "durably.expect"
 CLAIM = "durably.claim"
 RECALL = "durably.recall"
 PAUSE = "durably.pause"
@@ -114,6 +130,11 @@ def payload(text: str, **metadata: str) -> RawValue:
     """JSON text as a payload."""
     named = {name: value.encode() for name, value in metadata.items()}
     return RawValue(Payload(metadata={"encoding": b"json/plain", **named}, data=text.encode()))
+
+
+def trigger_arguments(event: Event, **origin: Any) -> list[RawValue]:
+    """What the workflow of a run is started with by an event: the event, and what more is said of its start."""
+    return [payload(event.model_dump_json()), payload(json.dumps(origin))]
 
 
 def text_of(value: RawValue) -> str:
@@ -160,11 +181,11 @@ class ActivityRequest:
     @property
     def is_system(self) -> bool:
         """Whether it runs one of the library's own activities, which is no step of the run's code."""
-        return self.body in (SEND, WAIT, CLAIM, RECALL, PAUSE, FIND)
+        return self.body in (SEND, WAIT, EXPECT, CLAIM, RECALL, PAUSE, FIND)
 
     def to_payload(self) -> RawValue:
         """The request as a payload; fields that hold their default are left out."""
-        data = {name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default}
+        data = {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
         return payload(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
     @classmethod
@@ -173,7 +194,10 @@ class ActivityRequest:
         return cls(**json.loads(text_of(value)))
 
 
-_DEFAULTS = [(each.name, getattr(ActivityRequest(body=""), each.name)) for each in fields(ActivityRequest)]
+_DEFAULTS = {
+    **{each.name: getattr(ActivityRequest(body=""), each.name) for each in fields(ActivityRequest)},
+    "body": None,  # it has none, and is never left out
+}
 
 
 def failure(

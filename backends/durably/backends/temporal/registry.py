@@ -7,11 +7,11 @@ only run where its workflow runs. The library's own activities are registered he
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
 from typing import Any
@@ -50,6 +50,7 @@ class StepRegistry:
             self._owners[f"@{function.id}"] = function
             if isinstance(function, Agent):
                 self._owners.update({f"@{function.id}/{name}": tool for name, tool in function.tools.items()})
+                self._owners.update({f"@{function.id}/~{each.name}": each for each in function.toolsets})
         self._names = {id(owner): name for name, owner in self._owners.items()}
 
     def name_of(self, fn: Callable[..., Any], function: Function[Any, Any]) -> str | None:
@@ -114,7 +115,7 @@ def _standard(module: str) -> bool:
     return module != "__main__" and module.partition(".")[0] in sys.stdlib_module_names
 
 
-@dataclass
+@dataclasses.dataclass
 class _Conversation:
     """A transcript as it travels."""
 
@@ -122,6 +123,8 @@ class _Conversation:
     messages: list[Message]
     skipped: int = 0
     before: SessionPrefix | None = None
+    pruned: int | None = None
+    spent: int | None = None
 
 
 _any = codec_for(Any)
@@ -156,7 +159,8 @@ def encode_argument(value: Any, tp: Any, *, step: str) -> str:
         SerializationError: If it has none, or the body's parameter does not say what to rebuild it to.
     """
     if isinstance(value, Transcript):
-        return _conversation.encode(_Conversation(value.system, value.messages, value.skipped, value.before), step=step)
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(_Conversation)}
+        return _conversation.encode(_Conversation(**fields), step=step)
     if tp is Any and not isinstance(value, str | int | float | bool | list | dict | tuple | None):
         raise SerializationError(
             f"an argument is a {type(value).__name__}, and the body's parameter has no type hint to rebuild it to on "
@@ -174,5 +178,5 @@ def decode_argument(text: str, tp: Any, *, step: str) -> Any:
     """
     if tp is Transcript:
         conversation = _conversation.decode(text, step=step)
-        return Transcript(conversation.system, conversation.messages, conversation.skipped, conversation.before)
+        return Transcript(**vars(conversation))
     return codec_for(tp).decode(text, step=step)

@@ -19,6 +19,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from durably.backends.temporal.children import ChildRun
 from durably.backends.temporal.commands import Commands, HistoryRoom, check_cancelled
+from durably.backends.temporal.event_inbox import EventInbox
 from durably.backends.temporal.event_waits import EventWaits
 from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.payloads import FIND, SEND, ActivityRequest, check_size, text_of
@@ -57,7 +58,7 @@ class TemporalSteps(StepEngine):
         cause: What began it.
         records: What the run has come to.
         commands: How activities are run.
-        inbox: Events that came for waiting steps, by step key.
+        inbox: Events that came for waiting steps.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class TemporalSteps(StepEngine):
         cause: Cause,
         records: RunRecords,
         commands: Commands,
-        inbox: Mapping[str, dict[str, Any]],
+        inbox: EventInbox,
     ) -> None:
         self.host = host
         self.function = function
@@ -239,7 +240,7 @@ class TemporalSteps(StepEngine):
             self.pass_point("registered", key)
             due = None if timeout is None else started + timeout
             self.tell_begun("wait_for_event", key, started, name=name, due=due)
-            event = await self.waits.receive(key, name, due)
+            event = await self.waits.receive(key, due)
             self.pass_point("after_commit", key)
             output = self.host.environment.redactor.text(MAYBE_EVENT.encode(event, step=key))
             record = self.told(self.records.add("wait_for_event", key, asked, started, output=output))

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from temporalio import activity
 from temporalio.client import Client
 
-from durably.backends.temporal.events import EventHubClient
+from durably.backends.temporal.events import EventSender
 from durably.backends.temporal.history.reader import read_records
-from durably.backends.temporal.payloads import CLAIM, FIND, PAUSE, RECALL, SEND, WAIT, pack
+from durably.backends.temporal.payloads import CLAIM, EXPECT, FIND, PAUSE, RECALL, SEND, WAIT, pack
 from durably.backends.temporal.singleton import SingletonClient
+from durably.core import Event
 from durably.core.history import StepRecord
 from durably.core.repair import Origin, prefix_records
+from durably.core.run_events import step_event_id
 
 __all__ = ["SystemActivities"]
 
@@ -22,13 +25,13 @@ class SystemActivities:
     """The activities behind ``send_event``, ``wait_for_event``, ``singleton`` and a run's second history.
 
     Args:
-        hubs: The way to event hubs.
+        events: Sends events, and registers those that wait.
         locks: The way to singleton locks.
         client: The way to histories.
     """
 
-    def __init__(self, hubs: EventHubClient, locks: SingletonClient, client: Client) -> None:
-        self._hubs = hubs
+    def __init__(self, events: EventSender, locks: SingletonClient, client: Client) -> None:
+        self._events = events
         self._locks = locks
         self._client = client
         self._recalled: tuple[tuple[str, str], list[StepRecord]] = (("", ""), [])
@@ -36,16 +39,28 @@ class SystemActivities:
     def by_name(self) -> Mapping[str, Callable[..., Any]]:
         """The activities, under the names that requests have for them."""
         return {
-            SEND: self._hubs.send,
+            SEND: self._send,
             WAIT: self._wait,
+            EXPECT: self._expect,
             CLAIM: self._locks.claim,
             RECALL: self._recall,
             FIND: self._find,
             PAUSE: _nothing,
         }
 
-    async def _wait(self, name: str, run_id: str, key: str, match: dict[str, Any]) -> None:
-        await self._hubs.signal(name, "wait", {"run": run_id, "key": key, "match": match})
+    async def _send(self, events: list[Event]) -> list[str]:
+        info = activity.info()
+        derived = {step_event_id(info.workflow_id or "", info.activity_id, place) for place in range(len(events))}
+        return await self._events.send(events, own={event.id for event in events} - derived, once=False)
+
+    async def _wait(self, name: str, run_id: str, key: str, match: dict[str, Any]) -> str:
+        """Register a run that waits for an event; the hub that will tell it."""
+        since = activity.info().scheduled_time.timestamp()
+        return await self._events.wait(name, match, run_id, key, since)
+
+    async def _expect(self, name: str, run_id: str, key: str, match: dict[str, Any]) -> str:
+        """Write down that a run waits for an answer which comes to it; the hub that would tell it otherwise."""
+        return self._events.hub_of(name, match)
 
     async def _recall(
         self, run_id: str, history: str, place: int, origin: dict[str, Any] | None = None

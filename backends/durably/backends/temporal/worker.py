@@ -23,10 +23,13 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from durably.backends.temporal.activities import StepActivities
 from durably.backends.temporal.cron import CronClient, CronClock
 from durably.backends.temporal.driver import FunctionWorkflow
-from durably.backends.temporal.events import EventHub, EventHubClient, ScheduledEvent
+from durably.backends.temporal.earlier_hub import EventHub
+from durably.backends.temporal.event_facts import EventFact
+from durably.backends.temporal.events import EventMark, EventSender, ScheduledEvent
 from durably.backends.temporal.host import HOST, TemporalHost
 from durably.backends.temporal.logged_failure import silence_sdk
 from durably.backends.temporal.singleton import SingletonClient, SingletonLock
+from durably.backends.temporal.wait_hub import WaitHub
 from durably.backends.temporal.workflow_runner import CheckedRunner
 
 __all__ = [
@@ -67,7 +70,7 @@ class TemporalWorker:
 
     Args:
         host: What its workflows and activities share.
-        hubs: The way to event hubs.
+        events: Sends events.
         locks: The way to singleton locks.
         crons: The way to the clocks of crons.
         options: How it works.
@@ -76,13 +79,13 @@ class TemporalWorker:
     def __init__(
         self,
         host: TemporalHost,
-        hubs: EventHubClient,
+        events: EventSender,
         locks: SingletonClient,
         crons: CronClient,
         options: WorkerOptions,
     ) -> None:
         self._host = host
-        self._hubs = hubs
+        self._events = events
         self._locks = locks
         self._crons = crons
         self._options = options
@@ -153,10 +156,19 @@ class TemporalWorker:
 
     def _make(self, steps: StepActivities, drain: timedelta) -> Worker:
         host, role, options = self._host, self._options.role, self._options.options
-        workflows = [FunctionWorkflow, EventHub, ScheduledEvent, SingletonLock, CronClock]
+        workflows = [
+            FunctionWorkflow,
+            WaitHub,
+            EventHub,
+            EventFact,
+            EventMark,
+            ScheduledEvent,
+            SingletonLock,
+            CronClock,
+        ]
         activities: list[Callable[..., Any]] = [
             steps.step,
-            self._hubs.publish,
+            *self._events.activities(),
             self._locks.is_live,
             *self._crons.activities(),
         ]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from durably.core.ids import check_session_key
-from durably.core.messages import Message
+from durably.core.messages import SessionEntry
 from durably.core.sessions.store import SessionError, damaged, messages_from_json, messages_to_json
 
 try:
@@ -58,7 +58,7 @@ class JSONLSessions:
         readable = re.sub(r"[^A-Za-z0-9]+", "-", session_key)[:40].strip("-") or "session"
         return self.directory / f"{readable}-{blake2b(session_key.encode(), digest_size=16).hexdigest()}.jsonl"
 
-    async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
+    async def append(self, session_key: str, messages: Sequence[SessionEntry], *, key: str) -> None:
         """See :meth:`SessionStore.append`.
 
         Raises:
@@ -67,7 +67,7 @@ class JSONLSessions:
         check_session_key(session_key)
         await asyncio.to_thread(self._append, session_key, key, messages_to_json(messages))
 
-    async def load(self, session_key: str) -> list[Message]:
+    async def load(self, session_key: str) -> list[SessionEntry]:
         """See :meth:`SessionStore.load`.
 
         Raises:
@@ -75,7 +75,7 @@ class JSONLSessions:
         """
         return [message for append in await self.load_appends(session_key) for message in append]
 
-    async def load_appends(self, session_key: str, after: int = 0) -> list[list[Message]]:
+    async def load_appends(self, session_key: str, after: int = 0) -> list[list[SessionEntry]]:
         """See :meth:`AppendLog.load_appends`.
 
         Raises:

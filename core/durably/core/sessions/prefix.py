@@ -6,36 +6,36 @@ messages reads the session again up to the same place, and the digest says wheth
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
+from durably.core.compaction import summary_message
 from durably.core.messages import (
     AssistantMessage,
-    ContentPart,
     Message,
+    SessionEntry,
+    SessionNote,
     SessionPrefix,
-    TextPart,
     ToolResultMessage,
     UserMessage,
 )
 from durably.core.serialization import digest
+from durably.core.sessions.joining import joined
 from durably.core.sessions.store import SessionError, SessionStore
 
-__all__ = ["AppendLog", "SessionReader", "joined"]
+__all__ = ["AppendLog", "SessionReader"]
 
 CACHED_MESSAGES = 50_000
 """How many messages of sessions one reader keeps in memory."""
-
-INTERRUPTED = "(This call was cut off before it was answered. It may or may not have had its effect.)"
 
 
 @runtime_checkable
 class AppendLog(Protocol):
     """A session store that can be read from a place on, so that a long session is not read whole for each run."""
 
-    async def load_appends(self, session_key: str, after: int = 0) -> list[list[Message]]:
-        """Return what was appended, oldest first: the messages of each append.
+    async def load_appends(self, session_key: str, after: int = 0) -> Sequence[Sequence[SessionEntry]]:
+        """Return what was appended, oldest first: the entries of each append.
 
         Args:
             session_key: The session.
@@ -52,12 +52,26 @@ class _Session:
         self.ends = [0]
         self.turns = [0]
         self.digests = [digest("")]
+        self._summaries: list[tuple[int, SessionNote]] = []
+        self._answered: dict[str, tuple[int, str]] = {}
+        # What nothing that comes later can change is put together once: a run of a long session does not do it again.
+        self._joined: list[Message] = []
+        self._settled = [(0, 0)]
+        self._open: Counter[str] = Counter()
 
-    def add(self, append: Sequence[Message]) -> None:
-        self.messages += append
+    def add(self, append: Sequence[SessionEntry]) -> None:
+        turns = self.turns[-1]
+        for entry in append:
+            if isinstance(entry, SessionNote):
+                self._note(entry)
+                continue
+            self.messages.append(entry)
+            turns += isinstance(entry, AssistantMessage)
+            self._count_calls(entry)
         self.ends.append(len(self.messages))
-        self.turns.append(self.turns[-1] + sum(message.role == "assistant" for message in append))
+        self.turns.append(turns)
         self.digests.append(_digest(self.digests[-1], append))
+        self._settle()
 
     @property
     def appends(self) -> int:
@@ -66,9 +80,49 @@ class _Session:
     def has(self, prefix: SessionPrefix) -> bool:
         return prefix.appends <= self.appends and self.digests[prefix.appends] == prefix.digest
 
+    def answer_to(self, run_id: str, appends: int) -> str | None:
+        """What another run answered to the message of this one, within the first appends."""
+        place, text = self._answered.get(run_id, (appends, ""))
+        return text if place < appends else None
 
-def _digest(before: str, append: Iterable[Message]) -> str:
-    return digest(before + "".join(message.model_dump_json() for message in append))
+    def joined(self, appends: int, now: Sequence[Message]) -> list[Message]:
+        """The first appends, or the summary that stands for them, and the messages of a run."""
+        end = self.ends[appends]
+        summary = next((note for place, note in reversed(self._summaries) if place < appends), None)
+        if summary is not None:
+            return joined(
+                [summary_message(summary.summary or ""), *self.messages[self.ends[summary.appends] : end]], now
+            )
+        read, length = self._settled[appends]
+        found = self._joined[:length]
+        found += joined(self.messages[read:end], now)
+        return found
+
+    def _note(self, note: SessionNote) -> None:
+        if note.summary is not None and note.appends <= self.appends:
+            self._summaries.append((self.appends, note))
+        for run_id in note.answered:
+            last = next((each.text for each in reversed(self.messages) if isinstance(each, AssistantMessage)), "")
+            self._answered[run_id] = (self.appends, last)
+
+    def _count_calls(self, message: Message) -> None:
+        if isinstance(message, AssistantMessage):
+            self._open.update(call.id for call in message.tool_calls)
+        elif isinstance(message, ToolResultMessage) and self._open[message.call_id]:
+            self._open[message.call_id] -= 1
+
+    def _settle(self) -> None:
+        read, length = self._settled[-1]
+        self._open = +self._open
+        found = [] if self._open else joined(self.messages[read:], [])
+        if found and not isinstance(found[-1], UserMessage):  # else the next user message becomes one with it
+            self._joined += found
+            read, length = len(self.messages), len(self._joined)
+        self._settled.append((read, length))
+
+
+def _digest(before: str, append: Iterable[SessionEntry]) -> str:
+    return digest(before + "".join(entry.model_dump_json() for entry in append))
 
 
 class SessionReader:
@@ -79,7 +133,7 @@ class SessionReader:
     """
 
     def __init__(self, store: SessionStore) -> None:
-        self._store = store
+        self.store = store
         self._known: OrderedDict[str, _Session] = OrderedDict()
 
     async def read(self, session_key: str) -> SessionPrefix:
@@ -93,11 +147,35 @@ class SessionReader:
         )
 
     async def messages(self, prefix: SessionPrefix) -> list[Message]:
-        """The messages that a run has read.
+        """The messages that a run has read, those too that a summary stands for.
 
         Raises:
             SessionError: If the session holds others now.
         """
+        session = await self._at(prefix)
+        return session.messages[: session.ends[prefix.appends]]
+
+    async def joined(self, prefix: SessionPrefix, now: Sequence[Message]) -> list[Message]:
+        """What a run has read, or the last summary of it and what follows that, and the messages of the run.
+
+        Args:
+            prefix: How far the run has read.
+            now: Its messages; the first one is the message it answers.
+
+        Raises:
+            SessionError: If the session holds others now.
+        """
+        return (await self._at(prefix)).joined(prefix.appends, now)
+
+    async def answer_to(self, run_id: str, prefix: SessionPrefix) -> str | None:
+        """The answer of another run that took up the message of this one, or ``None``.
+
+        Raises:
+            SessionError: If the session holds others now.
+        """
+        return (await self._at(prefix)).answer_to(run_id, prefix.appends)
+
+    async def _at(self, prefix: SessionPrefix) -> _Session:
         known = self._known.get(prefix.session_key)
         session = known if known is not None and known.has(prefix) else await self._session(prefix.session_key)
         if not session.has(prefix):
@@ -105,22 +183,22 @@ class SessionReader:
                 f"session {prefix.session_key!r} is not what this run has read: its first {prefix.appends} appends "
                 "were changed or deleted since. Restore the session, or start the run again"
             )
-        return session.messages[: session.ends[prefix.appends]]
+        return session
 
     async def _session(self, session_key: str) -> _Session:
         """A session as it is now."""
-        if not isinstance(self._store, AppendLog):
+        if not isinstance(self.store, AppendLog):
             session = _Session()
-            for message in await self._store.load(session_key):
-                session.add([message])
+            for entry in await self.store.load(session_key):
+                session.add([entry])
             return session
         known = self._known.pop(session_key, None) or _Session()
         # The last append that is known is read again: if it is another one, the session was deleted and begun anew.
         overlap = min(1, known.appends)
-        news = await self._store.load_appends(session_key, known.appends - overlap)
+        news = await self.store.load_appends(session_key, known.appends - overlap)
         if overlap and (not news or _digest(known.digests[-2], news[0]) != known.digests[-1]):
             known, overlap = _Session(), 0
-            news = await self._store.load_appends(session_key)
+            news = await self.store.load_appends(session_key)
         for append in news[overlap:]:
             known.add(append)
         self._keep(session_key, known)
@@ -130,60 +208,3 @@ class SessionReader:
         self._known[session_key] = session
         while len(self._known) > 1 and sum(len(each.messages) for each in self._known.values()) > CACHED_MESSAGES:
             self._known.popitem(last=False)
-
-
-def joined(before: Sequence[Message], now: Sequence[Message]) -> list[Message]:
-    """A session and the messages of a run, as every provider takes them.
-
-    Each call is followed by its answer: one that was saved later is moved there, and one that is missing, because its
-    run was cancelled or failed, is said to be. Answers without a call are left out. User messages that follow each
-    other become one, and a message that was saved before the run began does not stand there twice.
-
-    Args:
-        before: The messages of the session.
-        now: The messages of the run; the first one is the message it answers.
-    """
-    if before and now and before[-1] == now[0]:
-        before = before[:-1]
-    closed = _closed(before)
-    if closed and now and isinstance(closed[-1], UserMessage) and isinstance(now[0], UserMessage):
-        return [*closed[:-1], _merged(closed[-1], now[0]), *now[1:]]
-    return [*closed, *now]
-
-
-def _closed(messages: Sequence[Message]) -> list[Message]:
-    answers: dict[str, list[tuple[int, ToolResultMessage]]] = {}
-    for position, message in enumerate(messages):
-        if isinstance(message, ToolResultMessage):
-            answers.setdefault(message.call_id, []).append((position, message))
-    closed: list[Message] = []
-    for position, message in enumerate(messages):
-        if isinstance(message, ToolResultMessage):
-            continue
-        if isinstance(message, UserMessage) and closed and isinstance(closed[-1], UserMessage):
-            closed[-1] = _merged(closed[-1], message)
-            continue
-        closed.append(message)
-        if isinstance(message, AssistantMessage):
-            for call in message.tool_calls:
-                # An id may be used again, turns later: each call takes the first answer after it that is left.
-                later = answers.get(call.id, [])
-                found = next((each for each in later if each[0] > position), None)
-                if found is not None:
-                    later.remove(found)
-                    closed.append(found[1])
-                else:
-                    closed.append(
-                        ToolResultMessage(call_id=call.id, name=call.name, content=INTERRUPTED, is_error=True)
-                    )
-    return closed
-
-
-def _merged(one: UserMessage, other: UserMessage) -> UserMessage:
-    if isinstance(one.content, str) and isinstance(other.content, str):
-        return UserMessage(content=f"{one.content}\n\n{other.content}")
-    return UserMessage(content=[*_parts(one), *_parts(other)])
-
-
-def _parts(message: UserMessage) -> list[ContentPart]:
-    return [TextPart(text=message.content)] if isinstance(message.content, str) else list(message.content)

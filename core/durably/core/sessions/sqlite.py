@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from durably.core.ids import check_session_key
-from durably.core.messages import Message
+from durably.core.messages import SessionEntry
 from durably.core.sessions.store import SessionError, damaged, messages_from_json, messages_to_json
 
 __all__ = ["SQLiteSessions"]
@@ -45,7 +45,7 @@ class SQLiteSessions:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
+    async def append(self, session_key: str, messages: Sequence[SessionEntry], *, key: str) -> None:
         """See :meth:`SessionStore.append`.
 
         Raises:
@@ -54,7 +54,7 @@ class SQLiteSessions:
         check_session_key(session_key)
         await asyncio.to_thread(self._append, session_key, key, messages_to_json(messages))
 
-    async def load(self, session_key: str) -> list[Message]:
+    async def load(self, session_key: str) -> list[SessionEntry]:
         """See :meth:`SessionStore.load`.
 
         Raises:
@@ -62,7 +62,7 @@ class SQLiteSessions:
         """
         return [message for append in await self.load_appends(session_key) for message in append]
 
-    async def load_appends(self, session_key: str, after: int = 0) -> list[list[Message]]:
+    async def load_appends(self, session_key: str, after: int = 0) -> list[list[SessionEntry]]:
         """See :meth:`AppendLog.load_appends`.
 
         Raises:
@@ -70,7 +70,7 @@ class SQLiteSessions:
         """
         return await asyncio.to_thread(self._appends, session_key, after)
 
-    def _appends(self, session_key: str, after: int) -> list[list[Message]]:
+    def _appends(self, session_key: str, after: int) -> list[list[SessionEntry]]:
         appends = []
         for n, text, crc in self._rows(session_key, after):
             where = f"{self.path}: append {n} of session {session_key!r}"

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from durably.core.errors import DurablyError, SerializationError
 from durably.core.ids import check_session_key
-from durably.core.messages import Message
+from durably.core.messages import SessionEntry
 from durably.core.serialization import codec_for
 
 __all__ = ["MemorySessions", "SessionError", "SessionStore", "damaged", "messages_from_json", "messages_to_json"]
@@ -19,9 +19,9 @@ class SessionError(DurablyError):
 
 @runtime_checkable
 class SessionStore(Protocol):
-    """Keeps the messages of each session, in order."""
+    """Keeps the messages of each session, in order, and the notes of the library between them."""
 
-    async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
+    async def append(self, session_key: str, messages: Sequence[SessionEntry], *, key: str) -> None:
         """Add messages at the end, all or none. A key that was seen before adds nothing.
 
         Args:
@@ -37,8 +37,8 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def load(self, session_key: str) -> list[Message]:
-        """Return all messages of a session, oldest first. A session that nobody wrote to is empty."""
+    async def load(self, session_key: str) -> list[SessionEntry]:
+        """Return all entries of a session, oldest first. A session that nobody wrote to is empty."""
         ...
 
 
@@ -46,34 +46,46 @@ class MemorySessions:
     """Keeps sessions as long as the program lives, for tests and scripts."""
 
     def __init__(self) -> None:
-        self._appends: dict[str, list[list[Message]]] = {}
+        self._appends: dict[str, list[list[SessionEntry]]] = {}
         self._keys: set[tuple[str, str]] = set()
 
-    async def append(self, session_key: str, messages: Sequence[Message], *, key: str) -> None:
+    def copy(self) -> MemorySessions:
+        """Return a store with the same sessions, which goes its own way."""
+        copy = MemorySessions()
+        copy._appends = {session: list(appends) for session, appends in self._appends.items()}
+        copy._keys = set(self._keys)
+        return copy
+
+    async def delete(self, session_key: str) -> None:
+        """Forget a session. A run that has read it cannot go on."""
+        self._appends.pop(session_key, None)
+        self._keys = {each for each in self._keys if each[0] != session_key}
+
+    async def append(self, session_key: str, messages: Sequence[SessionEntry], *, key: str) -> None:
         """See :meth:`SessionStore.append`."""
         check_session_key(session_key)
         if (session_key, key) not in self._keys:
             self._keys.add((session_key, key))
             self._appends.setdefault(session_key, []).append(list(messages))
 
-    async def load(self, session_key: str) -> list[Message]:
+    async def load(self, session_key: str) -> list[SessionEntry]:
         """See :meth:`SessionStore.load`."""
         return [message for append in self._appends.get(session_key, ()) for message in append]
 
-    async def load_appends(self, session_key: str, after: int = 0) -> list[list[Message]]:
+    async def load_appends(self, session_key: str, after: int = 0) -> list[list[SessionEntry]]:
         """See :meth:`AppendLog.load_appends`."""
         return [list(append) for append in self._appends.get(session_key, [])[after:]]
 
 
-_MESSAGES = codec_for(list[Message])
+_MESSAGES = codec_for(list[SessionEntry])
 
 
-def messages_to_json(messages: Sequence[Message]) -> str:
+def messages_to_json(messages: Sequence[SessionEntry]) -> str:
     """Return the JSON text of one append, without line breaks."""
     return _MESSAGES.encode(list(messages), step="")
 
 
-def messages_from_json(text: str, *, where: str) -> list[Message]:
+def messages_from_json(text: str, *, where: str) -> list[SessionEntry]:
     """Read the messages of one append.
 
     Args:
@@ -84,7 +96,7 @@ def messages_from_json(text: str, *, where: str) -> list[Message]:
         SessionError: If the text is not what was written.
     """
     try:
-        messages: list[Message] = _MESSAGES.decode(text, step="")
+        messages: list[SessionEntry] = _MESSAGES.decode(text, step="")
     except SerializationError as error:
         lines = str(error.__cause__ or error).splitlines()
         raise damaged(where, "; ".join(line.strip() for line in lines[:3])) from error

@@ -462,6 +462,10 @@ async def test_c26_a_stuck_run_can_be_found_and_cancelled(subject: Subject) -> N
     assert await subject.crash(good, where=at("after_commit", "b"))
     async with subject.open([bad]) as backend:
         run = await _until_stuck(await backend.run(subject.run_id()))
+        while not (found := await backend.runs(status=RunStatus.STUCK, function=bad)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # some engines list what they have with a delay
+        assert [each.id for each in found] == [run.id]
+        assert not await backend.runs(status=RunStatus.RUNNING, function=bad)
         await run.cancel()
         await subject.until_ended(run)
         assert run.status is RunStatus.CANCELLED

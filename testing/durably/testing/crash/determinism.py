@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from durably.core import DurablyError
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from durably.core import DurablyError, Function
 from durably.testing.crash.ambient_inputs import AmbientInputs
 from durably.testing.crash.experiment import Experiment, run_experiment
+from durably.testing.crash.patches import Cause, changed_globals, read_globals
 from durably.testing.crash.scenario import Scenario
 from durably.testing.difference import Difference, first_difference, same_text
 
@@ -23,10 +27,13 @@ def differ(baseline: Experiment, again: Experiment) -> Difference | None:
     return difference
 
 
-def explain(difference: Difference, causes: list[str]) -> str:
+def explain(difference: Difference, causes: Sequence[Cause], line: str = "") -> str:
     """The difference and its likely cause, for whoever wrote the code."""
     where = f"at step {difference.key!r}" if difference.key else "at its end"
-    depends = f" What made the difference was {' and '.join(causes)}." if causes else ""
+    if line:
+        where += f", {line}"
+    depends = f"What made the difference was {' and '.join(each.words for each in causes)}." if causes else ""
+    patches = "".join(f"\n  patch: {each.patch}" for each in causes)
     if difference.field == "output":
         advice = (
             "The step's body answers differently each time, so nothing can be said about a crash: let the test's tools "
@@ -43,20 +50,25 @@ def explain(difference: Difference, causes: list[str]) -> str:
             "inside a step, ctx.step.run('look', ...), which remembers what it saw; put a set in order with "
             "sorted(...)."
         )
+    if depends:
+        depends = f"\n{depends}" if patches else f" {depends}"
     return (
         f"two runs without any crash differ, first {where}.\n"
         f"  the first run:  {difference.expected}\n"
         f"  the second run: {difference.found}\n"
-        f"{advice}{depends}"
+        f"{advice}{patches}{depends}"
     )
 
 
-async def find_causes(scenario: Scenario, baseline: Experiment, shift: int) -> list[str]:
-    """Which ambient inputs make a difference when they alone change."""
-    if differ(baseline, await run_experiment(scenario)) is not None:
-        return []  # it differs by itself
+async def find_causes(
+    scenario: Scenario, baseline: Experiment, shift: int, functions: Mapping[str, Function[Any, Any]]
+) -> list[Cause]:
+    """Which ambient inputs make a difference when they alone change, or, if none has to, which global variables."""
+    before = read_globals(functions)
+    if differ(baseline, await run_experiment(scenario)) is not None:  # it differs by itself
+        return changed_globals(before, read_globals(functions))
     return [
-        words
+        Cause(words, ambient.lines.get(words, ""))
         for words, ambient in AmbientInputs.of_life(shift).single().items()
         if differ(baseline, await run_experiment(scenario, ambient=ambient)) is not None
     ]

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from durably.backends.memory import MemoryJournal
 from durably.backends.replay.backend import ReplayBackend
 from durably.core import Backend, Event, Run
 from durably.core.history import History
@@ -21,10 +20,10 @@ from durably.testing.crash.ambient_inputs import AmbientInputs
 from durably.testing.crash.engines import Store
 from durably.testing.crash.faults import Crash, CrashSignal, FaultPlan, chain
 from durably.testing.crash.scenario import Scenario, Subject
-from durably.testing.ledger import EffectLedger, Entry
+from durably.testing.ledger import EffectLedger
 from durably.testing.snapshot import Snapshot
 
-__all__ = ["Experiment", "ExperimentState", "Prefix", "begin", "run_experiment", "run_life"]
+__all__ = ["Experiment", "ExperimentState", "begin", "read_end", "run_experiment", "run_life"]
 
 
 @dataclass(slots=True)
@@ -91,23 +90,6 @@ class ExperimentState:
     snapshot: Snapshot | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prefix:
-    """What a crash at one point of the first life leaves behind, as one run without a crash has shown.
-
-    The ledger and the trace are those of that whole run; ``noted`` and ``passed`` say how much of them counts.
-    """
-
-    journal: MemoryJournal
-    now: float
-    ledger: list[Entry]
-    noted: int
-    point: Point
-    trace: list[Point]
-    passed: int
-    sent: int
-
-
 async def run_experiment(
     scenario: Scenario,
     crashes: Sequence[Crash] = (),
@@ -115,7 +97,7 @@ async def run_experiment(
     evict: bool = False,
     shift: int = 0,
     ambient: AmbientInputs | None = None,
-    prefix: Prefix | None = None,
+    also: Probe | None = None,
 ) -> Experiment:
     """Run one experiment in this process.
 
@@ -125,14 +107,13 @@ async def run_experiment(
         evict: Whether to replay the run from the start after each step.
         shift: Which values ambient inputs have in the first life; they change with each further one.
         ambient: Values for all lives instead.
-        prefix: What the first crash left, if that is known already.
+        also: A further probe, which looks on after the plan.
     """
     with Store(evict=evict, seed=scenario.seed) as store:
         state, experiment = begin(scenario, store, crashes)
+        state.also = also
         subject = state.subject
-        if prefix is not None:
-            _skip_first_life(prefix, state, experiment)
-        for life in range(0 if prefix is None else 1, len(crashes) + 1):
+        for life in range(len(crashes) + 1):
             if scenario.change is not None:
                 state.subject = scenario.change(subject, life)
             with (ambient or AmbientInputs.of_life(shift + life)).applied(scenario.all_functions(subject)):
@@ -140,7 +121,7 @@ async def run_experiment(
             if not crashed:
                 break
         experiment.fired = state.plan.fired
-        await _read_end(state, experiment)
+        await read_end(state, experiment)
         return experiment
 
 
@@ -152,19 +133,6 @@ def begin(scenario: Scenario, store: Store, crashes: Sequence[Crash] = ()) -> tu
     ledger = EffectLedger()
     plan = FaultPlan(crashes, ledger=ledger)
     return ExperimentState(scenario, store, subject, plan), Experiment(tuple(crashes), store.run_id, ledger)
-
-
-def _skip_first_life(prefix: Prefix, state: ExperimentState, experiment: Experiment) -> None:
-    """Go on where the first crash left things."""
-    state.store.journal = prefix.journal.left_behind()
-    state.store.set_clock(prefix.now)
-    state.plan.fired.append((experiment.crashes[0], prefix.point))
-    state.sent = prefix.sent
-    # The lists are those of one whole run, and shared by all its prefixes: copy what had happened by this point.
-    experiment.ledger.entries = prefix.ledger[: prefix.noted]
-    experiment.ledger.crashed(prefix.point)
-    experiment.traces.append(prefix.trace[: prefix.passed])
-    experiment.before.append(Snapshot.of_journal(state.store.journal))
 
 
 async def run_life(state: ExperimentState, experiment: Experiment) -> bool:
@@ -243,8 +211,8 @@ async def _drop_tasks(others: set[asyncio.Task[Any]]) -> None:
         await asyncio.wait(left, timeout=1)
 
 
-async def _read_end(state: ExperimentState, experiment: Experiment) -> None:
-    """Read what is there in the end."""
+async def read_end(state: ExperimentState, experiment: Experiment) -> None:
+    """Read what is there after the last life."""
     engine = state.scenario.engine
     if engine.journal is not None:
         experiment.after = Snapshot.of_journal(engine.journal(state.store))

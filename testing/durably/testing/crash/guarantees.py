@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from durably.core import Agent, Function
+from durably.testing.agents import named_agents
 from durably.testing.crash.experiment import Experiment
 
 __all__ = ["Guarantee", "GuaranteeCount", "StepReport"]
@@ -21,7 +21,7 @@ library one can only say what was seen: that no crash made it run again."""
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What can be said of a step after all experiments.
+    """What the experiments showed about one step.
 
     Attributes:
         key: Its key.
@@ -137,8 +137,4 @@ def _agents_of(owner: Function[Any, Any] | None) -> list[Agent]:
     """The agents whose loop a function may run: itself, or those that its code names."""
     if owner is None or isinstance(owner, Agent):
         return [] if owner is None else [owner]
-    code = getattr(owner.handler, "__code__", None)
-    if code is None:
-        return []
-    names = inspect.getclosurevars(owner.handler)
-    return [value for value in (*names.nonlocals.values(), *names.globals.values()) if isinstance(value, Agent)]
+    return named_agents(owner)

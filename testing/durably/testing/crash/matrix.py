@@ -13,15 +13,17 @@ from durably.core.steps import Point
 from durably.testing.crash.ambient_inputs import OFFSETS
 from durably.testing.crash.determinism import NotDeterministicError, differ, explain, find_causes
 from durably.testing.crash.engines import Engine, OpenBackend, Store, find_engine
-from durably.testing.crash.experiment import Experiment, Prefix, run_experiment
+from durably.testing.crash.experiment import Experiment, run_experiment
 from durably.testing.crash.faults import Crash, CrashMode, PointNotReachedError, never_reached
 from durably.testing.crash.guarantees import GuaranteeCount
 from durably.testing.crash.law_checks import broken_laws
+from durably.testing.crash.patches import located, patch_of_gather
 from durably.testing.crash.process_runner import ProcessRunner
 from durably.testing.crash.report import CellReport, Report
 from durably.testing.crash.scenario import Scenario
 from durably.testing.crash.selection import Planned, evenly, find_crashes, is_wanted, one_of_each_kind, parse_repro
-from durably.testing.crash.shared_prefix import can_share_prefixes, record_prefixes
+from durably.testing.crash.shared_lives import SharedLives, can_share_lives
+from durably.testing.crash.step_lines import StepLines
 from durably.testing.laws import no_secrets, unseen_bodies
 from durably.testing.snapshot import RunLog
 
@@ -52,6 +54,7 @@ async def crash_matrix(
     events: Sequence[Event] = (),
     secrets: Sequence[str] = (),
     first: str | None = None,
+    since: str | None = None,
     repro: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -79,6 +82,7 @@ async def crash_matrix(
         events: What the outside world answers, one event each time the run waits and nothing else is left to do.
         secrets: Texts that must not be in any record.
         first: The label of the first crash; only cells that begin with it are run.
+        since: The key of a step of the function: only points from there on are crashed at.
         repro: Labels of one cell, as a failure prints them; only that cell is run.
         seed: Fixes the order of concurrent branches, on the memory backend; try a few.
         progress: Told before each cell.
@@ -104,9 +108,9 @@ async def crash_matrix(
     )
     wanted = (points,) if isinstance(points, str) else tuple(points)
     if mode == "inproc":
-        return await _Matrix(scenario, run_experiment, wanted, mode, progress, first).run(crashes, repro)
+        return await _Matrix(scenario, run_experiment, wanted, mode, progress, first, since).run(crashes, repro)
     async with ProcessRunner(scenario) as runner:
-        return await _Matrix(scenario, runner.run_experiment, wanted, mode, progress, first).run(crashes, repro)
+        return await _Matrix(scenario, runner.run_experiment, wanted, mode, progress, first, since).run(crashes, repro)
 
 
 async def list_points(
@@ -118,6 +122,7 @@ async def list_points(
     backend: str | Engine | OpenBackend | None = None,
     functions: Sequence[Function[Any, Any]] = (),
     events: Sequence[Event] = (),
+    since: str | None = None,
 ) -> list[str]:
     """The labels of the crashes that a matrix begins with. Arguments as for :func:`crash_matrix`."""
     engine = backend if backend is not None and not isinstance(backend, str) else "memory"
@@ -125,7 +130,7 @@ async def list_points(
         target=target, data=data, engine=find_engine(engine), functions=tuple(functions), events=tuple(events)
     )
     wanted = (points,) if isinstance(points, str) else tuple(points)
-    return await _Matrix(scenario, run_experiment, wanted, mode, None, None).labels()
+    return await _Matrix(scenario, run_experiment, wanted, mode, None, None, since).labels()
 
 
 @dataclass(slots=True)
@@ -136,10 +141,13 @@ class _Matrix:
     mode: CrashMode
     progress: Progress | None
     first: str | None
-    prefixes: dict[Crash, Prefix] = field(default_factory=dict)
+    since: str | None
+    shared: SharedLives | None = None
+    in_full: set[tuple[Crash, ...]] = field(default_factory=set)
     baseline: Experiment = field(init=False)
     report: Report = field(init=False)
     guarantees: GuaranteeCount = field(default_factory=GuaranteeCount)
+    lines: StepLines = field(default_factory=StepLines)
 
     async def run(self, crashes: int, repro: str | None) -> Report:
         started = time.perf_counter()
@@ -153,7 +161,7 @@ class _Matrix:
             if self.mode == "inproc" and self.scenario.engine.journal is not None:
                 await self._replay_after_every_step()
             await self._crash_everywhere(crashes)
-        self.report.steps = self.guarantees.steps(self.baseline, self._functions())
+        self.report.steps = self.guarantees.steps(self.baseline, self.lines.functions)
         self.report.seconds = time.perf_counter() - started
         return self.report
 
@@ -166,14 +174,17 @@ class _Matrix:
     # -- without a crash
 
     async def _without_crash(self) -> Experiment:
-        baseline = await self.run_experiment(self.scenario)
+        self.lines.functions = self._functions()
+        baseline = await self.run_experiment(self.scenario, also=self.lines)
         if baseline.trouble:
             raise NotDeterministicError(f"without any crash, {baseline.trouble}")
-        hasty = [log.id for log in baseline.after.runs.values() if _is_hasty(log)]
+        hasty = [log for log in baseline.after.runs.values() if _is_hasty(log)]
         if hasty:
             raise NotDeterministicError(
-                f"run {hasty[0]!r} begins two steps of one branch at the same time, so which comes first would depend "
-                "on chance. Write step.gather(lambda: step.run(...), lambda: step.run(...)) instead of asyncio.gather"
+                f"run {hasty[0].id!r} begins two steps of one branch at the same time, so which comes first would "
+                "depend on chance. Write step.gather(lambda: step.run(...), lambda: step.run(...)) instead of "
+                "asyncio.gather.\n"
+                f"  patch: {patch_of_gather(hasty[0].history)}"
             )
         unseen = unseen_bodies(baseline.ledger, baseline.after)
         if unseen:
@@ -185,8 +196,10 @@ class _Matrix:
             again = await self.run_experiment(self.scenario, shift=shift)
             difference = differ(baseline, again)
             if difference is not None:
-                causes = await find_causes(self.scenario, baseline, shift) if self.mode == "inproc" else []
-                raise NotDeterministicError(explain(difference, causes))
+                inproc = self.mode == "inproc"
+                causes = await find_causes(self.scenario, baseline, shift, self.lines.functions) if inproc else []
+                line = self.lines.line(baseline.history.function, difference.key)
+                raise NotDeterministicError(explain(difference, causes, line))
         return baseline
 
     async def _replay_after_every_step(self) -> None:
@@ -202,16 +215,17 @@ class _Matrix:
             (first,) = parse_repro(self.first, self.report.function)
             front = [each for each in front if each[1] == first] or [((), first)]
         singles = len(front)
-        if singles > PAIR_BOUND and self.mode == "inproc" and can_share_prefixes(self.scenario):
-            in_full = {crash for _, crash in one_of_each_kind(front)}
-            prefixes = await record_prefixes(self.scenario)
-            self.prefixes = {crash: prefix for crash, prefix in prefixes.items() if crash not in in_full}
+        if singles > PAIR_BOUND and self.mode == "inproc" and can_share_lives(self.scenario):
+            self.shared = SharedLives(self.scenario, crashes)
         for depth in range(1, crashes + 1):
             front = await self._run_depth(front, depth < crashes, everything=depth == 1 and singles <= PAIR_BOUND)
 
     def _first_crashes(self) -> list[Planned]:
-        front: list[Planned] = [((), crash) for crash in self._crashes_in(self.baseline.traces[0])]
+        trace = self.baseline.traces[0]
+        front: list[Planned] = [((), crash) for crash in self._crashes_in(trace)]
         self._check_points_are_passed([crash for _, crash in front])
+        if self.since is not None:
+            front = [each for each in front if each[1] in self._crashes_since(trace)]
         return one_of_each_kind(front) if self.mode == "sigkill" else front
 
     async def labels(self) -> list[str]:
@@ -225,10 +239,12 @@ class _Matrix:
         following: list[Planned] = []
         quota = SAMPLE // max(1, len(front))
         known = {crash for _, crash in front}
+        self.in_full = {(*before, crash) for before, crash in one_of_each_kind(front)}
         for before, crash in front:  # grows while it is gone through
             plan = (*before, crash)
             experiment = await self._run_plan(plan)
-            if not before and self.first is None:
+            looked_at = plan not in self.in_full and self.shared is not None  # a life whose points are known
+            if not before and self.first is None and self.since is None and not looked_at:
                 for late in self._crashes_in(
                     experiment.traces[0]
                 ):  # another order of concurrent branches may pass others
@@ -247,15 +263,19 @@ class _Matrix:
         label = self._label(plan)
         if self.progress is not None:
             self.progress(len(self.report.cells), max(self.report.known, len(self.report.cells) + 1), label)
-        prefix = self.prefixes.get(plan[0])
-        experiment = await self.run_experiment(self.scenario, plan, prefix=prefix)
+        experiment = await self._experiment(plan)
         for _ in range(2):
             if len(experiment.fired) == len(plan):
                 break
             # Threads in another order may not have passed the point.
-            experiment = await self.run_experiment(self.scenario, plan, prefix=prefix)
+            experiment = await self.run_experiment(self.scenario, plan)
         self._add_cell(experiment, label)
         return experiment
+
+    async def _experiment(self, plan: tuple[Crash, ...]) -> Experiment:
+        if self.shared is None or plan in self.in_full:
+            return await self.run_experiment(self.scenario, plan)
+        return await self.shared.run_experiment(plan)
 
     async def _reproduce(self, plan: tuple[Crash, ...]) -> None:
         experiment = await self._run_plan(plan)
@@ -266,6 +286,7 @@ class _Matrix:
     def _add_cell(self, experiment: Experiment, label: str) -> None:
         """Hold an experiment to the laws, and put it into the report."""
         violations = broken_laws(self.baseline, experiment) + list(no_secrets(experiment.after, self.scenario.secrets))
+        violations = [located(each, self.lines, self.report.function) for each in violations]
         self.guarantees.add(experiment, label)
         self.report.cells.append(CellReport.of(experiment, self.baseline, label, violations))
 
@@ -274,6 +295,15 @@ class _Matrix:
 
     def _crashes_in(self, trace: Iterable[Point]) -> list[Crash]:
         return [crash for crash in find_crashes(trace) if is_wanted(crash, self.points)]
+
+    def _crashes_since(self, trace: Sequence[Point]) -> set[Crash]:
+        """The crashes from where a step was asked for."""
+        places = [(point.function, point.key) for point in trace]
+        step = (self.report.function, self.since)
+        if step not in places:
+            raise PointNotReachedError(never_reached(f"{self.since}/before_start", trace))
+        earlier = set(find_crashes(trace[: places.index(step)]))
+        return {crash for crash in find_crashes(trace) if crash not in earlier}
 
     def _check_points_are_passed(self, found: list[Crash]) -> None:
         for pattern in self.points:

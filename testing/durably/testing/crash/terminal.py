@@ -10,7 +10,14 @@ from durably.testing.crash.report import Report
 
 try:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.table import Table
 except ImportError as error:
     raise ImportError("the table of a crash matrix needs rich: pip install 'durably[testing]'") from error
@@ -20,8 +27,18 @@ __all__ = ["print_report", "progress_bar"]
 
 @contextmanager
 def progress_bar() -> Iterator[Told]:
-    """A bar on standard error: ``with progress_bar() as bar: await crash_matrix(..., progress=bar)``."""
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    """A bar on standard error, with an estimate of the time that is left.
+
+    ``with progress_bar() as bar: await crash_matrix(..., progress=bar)``.
+    """
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("about"),
+        TimeRemainingColumn(),
+        TextColumn("left · {task.description}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("without a crash", total=None)
 

@@ -34,6 +34,8 @@ class Violation:
         meaning: Why that is wrong and what to do about it.
         step: The key of the step it is about; empty if it is about the run.
         difference: The first difference from the run without a crash, or ``None``.
+        line: The line of the user's code that it comes from, such as ``"app.py:12 in refund"``; empty if none is known.
+        patch: What to change there, in words; empty if the cause is not a common one.
     """
 
     law: str
@@ -41,6 +43,8 @@ class Violation:
     meaning: str
     step: str = ""
     difference: Difference | None = None
+    line: str = ""
+    patch: str = ""
 
 
 class BrokenLawError(AssertionError):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from durably.core import ModelError
-from durably.core.messages import AssistantMessage, AssistantPart, TextPart, ToolCall
+from durably.core.messages import AssistantMessage, AssistantPart, TextPart, ToolCall, UserMessage
 from durably.core.model import ModelRequest, ModelResponse, Usage
 
-__all__ = ["Reply", "ScriptedModel", "call"]
+__all__ = ["Reply", "ScriptedModel", "by_message", "call"]
 
 
 class Call:
@@ -28,6 +28,28 @@ Reply = str | Call | list[Call] | ModelResponse | BaseException
 def call(name: str, /, **arguments: Any) -> Call:
     """A tool call for a script: ``call("get_order", order_id="7")``."""
     return Call(name, arguments)
+
+
+def by_message(scripts: Mapping[str, Sequence[Reply]]) -> Callable[[ModelRequest], Reply]:
+    """Scripts for several conversations of one agent: ``ScriptedModel(by_message({"Where is 7?": [...], ...}))``.
+
+    Args:
+        scripts: The replies by the user's message that they answer; the last message counts.
+    """
+
+    def reply(request: ModelRequest) -> Reply:
+        message, turn = "", 0
+        for each in request.messages:
+            if isinstance(each, UserMessage):
+                message, turn = str(each.content), 0
+            turn += each.role == "assistant"
+        script = scripts.get(message, ())
+        if turn >= len(script):
+            what = f"the script of {message!r} has {len(script)} replies, and reply {turn + 1} was asked for"
+            raise ModelError(what, provider="scripted", model="")
+        return script[turn]
+
+    return reply
 
 
 class ScriptedModel:

@@ -59,7 +59,7 @@ class CrashesOfOtherStepsCount(RunRecords):
 
     def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
         super().__init__(log, environment, row, records, scheduler)
-        self.watch = _OfAnyStep(log.journal, row, records)
+        self.watch = _OfAnyStep(log, row, records)
 
 
 class _NeverAtRest(CrashWatch):
@@ -73,7 +73,7 @@ class CrashesOfOtherRunsCount(RunRecords):
 
     def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
         super().__init__(log, environment, row, records, scheduler)
-        self.watch = _NeverAtRest(log.journal, row, records)
+        self.watch = _NeverAtRest(log, row, records)
 
 
 @mutant("C25")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -73,8 +74,9 @@ class UnservedUnseen(MemoryBackend):
 class EarlyEventsLost(Log):
     """A function that is registered begins with the next event."""
 
-    def sign_on(self, subscriptions: Any, now: float, memory: float) -> None:
+    def sign_on(self, subscriptions: Any, now: float, memory: float) -> asyncio.Future[Changes]:
         self.journal.register(subscriptions)
+        return self.write(Changes)
 
 
 @mutant("C32")

@@ -220,10 +220,10 @@ class CronComesTwice(CronTicks):
 class CronMissesWhatCameMeanwhile(CronTicks):
     """The times that come while no worker is up have no run."""
 
-    def open(self) -> None:
+    async def open(self) -> None:
         for function in self._host.functions:
             self._store.drop("cron", function)
-        super().open()
+        await super().open()
 
 
 # -- keys

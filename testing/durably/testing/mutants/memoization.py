@@ -212,7 +212,7 @@ class CommitBeforeEffect(ReplaySteps):
 class NobodyGoesOn(MemoryBackend):
     """A worker that starts does not look for unfinished runs."""
 
-    def claim_runs(self) -> None:
+    def claim_runs(self, otherwise: object = None) -> None:
         pass
 
 

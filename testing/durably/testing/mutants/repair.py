@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.driver import Driver, RunPass
-from durably.backends.replay.journal import NewRun, RunRow
+from durably.backends.replay.journal import Changes, NewRun, RunRow
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core.errors import SuspendSignal
@@ -97,28 +98,29 @@ class RetryForgetsItsTrace(MemoryJournal):
 class AnyEndedRunIsRetried(Log):
     """A run that has completed, or was cancelled, is taken up again too."""
 
-    def resume(self, run_id: str, now: float) -> None:
+    def resume(self, run_id: str, now: float) -> asyncio.Future[None]:
         self.journal.set_status(run_id, RunStatus.FAILED, 0.0)
-        super().resume(run_id, now)
+        return super().resume(run_id, now)
 
 
 @mutant("C26")
 class RetryLeavesTheChildren(Log):
     """A retry does not take up the child that had failed the run."""
 
-    def resume(self, run_id: str, now: float) -> None:
+    def resume(self, run_id: str, now: float) -> asyncio.Future[None]:
         journal = self.journal
         assert isinstance(journal, MemoryJournal)
         children = {each: journal._runs[each] for each in journal._children.get(run_id, ())}
-        super().resume(run_id, now)
+        resumed = super().resume(run_id, now)
         journal._runs.update(children)
+        return resumed
 
 
 @mutant("C26")
 class ForksStartOver(Log):
     """A fork begins with nothing of the other run."""
 
-    def fork(self, run_id: str, after: str, new: NewRun, now: float) -> RunRow:
+    def fork(self, run_id: str, after: str, new: NewRun, now: float) -> asyncio.Future[tuple[RunRow, Changes]]:
         return self.create(new, now)
 
 

@@ -16,10 +16,20 @@ from durably.testing.plugin.crash_tests import (
     pytest_generate_tests,
     pytest_pyfunc_call,
 )
+from durably.testing.plugin.deploy import DeployCheck, deploy_check
 from durably.testing.plugin.options import add_options, crash_count
 from durably.testing.plugin.summary import SessionSummary, file_name, keep_goldens
 
-__all__ = ["CrashMatrix", "crash_dir", "crash_matrix", "golden", "pytest_generate_tests", "pytest_pyfunc_call"]
+__all__ = [
+    "CrashMatrix",
+    "DeployCheck",
+    "crash_dir",
+    "crash_matrix",
+    "deploy_check",
+    "golden",
+    "pytest_generate_tests",
+    "pytest_pyfunc_call",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,6 +17,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--crash-mode", choices=["inproc", "sigkill"], help="how crashes are made (default: inproc)")
     group.addoption("--crash-repro", metavar="LABEL", help="run one cell again: the label that a failure printed")
     group.addoption("--crash-report", metavar="DIR", help="write an HTML report for each crash test into a folder")
+    group.addoption(
+        "--durably-runs", metavar="PATH", help="what deploy_check looks at: a SQLite file, a folder of histories"
+    )
     group.addoption("--durably-backend", metavar="NAME", help="the backend of crash tests (default: memory)")
     group.addoption(
         "--durably-network-guard",

@@ -44,20 +44,23 @@ class CronTicks:
         self._timer: Timer | None = None
         self._crons: dict[str, tuple[Function[Any, Any], Cron]] = {}
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Note the crons of this worker's functions, and begin to let them come."""
-        functions = self._host.functions.values()
-        self._crons = {each.id: (each, each.cron) for each in functions if each.cron is not None}
+        self._crons = {each.id: (each, each.cron) for each in self._host.functions.values() if each.cron is not None}
+        await self._host.log.write(self.note)
+        if self._crons:
+            self.fire()
+
+    def note(self) -> None:
+        """Keep the next times of this worker's crons, as far as they are not known; forget what is no cron any more."""
         now = self._clock.now()
         with self._host.log.journal.transaction():
-            for function in functions:
+            for function in self._host.functions.values():
                 known = self._store.find("cron", function.id)
                 if function.cron is None:
                     self._store.drop("cron", function.id)
                 elif known is None or known.value != asdict(function.cron):
                     self._put(function.id, function.cron, next(times_after(function.cron, now)))
-        if self._crons:
-            self.fire()
 
     def look(self) -> None:
         """Wait for the next time again, after another worker let one come."""
@@ -75,20 +78,32 @@ class CronTicks:
         self.close()
         if self._host.log.crash is not None:
             return
-        again = self._clock.now() + TROUBLE_SECONDS
-        try:
-            changes = Changes()
-            with self._host.log.journal.transaction():
-                for entry in self._store.due("cron", self._clock.now()):
-                    if entry.id in self._crons:
-                        self._tick(entry, changes)
+        self._host.log.write(self._tick_all, self._ticked, self._not_ticked)
+
+    def _tick_all(self) -> tuple[Changes, float]:
+        """Start the runs of all crons that are due; what that did, and when the next is."""
+        changes = Changes()
+        with self._host.log.journal.transaction():
+            for entry in self._store.due("cron", self._clock.now()):
+                if entry.id in self._crons:
+                    self._tick(entry, changes)
             moments = [each.due for each in self._store.all("cron") if each.id in self._crons and each.due is not None]
-            again = min(moments, default=again)
-            self._host.log.tell(changes)
-        except JournalError as error:
+        return changes, min(moments, default=self._clock.now() + TROUBLE_SECONDS)
+
+    def _ticked(self, done: tuple[Changes, float]) -> None:
+        changes, again = done
+        self._host.log.tell(changes)
+        self._fire_at(again)
+
+    def _not_ticked(self, error: BaseException) -> None:
+        if isinstance(error, JournalError):
             logger.warning("cannot start the runs of crons now, will try again: %s", error)
+            self._fire_at(self._clock.now() + TROUBLE_SECONDS)
+
+    def _fire_at(self, moment: float) -> None:
+        self.close()
         # In the background: what waits for quiet does not wait for the end of all crons.
-        self._timer = self._clock.call_at(again, self.fire, background=True)
+        self._timer = self._clock.call_at(moment, self.fire, background=True)
 
     def _tick(self, entry: Entry, changes: Changes) -> None:
         """Start the runs of one cron within a transaction."""

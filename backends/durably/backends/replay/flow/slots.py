@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -89,9 +89,9 @@ class Slots:
         waiter = f"{run_id} {key}"
         gone = False
         try:
-            if not await _when_writable(run, lambda: self._ask(waiter, wanted)):
-                self._waiting[waiter] = run.future()
-                await run.park(self._waiting[waiter], None)
+            turn = self._waiting[waiter] = run.future()
+            if not await self._when_writable(run, lambda: self._ask(waiter, wanted)):
+                await run.park(turn, None)
             yield
         except Signal as signal:
             gone = not isinstance(signal, SuspendSignal | CancelSignal)  # a process that is gone gives nothing back
@@ -99,38 +99,54 @@ class Slots:
         finally:
             self._waiting.pop(waiter, None)
             if not gone:
-                await _when_writable(run, lambda: self._give_back(waiter, wanted))
+                await self._when_writable(run, lambda: self._give_back(waiter, wanted))
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Wake those who got a slot because another worker gave one back, or is gone."""
         if self._waiting:
-            with self._log.journal.transaction():
-                self._grant({each.gate for each in self._store.all("slot")})
+            await self._log.write(lambda: self._grant({each.gate for each in self._store.all("slot")}), self._wake)
 
     @property
     def _store(self) -> FlowStore:
         assert self._log.journal.flow is not None
         return self._log.journal.flow
 
-    def _ask(self, waiter: str, wanted: Wanted) -> bool:
+    async def _ask(self, waiter: str, wanted: Wanted) -> bool:
         """Stand in line at each gate; whether the slots are there at once."""
+
+        def granted(have: set[str]) -> None:
+            if waiter in have:
+                self._waiting.pop(waiter, None)  # it goes on by itself
+            self._wake(have)
+
+        return waiter in await self._log.write(lambda: self._stand_in_line(waiter, wanted), granted)
+
+    def _stand_in_line(self, waiter: str, wanted: Wanted) -> set[str]:
         rank = self._scheduler.clock.now() - wanted.earlier
         value = {"waiter": waiter, "worker": self._log.worker, "limits": wanted.limits, "taken": False}
         with self._log.journal.transaction():
             for gate, _ in wanted.limits:
                 self._store.drop("slot", f"{gate} {waiter}")  # what a crash of this run has left behind
                 self._store.put(Entry(kind="slot", id=f"{gate} {waiter}", gate=gate, rank=rank, value=value))
-            return waiter in self._grant([gate for gate, _ in wanted.limits])
+            return self._grant([gate for gate, _ in wanted.limits])
 
-    def _give_back(self, waiter: str, wanted: Wanted) -> None:
+    async def _give_back(self, waiter: str, wanted: Wanted) -> None:
         if self._log.crash is None:
-            with self._log.journal.transaction():
-                for gate, _ in wanted.limits:
-                    self._store.drop("slot", f"{gate} {waiter}")
-                self._grant([gate for gate, _ in wanted.limits])
+            await self._log.write(lambda: self._leave(waiter, wanted), self._wake)
+
+    def _leave(self, waiter: str, wanted: Wanted) -> set[str]:
+        with self._log.journal.transaction():
+            for gate, _ in wanted.limits:
+                self._store.drop("slot", f"{gate} {waiter}")
+            return self._grant([gate for gate, _ in wanted.limits])
+
+    def _wake(self, have: set[str]) -> None:
+        """Let those go on that have a slot now."""
+        for waiter in have & self._waiting.keys():
+            self._scheduler.wake(self._waiting[waiter])
 
     def _grant(self, gates: Iterable[str]) -> set[str]:
-        """Give free slots to those who wait longest, within a transaction; those of this worker who have one now."""
+        """Give free slots to those who wait longest, within a transaction; those who have one now."""
         entries = self._living(gates)
         have = set()
         for entry in sorted(entries, key=lambda each: each.rank):
@@ -142,8 +158,6 @@ class Slots:
                 have.add(waiter)
             elif value["taken"]:
                 have.add(waiter)
-        for waiter in have & self._waiting.keys():
-            self._scheduler.wake(self._waiting[waiter])
         return have
 
     def _living(self, gates: Iterable[str]) -> list[Entry]:
@@ -161,12 +175,11 @@ class Slots:
         taken = {gate: sum(each.value["taken"] for each in self._store.list("slot", gate)) for gate, _ in limits}
         return all(taken[gate] < limit for gate, limit in limits)
 
-
-async def _when_writable(run: RunScheduler, act: Callable[[], T]) -> T:
-    """Write as soon as the journal takes it."""
-    while True:
-        try:
-            return act()
-        except JournalError as error:
-            logger.warning("a slot waits to be written: %s", error)
-            await run.pause(TROUBLE_SECONDS)
+    async def _when_writable(self, run: RunScheduler, act: Callable[[], Awaitable[T]]) -> T:
+        """Write as soon as the journal takes it."""
+        while True:
+            try:
+                return await act()
+            except JournalError as error:
+                logger.warning("a slot waits to be written: %s", error)
+                await run.pause(TROUBLE_SECONDS)

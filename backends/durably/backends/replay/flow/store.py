@@ -88,6 +88,11 @@ class MemoryFlowStore(FlowStore):
                 copy.put(entry)
         return copy
 
+    def holds_the_same_as(self, other: MemoryFlowStore) -> bool:
+        """Whether two have the same entries."""
+        kinds = {*self._entries, *other._entries}
+        return all(self._entries.get(kind, {}) == other._entries.get(kind, {}) for kind in kinds)
+
     def put(self, entry: Entry) -> None:
         before = self.find(entry.kind, entry.id)
         if before is not None and before.gate != entry.gate:

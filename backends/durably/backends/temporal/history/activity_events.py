@@ -15,6 +15,7 @@ from durably.backends.temporal.history.wait_events import WaitEvents
 from durably.backends.temporal.outcome import failed_status
 from durably.backends.temporal.payloads import (
     ATTEMPT,
+    EXPECT,
     INPUT,
     LOCAL_ACTIVITY,
     RECALL,
@@ -31,7 +32,7 @@ from durably.core.step_errors import interrupted
 
 __all__ = ["ActivityEvents"]
 
-_KINDS: dict[str, Kind] = {SEND: "send_event", WAIT: "wait_for_event"}
+_KINDS: dict[str, Kind] = {SEND: "send_event", WAIT: "wait_for_event", EXPECT: "wait_for_event"}
 
 
 class ActivityEvents:
@@ -54,7 +55,9 @@ class ActivityEvents:
         first, *args = await self._payloads.read(attributes.input.payloads)
         request = ActivityRequest.from_payload(first)
         kind = _KINDS.get(request.body, "step")
-        name = json.loads(text_of(args[0])) if request.body == WAIT else ""
+        name = json.loads(text_of(args[0])) if kind == "wait_for_event" else ""
+        if kind == "wait_for_event":
+            self._waits.begun(attributes.activity_id, name, json.loads(text_of(args[3])))
         begun = self._list.new(attributes.activity_id, kind, "started", at, input=request.input, name=name)
         self._requests[event.event_id] = request
         self._list.begin(f"activity {event.event_id}", begun)
@@ -78,7 +81,7 @@ class ActivityEvents:
 
     async def activity_task_completed(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         begun, request, attempt = self._ended(attributes)
-        if request.body == WAIT:
+        if begun.kind == "wait_for_event":
             self._waits.registered(begun, at)
             return
         [value] = await self._payloads.read(attributes.result.payloads)

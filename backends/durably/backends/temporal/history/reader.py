@@ -62,7 +62,7 @@ class HistoryReader:
     def __init__(self, converter: DataConverter, run_id: str) -> None:
         self._list = RecordList(run_id)
         payloads = PayloadReader(converter)
-        waits = WaitEvents(self._list, payloads)
+        waits = WaitEvents(run_id, self._list, payloads)
         self._run = RunEvents(self._list, payloads)
         self._readers = (
             self._run,

@@ -7,10 +7,10 @@ from typing import Any
 
 from temporalio.api.history.v1 import HistoryEvent
 
-from durably.backends.temporal.events import DELIVER
+from durably.backends.temporal.event_inbox import EventInbox, waits_at_run
 from durably.backends.temporal.history.payload_reader import PayloadReader
 from durably.backends.temporal.history.record_list import RecordList
-from durably.backends.temporal.payloads import RETRY, text_of
+from durably.backends.temporal.payloads import DELIVER, OFFER, RETRY, text_of
 from durably.core import Event
 from durably.core.history import StepRecord
 from durably.core.replay import MAYBE_EVENT
@@ -22,15 +22,19 @@ class WaitEvents:
     """Reads the events of timers and signals. Each method is named after the kind of event it reads.
 
     Args:
+        run_id: The run.
         records: Where records are put.
         payloads: Reads what the client encoded.
     """
 
-    def __init__(self, records: RecordList, payloads: PayloadReader) -> None:
+    def __init__(self, run_id: str, records: RecordList, payloads: PayloadReader) -> None:
+        self._run_id = run_id
         self._list = records
         self._payloads = payloads
         self._waits: dict[str, StepRecord] = {}
         self._early: dict[str, str] = {}
+        self._expected = EventInbox()
+        self._task_began = 0.0
 
     async def timer_started(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         if event.user_metadata.HasField("summary"):
@@ -51,6 +55,14 @@ class WaitEvents:
         if begun is not None:
             self._list.settle(begun, at, output="null")
 
+    async def workflow_task_started(self, event: HistoryEvent, attributes: Any, at: float) -> None:
+        self._task_began = at
+
+    def begun(self, key: str, name: str, match: dict[str, Any] | None) -> None:
+        """A step waits from now on; ``match`` is ``None`` where it travels by reference."""
+        if waits_at_run(self._run_id, name, match or {}):
+            self._expected.expect(key, name, match or {}, self._task_began)
+
     def registered(self, begun: StepRecord, at: float) -> None:
         """A wait is known to the hub of its event, which may have answered already."""
         self._list.append(begun)
@@ -62,13 +74,20 @@ class WaitEvents:
     async def workflow_execution_signaled(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         if attributes.signal_name == DELIVER:
             first, data = await self._payloads.read(attributes.input.payloads)
-            key = json.loads(text_of(first))
-            seen = MAYBE_EVENT.encode(Event.model_validate_json(text_of(data)), step=key)
-            begun = self._waits.pop(key, None)
-            if begun is not None:
-                self._list.settle(begun, at, output=seen)
-            else:  # it came before the hub's answer to the registration, or twice
-                self._early.setdefault(key, seen)
+            self._came(json.loads(text_of(first)), text_of(data), at)
+        elif attributes.signal_name == OFFER:
+            [offer] = await self._payloads.read(attributes.input.payloads)
+            said = json.loads(text_of(offer))
+            for key in self._expected.offer(said["event"], said["before"]):
+                self._came(key, json.dumps(said["event"]), at)
+
+    def _came(self, key: str, event: str, at: float) -> None:
+        seen = MAYBE_EVENT.encode(Event.model_validate_json(event), step=key)
+        begun = self._waits.pop(key, None)
+        if begun is not None:
+            self._list.settle(begun, at, output=seen)
+        else:  # it came before the answer to the registration, or twice
+            self._early.setdefault(key, seen)
 
     async def signal_external_workflow_execution_initiated(
         self, event: HistoryEvent, attributes: Any, at: float
@@ -76,6 +95,7 @@ class WaitEvents:
         if attributes.signal_name == "forget":
             [waiter] = await self._payloads.read(attributes.input.payloads)
             data = json.loads(text_of(waiter))
+            self._expected.forget(data["key"])
             begun = self._waits.pop(data["key"], None)
             if begun is not None and data["timed_out"]:
                 self._list.settle(begun, at, output="null")

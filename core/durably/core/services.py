@@ -1,0 +1,37 @@
+"""What an engine offers to the bodies of an agent's steps besides running them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from durably.core.events import Event
+from durably.core.sessions.store import SessionStore
+
+__all__ = ["EngineServices", "WaitingRun"]
+
+
+class WaitingRun(NamedTuple):
+    """A run that stands in line behind another one.
+
+    Attributes:
+        run_id: The run.
+        event: What started it.
+    """
+
+    run_id: str
+    event: Event
+
+
+@dataclass(slots=True)
+class EngineServices:
+    """What an engine offers; an engine without one of them refuses the agents that need it.
+
+    Attributes:
+        sessions: The store of sessions beside its runs.
+        waiting: Gives the runs that wait for the end of a run by ``singleton``, in their order.
+    """
+
+    sessions: SessionStore | None = None
+    waiting: Callable[[str], Sequence[WaitingRun]] | None = None

@@ -1,0 +1,73 @@
+"""How long crash tests take: one crash and pairs in memory, and a cell that is killed with SIGKILL.
+
+Called as: python -m tests.benchmarks.harness. Exits with 1 if a limit is not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Callable, Coroutine
+
+from rich.console import Console
+from rich.table import Table
+
+from durably.testing import crash_matrix
+from durably.testing.crash.report import Report
+from tests.benchmarks.agent import MESSAGE, order_agent
+
+ROUNDS = 3
+
+LONG, SHORT = order_agent(49, 200), order_agent(9, 200)
+"""Agents whose runs have 101 and 21 steps."""
+
+
+async def single() -> Report:
+    """One crash at each point."""
+    return await crash_matrix(LONG, MESSAGE)
+
+
+async def pairs() -> Report:
+    """A second crash at each point of each recovery."""
+    return await crash_matrix(SHORT, MESSAGE, crashes=2)
+
+
+async def killed() -> Report:
+    """Processes that are killed, one for each kind of point of each step."""
+    return await crash_matrix(SHORT, MESSAGE, mode="sigkill")
+
+
+CASES: list[tuple[str, Callable[[], Coroutine[object, object, Report]], float | None]] = [
+    ("one crash, in memory", single, 2.0),
+    ("pairs of crashes, in memory", pairs, 10.0),
+    ("one crash, SIGKILL on SQLite", killed, None),
+]
+"""What is measured, and the limit in seconds."""
+
+
+def main() -> int:
+    """Measure each a few times, and print the medians."""
+    table = Table(title="crash tests")
+    for column in ("what", "steps", "cells", "seconds", "a cell", "limit"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    kept = True
+    for what, run, limit in CASES:
+        seconds: list[float] = []
+        for _round in range(ROUNDS):
+            began = time.perf_counter()
+            report = asyncio.run(run())
+            seconds.append(time.perf_counter() - began)
+            assert report.ok, report
+        took = statistics.median(seconds)
+        kept &= limit is None or took <= limit
+        cells = len(report.cells)
+        shown = [str(len(report.steps)), str(cells), f"{took:.2f}", f"{took / cells * 1e3:.1f} ms"]
+        table.add_row(what, *shown, "" if limit is None else f"{limit:g}")
+    Console().print(table)
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Hubs of waiters under load: many signals, many waiters, many senders. Larger with ``DURABLY_LONG=1``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client
+
+from durably.backends.temporal import TemporalBackend, hub_client, wait_hub
+from durably.backends.temporal.payloads import DELIVER
+from durably.backends.temporal.wait_hub import hub_of_match
+from durably.core import Context, Event, Run, function
+from durably.core.ids import new_id
+from tests.temporal.conftest import OpenTemporal
+
+ALL = bool(os.environ.get("DURABLY_LONG"))
+SENDERS = 200
+OPTIONS = {"heartbeat": timedelta(seconds=60)}
+"""Nobody dies here: a worker that has much to do is not to be taken for dead."""
+
+SIGNALS, CROWDS, EACH = (20_000, 200, 100) if ALL else (1_200, 6, 10)
+"""How many signals come; how many runs wait, and each of them for how many events at once."""
+
+WAITERS = CROWDS * EACH
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(3_000 if ALL else 120)]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds that are as small as the load."""
+    if not ALL:
+        monkeypatch.setattr(wait_hub, "LONG", 300)
+        monkeypatch.setattr(hub_client, "LONG", 300)
+        monkeypatch.setattr(wait_hub, "HELD", 4)
+        monkeypatch.setattr(wait_hub, "TOLD_AT_ONCE", 3)
+
+
+@function("listener")
+async def listener(ctx: Context[str]) -> list[Any]:
+    first = await ctx.step.wait_for_event("ear", ctx.input)
+    again = await ctx.step.wait_for_event("ear", ctx.input, timeout=0.5)
+    return [each and each.data for each in (first, again)]
+
+
+@function("crowd")
+async def crowd(ctx: Context[dict[str, Any]]) -> list[Any]:
+    """Waits for many events at once."""
+    waits = [partial(ctx.step.wait_for_event, "ear", ctx.input["name"], match=match) for match in ctx.input["matches"]]
+    return [event and event.data for event in await ctx.step.gather(*waits)]
+
+
+async def start(backend: TemporalBackend, name: str, matches: list[dict[str, Any]]) -> list[Run[Any]]:
+    """Runs that wait, each for some of the matches."""
+    inputs = [{"name": name, "matches": matches[place : place + EACH]} for place in range(0, len(matches), EACH)]
+    runs = await in_turn([backend.start(crowd, each) for each in inputs])
+    for run in runs:
+        await until_waiting(run, EACH)
+    return runs
+
+
+async def until_waiting(run: Run[Any], count: int) -> None:
+    while len([each for each in await run.history() if each.kind == "wait_for_event"]) < count:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+
+
+async def told(client: Client, run: Run[Any]) -> int:
+    """How often a run was told of an event."""
+    history = await client.get_workflow_handle(run.id).fetch_history()
+    return len([e for e in history.events if e.workflow_execution_signaled_event_attributes.signal_name == DELIVER])
+
+
+async def in_turn(work: list[Any]) -> list[Any]:
+    """The results of work that is done by so many at once as there are senders."""
+    turn = asyncio.Semaphore(SENDERS)
+
+    async def one(each: Any) -> Any:
+        async with turn:
+            return await each
+
+    return await asyncio.gather(*map(one, work))
+
+
+async def histories(client: Client, hub: str, first: str | None) -> AsyncIterator[list[HistoryEvent]]:
+    """The histories of a hub, from one on."""
+    history = first
+    while history:
+        events = [event async for event in client.get_workflow_handle(hub, run_id=history).fetch_history_events()]
+        yield events
+        history = events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+
+
+async def test_a_flood_of_signals_is_slowed_down_and_nothing_is_lost(open_temporal: OpenTemporal) -> None:
+    name = f"flood/{new_id()}"
+    async with open_temporal(listener, **OPTIONS) as backend:
+        await backend.send(Event(name, "early", id=f"{name}-early"))
+        run = await backend.start(listener, name)
+        await until_waiting(run, 1)
+        hub = hub_of_match(backend.task_queue, name, {})
+        first = (await backend.client.get_workflow_handle(hub).describe()).run_id
+        await in_turn([backend.send(Event(name, "again", id=f"{name}-early")) for _ in range(SIGNALS)])
+        await backend.send(Event(name, "now"))
+        assert await run.result() == ["now", None], "the event that came again is not for who has waited since"
+        found = [events async for events in histories(backend.client, hub, first)]
+    signals = [
+        len([e for e in events if e.HasField("workflow_execution_signaled_event_attributes")]) for events in found
+    ]
+    assert sum(signals) >= SIGNALS, "all of them came"
+    assert max(signals) < 10_000, "Temporal refuses more"
+    assert len(found) > SIGNALS // wait_hub.LONG // 2, "it went on in fresh histories"
+    assert not any(e.HasField("workflow_task_failed_event_attributes") for events in found for e in events)
+
+
+async def test_each_of_many_waiters_gets_what_it_waits_for(open_temporal: OpenTemporal) -> None:
+    name = f"many/{new_id()}"
+    async with open_temporal(crowd, **OPTIONS) as backend:
+        runs = await start(backend, name, [{"n": n} for n in range(WAITERS)])
+        await in_turn([backend.send(Event(name, {"n": n, "of": n % 7})) for n in range(WAITERS)])
+        heard = [event for run in runs for event in await run.result()]
+        assert heard == [{"n": n, "of": n % 7} for n in range(WAITERS)]
+        assert [await told(backend.client, run) for run in runs] == [EACH] * CROWDS
+
+
+async def test_one_event_is_for_many_waiters(open_temporal: OpenTemporal) -> None:
+    name = f"all/{new_id()}"
+    async with open_temporal(crowd, **OPTIONS) as backend:
+        runs = await start(backend, name, [{"go": True}] * WAITERS)
+        await backend.send(Event(name, {"go": 1}))
+        await backend.send(Event(name, {"go": True, "n": 1}))
+        assert [await run.result() for run in runs] == [[{"go": True, "n": 1}] * EACH] * CROWDS
+        assert [await told(backend.client, run) for run in runs] == [EACH] * CROWDS

@@ -145,7 +145,7 @@ def test_bedrock_gets_its_cache_points() -> None:
     made = model._arguments(question(user("?"), asked, sun, reminder="hurry"), "k", "litellm:bedrock")
     config = AmazonConverseConfig()
     optional = config.map_openai_params({"tools": made["tools"]}, {}, name, False)
-    body = config._transform_request(name, made["messages"], optional, {}, {})
+    body: dict[str, Any] = dict(config._transform_request(name, made["messages"], optional, {}, {}))
     assert "cachePoint" in body["toolConfig"]["tools"][-1]
     assert "cachePoint" in body["system"][-1]
     assert [json.dumps(message).count("cachePoint") for message in body["messages"]] == [1, 0, 1]

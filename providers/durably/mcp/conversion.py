@@ -117,7 +117,7 @@ def outcome(result: CallToolResult | str) -> str | ToolOutcome:
     """Return what the model is told of a result, and what is kept of it for programs."""
     if isinstance(result, str):
         return ToolOutcome(content=result, is_error=True)
-    parts = [_part(each) for each in result.content]
+    parts: list[ContentPart] = [_part(each) for each in result.content]
     structured = result.structured_content
     if not parts and structured is not None:
         parts = [TextPart(text=json.dumps(structured, ensure_ascii=False))]
@@ -128,7 +128,7 @@ def outcome(result: CallToolResult | str) -> str | ToolOutcome:
     if own:
         metadata["_meta"] = own
     texts = [part.text for part in parts if isinstance(part, TextPart)]
-    content: str | list[ContentPart] = "\n".join(texts) if len(texts) == len(parts) else parts
+    content = "\n".join(texts) if len(texts) == len(parts) else parts
     if isinstance(content, str) and not metadata and not result.is_error:
         return content
     return ToolOutcome(content=content, is_error=result.is_error, metadata=metadata or None)

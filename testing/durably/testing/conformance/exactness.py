@@ -49,7 +49,7 @@ class _Money(BaseModel):
 
 
 def _money() -> _Money:
-    return _Money(amount=Decimal("12.3400"), rates=[0.1 + 0.2, 1e-7])
+    return _Money.model_validate({"amount": Decimal("12.3400"), "rates": [0.1 + 0.2, 1e-7]})
 
 
 def _ordered() -> dict[str, Any]:

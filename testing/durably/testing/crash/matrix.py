@@ -298,7 +298,7 @@ class _Matrix:
 
     def _crashes_since(self, trace: Sequence[Point]) -> set[Crash]:
         """The crashes from where a step was asked for."""
-        places = [(point.function, point.key) for point in trace]
+        places: list[tuple[str, str | None]] = [(point.function, point.key) for point in trace]
         step = (self.report.function, self.since)
         if step not in places:
             raise PointNotReachedError(never_reached(f"{self.since}/before_start", trace))

@@ -90,7 +90,7 @@ class MemoryFlowStore(FlowStore):
 
     def holds_the_same_as(self, other: MemoryFlowStore) -> bool:
         """Whether two have the same entries."""
-        kinds = {*self._entries, *other._entries}
+        kinds = set(self._entries) | set(other._entries)
         return all(self._entries.get(kind, {}) == other._entries.get(kind, {}) for kind in kinds)
 
     def put(self, entry: Entry) -> None:

@@ -35,6 +35,13 @@ def test_a_return_annotation_for_type_checkers_alone_is_none() -> None:
     assert _written_as(count) is None
 
 
+@pytest.mark.parametrize(
+    "request_", [ActivityRequest(body=""), ActivityRequest(body="a:b", once=True, cause={"x": 1}, lost=2)]
+)
+def test_a_request_is_read_as_it_was_written(request_: ActivityRequest) -> None:
+    assert ActivityRequest.from_payload(request_.to_payload()) == request_
+
+
 def test_any_worker_finds_the_bodies_of_an_agent_its_tools_and_its_toolsets() -> None:
     def pick() -> str:
         return ""
@@ -51,10 +58,3 @@ def test_any_worker_finds_the_bodies_of_an_agent_its_tools_and_its_toolsets() ->
     for name, body in bodies.items():
         assert registry.name_of(body, agent) == name
         assert registry.find(name) == body
-
-
-@pytest.mark.parametrize(
-    "request_", [ActivityRequest(body=""), ActivityRequest(body="a:b", once=True, cause={"x": 1}, lost=2)]
-)
-def test_a_request_is_read_as_it_was_written(request_: ActivityRequest) -> None:
-    assert ActivityRequest.from_payload(request_.to_payload()) == request_

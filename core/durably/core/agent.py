@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, Unpack, overload
 
 from typing_extensions import TypeVar
 
+from durably.core.agent_checks import check_parts
 from durably.core.agent_types import AgentOptions, Instructions, input_type, result_type, takes_none
 from durably.core.answers import fitting, recordable
 from durably.core.attempts import judged_input
@@ -48,6 +49,8 @@ from durably.core.result import AgentInput, AgentResult
 from durably.core.run_events import read_input
 from durably.core.run_session import ArrivedMessage
 from durably.core.serialization import Codec, codec_for
+from durably.core.server_tool_approval import approval_tool
+from durably.core.server_tools import RemoteMCP, ServerTool, check_server_tools, split_tools
 from durably.core.session_options import OnMessage, one_run_a_session, readers
 from durably.core.sessions import SessionError, SessionStore
 from durably.core.sink import publish
@@ -80,7 +83,8 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         instructions: The system prompt, or a callable that returns it. The callable runs once, in the step
             ``load-context``, and may take one argument, ``ctx: ToolContext[Customer]``.
         tools: What the model may call: functions with type hints, tools made by :func:`~durably.core.tool`, durable
-            functions, and toolsets: see :func:`~durably.core.toolset`.
+            functions, toolsets (see :func:`~durably.core.toolset`), and tools that the provider runs, such as
+            :class:`~durably.core.server_tools.WebSearch`.
         output_type: A type that the final answer must fit, any that has a JSON form. The model sees its JSON schema.
             Default: free text.
         output_validator: A function of the final answer as ``output_type``, sync or async, that raises ``ValueError``
@@ -134,6 +138,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         "output_retries",
         "output_validator",
         "save_turns",
+        "server_tools",
         "sessions",
         "sink",
         "specs",
@@ -153,6 +158,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
     output_form: OutputForm | None
     output_retries: int
     output_validator: Callable[[Any], Any] | None
+    server_tools: tuple[ServerTool, ...]
     max_iterations: int
     budget: Budget | None
     compaction: Compaction | None
@@ -217,7 +223,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         *,
         model: Model | str,
         instructions: Instructions,
-        tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object]] = (),
+        tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object] | ServerTool] = (),
         output_type: object = None,
         context_type: object = None,
         output_validator: Callable[[Any], Any] | None = None,
@@ -236,17 +242,23 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         sink: DeltaSink | str | None = None,
         **options: Unpack[FunctionOptions],
     ) -> None:
-        if max_iterations < 1:
-            raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
-        if isinstance(output_retries, bool) or not isinstance(output_retries, int) or output_retries < 0:
-            raise DefinitionError(f"agent {name!r}: output_retries is a number of further answers, 0 or more")
+        check_parts(
+            name,
+            instructions=instructions,
+            tools=tools,
+            max_iterations=max_iterations,
+            output_retries=output_retries,
+            budget=budget,
+            compaction=compaction,
+        )
         if output_validator is not None and output_type is None:
             raise DefinitionError(f"agent {name!r}: output_validator= checks a typed answer: add output_type=")
+        own_tools, server_tools = split_tools(tools)
         # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
         names = sys._getframe(1).f_locals
         self.context_codec = codec_for(Any if context_type is None else context_type)
         self._instructions_ask = _instructions_ask(name, instructions, names, self.context_codec)
-        made = [_made(name, each, names) for each in tools]
+        made = [_made(name, each, names) for each in own_tools]
         by_name = _by_name(name, [each.bound(name, self.context_codec) for each in made if isinstance(each, Tool)])
         toolsets = [each.bound(name, self.context_codec) for each in made if isinstance(each, Toolset)]
         # Other agents start this one by its own event, without knowing its backend or its triggers.
@@ -264,12 +276,16 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         self.name = name
         self.model = _first_of(model, fallback)
         self.instructions = instructions
-        self.tools = by_name
         self.toolsets = tuple(_by_name(name, toolsets).values())
         self.specs = tuple(each.spec for each in by_name.values())
         self.output_form = None if output_type is None else OutputForm(codec_for(output_type))
         self.output_retries = output_retries
         self.output_validator = output_validator
+        approvals = [approval_tool(each) for each in server_tools if isinstance(each, RemoteMCP)]
+        self.tools = {**by_name, **{each.name: each for each in approvals}}
+        self.server_tools = server_tools
+        deferred = [each.name for each in self.specs if each.deferred]
+        check_server_tools(name, server_tools, deferred, getattr(self.model, "models", (self.model,)))
         self.max_iterations = max_iterations
         self.budget = budget
         self.compaction = compaction
@@ -388,6 +404,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             turn=transcript.turn,
             output_schema=None if self.output_form is None else self.output_form.schema,
             reminder=hint_text(turns_left, transcript.spent),
+            server_tools=self.server_tools,
             options=self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):
@@ -457,13 +474,26 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
 
     async def _handle(self, ctx: Context[AgentInput[C]]) -> AgentResult[Out]:
         session_key = _session_key(ctx.input, ctx.run_id)
+        if ctx.input.session_key is not None and self._reader is None and self.singleton is None:
+            ctx.logger.warning(
+                "agent %r was given session_key=%r and has no sessions=, so it keeps nothing of what is said: write "
+                'sessions="backend"',
+                self.name,
+                session_key,
+            )
         run_loop = self._loop(ctx.input, session_key)
         return await run_loop(ctx.step, ctx.logger)
 
     def _loop(self, asked: AgentInput, session_key: str | None) -> AgentLoop:
         saves = self.sessions is not None and session_key is not None
         return create_agent_loop(
-            self, asked.message, session_key=session_key, context=asked.context, depth=asked.depth, save=saves
+            self,
+            asked.message,
+            session_key=session_key,
+            context=asked.context,
+            depth=asked.depth,
+            budget=asked.budget,
+            save=saves,
         )
 
     def restore(self, result: AgentResult[Out], history: History) -> AgentResult[Out]:

@@ -19,6 +19,7 @@ from durably.core.hooks import Hooks
 from durably.core.model import DeltaSink, Model
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
+from durably.core.server_tools import ServerTool
 from durably.core.session_options import OnMessage
 from durably.core.sessions import SessionStore
 from durably.core.tools import Tool
@@ -79,7 +80,7 @@ class AgentOptions(FunctionOptions, total=False):
 
     model: Required[Model | str]
     instructions: Required[Instructions]
-    tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object]]
+    tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object] | ServerTool]
     output_validator: Callable[[Any], Any] | None
     output_retries: int
     max_iterations: int

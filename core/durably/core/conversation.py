@@ -79,7 +79,8 @@ class Conversation:
         skipped = self.transcript.turn - _answers(kept)
         self.summary = summary
         self._place = 0
-        self.transcript = Transcript(self.transcript.system, [self._with_summary(), *kept], skipped)
+        spent = self.transcript.spent
+        self.transcript = Transcript(self.transcript.system, [self._with_summary(), *kept], skipped, spent=spent)
 
     def _parts(self, keep: int) -> tuple[list[Message], list[Message]]:
         messages = self.transcript.messages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -84,6 +85,7 @@ def create_agent_loop(
     session_key: str | None = None,
     context: object = None,
     depth: int = 0,
+    budget: Budget | None = None,
     save: bool = False,
 ) -> AgentLoop:
     """The loop of one agent and one message, to be run by any function that has steps.
@@ -94,6 +96,7 @@ def create_agent_loop(
         session_key: The conversation to go on with, for an agent with ``sessions``.
         context: Whom the agent works for, of its ``context_type``. See :class:`~durably.core.AgentInput`.
         depth: How many delegations led to this agent; delegates with a ``max_depth`` count on from there.
+        budget: What it may spend at most, beside the agent's own budget.
         save: Whether the loop adds to the session what is said: the message when it begins, each turn that calls tools
             when its calls are known, and the rest at the end.
 
@@ -107,6 +110,7 @@ def create_agent_loop(
     if session_key is not None:
         check_session_key(session_key)
     run = RunContext(agent.context_data(context), session_key, depth)
+    limit = agent.budget if budget is None else budget.within(agent.budget)
 
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
         system = await _load_context(agent, step, run)
@@ -127,10 +131,11 @@ def create_agent_loop(
     ) -> AgentResult:
         progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
-            if agent.budget:
-                await progress.check_time(agent, step, agent.budget)
-                if agent.budget.is_spent(progress.spent):
+            if limit:
+                await progress.check_time(agent, step, limit)
+                if limit.is_spent(progress.spent):
                     return progress.result("budget")
+                conversation.transcript.spent = limit.warning(progress.spent)
             if progress.iterations:
                 await session.take_messages()
             answer = await _think(agent, step, tools, session, conversation, progress, turns_left)
@@ -139,14 +144,15 @@ def create_agent_loop(
             response = answer
             calls = response.message.tool_calls
             progress.count(response, len(calls))
-            if agent.budget:
-                agent.budget.check_price(response)
+            if limit:
+                limit.check_price(response)
             conversation.add(response.message)
             if calls:
                 await session.save_turn()
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-                outcomes = await _act(agent, tools, step, response, run)
+                known = replace(run, budget=limit.left(progress.spent)) if limit else run
+                outcomes = await _act(agent, tools, step, response, known)
                 progress.count_delegated(outcomes)
                 conversation.add(*(_result(*pair) for pair in zip(calls, outcomes, strict=True)))
             elif response.stop_reason == "pause":
@@ -191,12 +197,7 @@ async def _think(
     tries = 2 if _can_prune(agent, conversation) else 1
     while True:
         try:
-            said, timeout = conversation.transcript, agent.model_timeout
-            said.spent = agent.budget.warning(progress.spent) if agent.budget else None
-            if tools.specs is None:
-                response = await step.run("think", agent.think, said, few_turns, timeout=timeout)
-            else:
-                response = await step.run("think", agent.think, said, few_turns, tools.specs, timeout=timeout)
+            response = await _ask(agent, step, tools, conversation.transcript, few_turns)
             break
         except StepError as error:
             too_long = tries and error.error_type == ContextWindowExceededError.__name__
@@ -209,6 +210,14 @@ async def _think(
     elif answer is not response and agent.output_form is not None:
         return agent.output_form.judged(answer)
     return answer
+
+
+async def _ask(
+    agent: AgentParts, step: StepAPI, tools: ListedTools, transcript: Transcript, few_turns: int | None
+) -> ModelResponse:
+    if tools.specs is None:
+        return await step.run("think", agent.think, transcript, few_turns, timeout=agent.model_timeout)
+    return await step.run("think", agent.think, transcript, few_turns, tools.specs, timeout=agent.model_timeout)
 
 
 def _can_prune(agent: AgentParts, conversation: Conversation) -> bool:
@@ -247,10 +256,8 @@ async def _act(
     agent: AgentParts, tools: ListedTools, step: StepAPI, response: ModelResponse, run: RunContext
 ) -> tuple[str | ToolOutcome, ...]:
     """Answer the calls of one turn, concurrently if there are several; outcomes come in the order of the calls."""
-    answers = [
-        partial(_answer, agent, tools, step, call, run, response.checked_in_steps)
-        for call in response.message.tool_calls
-    ]
+    checked_in_step = response.checked_in_steps
+    answers = [partial(_answer, agent, tools, step, call, run, checked_in_step) for call in response.message.tool_calls]
     if len(answers) == 1:
         return (await answers[0](),)
     return await step.gather(*answers)

@@ -224,7 +224,7 @@ def assistant(text: str) -> AssistantMessage:
 
 
 class SessionPrefix(_Frozen):
-    """The beginning of a session, as a run has read it: how far, instead of the messages once more.
+    """How far a run has read its session. It is recorded in place of the messages.
 
     Attributes:
         session_key: The session.

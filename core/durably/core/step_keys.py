@@ -28,6 +28,7 @@ from durably.core.errors import (
 )
 from durably.core.events import Event, check_events
 from durably.core.ids import check_event_name, check_patch_id, check_step_id
+from durably.core.mistakes import LEFT_OUT, check_body, check_given, check_invoked, check_match
 from durably.core.reference import FunctionRef
 from durably.core.steps import Duration, _current
 
@@ -186,7 +187,7 @@ class KeyedSteps(FunctionSteps):
     async def run(  # type: ignore[override]  # the overloads' types are for callers
         self,
         step_id: str,
-        fn: Callable[..., Any],
+        fn: Callable[..., Any] = LEFT_OUT,
         *args: Any,
         output_type: Any = None,
         retries: int | None = None,
@@ -194,6 +195,9 @@ class KeyedSteps(FunctionSteps):
         at_most_once: bool = False,
         crash_limit: int | None = None,
     ) -> Any:
+        if fn is LEFT_OUT or not isinstance(step_id, str):
+            check_body(step_id, fn)
+
         def act(scope: Scope, key: str) -> Awaitable[Any]:
             call = StepCall.of(key, fn, args, output_type, retries, timeout, at_most_once, crash_limit)
             return self._engine.run(scope, call)
@@ -201,8 +205,14 @@ class KeyedSteps(FunctionSteps):
         return await self._perform(step_id, act)
 
     async def invoke(
-        self, step_id: str, function: FunctionRef[Any, Any], data: Any = None, *, timeout: Duration | None = None
+        self,
+        step_id: str,
+        function: FunctionRef[Any, Any] = LEFT_OUT,
+        data: Any = None,
+        *,
+        timeout: Duration | None = None,
     ) -> Any:
+        check_invoked(step_id, function)
         limit = timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(step_id, lambda scope, key: self._engine.invoke(scope, key, function, data, limit))
 
@@ -210,17 +220,26 @@ class KeyedSteps(FunctionSteps):
         check_events(events, step=step_id)
         return await self._perform(step_id, lambda scope, key: self._engine.send_event(scope, key, events))
 
-    async def sleep(self, step_id: str, duration: Duration) -> None:
+    async def sleep(self, step_id: str, duration: Duration = LEFT_OUT) -> None:
+        check_given("sleep", step_id, duration, f"'pause', {step_id!r}")
         delay = duration_seconds(duration, f"step {step_id!r}: the duration")
         await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, delay, None))
 
-    async def sleep_until(self, step_id: str, when: datetime | float | str) -> None:
+    async def sleep_until(self, step_id: str, when: datetime | float | str = LEFT_OUT) -> None:
+        check_given("sleep_until", step_id, when, f"'pause', {step_id!r}")
         until = moment(when, f"step {step_id!r}: the time")
         await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, None, until))
 
     async def wait_for_event(
-        self, step_id: str, name: str, *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
+        self,
+        step_id: str,
+        name: str = LEFT_OUT,
+        *,
+        match: Mapping[str, Any] | None = None,
+        timeout: Duration | None = None,
     ) -> Event | None:
+        check_given("wait_for_event", step_id, name, f"'wait', {step_id!r}")
+        check_match(step_id, match)
         check_event_name(name)
         wanted, limit = dict(match or {}), timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(

@@ -17,6 +17,7 @@ from typing import Any, Generic, Union, get_args, get_origin
 from typing_extensions import TypeVar
 
 from durably.core.annotations import resolve_hints
+from durably.core.budget import Budget
 from durably.core.context import current_run
 from durably.core.errors import DefinitionError, NonRetriableError
 from durably.core.serialization import Codec, codec_for, digest
@@ -71,11 +72,13 @@ class RunContext:
         context: The context as JSON data, or ``None``.
         session_key: The conversation, or ``None``.
         depth: How many delegations led to the run.
+        budget: What is left of the run's budget. It follows from what is recorded, and is no part of the digest.
     """
 
     context: Any = None
     session_key: str | None = None
     depth: int = 0
+    budget: Budget | None = None
 
     @cached_property
     def _digest(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Never, NoReturn, TypedDict, Unpack, overload
@@ -18,6 +18,7 @@ from durably.core.durable_tools import CodeTool, FunctionTool, function_argument
 from durably.core.durations import timeout_seconds
 from durably.core.errors import DefinitionError
 from durably.core.functions import Function
+from durably.core.messages import JSONObject
 from durably.core.model import ToolSpec
 from durably.core.serialization import codec_for
 from durably.core.steps import Duration
@@ -28,8 +29,28 @@ from durably.core.tools import Effect, Tool, check_tool_name
 __all__ = ["ToolOptions", "define_tool", "tool"]
 
 
-class ToolOptions(TypedDict, total=False):
-    """The options of a tool. :class:`Tool` has an attribute for each.
+class ToolFields(TypedDict, total=False):
+    """What a provider is told of a tool. :class:`~durably.core.model.ToolSpec` has an attribute for each.
+
+    Keys:
+        strict: Whether the provider holds the model to the schema of the arguments. All of them are then required.
+        deferred: Whether the model must look the tool up, with :class:`~durably.core.server_tools.ToolSearch`.
+        examples: Arguments of good calls. A provider that takes none reads them in the description.
+        native: Fields that a provider alone knows, by its name: ``{"anthropic": {"allowed_callers": ["direct"]}}``.
+    """
+
+    strict: bool
+    deferred: bool
+    examples: Sequence[JSONObject]
+    native: Mapping[str, JSONObject]
+
+
+_NOT_KEPT = {"steps", *ToolFields.__annotations__}
+"""The options that are no attributes of the tool: they choose its kind, or stand in what the provider is told."""
+
+
+class ToolOptions(ToolFields, total=False):
+    """The options of a tool. :class:`Tool` has an attribute for each that is not one of :class:`ToolFields`.
 
     Keys:
         retries: How often an unexpected exception is retried. Default: as often as the agent's other steps.
@@ -149,7 +170,7 @@ def define_tool(
     _check_predicate(options.get("requires_approval", False), given_names, where)
     result_type = awaited(hints.get("return", Any)) if output_type is None else output_type
     _check_result(result_type, where)
-    spec = ToolSpec(name=name, description=description or _docstring(fn), parameters=schema)
+    spec = ToolSpec(name=name, description=description or _docstring(fn), parameters=schema, **_told(options))
     kind = CodeTool if options.get("steps") else Tool
     made = kind(spec=spec, fn=uncached(fn), arguments=arguments, result_type=result_type, asks=asks)
     if isinstance(made, CodeTool):
@@ -158,8 +179,12 @@ def define_tool(
 
 
 def _with(made: Tool, options: ToolOptions) -> Tool:
-    kept: dict[str, Any] = {option: value for option, value in options.items() if option != "steps"}
+    kept: dict[str, Any] = {option: value for option, value in options.items() if option not in _NOT_KEPT}
     return replace(made, **kept)
+
+
+def _told(options: ToolOptions) -> dict[str, Any]:
+    return {option: value for option, value in options.items() if option in ToolFields.__annotations__}
 
 
 def _define_function(fn: Function[Any, Any], name: str | None, description: str | None, options: ToolOptions) -> Tool:
@@ -173,7 +198,8 @@ def _define_function(fn: Function[Any, Any], name: str | None, description: str 
     _check_options(options, where)
     arguments, schema, takes = function_arguments(fn, name)
     _check_predicate(options.get("requires_approval", False), schema.get("properties", {}), where)
-    spec = ToolSpec(name=name, description=description or inspect.getdoc(fn.handler) or "", parameters=schema)
+    description = description or inspect.getdoc(fn.handler) or ""
+    spec = ToolSpec(name=name, description=description, parameters=schema, **_told(options))
     made = FunctionTool(
         spec=spec, arguments=arguments, result_type=fn.output.type, function=fn, takes=takes, uses=(fn,)
     )

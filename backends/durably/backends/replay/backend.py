@@ -27,7 +27,7 @@ from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.patience import patiently
 from durably.backends.replay.records import Log, RunRecords
-from durably.backends.replay.run_list import find_page, tally, waiting_behind
+from durably.backends.replay.run_list import find_page, is_heard, tally, waiting_behind
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.slots import BodySlots
 from durably.backends.replay.steps import ReplaySteps
@@ -227,6 +227,9 @@ class ReplayBackend(Backend):
 
     def _waiting(self, run_id: str) -> list[WaitingRun]:
         return waiting_behind(self.journal, run_id)
+
+    def hears(self, event_name: str) -> bool:
+        return is_heard(self.journal, event_name)
 
     @property
     def running(self) -> bool:

@@ -38,6 +38,7 @@ _PARTS = (
     "observing",
     "streams",
     "tools",
+    "sessions",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -62,6 +63,7 @@ from durably.testing.conformance import (  # noqa: E402
     repair,
     replay,
     retention,
+    sessions,
     streams,
     tools,
     values,
@@ -103,6 +105,7 @@ for _part in (
     observing,
     streams,
     tools,
+    sessions,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

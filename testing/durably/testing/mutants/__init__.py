@@ -20,6 +20,7 @@ from durably.testing.mutants import (
     recovery,
     repair,
     retention,
+    sessions,
     streams,
     tools,
     waiting,
@@ -49,4 +50,5 @@ _PARTS = (
     retention,
     workers,
     tools,
+    sessions,
 )

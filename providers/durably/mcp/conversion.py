@@ -117,7 +117,7 @@ def outcome(result: CallToolResult | str) -> str | ToolOutcome:
     """Return what the model is told of a result, and what is kept of it for programs."""
     if isinstance(result, str):
         return ToolOutcome(content=result, is_error=True)
-    parts = [_part(each) for each in result.content]
+    parts: list[ContentPart] = [_part(each) for each in result.content]
     structured = result.structured_content
     if not parts and structured is not None:
         parts = [TextPart(text=json.dumps(structured, ensure_ascii=False))]

@@ -85,7 +85,8 @@ async def test_the_right_way_still_works() -> None:
 
 
 def agent(**options: Any) -> Agent:
-    return Agent("a", **{"model": ScriptedModel("hi"), "instructions": "", **options})
+    given: dict[str, Any] = {"model": ScriptedModel("hi"), "instructions": "", **options}
+    return Agent("a", **given)
 
 
 MADE: list[tuple[str, Callable[[], object], str]] = [

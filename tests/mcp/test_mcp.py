@@ -9,14 +9,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.core import Agent, DefinitionError, InvokeError, tool
@@ -26,6 +24,7 @@ from durably.core.steps import Point
 from durably.mcp import MCPServer
 from durably.testing import ScriptedModel, call
 from tests.mcp import server as shop
+from tests.mcp.served import served, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -36,25 +35,9 @@ def stdio(directory: Path, **options: Any) -> MCPServer:
     return MCPServer("shop", command=[sys.executable, str(SCRIPT), str(directory)], **options)
 
 
-async def until(happened: Callable[[], bool]) -> None:
-    while not happened():  # noqa: ASYNC110  # another process, or another library, makes it happen
-        await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def over_http(directory: Path) -> AsyncIterator[str]:
-    """The address of a server in this process."""
-    app = shop.make(directory).streamable_http_app()
-    config = uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}/mcp"
-    finally:
-        server.should_exit = True
-        await task
+def over_http(directory: Path) -> AbstractAsyncContextManager[str]:
+    """The address of a server of the tests in this process."""
+    return served(shop.make(directory))
 
 
 def agent(server: Any, *script: Any) -> Agent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -140,9 +141,25 @@ async def test_a_function_nobody_serves_is_refused_where_it_is_invoked() -> None
 
 
 async def test_a_backend_is_used_inside_async_with() -> None:
-    backend = MemoryBackend()
-    with pytest.raises(RuntimeError, match="inside 'async with backend:'"):
-        await backend.send(Event("e"))
+    @function("any")
+    async def any_function(ctx: Context[None]) -> None:
+        pass
+
+    backend = MemoryBackend([any_function])
+    calls: list[Coroutine[Any, Any, Any]] = [
+        backend.send(Event("e")),
+        backend.received(Event("e")),
+        backend.start(any_function),
+        backend.run("r"),
+        backend.runs(),
+        backend.count_runs(),
+        backend.prune(),
+        backend.workers(),
+        backend.drain(),
+    ]
+    for each in calls:
+        with pytest.raises(RuntimeError, match="inside 'async with backend:'"):
+            await each
     async with backend:
         with pytest.raises(RuntimeError, match="already running"):
             await backend.__aenter__()

@@ -210,3 +210,18 @@ async def test_a_toolset_that_cannot_work_is_refused() -> None:
 
 def _shelf() -> Any:
     return toolset(lambda: [look], name="shelf")
+
+
+async def test_a_trace_puts_the_conversation_together_from_what_was_listed() -> None:
+    agent = clerk(Shelf("apple"), call("take_apple", count=2))
+    async with MemoryBackend([agent]) as backend:
+        run = await backend.start(agent, ASKED)
+        await run.result()
+        [conversation] = (await run.trace()).conversations
+    assert conversation.exact
+    assert [entry.message.role for entry in conversation.entries if entry.message] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]

@@ -22,8 +22,8 @@ from tests.temporal.conftest import OpenTemporal
 
 ALL = bool(os.environ.get("DURABLY_LONG"))
 SENDERS = 200
-OPTIONS = {"heartbeat": timedelta(seconds=60)}
-"""Nobody dies here: a worker that has much to do is not to be taken for dead."""
+OPTIONS: dict[str, Any] = {"heartbeat": timedelta(seconds=60), "max_runs": 8, "max_steps": 32}
+"""A worker that has much to do is not to be taken for dead, nor to take up more than it gets done in time."""
 
 SIGNALS, CROWDS, EACH = (20_000, 200, 100) if ALL else (1_200, 6, 10)
 """How many signals come; how many runs wait, and each of them for how many events at once."""

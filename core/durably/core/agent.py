@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, Unpack, overload
 from typing_extensions import TypeVar
 
 from durably.core.agent_checks import check_parts
-from durably.core.agent_types import AgentOptions, Instructions, input_type, result_type, takes_none
+from durably.core.agent_types import AgentOptions, Instructions, ModelOptions, input_type, result_type, takes_none
 from durably.core.answers import fitting, recordable
 from durably.core.attempts import judged_input
 from durably.core.budget import Budget
@@ -108,7 +108,9 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             cancelled. Each of them wants a ``session_key`` of every run. Default: runs do not wait for each other.
         hooks: Code of your own before and after each call of the model and of a tool, asked in this order. See
             :class:`~durably.core.Hooks`.
-        model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
+        model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``. Or a
+            callable that returns them: it runs once, in the step ``load-options``, and may take one argument, as
+            instructions may. What it returns is recorded.
         model_timeout: Seconds that one model call may take. Default: no limit.
         stream: Whether ``think`` asks the model to show its answer while it writes it, if the model can. The pieces go
             to the backend's observers. Only the whole answer is recorded.
@@ -122,6 +124,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
 
     __slots__ = (
         "_instructions_ask",
+        "_options_ask",
         "_reader",
         "budget",
         "compaction",
@@ -167,7 +170,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
     save_turns: bool
     on_message: OnMessage | None
     hooks: tuple[Hooks, ...]
-    model_options: Mapping[str, object]
+    model_options: ModelOptions
     model_timeout: float | None
     stream: bool
     sink: DeltaSink | str | None
@@ -236,7 +239,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         save_turns: bool = True,
         on_message: OnMessage | None = None,
         hooks: Sequence[Hooks] = (),
-        model_options: Mapping[str, object] | None = None,
+        model_options: ModelOptions | None = None,
         model_timeout: float | None = None,
         stream: bool = False,
         sink: DeltaSink | str | None = None,
@@ -258,6 +261,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         names = sys._getframe(1).f_locals
         self.context_codec = codec_for(Any if context_type is None else context_type)
         self._instructions_ask = _instructions_ask(name, instructions, names, self.context_codec)
+        self._options_ask = _options_ask(name, model_options, names, self.context_codec)
         made = [_made(name, each, names) for each in own_tools]
         by_name = _by_name(name, [each.bound(name, self.context_codec) for each in made if isinstance(each, Tool)])
         toolsets = [each.bound(name, self.context_codec) for each in made if isinstance(each, Toolset)]
@@ -297,7 +301,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         self.on_message = on_message
         self.hooks = check_hooks(name, hooks)
         self._reader = readers(sessions)
-        self.model_options = dict(model_options or {})
+        self.model_options = model_options if callable(model_options) else dict(model_options or {})
         self.model_timeout = model_timeout
         self.stream = stream or sink is not None
         self.sink = sink
@@ -306,6 +310,23 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
     def records_input(self) -> bool:
         """See :attr:`~durably.core.Function.records_input`. The verdict on all but the context is always the same."""
         return self.context_codec.reads_world
+
+    @property
+    def loads_options(self) -> bool:
+        """Whether the model's options depend on the run."""
+        return callable(self.model_options)
+
+    async def load_options(self, run: RunContext) -> dict[str, Any]:
+        """Return the model's options: the body of ``load-options``.
+
+        Args:
+            run: What the callable may know of the run, if it asks for it.
+        """
+        if not callable(self.model_options):
+            return dict(self.model_options)
+        choose: Callable[..., Any] = self.model_options
+        made = choose(**({} if self._options_ask is None else self._options_ask.given(run)))
+        return dict(await made if inspect.isawaitable(made) else made)
 
     @property
     def asks_context(self) -> bool:
@@ -385,7 +406,11 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         return current_step().observers.now()
 
     async def think(
-        self, transcript: Transcript, turns_left: int | None, listed: ListedSpecs | None = None
+        self,
+        transcript: Transcript,
+        turns_left: int | None,
+        listed: ListedSpecs | None = None,
+        options: dict[str, Any] | None = None,
     ) -> ModelResponse:
         """Ask the model once: the body of ``think``.
 
@@ -393,6 +418,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             transcript: What the model sees of the conversation.
             turns_left: How many turns are left, this one included, if the model should be told.
             listed: The tools that its toolsets have listed for the run.
+            options: The model's options, if they depend on the run.
         """
         messages = await self._messages(transcript)
         if transcript.pruned is not None:
@@ -405,7 +431,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             output_schema=None if self.output_form is None else self.output_form.schema,
             reminder=hint_text(turns_left, transcript.spent),
             server_tools=self.server_tools,
-            options=self.model_options,
+            options=(options or {}) if callable(self.model_options) else self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):
             response = await publish(self.model, request, self.sink)
@@ -526,6 +552,14 @@ def _instructions_ask(
 ) -> AskedContext | None:
     where = f"agent {agent!r}: its instructions"
     asked = None if isinstance(instructions, str) else instructions_context(instructions, names, where)
+    return None if asked is None else asked.bound(context, where)
+
+
+def _options_ask(
+    agent: str, options: ModelOptions | None, names: Mapping[str, object], context: Codec
+) -> AskedContext | None:
+    where = f"agent {agent!r}: its model_options"
+    asked = instructions_context(options, names, where) if callable(options) else None
     return None if asked is None else asked.bound(context, where)
 
 

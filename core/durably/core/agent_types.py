@@ -25,10 +25,13 @@ from durably.core.sessions import SessionStore
 from durably.core.tools import Tool
 from durably.core.toolsets import Toolset
 
-__all__ = ["AgentOptions", "Instructions", "input_type", "result_type", "takes_none"]
+__all__ = ["AgentOptions", "Instructions", "ModelOptions", "input_type", "result_type", "takes_none"]
 
 Instructions = str | Callable[[], str | Awaitable[str]] | Callable[[Any], str | Awaitable[str]]
 """A system prompt, or a callable that returns it; it may take a :class:`~durably.core.ToolContext`."""
+
+ModelOptions = Mapping[str, object] | Callable[[], Any] | Callable[[Any], Any]
+"""A provider's own parameters, or a callable that returns them; it may take a :class:`~durably.core.ToolContext`."""
 
 
 def input_type(name: str, context: Codec) -> Any:
@@ -91,7 +94,7 @@ class AgentOptions(FunctionOptions, total=False):
     save_turns: bool
     on_message: OnMessage | None
     hooks: Sequence[Hooks]
-    model_options: Mapping[str, object] | None
+    model_options: ModelOptions | None
     model_timeout: float | None
     stream: bool
     sink: DeltaSink | str | None

@@ -459,6 +459,13 @@ class Backend(Engine):
         """The ids of the runs that have not ended, of one function or of all."""
         return [run.id for run in await self.runs(function=function, status=LIVE, limit=MANY_RUNS)]
 
+    async def asking_run_ids(self, function: str | None) -> list[str]:
+        """The ids of the runs that may wait for an approval, and maybe of others: their records are read.
+
+        An engine that knows better which runs wait overrides it.
+        """
+        return await self.live_run_ids(function)
+
     @property
     def is_client(self) -> bool:
         """Whether it serves no function, and only starts, sends to and looks at runs that other programs execute."""

@@ -22,6 +22,7 @@ The tree::
     ├── NestedStepError            a step inside a step's body
     ├── ConcurrentStepError        two steps of one branch at the same time
     ├── StepCancelledError         asyncio.timeout, or the like, around a step
+    ├── TooManyStepsError          more steps, or branches at a time, than the engine takes in one run
     ├── SerializationError         a value cannot be written as JSON and read back
     │   └── PayloadTooLargeError
     ├── CrashLoopError             the process dies again and again outside the steps of a run
@@ -87,6 +88,7 @@ __all__ = [
     "StepNotFoundError",
     "StepTimeoutError",
     "SuspendSignal",
+    "TooManyStepsError",
     "ToolError",
     "UnsupportedFeatureError",
     "error_from_json",
@@ -346,6 +348,29 @@ class StepCancelledError(DurablyError):
             "timeout= of the step, step.wait_for_event(timeout=...), or cancel the run."
         )
         self.step = step
+
+
+class TooManyStepsError(DurablyError):
+    """A run asked for more steps, or more branches at a time, than its engine takes. None of them was begun.
+
+    Attributes:
+        step: The step, or the ``gather``, that would have been too much.
+        what: What there are too many of: ``"steps in one run"`` or ``"branches at a time"``.
+        count: How many there would have been.
+        limit: How many the engine takes.
+    """
+
+    fields = ("step", "what", "count", "limit")
+
+    def __init__(self, *, step: str, what: str, count: int, limit: int) -> None:
+        super().__init__(
+            f"step {step!r} would make {count:,} {what}, and this engine takes {limit:,}. Give parts of the work to "
+            "runs of their own with step.invoke, each of which has its own count"
+        )
+        self.step = step
+        self.what = what
+        self.count = count
+        self.limit = limit
 
 
 class SerializationError(DurablyError):

@@ -72,8 +72,15 @@ class AgentParts(SessionParts, HookedParts, Protocol):
     async def load_context(self, run: RunContext | None = None) -> str: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
     async def check_time(self) -> float: ...
+    @property
+    def loads_options(self) -> bool: ...
+    async def load_options(self, run: RunContext) -> dict[str, Any]: ...
     async def think(
-        self, transcript: Transcript, turns_left: int | None, listed: ListedSpecs | None = None
+        self,
+        transcript: Transcript,
+        turns_left: int | None,
+        listed: ListedSpecs | None = None,
+        options: dict[str, Any] | None = None,
     ) -> ModelResponse: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
@@ -117,6 +124,9 @@ def create_agent_loop(
         tools = await listed_tools(step, agent.tools, agent.toolsets, run)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
+        conversation.listed = tools.specs
+        if agent.loads_options:
+            conversation.options = await step.run("load-options", agent.load_options, run)
         session = RunSession(agent, step, session_key if save else None, history, conversation)
         answer = await session.answer_of_another()
         if answer is not None:
@@ -138,7 +148,7 @@ def create_agent_loop(
                 conversation.transcript.spent = limit.warning(progress.spent)
             if progress.iterations:
                 await session.take_messages()
-            answer = await _think(agent, step, tools, session, conversation, progress, turns_left)
+            answer = await _think(agent, step, session, conversation, progress, turns_left)
             if isinstance(answer, Refusal):
                 return progress.refused(answer.reason)
             response = answer
@@ -181,7 +191,6 @@ async def _load_context(agent: AgentParts, step: StepAPI, run: RunContext) -> st
 async def _think(
     agent: AgentParts,
     step: StepAPI,
-    tools: ListedTools,
     session: RunSession,
     conversation: Conversation,
     progress: _Progress,
@@ -197,7 +206,7 @@ async def _think(
     tries = 2 if _can_prune(agent, conversation) else 1
     while True:
         try:
-            response = await _ask(agent, step, tools, conversation.transcript, few_turns)
+            response = await step.run("think", agent.think, *conversation.asked(few_turns), timeout=agent.model_timeout)
             break
         except StepError as error:
             too_long = tries and error.error_type == ContextWindowExceededError.__name__
@@ -210,14 +219,6 @@ async def _think(
     elif answer is not response and agent.output_form is not None:
         return agent.output_form.judged(answer)
     return answer
-
-
-async def _ask(
-    agent: AgentParts, step: StepAPI, tools: ListedTools, transcript: Transcript, few_turns: int | None
-) -> ModelResponse:
-    if tools.specs is None:
-        return await step.run("think", agent.think, transcript, few_turns, timeout=agent.model_timeout)
-    return await step.run("think", agent.think, transcript, few_turns, tools.specs, timeout=agent.model_timeout)
 
 
 def _can_prune(agent: AgentParts, conversation: Conversation) -> bool:

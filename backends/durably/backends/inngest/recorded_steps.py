@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from durably.backends.inngest.host import InngestHost
 from durably.backends.inngest.records import decode_patches, decode_record, encode_record
-from durably.backends.inngest.sdk import Request, ResponseInterrupt, race
+from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterrupt, race
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import NonDeterminismError
 from durably.core.cause import Cause
@@ -228,13 +228,16 @@ class StepRecorder:
 
         async def question(request: Request) -> tuple[Any, ...]:
             try:
-                return await request.group.parallel(
+                outcomes = await request.group.parallel(
                     tuple(partial(self._outcome, f"{key}[{index}]/", branch) for index, branch in enumerate(branches))
                 )
             except ResponseInterrupt as interrupt:
                 if key in self._racing:
                     race(interrupt)
                 raise
+            if scope.prefix and len(outcomes) < len(branches):
+                raise SkipInterrupt(key)  # the step that Inngest asks for stands in a branch beside this gather
+            return outcomes
 
         outcomes = await self._code.ask(scope, question, suspends=False)
         # Once a step behind the gather has ended, whatever raced to that place is past it.

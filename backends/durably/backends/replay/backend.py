@@ -43,6 +43,7 @@ from durably.core import (
     RunNotFoundError,
     WorkerView,
 )
+from durably.core.approval import APPROVAL_GIVEN
 from durably.core.call_timeout import own_timeout
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
@@ -505,6 +506,10 @@ class ReplayBackend(Backend):
     async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
         self._check_up("runs")
         return find_page(self.journal, where, after, before, limit)
+
+    async def asking_run_ids(self, function: str | None) -> list[str]:
+        self._check_up("approvals")
+        return list(self.journal.runs_waiting_for(APPROVAL_GIVEN))
 
     async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
         self._check_up("count_runs")

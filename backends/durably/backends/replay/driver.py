@@ -334,7 +334,9 @@ class Driver:
         except SuspendSignal:
             if self._stopping or run_pass.records.stale or not self.host.evict:
                 raise
-            return True
+            refusal = run_pass.steps.root.refusal
+            # In the next pass, steps that were begun at the same time would come one after the other.
+            return refusal is None or not await self.attempt_failed(run_pass, run_pass.failures + 1, refusal)
 
     def _begin(self, row: RunRow, records: Sequence[StepRecord], scheduler: RunScheduler) -> RunPass:
         function = self.host.functions[row.function]

@@ -39,6 +39,8 @@ _PARTS = (
     "streams",
     "tools",
     "sessions",
+    "places",
+    "exactness",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -51,12 +53,14 @@ from durably.testing.conformance import (  # noqa: E402
     control,
     crash_loops,
     data,
+    exactness,
     failure,
     finding,
     flow_control,
     identity,
     memoization,
     observing,
+    places,
     primitives,
     recovery,
     refusal,
@@ -106,6 +110,8 @@ for _part in (
     streams,
     tools,
     sessions,
+    places,
+    exactness,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -34,7 +34,7 @@ docs: $(READY)  ## the site, in site/; open site/index.html
 	@echo "open site/index.html"
 
 bench: $(BENCH)  ## durably beside a floor written by hand, beside the bare engines, and beside its peers
-	@kept=true; for each in __main__ inngest temporal peers harness foreign; do \
+	@kept=true; for each in __main__ inngest temporal events peers harness foreign; do \
 		.venv-bench/bin/python -m tests.benchmarks.$$each || kept=false; \
 	done; $$kept
 

@@ -117,7 +117,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--since", default="main", help="what to compare with; main if not given")
     parser.add_argument("--list", action="store_true", help="print the tests and run none")
     known, options = parser.parse_known_args(arguments)
-    tests = likely_tests(changed_files(known.since))
+    try:
+        changed = changed_files(known.since)
+    except subprocess.CalledProcessError as error:
+        parser.error(f"git cannot compare with {known.since!r} ({error.stderr.strip()}): name a revision with --since")
+    tests = likely_tests(changed)
     if known.list or not tests:
         print("\n".join(tests) or f"nothing differs from {known.since} that has a test")
         return 0

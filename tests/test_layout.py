@@ -16,7 +16,7 @@ PARTS = ("core", "backends", "providers", "telemetry", "testing", "cli")
 MAY_IMPORT = {
     "core": {"core"},
     "backends": {"core", "backends"},
-    "providers": {"core", "providers"},
+    "providers": {"core", "mcp", "providers"},
     "telemetry": {"core", "telemetry"},
     "testing": {"core", "backends", "testing"},
     "cli": {*PARTS, "ui"},
@@ -33,6 +33,7 @@ FOR_USERS = {
     "durably.core.model",
     "durably.core.observer",
     "durably.core.steps",
+    "durably.mcp",
     "durably.telemetry",
     "durably.telemetry.id_generator",
     "durably.testing",
@@ -133,7 +134,7 @@ def test_the_core_waits_for_its_first_name() -> None:
 
 @pytest.mark.parametrize("module", ["durably.core", "durably.backends", "durably.testing"])
 def test_what_needs_no_extra_imports_none(module: str) -> None:
-    models, engines = ["anthropic", "openai", "litellm"], ["temporalio", "inngest"]
+    models, engines = ["anthropic", "openai", "litellm", "mcp"], ["temporalio", "inngest"]
     extras = [*models, *engines, "opentelemetry", "rich", "typer", "pytest", "hypothesis"]
     code = f"import sys, {module}; print([m for m in {extras} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,6 +16,7 @@ from docs.site.examples import examples
 from tests.test_surface import MODULES
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.timeout(240)  # whichever test is first builds the site
 LOADED = re.compile(r"""(?:<script[^>]+src|<link[^>]+rel="(?:stylesheet|preconnect|icon)"[^>]+href)="(https?:[^"]+)""")
 
 needs_mkdocs = pytest.mark.skipif(
@@ -34,7 +35,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_mkdocs
-@pytest.mark.timeout(180)
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     for module in MODULES:
         page = (site / "reference" / f"{module}.html").read_text(encoding="utf-8")

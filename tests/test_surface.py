@@ -23,6 +23,7 @@ MODULES = [
     "durably.core.messages",
     "durably.core.model",
     "durably.core.observer",
+    "durably.mcp",
     "durably.providers",
     "durably.telemetry",
     "durably.telemetry.id_generator",
@@ -33,7 +34,7 @@ MODULES = [
 
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
-DOTTED = re.compile(r"\bdurably\.(?:core|backends|providers|telemetry|testing|cli)(?:\.\w+)*")
+DOTTED = re.compile(r"\bdurably\.(?:core|backends|providers|mcp|telemetry|testing|cli)(?:\.\w+)*")
 REFERENCE = re.compile(r":(?:class|data|func|meth|mod):`~?(durably[\w.]+)`")
 
 

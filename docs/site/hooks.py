@@ -17,7 +17,15 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-__all__ = ["MODULES", "on_files", "on_page_content", "on_page_markdown", "on_post_page", "on_post_template"]
+__all__ = [
+    "MODULES",
+    "on_config",
+    "on_files",
+    "on_page_content",
+    "on_page_markdown",
+    "on_post_page",
+    "on_post_template",
+]
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -45,6 +53,15 @@ ROLE = re.compile(r":(?:class|data|func|meth|mod|attr|exc):<code>~?([\w.]+)</cod
 OUTSIDE_SCRIPT = "https://unpkg.com/iframe-worker/shim"
 SEARCH_SCRIPT = "assets/iframe-worker.js"
 """A script with which Material's search works from files, and the site's own copy of it."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put pages that the navigation does not name under *More*, so that none is lost."""
+    named = set(re.findall(r"[\w./-]+\.md", str(config.nav)))
+    pages = {str(page.relative_to(config.docs_dir)) for page in Path(config.docs_dir).rglob("*.md")}
+    if config.nav is not None and pages - named:
+        config.nav.append({"More": sorted(pages - named)})
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sqlite3
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
@@ -181,7 +183,9 @@ async def test_a_change_that_the_disk_has_no_room_for_fails_alone(journal: SQLit
     journal.file.run("PRAGMA wal_checkpoint(TRUNCATE)")
     (pages,) = journal.file.run("PRAGMA page_count").fetchone()
     journal.file.run(f"PRAGMA max_page_count = {pages + 8}")
-    large = StepRecord("r1", 1, "large", "step", "completed", output='"' + "x" * 200_000 + '"', at=1.0)
+    large = StepRecord(
+        "r1", 1, "large", "step", "completed", output=json.dumps(Random(7).randbytes(300_000).hex()), at=1.0
+    )
     futures: list[asyncio.Future[Any]] = [
         journal.write(change(journal, "append", "r0", 0)),
         journal.write(partial(journal.append, large, 1)),

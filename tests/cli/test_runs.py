@@ -160,6 +160,7 @@ def test_a_run_is_shown_as_a_tree(durably: Durably) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "refund-desk  refund-1042"
+    assert lines[1].startswith("waiting  ")
     assert "5,475 → 268  3,168 cached  $0.0119" in lines[1]
     tree = [word for line in lines for word in line.split() if word.startswith(("tool-", "approve-"))]
     assert tree == ["tool-get_order", "tool-get_payments", "tool-ask_policy", "approve-refund"]

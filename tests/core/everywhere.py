@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.core import test_model_input, test_tools
+from tests.core import test_agent_options, test_model_input, test_tools
 
 
 def cases_for(fixture: str) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def cases_for(fixture: str) -> dict[str, Any]:
 
 
 def _tests() -> Iterator[tuple[str, Callable[..., Any]]]:
-    for module in (test_model_input, test_tools):
+    for module in (test_agent_options, test_model_input, test_tools):
         for name, test in vars(module).items():
             if name.startswith("test_") and "open_backend" in inspect.signature(test).parameters:
                 yield name, test

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from durably.core import Context, Event, NonRetriableError, function
-from durably.core.attempts import Environment, run_function
+from durably.core.attempts import Environment, StepCall, run_function, run_step
+from durably.core.errors import SuspendSignal
 from durably.core.replay import RecordedSteps
 from durably.core.secrets import Redactor
 
@@ -39,3 +40,27 @@ async def test_an_attempt_that_is_thrown_away_lets_itself_be_closed() -> None:
 async def test_code_that_raises_generator_exit_fails_its_attempt() -> None:
     with pytest.raises(NonRetriableError, match="GeneratorExit"):
         await run_function(raising, RecordedSteps([]), Event("go"), ENVIRONMENT, run_id="r", attempt=1)
+
+
+async def test_a_body_whose_run_is_lost_before_its_task_has_its_turn_does_not_begin() -> None:
+    lost: list[bool] = []
+    began: list[str] = []
+
+    async def body() -> None:
+        began.append("body")
+
+    def before_body() -> None:
+        if lost:
+            raise SuspendSignal
+
+    asyncio.get_running_loop().call_soon(lost.append, True)  # before the task of the body, which is made later
+    with pytest.raises(SuspendSignal):
+        await run_step(
+            StepCall.of("a", body, ()),
+            ENVIRONMENT,
+            function="f",
+            run_id="r",
+            attempt=1,
+            before_body=before_body,
+        )
+    assert began == []

@@ -20,6 +20,7 @@ from durably.core import (
     tool,
     user,
 )
+from durably.core.budget import Spent
 from durably.core.errors import ContextWindowExceededError
 from durably.core.messages import AssistantMessage, Message, ToolCall, ToolResultMessage
 from durably.core.model import ModelRequest
@@ -180,3 +181,27 @@ async def test_a_warned_and_pruned_run_is_the_same_wherever_it_crashes(backend: 
 
     report = await crash_matrix(world, "go", backend=backend)
     assert report.ok, report
+
+
+@pytest.mark.parametrize(("shares", "looked"), [(True, 3), (False, 5)])
+@pytest.mark.asyncio
+async def test_a_delegate_may_draw_on_the_budget_of_who_asks(shares: bool, looked: int) -> None:
+    helper_model = ScriptedModel(lambda request: call("look", place=request.turn) if request.turn < 5 else "done")
+    helper = Agent("helper", model=helper_model, instructions="", tools=[look])
+    model = ScriptedModel(call("ask_helper", task="look"), "done")
+    asks = delegate(helper, share_budget=shares)
+    agent = Agent("a", model=model, instructions="", tools=[asks], budget=Budget(tool_calls=4, time="1h"))
+    async with MemoryBackend([agent]) as backend:
+        await backend.invoke(agent, "go")
+        (child,) = await backend.runs(function="helper")
+        result = await child.result()
+    assert (result.tool_calls, result.stop_reason) == (looked, "budget" if shares else "completed")
+
+
+def test_what_is_left_is_never_nothing_and_the_narrower_limit_holds() -> None:
+    spent = Spent(tokens=99, cost=None, tool_calls=2, seconds=5)
+    left = Budget(tokens=50, cost=1, tool_calls=5, time=10).left(spent)
+    assert (left.tokens, left.cost, left.tool_calls, left.time) == (1, 1e-9, 3, 5)
+    both = Budget(tokens=50).within(Budget(tokens=20, time="1m"))
+    assert (both.tokens, both.time, both.cost) == (20, 60, None)
+    assert Budget(tokens=1).within(None) == Budget(tokens=1)

@@ -6,7 +6,7 @@ import json
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
 
@@ -77,6 +77,7 @@ def test_any_type_may_be_the_root(root: Any, values: st.SearchStrategy[Any]) -> 
     form = OutputForm(codec_for(root))
     assert form.schema["type"] == "object", "providers want an object"
 
+    @settings(deadline=None)
     @given(values)
     def check(value: Any) -> None:
         data = TypeAdapter(root).dump_python(value, mode="json")

@@ -522,6 +522,7 @@ def test_a_session_is_joined_to_what_every_provider_takes(before: list[Message],
     assert words == said or (bool(before and now) and before[-1] == now[0] and words == said[:-1])
 
 
+@settings(deadline=None)
 @given(appends=st.lists(st.lists(SAID, max_size=4), max_size=6), now=st.sampled_from([[], [user("hi")]]))
 def test_a_session_that_grows_is_joined_as_if_read_whole(appends: list[list[Message]], now: list[Message]) -> None:
     async def run() -> None:

@@ -120,11 +120,13 @@ async def test_image_and_file(case: Case, streamed: bool) -> None:
 async def test_image_in_a_result(case: Case, streamed: bool) -> None:
     asked = AssistantMessage(parts=[ToolCall(id="c1", name="weather", arguments={"city": "X"})], provider=case.origin)
     image = FilePart(media_type="image/png", data=PNG)
-    result = ToolResultMessage(call_id="c1", name="weather", content=[TextPart(text="The map:"), image])
+    shown = [TextPart(text="The map:"), image]
+    result = ToolResultMessage(call_id="c1", name="weather", content=shown, metadata={"for": "programs alone"})
     _, server = await talk(case, streamed, "Nice.", question(user("Weather?"), asked, result))
     heard = server.requests[0].messages[2:]
     found = [part for message in heard for part in message.content if isinstance(part, FilePart)]  # type: ignore[union-attr]
     assert [file.data for file in found] == [PNG]
+    assert b"programs alone" not in b"".join(each.body for each in server.received)
     in_the_result = case in (ANTHROPIC, RESPONSES)
     assert any(isinstance(message, UserMessage) for message in heard) is not in_the_result
 

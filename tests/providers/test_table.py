@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from durably.core import ModelError, user
+from durably.core import Agent, DefinitionError, ModelError, user
 from durably.core.messages import (
     AssistantMessage,
     ContentPart,
@@ -22,6 +25,7 @@ from durably.core.messages import (
     UserMessage,
 )
 from durably.core.model import ModelRequest, Usage
+from durably.core.server_tools import CodeExecution, RemoteMCP, ToolSearch, WebSearch
 from durably.testing import call
 from durably.testing.models.llm_server import Fault, LLMServer
 from durably.testing.models.scripted import Reply
@@ -31,6 +35,7 @@ from tests.providers.cases import (
     LITELLM_ANTHROPIC,
     LITELLM_OPENAI,
     RESPONSES,
+    WEATHER,
     Case,
     ask,
     question,
@@ -172,7 +177,61 @@ async def errors(case: Case) -> str:
     return "yes" if raised.value.request_id and raised.value.status == 529 else "no"
 
 
+async def prompt_cache(case: Case) -> str:
+    _, server = await talk(case, False, "ok", question(user("?")))
+    return "by breakpoints" if "cache_control" in str(server.received[0].json()) else "by itself"
+
+
+async def server_tools(case: Case) -> str:
+    gaps = []
+    async with LLMServer("never") as server:
+        for each in (WebSearch(), CodeExecution(), ToolSearch(), RemoteMCP(name="d", url="https://x.test")):
+            try:
+                Agent("a", model=case.model(server), instructions="", tools=[each])
+            except DefinitionError:
+                gaps.append(each)
+    return {0: "yes", 4: "no"}[len(gaps)]
+
+
+async def told_tool(case: Case, **fields: Any) -> dict[str, Any]:
+    """A tool as the provider was told of it."""
+    request = question(user("?"), tools=[dataclasses.replace(WEATHER, **fields)])
+    _, server = await talk(case, False, "ok", request)
+    [told] = server.received[0].json()["tools"]
+    return {**told, **told.get("function", {})}
+
+
+async def strict_tools(case: Case) -> str:
+    try:
+        return "yes" if (await told_tool(case, strict=True))["strict"] is True else "lost"
+    except ModelError as error:
+        return "no" if "is strict" in str(error) else str(error)
+
+
+async def examples(case: Case) -> str:
+    told = await told_tool(case, examples=[{"city": "Rome"}])
+    if told.get("input_examples"):
+        return "as examples"
+    return "in the description" if "Rome" in told["description"] else "lost"
+
+
+async def text_files(case: Case) -> str:
+    table = FilePart(media_type="text/csv", data=b64encode(b"city,sun").decode())
+    request = await heard(case, question(UserMessage(content=[table])))
+    return "as text" if "city,sun" in str(request.messages[0]) else "no"
+
+
+async def own_client(case: Case) -> str:
+    return "yes" if case.client is not None else "no"
+
+
 PROBES: dict[str, Probe] = {
+    "prompt cache": prompt_cache,
+    "`WebSearch`, `CodeExecution`, `ToolSearch`, `RemoteMCP`": server_tools,
+    "`@tool(strict=True)`": strict_tools,
+    "`@tool(examples=)`": examples,
+    "files of text": text_files,
+    "a client of your own": own_client,
     "text, parallel calls, system prompt, tool choice": basics,
     "streaming": streaming,
     "a tool's error": tool_error,
@@ -188,8 +247,14 @@ PROBES: dict[str, Probe] = {
     "cached and reasoning tokens": usage,
     "status and request id in errors": errors,
 }
-ELSEWHERE = {"citations, annotations", "the provider's own tools", "cost"}
-"""Tried by ``test_features``."""
+ELSEWHERE = {
+    "citations, annotations",
+    "the provider's own tools",
+    "cost",
+    "background answers",
+    "errors under status 200",
+}
+"""Tried by ``test_features`` and ``test_wire_quirks``."""
 
 
 def test_every_row_is_tried() -> None:

@@ -21,6 +21,7 @@ def main() -> int:
     options.add_argument("--rate", type=float, default=10, help="runs started in a second")
     options.add_argument("--pause", type=float, default=8, help="seconds between two harms of one worker")
     options.add_argument("--lease", type=float, default=3, help="seconds of a worker's lease")
+    options.add_argument("--patience", type=float, default=120, help="seconds that runs are given to end at last")
     options.add_argument("--harms", nargs="+", choices=HARMS, default=HARMS)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--directory", type=Path, help="where to keep the files; left out, they are thrown away")
@@ -28,8 +29,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         directory: Path = given.directory or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        choices = {name: getattr(given, name) for name in ("seconds", "workers", "rate", "harms", "pause", "lease")}
-        fleet = asyncio.run(soak(directory, **choices, seed=given.seed, patience=120))
+        choices = {
+            name: getattr(given, name) for name in ("seconds", "workers", "rate", "harms", "pause", "lease", "patience")
+        }
+        fleet = asyncio.run(soak(directory, **choices, seed=given.seed))
         facts = Facts.read(directory)
     print(*report(facts, fleet), sep="\n")
     broken = [*fleet.odd_exits, *broken_laws(facts)]

@@ -61,7 +61,7 @@ async def big(text: str) -> int:
 
 async def scheduled(run: Run[Any]) -> dict[str, str]:
     """The activity types of a run, by step key."""
-    history = await run._backend.client.get_workflow_handle(run.id).fetch_history()  # type: ignore[attr-defined]
+    history = await run._engine.client.get_workflow_handle(run.id).fetch_history()  # type: ignore[attr-defined]
     found = [each.activity_task_scheduled_event_attributes for each in history.events]
     return {each.activity_id: each.activity_type.name for each in found if each.activity_id}
 

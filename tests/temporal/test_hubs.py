@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -18,10 +19,12 @@ from durably.backends.temporal.wait_hub import hub_of_match
 from durably.core import Context, Event, Run, function
 from durably.core.ids import new_id
 from tests.temporal.conftest import OpenTemporal
-from tests.temporal.test_code_change import OPTIONS
 
 ALL = bool(os.environ.get("DURABLY_LONG"))
 SENDERS = 200
+OPTIONS: dict[str, Any] = {"heartbeat": timedelta(seconds=60), "max_runs": 8, "max_steps": 32}
+"""A worker that has much to do is not to be taken for dead, nor to take up more than it gets done in time."""
+
 SIGNALS, CROWDS, EACH = (20_000, 200, 100) if ALL else (1_200, 6, 10)
 """How many signals come; how many runs wait, and each of them for how many events at once."""
 

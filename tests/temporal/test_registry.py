@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from durably.backends.temporal.activities import _written_as
 from durably.backends.temporal.payloads import ActivityRequest
-from durably.backends.temporal.registry import parameter_types
+from durably.backends.temporal.registry import StepRegistry, parameter_types
+from durably.core import Agent, Tool, toolset
+from durably.testing import ScriptedModel
 
 if TYPE_CHECKING:
     from decimal import Decimal as Price
@@ -37,3 +40,21 @@ def test_a_return_annotation_for_type_checkers_alone_is_none() -> None:
 )
 def test_a_request_is_read_as_it_was_written(request_: ActivityRequest) -> None:
     assert ActivityRequest.from_payload(request_.to_payload()) == request_
+
+
+def test_any_worker_finds_the_bodies_of_an_agent_its_tools_and_its_toolsets() -> None:
+    def pick() -> str:
+        return ""
+
+    model = ScriptedModel("Done.")
+    agent = Agent("a", model=model, instructions="", tools=[pick, toolset(list[Tool], name="pick")])
+    registry = StepRegistry({"a": agent}, {}, {})
+    (shelf,) = agent.toolsets
+    bodies: dict[str, Callable[..., Any]] = {
+        "@a.think": agent.think,
+        "@a/pick.run_sync": agent.tools["pick"].run_sync,
+        "@a/~pick.list_tools": shelf.list_tools,
+    }
+    for name, body in bodies.items():
+        assert registry.name_of(body, agent) == name
+        assert registry.find(name) == body

@@ -8,8 +8,9 @@ import json
 import pytest
 from rich.console import Console
 
-from durably.core import Context, function
+from durably.core import Context, Trace, function
 from durably.testing import crash_matrix
+from durably.testing.crash.run_rows import run_rows
 from durably.testing.crash.terminal import print_report, progress_bar
 from tests.testing import agents
 
@@ -21,8 +22,15 @@ async def test_a_report_is_json_and_a_page() -> None:
     data = json.loads(report.to_json())
     assert data["ok"] is False
     assert data["counts"]["failed"] == 1
+    assert Trace.model_validate(data["trace"]) == report.trace
     page = report.to_html()
     assert 'class="failed"' in page
+    failed = next(cell for cell in report.cells if cell.outcome == "failed")
+    assert failed.trace is not None
+    assert [each["attempts"] for each in run_rows(failed.trace) if each["key"] == failed.step] == [
+        ["lost", "completed"]
+    ]
+    assert json.dumps(run_rows(report.trace)[0], ensure_ascii=False) in page
     assert "</script><script>" in page
     assert "http" not in page  # nothing is fetched
 

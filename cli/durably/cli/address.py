@@ -65,6 +65,7 @@ class Program:
         self.now = client.now
         self.history = client.history
         self.live_run_ids = client.live_run_ids
+        self.asking_run_ids = client.asking_run_ids
         self.send_events = client.send_events
         self.received = client.received
 

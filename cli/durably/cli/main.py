@@ -23,6 +23,7 @@ from durably.cli.doctor import doctor
 from durably.cli.init import init
 from durably.cli.logs import logs
 from durably.cli.page import ui
+from durably.cli.plan import plan_fleet
 from durably.cli.replays import check, replay
 from durably.cli.runs import export, runs, show
 from durably.cli.stream import stream
@@ -61,7 +62,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     ACT: {"start": start, "send": send, "cancel": cancel, "retry": retry, "fork": fork},
     PERSON: {"approvals": approvals, "approve": approve, "reject": reject},
     CODE: {"replay": replay, "check": check, "crash-test": crash_test},
-    MACHINE: {"worker": worker, "workers": workers, "prune": prune, "doctor": doctor},
+    MACHINE: {"worker": worker, "workers": workers, "prune": prune, "plan": plan_fleet, "doctor": doctor},
 }
 
 for panel, commands in COMMANDS.items():

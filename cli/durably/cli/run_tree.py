@@ -44,12 +44,13 @@ STATUS_STYLES = {
 MARKS = {"completed": "✓", "failed": "✗", "running": "▶", "waiting": "…", "retrying": "↻"}
 
 
-def trace_view(trace: Trace, now: float) -> RenderableType:
+def trace_view(trace: Trace, now: float, status: str = "") -> RenderableType:
     """The whole run.
 
     Args:
         trace: The run.
         now: The time up to which a live run is drawn, in seconds since 1970.
+        status: Where it stands, if its engine says more of that than its records.
     """
     end = max([trace.ended_at or now, *(step.ended_at or 0.0 for step in trace.walk())])
     table = Table(box=None, pad_edge=False, header_style="bright_black")
@@ -67,13 +68,13 @@ def trace_view(trace: Trace, now: float) -> RenderableType:
             money(step.cost),
         )
     troubles = [line for step in trace.walk() for line in _failures(step)]
-    return Group(_head(trace, end), Text(), table, Text(), *troubles, *_end(trace))
+    return Group(_head(trace, end, status or trace.status), Text(), table, Text(), *troubles, *_end(trace))
 
 
-def _head(trace: Trace, end: float) -> Text:
+def _head(trace: Trace, end: float, status: str) -> Text:
     head = Text()
     head.append(plain(trace.function), style="bold").append("  ").append(plain(trace.run_id), style="bright_black")
-    head.append("\n").append(f"{trace.status}", style=STATUS_STYLES[trace.status])
+    head.append("\n").append(status, style=STATUS_STYLES[status])
     facts = [clock_time(trace.started_at), seconds(end - trace.started_at), spell_tokens(trace.usage)]
     facts += [f"{trace.usage.cached_tokens:,} cached" if trace.usage.cached_tokens else "", money(trace.cost)]
     head.append("".join(f"  {fact}" for fact in facts if fact))

@@ -135,7 +135,7 @@ def show(run: RunName, backend: BackendName, step: StepKey = None, as_json: AsJS
                     typer.echo(trace.to_json())
                 else:
                     now = time.time()
-                    console().print(trace_view(trace, now))
+                    console().print(trace_view(trace, now, found.status.value))
                     for wait in found.view.waiting_for:
                         console().print(Text(f"waits for {spell_wait(wait, now)}", style="yellow"))
                 return

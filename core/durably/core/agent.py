@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, Literal, Unpack, overload
 
 from typing_extensions import TypeVar
 
-from durably.core.agent_types import AgentOptions, Instructions, input_type, result_type, takes_none
+from durably.core.agent_checks import check_parts
+from durably.core.agent_types import AgentOptions, Instructions, ModelOptions, input_type, result_type, takes_none
 from durably.core.answers import fitting, recordable
 from durably.core.attempts import judged_input
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction, summary_request
-from durably.core.context import Context
+from durably.core.context import Context, running
 from durably.core.error_text import error_text
 from durably.core.errors import DefinitionError, ModelError, ToolError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
+from durably.core.function_toolset import makes_tools, toolset
 from durably.core.functions import Function, FunctionOptions, check_triggers
 from durably.core.hints import hint_text
 from durably.core.history import History
@@ -46,6 +49,8 @@ from durably.core.result import AgentInput, AgentResult
 from durably.core.run_events import read_input
 from durably.core.run_session import ArrivedMessage
 from durably.core.serialization import Codec, codec_for
+from durably.core.server_tool_approval import approval_tool
+from durably.core.server_tools import RemoteMCP, ServerTool, check_server_tools, split_tools
 from durably.core.session_options import OnMessage, one_run_a_session, readers
 from durably.core.sessions import SessionError, SessionStore
 from durably.core.sink import publish
@@ -53,6 +58,7 @@ from durably.core.steps import current_step
 from durably.core.tool_context import AskedContext, RunContext, instructions_context
 from durably.core.tool_definition import define_tool
 from durably.core.tools import Tool
+from durably.core.toolsets import ListedSpecs, Toolset
 
 __all__ = ["Agent", "start_event"]
 
@@ -60,6 +66,7 @@ C = TypeVar("C", default=Any)
 Out = TypeVar("Out", default=Any)
 C1 = TypeVar("C1")
 Out1 = TypeVar("Out1")
+Named = TypeVar("Named", Tool, Toolset)
 
 
 def start_event(agent_id: str) -> str:
@@ -75,7 +82,9 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         model: A :class:`~durably.core.Model`, or a string such as ``"anthropic:claude-opus-4-6"``.
         instructions: The system prompt, or a callable that returns it. The callable runs once, in the step
             ``load-context``, and may take one argument, ``ctx: ToolContext[Customer]``.
-        tools: What the model may call: functions with type hints, or tools made by :func:`~durably.core.tool`.
+        tools: What the model may call: functions with type hints, tools made by :func:`~durably.core.tool`, durable
+            functions, toolsets (see :func:`~durably.core.toolset`), and tools that the provider runs, such as
+            :class:`~durably.core.server_tools.WebSearch`.
         output_type: A type that the final answer must fit, any that has a JSON form. The model sees its JSON schema.
             Default: free text.
         output_validator: A function of the final answer as ``output_type``, sync or async, that raises ``ValueError``
@@ -99,7 +108,9 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             cancelled. Each of them wants a ``session_key`` of every run. Default: runs do not wait for each other.
         hooks: Code of your own before and after each call of the model and of a tool, asked in this order. See
             :class:`~durably.core.Hooks`.
-        model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
+        model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``. Or a
+            callable that returns them: it runs once, in the step ``load-options``, and may take one argument, as
+            instructions may. What it returns is recorded.
         model_timeout: Seconds that one model call may take. Default: no limit.
         stream: Whether ``think`` asks the model to show its answer while it writes it, if the model can. The pieces go
             to the backend's observers. Only the whole answer is recorded.
@@ -113,6 +124,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
 
     __slots__ = (
         "_instructions_ask",
+        "_options_ask",
         "_reader",
         "budget",
         "compaction",
@@ -129,12 +141,14 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         "output_retries",
         "output_validator",
         "save_turns",
+        "server_tools",
         "sessions",
         "sink",
         "specs",
         "stream",
         "summarizer",
         "tools",
+        "toolsets",
     )
 
     name: str
@@ -142,10 +156,12 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
     instructions: Instructions
     context_codec: Codec
     tools: Mapping[str, Tool]
+    toolsets: tuple[Toolset, ...]
     specs: tuple[ToolSpec, ...]
     output_form: OutputForm | None
     output_retries: int
     output_validator: Callable[[Any], Any] | None
+    server_tools: tuple[ServerTool, ...]
     max_iterations: int
     budget: Budget | None
     compaction: Compaction | None
@@ -154,7 +170,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
     save_turns: bool
     on_message: OnMessage | None
     hooks: tuple[Hooks, ...]
-    model_options: Mapping[str, object]
+    model_options: ModelOptions
     model_timeout: float | None
     stream: bool
     sink: DeltaSink | str | None
@@ -210,7 +226,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         *,
         model: Model | str,
         instructions: Instructions,
-        tools: Sequence[Tool | Callable[..., object]] = (),
+        tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object] | ServerTool] = (),
         output_type: object = None,
         context_type: object = None,
         output_validator: Callable[[Any], Any] | None = None,
@@ -223,23 +239,32 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         save_turns: bool = True,
         on_message: OnMessage | None = None,
         hooks: Sequence[Hooks] = (),
-        model_options: Mapping[str, object] | None = None,
+        model_options: ModelOptions | None = None,
         model_timeout: float | None = None,
         stream: bool = False,
         sink: DeltaSink | str | None = None,
         **options: Unpack[FunctionOptions],
     ) -> None:
-        if max_iterations < 1:
-            raise DefinitionError(f"agent {name!r}: max_iterations must be 1 or more, not {max_iterations}")
-        if isinstance(output_retries, bool) or not isinstance(output_retries, int) or output_retries < 0:
-            raise DefinitionError(f"agent {name!r}: output_retries is a number of further answers, 0 or more")
+        check_parts(
+            name,
+            instructions=instructions,
+            tools=tools,
+            max_iterations=max_iterations,
+            output_retries=output_retries,
+            budget=budget,
+            compaction=compaction,
+        )
         if output_validator is not None and output_type is None:
             raise DefinitionError(f"agent {name!r}: output_validator= checks a typed answer: add output_type=")
+        own_tools, server_tools = split_tools(tools)
         # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
         names = sys._getframe(1).f_locals
         self.context_codec = codec_for(Any if context_type is None else context_type)
         self._instructions_ask = _instructions_ask(name, instructions, names, self.context_codec)
-        by_name = {each.name: each.bound(name, self.context_codec) for each in _tools(name, tools, names)}
+        self._options_ask = _options_ask(name, model_options, names, self.context_codec)
+        made = [_made(name, each, names) for each in own_tools]
+        by_name = _by_name(name, [each.bound(name, self.context_codec) for each in made if isinstance(each, Tool)])
+        toolsets = [each.bound(name, self.context_codec) for each in made if isinstance(each, Toolset)]
         # Other agents start this one by its own event, without knowing its backend or its triggers.
         options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
         if on_message is not None:
@@ -255,11 +280,16 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         self.name = name
         self.model = _first_of(model, fallback)
         self.instructions = instructions
-        self.tools = by_name
+        self.toolsets = tuple(_by_name(name, toolsets).values())
         self.specs = tuple(each.spec for each in by_name.values())
         self.output_form = None if output_type is None else OutputForm(codec_for(output_type))
         self.output_retries = output_retries
         self.output_validator = output_validator
+        approvals = [approval_tool(each) for each in server_tools if isinstance(each, RemoteMCP)]
+        self.tools = {**by_name, **{each.name: each for each in approvals}}
+        self.server_tools = server_tools
+        deferred = [each.name for each in self.specs if each.deferred]
+        check_server_tools(name, server_tools, deferred, getattr(self.model, "models", (self.model,)))
         self.max_iterations = max_iterations
         self.budget = budget
         self.compaction = compaction
@@ -271,7 +301,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         self.on_message = on_message
         self.hooks = check_hooks(name, hooks)
         self._reader = readers(sessions)
-        self.model_options = dict(model_options or {})
+        self.model_options = model_options if callable(model_options) else dict(model_options or {})
         self.model_timeout = model_timeout
         self.stream = stream or sink is not None
         self.sink = sink
@@ -280,6 +310,23 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
     def records_input(self) -> bool:
         """See :attr:`~durably.core.Function.records_input`. The verdict on all but the context is always the same."""
         return self.context_codec.reads_world
+
+    @property
+    def loads_options(self) -> bool:
+        """Whether the model's options depend on the run."""
+        return callable(self.model_options)
+
+    async def load_options(self, run: RunContext) -> dict[str, Any]:
+        """Return the model's options: the body of ``load-options``.
+
+        Args:
+            run: What the callable may know of the run, if it asks for it.
+        """
+        if not callable(self.model_options):
+            return dict(self.model_options)
+        choose: Callable[..., Any] = self.model_options
+        made = choose(**({} if self._options_ask is None else self._options_ask.given(run)))
+        return dict(await made if inspect.isawaitable(made) else made)
 
     @property
     def asks_context(self) -> bool:
@@ -358,12 +405,20 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         """Return the time, in seconds since 1970: the body of ``check-time``."""
         return current_step().observers.now()
 
-    async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse:
+    async def think(
+        self,
+        transcript: Transcript,
+        turns_left: int | None,
+        listed: ListedSpecs | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> ModelResponse:
         """Ask the model once: the body of ``think``.
 
         Args:
             transcript: What the model sees of the conversation.
             turns_left: How many turns are left, this one included, if the model should be told.
+            listed: The tools that its toolsets have listed for the run.
+            options: The model's options, if they depend on the run.
         """
         messages = await self._messages(transcript)
         if transcript.pruned is not None:
@@ -371,11 +426,12 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         request = ModelRequest(
             system=transcript.system,
             messages=messages,
-            tools=self.specs,
+            tools=self.specs if listed is None else (*self.specs, *listed.tools),
             turn=transcript.turn,
             output_schema=None if self.output_form is None else self.output_form.schema,
             reminder=hint_text(turns_left, transcript.spent),
-            options=self.model_options,
+            server_tools=self.server_tools,
+            options=(options or {}) if callable(self.model_options) else self.model_options,
         )
         if self.stream and isinstance(self.model, StreamingModel):
             response = await publish(self.model, request, self.sink)
@@ -384,7 +440,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         if not isinstance(response, ModelResponse):
             return response  # the step refuses it, and names what it is
         kept = recordable(response)
-        marked = self._marked(kept, changed=kept is not response)
+        marked = self._marked(kept, listed, changed=kept is not response)
         if self.output_form is not None:
             marked = self.output_form.judged(marked)
         return fitting(marked, current_step().max_payload_bytes)
@@ -406,14 +462,18 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             return form.complaint(error_text(error))
         return None
 
-    def _marked(self, response: ModelResponse, *, changed: bool) -> ModelResponse:
+    def _marked(self, response: ModelResponse, listed: ListedSpecs | None, *, changed: bool) -> ModelResponse:
         """Return an answer that says whether steps check the arguments of its calls.
 
         Args:
             response: The answer.
+            listed: The tools of its toolsets, whose steps always do.
             changed: Whether it is not what the model wrote, which the step can explain.
         """
         known = [(self.tools[call.name], call) for call in response.message.tool_calls if call.name in self.tools]
+        elsewhere = {each.name for each in listed.tools} if listed is not None else set()
+        if any(call.name in elsewhere for call in response.message.tool_calls):
+            return response.model_copy(update={"checked_in_steps": True})
         if not any(changed or tool.checks_in_step(call) for tool, call in known):
             return response
         return response.model_copy(update={"checked_in_steps": True})
@@ -440,13 +500,26 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
 
     async def _handle(self, ctx: Context[AgentInput[C]]) -> AgentResult[Out]:
         session_key = _session_key(ctx.input, ctx.run_id)
+        if ctx.input.session_key is not None and self._reader is None and self.singleton is None:
+            ctx.logger.warning(
+                "agent %r was given session_key=%r and has no sessions=, so it keeps nothing of what is said: write "
+                'sessions="backend"',
+                self.name,
+                session_key,
+            )
         run_loop = self._loop(ctx.input, session_key)
         return await run_loop(ctx.step, ctx.logger)
 
     def _loop(self, asked: AgentInput, session_key: str | None) -> AgentLoop:
         saves = self.sessions is not None and session_key is not None
         return create_agent_loop(
-            self, asked.message, session_key=session_key, context=asked.context, depth=asked.depth, save=saves
+            self,
+            asked.message,
+            session_key=session_key,
+            context=asked.context,
+            depth=asked.depth,
+            budget=asked.budget,
+            save=saves,
         )
 
     def restore(self, result: AgentResult[Out], history: History) -> AgentResult[Out]:
@@ -467,7 +540,11 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
     async def _replayed(self, event: Event, history: History) -> AgentResult:
         steps = RecordedSteps(history)
         asked: AgentInput = await judged_input(self, steps, event)
-        return await self._loop(asked, _session_key(asked, history.run_id))(steps, None)
+        silent = logging.getLogger(__name__)
+        run_id = history.run_id
+        context = Context(step=steps, event=event, input=asked, run_id=run_id, attempt=1, logger=silent, resources={})
+        with running(context):
+            return await self._loop(asked, _session_key(asked, run_id))(steps, None)
 
 
 def _instructions_ask(
@@ -478,14 +555,33 @@ def _instructions_ask(
     return None if asked is None else asked.bound(context, where)
 
 
-def _tools(agent: str, tools: Sequence[Tool | Callable[..., object]], names: Mapping[str, object]) -> list[Tool]:
-    by_name: dict[str, Tool] = {}
-    for each in tools:
-        made = each if isinstance(each, Tool) else define_tool(each, names)
-        if made.name in by_name:
-            raise DefinitionError(f"agent {agent!r} has two tools named {made.name!r}: rename one, @tool(name=...)")
-        by_name[made.name] = made
-    return list(by_name.values())
+def _options_ask(
+    agent: str, options: ModelOptions | None, names: Mapping[str, object], context: Codec
+) -> AskedContext | None:
+    where = f"agent {agent!r}: its model_options"
+    asked = instructions_context(options, names, where) if callable(options) else None
+    return None if asked is None else asked.bound(context, where)
+
+
+def _made(agent: str, each: object, names: Mapping[str, object]) -> Tool | Toolset:
+    """Return the tool or the toolset that stands in ``tools=``."""
+    if isinstance(each, Agent):
+        raise DefinitionError(f"agent {agent!r}: {each!r} in its tools is an agent: write delegate({each.name})")
+    if isinstance(each, Tool | Toolset):
+        return each
+    fn: Any = each
+    return toolset(fn) if makes_tools(fn, names) else define_tool(fn, names)
+
+
+def _by_name(agent: str, given: Sequence[Named]) -> dict[str, Named]:
+    """Return tools, or toolsets, by their names."""
+    by_name: dict[str, Named] = {}
+    for each in given:
+        if each.name in by_name:
+            kind = "tools" if isinstance(each, Tool) else "toolsets"
+            raise DefinitionError(f"agent {agent!r} has two {kind} named {each.name!r}: rename one, with name=")
+        by_name[each.name] = each
+    return by_name
 
 
 def _first_of(model: Model | str, fallback: Model | str | Sequence[Model | str]) -> Model:

@@ -14,19 +14,24 @@ from durably.core.annotations import is_lazy
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.errors import DefinitionError, SerializationError
-from durably.core.functions import FunctionOptions
+from durably.core.functions import Function, FunctionOptions
 from durably.core.hooks import Hooks
 from durably.core.model import DeltaSink, Model
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
+from durably.core.server_tools import ServerTool
 from durably.core.session_options import OnMessage
 from durably.core.sessions import SessionStore
 from durably.core.tools import Tool
+from durably.core.toolsets import Toolset
 
-__all__ = ["AgentOptions", "Instructions", "input_type", "result_type", "takes_none"]
+__all__ = ["AgentOptions", "Instructions", "ModelOptions", "input_type", "result_type", "takes_none"]
 
 Instructions = str | Callable[[], str | Awaitable[str]] | Callable[[Any], str | Awaitable[str]]
 """A system prompt, or a callable that returns it; it may take a :class:`~durably.core.ToolContext`."""
+
+ModelOptions = Mapping[str, object] | Callable[[], Any] | Callable[[Any], Any]
+"""A provider's own parameters, or a callable that returns them; it may take a :class:`~durably.core.ToolContext`."""
 
 
 def input_type(name: str, context: Codec) -> Any:
@@ -78,7 +83,7 @@ class AgentOptions(FunctionOptions, total=False):
 
     model: Required[Model | str]
     instructions: Required[Instructions]
-    tools: Sequence[Tool | Callable[..., object]]
+    tools: Sequence[Tool | Toolset | Function[Any, Any] | Callable[..., object] | ServerTool]
     output_validator: Callable[[Any], Any] | None
     output_retries: int
     max_iterations: int
@@ -89,7 +94,7 @@ class AgentOptions(FunctionOptions, total=False):
     save_turns: bool
     on_message: OnMessage | None
     hooks: Sequence[Hooks]
-    model_options: Mapping[str, object] | None
+    model_options: ModelOptions | None
     model_timeout: float | None
     stream: bool
     sink: DeltaSink | str | None

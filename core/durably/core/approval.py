@@ -53,7 +53,7 @@ def _is_none(value: object) -> bool:
 
 
 class ApprovalRequest(BaseModel):
-    """The question to a person: the input of a function with the trigger :data:`APPROVAL_REQUESTED`.
+    """A request for approval: the input of a function with the trigger :data:`APPROVAL_REQUESTED`.
 
     Attributes:
         approval: Identifies the question. The answer carries it.
@@ -97,7 +97,7 @@ class ApprovalQuestion(BaseModel):
 
 
 class ApprovalDecision(BaseModel):
-    """The answer to a question.
+    """The decision on a request for approval.
 
     Attributes:
         approval: The question.

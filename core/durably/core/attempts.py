@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.body_threads import BodyThreads
 from durably.core.cause import Cause
-from durably.core.context import Context
+from durably.core.context import Context, running
 from durably.core.crash_limit import check_crash_limit
 from durably.core.durations import duration_seconds
 from durably.core.error_text import error_text, type_name
@@ -139,8 +139,8 @@ class StepCall:
         """Check what the caller gave and look up how the value is written."""
         if not callable(fn):
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
-        if retries is not None and retries < 0:
-            raise ValueError(f"step {key!r}: retries must be 0 or more, not {retries}")
+        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
+            raise ValueError(f"step {key!r}: retries is a number of further attempts, 0 or more, not {retries!r}")
         if crash_limit is not None:
             try:
                 check_crash_limit(crash_limit)
@@ -219,8 +219,8 @@ async def run_step(
         failures: How many attempts failed before.
         kind: What the body is the body of, for observers; ``None`` if it is no step of the run.
         beats: Whether the harness is told when the body calls ``current_step().heartbeat()``.
-        before_body: Called last before the body begins, and again once a sync body has a thread; what it returns is
-            awaited. It raises if this worker may not begin the body any more.
+        before_body: Called last before the body begins, in its task, and again once a sync body has a thread; what it
+            returns is awaited. It raises if this worker may not begin the body any more.
         cause: What began the run, for observers.
 
     Raises:
@@ -246,8 +246,6 @@ async def run_step(
     try:
         if environment.probe is not None:
             await environment.pass_point("before_body", function, run_id, call.key)
-        if before_body is not None and (pause := before_body()) is not None:
-            await pause
         if environment.observers.steps and kind is not None:
             began = StepBegan(
                 run_id=run_id,
@@ -339,6 +337,9 @@ async def _call(
     """Run a body, here or in a thread; ``began`` is told when it begins."""
     task = asyncio.current_task()
     try:
+        # Here and no earlier: a loop that is held up may come to this task seconds after it was made.
+        if before_body is not None and (pause := before_body()) is not None:
+            await pause
         if call.is_async:
             return await call.fn(*call.args)
         # Without threads a sync body stands in the loop, where no timeout reaches it; with one it gets a thread.
@@ -460,7 +461,8 @@ async def run_function(
             logger=RunLogger(function.id, run_id, attempt, environment.redactor, lambda: steps.replaying),
             resources=environment.resources,
         )
-        value = await function.handler(context)
+        with running(context):
+            value = await function.handler(context)
         steps.check_end()
         limit, redact = environment.max_payload_bytes, environment.redactor.text
         text, _ = function.output.round_trip(value, step="", limit=limit, redact=redact)

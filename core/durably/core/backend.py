@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
@@ -15,6 +16,7 @@ from durably.core.call_timeout import within
 from durably.core.deltas import DeltaStore, DeltaWriter
 from durably.core.durations import Duration
 from durably.core.engine import Engine
+from durably.core.error_text import shown
 from durably.core.errors import (
     AmbiguousRunIdError,
     DefinitionError,
@@ -46,6 +48,8 @@ AMBIGUOUS = 3
 
 MANY_RUNS = 1_000_000
 """More than are looked through for what is pending."""
+
+logger = logging.getLogger("durably")
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -91,6 +95,7 @@ class Backend(Engine):
     ) -> None:
         self.functions: dict[str, Function[Any, Any]] = {}
         self.drain_timeout = DRAIN_SECONDS
+        self._sent: set[str] = set()
         redactor = Redactor(secrets)
         self.deltas = deltas
         self.delta_writers = [] if deltas is None else [DeltaWriter(deltas)]
@@ -104,6 +109,8 @@ class Backend(Engine):
         )
         self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
+        if not isinstance(functions, Sequence) or isinstance(functions, str):
+            raise DefinitionError(f"functions= is a list of durable functions and agents, not {shown(functions)}")
         for function in functions:
             self._register(function)
 
@@ -279,7 +286,20 @@ class Backend(Engine):
             SerializationError: If the data of one has no JSON form. None of them is sent.
         """
         check_events(events)
+        self._warn_of_unheard(events)
         return await self.send_events(outside_events(events, self.environment.observers.traceparent()))
+
+    def hears(self, event_name: str) -> bool:
+        """Whether an event starts a function, or a run waits for it; yes where the engine cannot tell."""
+        return True
+
+    def _warn_of_unheard(self, events: Sequence[Event]) -> None:
+        for name in {event.name for event in events} - self._sent:
+            self._sent.add(name)  # said once: whoever sends to another program knows why
+            if not self.hears(name):
+                logger.warning(
+                    "nobody hears the event %r: no function has it among its triggers=, and no run waits for it", name
+                )
 
     async def run(self, run_id: str) -> Run[Any]:
         """A handle on a run by its id, or by how its id begins if no other begins so.
@@ -439,6 +459,13 @@ class Backend(Engine):
         """The ids of the runs that have not ended, of one function or of all."""
         return [run.id for run in await self.runs(function=function, status=LIVE, limit=MANY_RUNS)]
 
+    async def asking_run_ids(self, function: str | None) -> list[str]:
+        """The ids of the runs that may wait for an approval, and maybe of others: their records are read.
+
+        An engine that knows better which runs wait overrides it.
+        """
+        return await self.live_run_ids(function)
+
     @property
     def is_client(self) -> bool:
         """Whether it serves no function, and only starts, sends to and looks at runs that other programs execute."""
@@ -457,6 +484,11 @@ class Backend(Engine):
         """
         if isinstance(function, str):
             return self.functions.get(function) or FunctionRef(function)
+        if not isinstance(function, FunctionRef):
+            raise DefinitionError(
+                f"{shown(function)} is no durable function: decorate it with @function('its-id') and add it to "
+                "functions=[...]"
+            )
         served = self.is_client or not isinstance(function, Function) or self.functions.get(function.id) is function
         if not served:
             known = ", ".join(self.functions) or "none"

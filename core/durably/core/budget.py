@@ -7,11 +7,13 @@ Owns: the limits, and when they are near or reached. Does not own: counting, whi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from durably.core.durations import Duration, duration_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, NonRetriableError
 from durably.core.model import ModelResponse
+from durably.core.named_values import NamedValues
 
 __all__ = ["Budget", "Spent"]
 
@@ -34,12 +36,12 @@ class Spent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(NamedValues):
     """Ends a run that has spent this much: it takes no further turn.
 
-    What other agents spend counts if the run waits for them, and they have no more than what is left of it. The turn
-    that crosses the limit is finished, so that no tool call stays without its result. A run may therefore spend
-    somewhat more than its budget.
+    What other agents spend counts if the run waits for them; with ``delegate(share_budget=True)`` they have no more
+    than what is left of it. The turn that crosses the limit is finished, so that no tool call stays without its result.
+    A run may therefore spend somewhat more than its budget.
 
     Args:
         cost: US dollars.
@@ -52,6 +54,8 @@ class Budget:
     Raises:
         DefinitionError: If none of the four is given, or one of them is out of range.
     """
+
+    _example = 'Budget(cost=0.5, time="10m")'
 
     cost: float | None = None
     tokens: int | None = None
@@ -103,7 +107,39 @@ class Budget:
         """Return whether a run that spent this may take no further turn."""
         return self.share(spent) >= 1
 
+    def left(self, spent: Spent) -> Budget:
+        """Return what is left of it after this much, or next to nothing if nothing is."""
+        return Budget(
+            cost=None
+            if self.cost is None
+            else max(self.cost - (self.cost if spent.cost is None else spent.cost), 1e-9),
+            tokens=None if self.tokens is None else max(self.tokens - spent.tokens, 1),
+            tool_calls=None if self.tool_calls is None else max(self.tool_calls - spent.tool_calls, 1),
+            time=None if self.seconds is None else max(self.seconds - spent.seconds, 0.001),
+            warn_at=self.warn_at,
+        )
+
+    def within(self, other: Budget | None) -> Budget:
+        """Return the budget whose limits are the narrower ones of two."""
+        if other is None:
+            return self
+        return Budget(
+            cost=_narrower(self.cost, other.cost),
+            tokens=_narrower(self.tokens, other.tokens),
+            tool_calls=_narrower(self.tool_calls, other.tool_calls),
+            time=_narrower(self.seconds, other.seconds),
+            warn_at=self.warn_at,
+        )
+
     def warning(self, spent: Spent) -> int | None:
         """Return how much is spent, in percent, if the model should be told."""
         share = self.share(spent)
         return int(share * 100) if share >= self.warn_at else None
+
+
+N = TypeVar("N", int, float)
+
+
+def _narrower(one: N | None, other: N | None) -> N | None:
+    given = [limit for limit in (one, other) if limit is not None]
+    return min(given) if given else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from durably.core.errors import DefinitionError
 from durably.core.messages import ContentPart, Message, user
 from durably.core.model import Model, ModelRequest, Usage
+from durably.core.named_values import NamedValues
 
 __all__ = ["Compaction", "first_kept", "summary_message", "summary_note", "summary_request"]
 
@@ -27,7 +28,7 @@ request for the summary too long as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compaction:
+class Compaction(NamedValues):
     """Replaces the older part of a conversation by a summary, in a step ``compact``.
 
     This happens before a turn if the last turn was long, and when the model refuses the conversation as too long. The
@@ -48,6 +49,8 @@ class Compaction:
     Raises:
         DefinitionError: If a number is out of range.
     """
+
+    _example = "Compaction(at_tokens=150_000)"
 
     at_tokens: int | None = None
     keep: int = 6

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from durably.core.events import Event
 from durably.core.steps import StepAPI
 
-__all__ = ["Context", "Logger"]
+__all__ = ["Context", "Logger", "current_run", "running"]
 
 In = TypeVar("In")
 
@@ -43,3 +45,29 @@ class Context(Generic[In]):
     def patched(self, patch_id: str) -> bool:
         """Whether this run goes by the changed code of a patch. See :meth:`~durably.core.StepAPI.patched`."""
         return self.step.patched(patch_id)
+
+
+_running: ContextVar[Context[Any] | None] = ContextVar("durably_current_run", default=None)
+
+
+def current_run() -> Context[Any]:
+    """The context of the function whose code is running.
+
+    Raises:
+        RuntimeError: If none is.
+    """
+    context = _running.get()
+    if context is None:
+        raise RuntimeError("a tool with steps=True was called outside a run")
+    return context
+
+
+@contextmanager
+def running(context: Context[Any]) -> Iterator[None]:
+    """Make a function's context the current one while its code runs."""
+    token = _running.set(context)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # thrown away with its task, by whoever collects it: that context is another
+            _running.reset(token)

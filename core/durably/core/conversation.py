@@ -6,10 +6,12 @@ Owns: both, and how a summary takes the place of the older part. Does not own: w
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from durably.core.compaction import first_kept, summary_note
 from durably.core.messages import Message, SessionPrefix, TextPart, Transcript, UserMessage
 from durably.core.pruning import can_be_pruned
+from durably.core.toolsets import ListedSpecs
 
 __all__ = ["Conversation"]
 
@@ -26,11 +28,15 @@ class Conversation:
         said: The messages of this run. They only grow.
         transcript: The messages that the model sees.
         summary: The summary of those that it no longer sees, or an empty text.
+        listed: The tools that the agent's toolsets have listed for the run, or ``None`` if it has none.
+        options: The model's options, if they depend on the run.
     """
 
     def __init__(self, system: str, history: list[Message] | SessionPrefix, message: UserMessage) -> None:
         self.said: list[Message] = [message]
         self.summary = ""
+        self.listed: ListedSpecs | None = None
+        self.options: dict[str, Any] | None = None
         self._message = message
         if isinstance(history, SessionPrefix):
             self._place = 0  # where the answered message is in the transcript; it is never summarised
@@ -45,6 +51,17 @@ class Conversation:
         """Add messages at the end."""
         self.said.extend(messages)
         self.transcript.extend(messages)
+
+    def asked(self, turns_left: int | None) -> list[Any]:
+        """Return the arguments of the step ``think``. What an agent does not have stands in no record.
+
+        Args:
+            turns_left: How many turns are left, if the model should be told.
+        """
+        rare = [self.listed, self.options]
+        while rare and rare[-1] is None:
+            rare.pop()
+        return [self.transcript, turns_left, *rare]
 
     def older(self, keep: int) -> Transcript | None:
         """Return the part that a summary may replace: all but the answered message and the newest ones.
@@ -79,7 +96,8 @@ class Conversation:
         skipped = self.transcript.turn - _answers(kept)
         self.summary = summary
         self._place = 0
-        self.transcript = Transcript(self.transcript.system, [self._with_summary(), *kept], skipped)
+        spent = self.transcript.spent
+        self.transcript = Transcript(self.transcript.system, [self._with_summary(), *kept], skipped, spent=spent)
 
     def _parts(self, keep: int) -> tuple[list[Message], list[Message]]:
         messages = self.transcript.messages

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.agent import Agent, start_event
 from durably.core.due_times import due_time
+from durably.core.durable_tools import delegated_outcome
 from durably.core.durations import timeout_seconds
 from durably.core.error_text import writable
 from durably.core.errors import DefinitionError, StepError, ToolError
@@ -34,7 +35,7 @@ from durably.core.steps import Duration, StepAPI
 from durably.core.tool_context import RunContext, fits, type_label
 from durably.core.tools import NO_CONTEXT, Tool, ToolOutcome, check_tool_name
 
-__all__ = ["Delegate", "delegate", "delegate_async", "delegate_scheduled", "delegated_outcome", "started_text"]
+__all__ = ["Delegate", "delegate", "delegate_async", "delegate_scheduled", "started_text"]
 
 Mode = Literal["wait", "start", "schedule"]
 
@@ -68,6 +69,7 @@ class Delegate(Tool):
         max_depth: The largest depth of nested delegations, or ``None`` for no limit.
         now: Returns the time, in seconds since 1970, that a delay is counted from.
         pass_context: Whether the agent gets the context of the run that asks it.
+        share_budget: Whether the agent may spend no more than what is left of the budget of the run that asks it.
     """
 
     fn: Callable[..., Any] = _never
@@ -76,6 +78,7 @@ class Delegate(Tool):
     max_depth: int | None = None
     now: Callable[[], float] = time.time
     pass_context: bool = True
+    share_budget: bool = False
 
     async def act(self, step: StepAPI, call: ToolCall, run: RunContext = NO_CONTEXT) -> str | ToolOutcome:
         """See :meth:`~durably.core.Tool.act`: ``step.invoke`` or ``step.send_event``."""
@@ -90,7 +93,9 @@ class Delegate(Tool):
         given = run.context if self.pass_context else None
         if self.mode == "wait":
             context = self._typed(given)
-            return await self._wait(step, AgentInput(message=task.task, context=context, depth=run.depth + 1))
+            budget = run.budget if self.share_budget else None
+            asked = AgentInput(message=task.task, context=context, depth=run.depth + 1, budget=budget)
+            return await self._wait(step, asked)
         asked = AgentInput(message=task.task, context=given, depth=run.depth + 1)
         ts: float | None = None
         if isinstance(task, _LaterTask):
@@ -133,17 +138,6 @@ class Delegate(Tool):
             return ToolOutcome(content=str(error), is_error=True)
 
 
-def delegated_outcome(agent_id: str, result: AgentResult) -> ToolOutcome:
-    """Return what the model is told of a delegate's answer, and what the answer cost."""
-    content = result.text or f"({agent_id} gave no text)"
-    done = result.stop_reason == "completed"
-    if not done:
-        content = f"{agent_id} ended before it was done ({result.stop_reason}). Its last words: {content}"
-    return ToolOutcome(
-        content=content, is_error=not done, usage=result.usage, cost=result.cost, tool_calls=result.tool_calls
-    )
-
-
 def started_text(agent_id: str, event_id: str, ts: float | None) -> str:
     """Return what the model is told of a delegate that was started, or will be at ``ts`` (seconds since 1970)."""
     begins = "has started" if ts is None else f"will start at {datetime.fromtimestamp(ts, UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -159,6 +153,7 @@ def delegate(
     on_error: Literal["report", "raise"] = "report",
     max_depth: int | None = None,
     pass_context: bool = True,
+    share_budget: bool = False,
 ) -> Delegate:
     """Return a tool that hands a task to another agent and waits for its answer.
 
@@ -174,6 +169,8 @@ def delegate(
         on_error: What happens when the child fails: ``"report"`` tells the model, ``"raise"`` fails the run.
         max_depth: The largest depth of nested delegations through this tool. Default: no limit.
         pass_context: Whether the agent gets the context of the run that asks it.
+        share_budget: Whether the agent may spend no more than what is left of the budget of the run that asks it.
+            Several that are asked at once may each spend as much.
 
     Raises:
         DefinitionError: If an agent is named by its id without ``max_depth``, or the tool's name cannot be used.
@@ -183,9 +180,8 @@ def delegate(
     except (TypeError, ValueError) as error:
         raise DefinitionError(str(error)) from None
     description = description or f"Hand a task to the agent {_id(agent)!r} and wait for its answer."
-    return replace(
-        _define("wait", agent, name, description, max_depth, pass_context), timeout=timeout, on_error=on_error
-    )
+    made = _define("wait", agent, name, description, max_depth, pass_context)
+    return replace(made, timeout=timeout, on_error=on_error, share_budget=share_budget)
 
 
 def delegate_async(

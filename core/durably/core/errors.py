@@ -22,6 +22,7 @@ The tree::
     ├── NestedStepError            a step inside a step's body
     ├── ConcurrentStepError        two steps of one branch at the same time
     ├── StepCancelledError         asyncio.timeout, or the like, around a step
+    ├── TooManyStepsError          more steps, or branches at a time, than the engine takes in one run
     ├── SerializationError         a value cannot be written as JSON and read back
     │   └── PayloadTooLargeError
     ├── CrashLoopError             the process dies again and again outside the steps of a run
@@ -87,6 +88,7 @@ __all__ = [
     "StepNotFoundError",
     "StepTimeoutError",
     "SuspendSignal",
+    "TooManyStepsError",
     "ToolError",
     "UnsupportedFeatureError",
     "error_from_json",
@@ -348,6 +350,29 @@ class StepCancelledError(DurablyError):
         self.step = step
 
 
+class TooManyStepsError(DurablyError):
+    """A run asked for more steps, or more branches at a time, than its engine takes. None of them was begun.
+
+    Attributes:
+        step: The step, or the ``gather``, that would have been too much.
+        what: What there are too many of: ``"steps in one run"`` or ``"branches at a time"``.
+        count: How many there would have been.
+        limit: How many the engine takes.
+    """
+
+    fields = ("step", "what", "count", "limit")
+
+    def __init__(self, *, step: str, what: str, count: int, limit: int) -> None:
+        super().__init__(
+            f"step {step!r} would make {count:,} {what}, and this engine takes {limit:,}. Give parts of the work to "
+            "runs of their own with step.invoke, each of which has its own count"
+        )
+        self.step = step
+        self.what = what
+        self.count = count
+        self.limit = limit
+
+
 class SerializationError(DurablyError):
     """A value cannot be written as JSON and read back as the same type."""
 
@@ -380,7 +405,7 @@ class PayloadTooLargeError(SerializationError):
 
 
 class CrashLoopError(DurablyError):
-    """The process of a run dies again and again while none of its steps has begun: the run is given up.
+    """The process of a run died too often outside its steps, so the run is given up.
 
     Attributes:
         crashes: How many times it died without the run coming any further.
@@ -424,7 +449,7 @@ class RunNotFoundError(DurablyError):
 
 
 class AmbiguousRunIdError(DurablyError):
-    """Several runs have ids that begin with what was to be the id of one.
+    """Several runs have ids that begin with the given text.
 
     Attributes:
         prefix: What was asked for.
@@ -441,7 +466,7 @@ class AmbiguousRunIdError(DurablyError):
 
 
 class FunctionNotFoundError(DurablyError):
-    """A run was to be started by the id of a function that nobody has ever registered where the runs are kept.
+    """A run was started by the id of a function that no worker has ever registered there.
 
     Attributes:
         function: The id that was asked for.
@@ -461,7 +486,7 @@ class FunctionNotFoundError(DurablyError):
 
 
 class RunExistsError(DurablyError):
-    """The id of a run that was to be started belongs to one of another function, or with another input.
+    """A run of this id exists already, of another function or with another input.
 
     Attributes:
         run_id: The id.
@@ -521,7 +546,7 @@ class StepNotFoundError(DurablyError):
 
 
 class ApprovalNotPendingError(DurablyError):
-    """There is nothing to answer: the question is not known, was answered before, or its time is up.
+    """The approval is not pending: it is not known, was answered, or its time is up.
 
     Attributes:
         approval: What was to be answered.
@@ -541,7 +566,7 @@ class ApprovalNotPendingError(DurablyError):
 
 
 class MissingKeyError(DurablyError):
-    """What starts a run has nothing at the key of a rule of its function, so that nobody can say whom it concerns.
+    """An input has no value at the key that a rule of its function names.
 
     Attributes:
         function: The id of the function.
@@ -568,7 +593,7 @@ class JournalError(DurablyError):
 
 
 class JournalBusyError(JournalError):
-    """Another process holds the lock under which the storage is written. Nothing was written here; waiting helps.
+    """Another process holds the write lock of the storage. Nothing was written; try again later.
 
     Attributes:
         path: The storage.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Literal, Self
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from durably.core.durations import Duration, duration_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
+from durably.core.named_values import NamedValues
 
 __all__ = ["Batch", "Concurrency", "Cron", "CronTick", "Debounce", "Priority", "RateLimit", "Throttle"]
 
@@ -26,19 +27,6 @@ __all__ = ["Batch", "Concurrency", "Cron", "CronTick", "Debounce", "Priority", "
 def period_seconds(period: Duration) -> float:
     """Return the seconds of a rule's period, which was checked where the rule was made."""
     return duration_seconds(period, "the period")
-
-
-class _Rule:
-    """What is written with names alone: ``Debounce(period="5s")``."""
-
-    _example: ClassVar[str]
-
-    # Before the __init__ of the dataclass, which would only say how many arguments it takes.
-    def __new__(cls, *args: Any, **values: Any) -> Self:
-        if args:
-            said = ", ".join(shown(each) for each in args)
-            raise DefinitionError(f"{cls.__name__}({said}): write each value with its name: {cls._example}")
-        return super().__new__(cls)
 
 
 def _positive(name: str, **numbers: int) -> None:
@@ -61,7 +49,7 @@ def _span(rule: object, *fields: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concurrency(_Rule):
+class Concurrency(NamedValues):
     """Limits how many steps of a function run at the same time. The others wait.
 
     Args:
@@ -85,7 +73,7 @@ class Concurrency(_Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Debounce(_Rule):
+class Debounce(NamedValues):
     """Starts one run with the last event, once no other event has come for a while.
 
     Args:
@@ -108,7 +96,7 @@ class Debounce(_Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Throttle(_Rule):
+class Throttle(NamedValues):
     """Starts a limited number of runs in a period. Later ones wait.
 
     Args:
@@ -134,7 +122,7 @@ class Throttle(_Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateLimit(_Rule):
+class RateLimit(NamedValues):
     """Starts a limited number of runs in a period. Events beyond it are dropped.
 
     Args:
@@ -170,7 +158,7 @@ class Priority:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(_Rule):
+class Batch(NamedValues):
     """Starts one run for several events. The function's input is then the list of their data.
 
     Args:

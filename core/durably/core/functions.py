@@ -25,6 +25,7 @@ from durably.core.flow_support import FLOW_CONTROL
 from durably.core.history import History
 from durably.core.ids import check_event_name
 from durably.core.input_paths import check_path, key_value
+from durably.core.mistakes import check_function_id, check_objects
 from durably.core.reference import FunctionRef
 from durably.core.retention import Retention
 from durably.core.retry import RetryPolicy
@@ -188,6 +189,7 @@ class Function(FunctionRef[In, Out]):
         **options: Unpack[FunctionOptions],
     ) -> None:
         super().__init__(id, input_type=input_type, output_type=output_type)
+        check_objects(f"function {id!r}", options, _RULES)
         limits = options.get("concurrency") or ()
         handle_failure = options.get("on_failure")
         self.handler = handler
@@ -306,6 +308,20 @@ def check_triggers(id: str, triggers: Sequence[str]) -> tuple[str, ...]:
     return tuple(triggers)
 
 
+_RULES: Mapping[str, tuple[type, str]] = {
+    "singleton": (Singleton, 'Singleton("session_key", mode="queue")'),
+    "debounce": (Debounce, 'Debounce(period="5s")'),
+    "throttle": (Throttle, 'Throttle(limit=100, period="1m")'),
+    "rate_limit": (RateLimit, 'RateLimit(limit=100, period="1m")'),
+    "priority": (Priority, 'Priority("urgency")'),
+    "batch": (Batch, 'Batch(max_size=50, timeout="5s")'),
+    "concurrency": (Concurrency, "Concurrency(limit=5)"),
+    "retention": (Retention, 'Retention(age="30 days")'),
+    "retry_policy": (RetryPolicy, 'RetryPolicy(initial="1s")'),
+}
+"""The options that are objects: of which class, and how one is written."""
+
+
 def _check_retries(id: str, retries: int) -> int:
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
@@ -343,6 +359,7 @@ def function(
         DefinitionError: If the function does not take exactly one argument annotated ``Context[...]``, is not
             ``async def`` or a callable around one, or an annotation has no JSON form.
     """
+    check_function_id(id)
     # Without the caller's locals, annotations that name a class defined inside a test function would not resolve.
     names = sys._getframe(1).f_locals
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ from durably.core.run_session import RunSession, SessionParts
 from durably.core.steps import StepAPI
 from durably.core.tool_context import RunContext
 from durably.core.tools import Tool, ToolOutcome
+from durably.core.toolsets import ListedSpecs, ListedTools, Toolset, listed_tools
 
 __all__ = ["AgentLoop", "AgentParts", "create_agent_loop"]
 
@@ -47,6 +49,8 @@ class AgentParts(SessionParts, HookedParts, Protocol):
 
     @property
     def tools(self) -> Mapping[str, Tool]: ...
+    @property
+    def toolsets(self) -> Sequence[Toolset]: ...
     @property
     def max_iterations(self) -> int: ...
     @property
@@ -68,7 +72,16 @@ class AgentParts(SessionParts, HookedParts, Protocol):
     async def load_context(self, run: RunContext | None = None) -> str: ...
     async def load_history(self, session_key: str | None) -> SessionPrefix | list[Message]: ...
     async def check_time(self) -> float: ...
-    async def think(self, transcript: Transcript, turns_left: int | None) -> ModelResponse: ...
+    @property
+    def loads_options(self) -> bool: ...
+    async def load_options(self, run: RunContext) -> dict[str, Any]: ...
+    async def think(
+        self,
+        transcript: Transcript,
+        turns_left: int | None,
+        listed: ListedSpecs | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> ModelResponse: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
 
 
@@ -79,6 +92,7 @@ def create_agent_loop(
     session_key: str | None = None,
     context: object = None,
     depth: int = 0,
+    budget: Budget | None = None,
     save: bool = False,
 ) -> AgentLoop:
     """The loop of one agent and one message, to be run by any function that has steps.
@@ -89,6 +103,7 @@ def create_agent_loop(
         session_key: The conversation to go on with, for an agent with ``sessions``.
         context: Whom the agent works for, of its ``context_type``. See :class:`~durably.core.AgentInput`.
         depth: How many delegations led to this agent; delegates with a ``max_depth`` count on from there.
+        budget: What it may spend at most, beside the agent's own budget.
         save: Whether the loop adds to the session what is said: the message when it begins, each turn that calls tools
             when its calls are known, and the rest at the end.
 
@@ -102,29 +117,35 @@ def create_agent_loop(
     if session_key is not None:
         check_session_key(session_key)
     run = RunContext(agent.context_data(context), session_key, depth)
+    limit = agent.budget if budget is None else budget.within(agent.budget)
 
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
         system = await _load_context(agent, step, run)
+        tools = await listed_tools(step, agent.tools, agent.toolsets, run)
         history = await step.run("load-history", agent.load_history, session_key)
         conversation = Conversation(system, history, UserMessage(content=message))
+        conversation.listed = tools.specs
+        if agent.loads_options:
+            conversation.options = await step.run("load-options", agent.load_options, run)
         session = RunSession(agent, step, session_key if save else None, history, conversation)
         answer = await session.answer_of_another()
         if answer is not None:
             return AgentResult(text=answer, iterations=0, cost=0.0, stop_reason="steered").with_messages([])
         await session.begin()
-        result = await turns(step, logger, conversation, session)
+        result = await turns(step, logger, tools, conversation, session)
         await session.end(answered=result.stop_reason == "completed")
         return result
 
     async def turns(
-        step: StepAPI, logger: Logger | None, conversation: Conversation, session: RunSession
+        step: StepAPI, logger: Logger | None, tools: ListedTools, conversation: Conversation, session: RunSession
     ) -> AgentResult:
         progress = _Progress(conversation)
         for turns_left in range(agent.max_iterations, 0, -1):
-            if agent.budget:
-                await progress.check_time(agent, step, agent.budget)
-                if agent.budget.is_spent(progress.spent):
+            if limit:
+                await progress.check_time(agent, step, limit)
+                if limit.is_spent(progress.spent):
                     return progress.result("budget")
+                conversation.transcript.spent = limit.warning(progress.spent)
             if progress.iterations:
                 await session.take_messages()
             answer = await _think(agent, step, session, conversation, progress, turns_left)
@@ -133,14 +154,15 @@ def create_agent_loop(
             response = answer
             calls = response.message.tool_calls
             progress.count(response, len(calls))
-            if agent.budget:
-                agent.budget.check_price(response)
+            if limit:
+                limit.check_price(response)
             conversation.add(response.message)
             if calls:
                 await session.save_turn()
                 if logger:
                     logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-                outcomes = await _act(agent, step, response, run)
+                known = replace(run, budget=limit.left(progress.spent)) if limit else run
+                outcomes = await _act(agent, tools, step, response, known)
                 progress.count_delegated(outcomes)
                 conversation.add(*(_result(*pair) for pair in zip(calls, outcomes, strict=True)))
             elif response.stop_reason == "pause":
@@ -184,9 +206,7 @@ async def _think(
     tries = 2 if _can_prune(agent, conversation) else 1
     while True:
         try:
-            said, timeout = conversation.transcript, agent.model_timeout
-            said.spent = agent.budget.warning(progress.spent) if agent.budget else None
-            response = await step.run("think", agent.think, said, few_turns, timeout=timeout)
+            response = await step.run("think", agent.think, *conversation.asked(few_turns), timeout=agent.model_timeout)
             break
         except StepError as error:
             too_long = tries and error.error_type == ContextWindowExceededError.__name__
@@ -234,29 +254,26 @@ async def _compact(
 
 
 async def _act(
-    agent: AgentParts, step: StepAPI, response: ModelResponse, run: RunContext
+    agent: AgentParts, tools: ListedTools, step: StepAPI, response: ModelResponse, run: RunContext
 ) -> tuple[str | ToolOutcome, ...]:
     """Answer the calls of one turn, concurrently if there are several; outcomes come in the order of the calls."""
-    answers = [
-        partial(_answer, agent, step, call, run, response.checked_in_steps) for call in response.message.tool_calls
-    ]
+    checked_in_step = response.checked_in_steps
+    answers = [partial(_answer, agent, tools, step, call, run, checked_in_step) for call in response.message.tool_calls]
     if len(answers) == 1:
         return (await answers[0](),)
     return await step.gather(*answers)
 
 
 def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
-    if isinstance(outcome, str):
-        return ToolResultMessage(call_id=call.id, name=call.name, content=outcome)
-    return ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
+    return (ToolOutcome(content=outcome) if isinstance(outcome, str) else outcome).message(call)
 
 
 async def _answer(
-    agent: AgentParts, step: StepAPI, call: ToolCall, run: RunContext, checked_in_step: bool
+    agent: AgentParts, tools: ListedTools, step: StepAPI, call: ToolCall, run: RunContext, checked_in_step: bool
 ) -> str | ToolOutcome:
-    tool = agent.tools.get(call.name)
+    tool = tools.tools.get(call.name)
     if tool is None:
-        known = ", ".join(agent.tools) or "none"
+        known = ", ".join(tools.tools) or "none"
         return ToolOutcome(
             content=f"there is no tool {writable(repr(call.name))}; the tools are: {known}", is_error=True
         )

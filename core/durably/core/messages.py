@@ -179,6 +179,7 @@ class ToolResultMessage(_Frozen):
         name: The tool.
         content: What the model reads.
         is_error: Whether the tool did not do what was asked.
+        metadata: What the tool said for programs. The model does not see it.
     """
 
     role: Literal["tool"] = "tool"
@@ -186,6 +187,7 @@ class ToolResultMessage(_Frozen):
     name: str
     content: str | list[ContentPart]
     is_error: bool = Field(default=False, exclude_if=_falsy)
+    metadata: JSONObject | None = Field(default=None, exclude_if=_falsy)
 
 
 Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(discriminator="role")]
@@ -222,7 +224,7 @@ def assistant(text: str) -> AssistantMessage:
 
 
 class SessionPrefix(_Frozen):
-    """The beginning of a session, as a run has read it: how far, instead of the messages once more.
+    """How far a run has read its session. It is recorded in place of the messages.
 
     Attributes:
         session_key: The session.

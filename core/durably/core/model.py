@@ -12,8 +12,10 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
-from durably.core.messages import AssistantMessage, Message
+from durably.core.messages import AssistantMessage, JSONObject, Message
+from durably.core.server_tools import ServerTool
 
 __all__ = [
     "AnswerVerdict",
@@ -75,11 +77,20 @@ class ToolSpec:
         name: Its name.
         description: What it does, in words for the model.
         parameters: The JSON schema of its arguments. Its root is an object.
+        strict: Whether the provider holds the model to the schema.
+        deferred: Whether the model must look it up, with :class:`~durably.core.server_tools.ToolSearch`.
+        examples: Arguments of good calls.
+        native: What a provider alone knows, by the provider's name, such as
+            ``{"anthropic": {"allowed_callers": ["direct"]}}``. It is passed on as it is.
     """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
+    strict: bool = False
+    deferred: bool = False
+    examples: Sequence[JSONObject] = ()
+    native: Mapping[str, JSONObject] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +105,7 @@ class ModelRequest:
         output_schema: The JSON schema that the answer must fit, or ``None`` for free text.
         reminder: Words for the model in this request alone. They stand behind the newest message, so that everything
             before them is what the last request held too, and the provider's prompt cache fits.
+        server_tools: Tools that the provider runs. See :mod:`durably.core.server_tools`.
         options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
     """
 
@@ -103,11 +115,12 @@ class ModelRequest:
     turn: int = 0
     output_schema: Mapping[str, Any] | None = None
     reminder: str = ""
+    server_tools: Sequence[ServerTool] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AnswerVerdict(BaseModel):
-    """What was found of a final answer when it was given. It is recorded with the answer, and holds on replay.
+    """The verdict on a final answer. It is recorded with the answer, and holds on replay.
 
     Args:
         complaint: What is wrong with it, in words for the model, or ``None`` if it was taken.
@@ -246,6 +259,11 @@ def resolve_model(model: Model | str) -> Model:
         DefinitionError: If no installed package offers the provider.
     """
     if not isinstance(model, str):
+        if isinstance(model, type) or not callable(getattr(model, "complete", None)):
+            raise DefinitionError(
+                f"{shown(model)} is not a model: write 'provider:model', such as 'anthropic:claude-opus-4-6', or pass "
+                "an object with an async method complete(request)"
+            )
         return model
     from importlib.metadata import entry_points  # as slow to import as the rest of this package; only strings need it
 

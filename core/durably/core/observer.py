@@ -332,7 +332,7 @@ def _overrides(observer: Observer, name: str) -> bool:
 
 
 def happenings(record: StepRecord, function: str, cause: Cause | None = None) -> list[Happening]:
-    """What a record says has happened. Streams and observers both tell of records by this.
+    """The events that a record stands for. Streams and observers both use it.
 
     Args:
         record: The record.

@@ -30,6 +30,7 @@ from durably.core.errors import (
 )
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
+from durably.core.function_toolset import toolset
 from durably.core.functions import FailedRun, Function, Singleton, function
 from durably.core.hooks import Hooks, Refusal
 from durably.core.lifecycle_log import LifecycleLog
@@ -48,7 +49,8 @@ from durably.core.sessions import JSONLSessions, MemorySessions, SessionError, S
 from durably.core.steps import StepAPI, StepInfo, current_step
 from durably.core.tool_context import ToolContext
 from durably.core.tool_definition import tool
-from durably.core.tools import Tool
+from durably.core.tools import Tool, ToolResult
+from durably.core.toolsets import Toolset
 from durably.core.trace import Trace
 from durably.core.worker import run_worker
 from durably.core.worker_view import WorkerView
@@ -110,6 +112,8 @@ __all__ = [
     "Tool",
     "ToolContext",
     "ToolError",
+    "ToolResult",
+    "Toolset",
     "Trace",
     "WaitingFor",
     "WorkerView",
@@ -124,5 +128,6 @@ __all__ = [
     "reject",
     "run_worker",
     "tool",
+    "toolset",
     "user",
 ]

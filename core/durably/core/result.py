@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypeVar
 
+from durably.core.budget import Budget
 from durably.core.ids import check_session_key
 from durably.core.messages import ContentPart, Message
 from durably.core.model import Usage
@@ -36,6 +37,7 @@ class AgentInput(BaseModel, Generic[C]):
         context: Whom the agent works for, for its tools and instructions: a value of the agent's ``context_type``. It
             is recorded with the input, and the model does not see it.
         depth: How many delegations led here. It is 0 unless another agent asks.
+        budget: What the run may spend at most, beside the agent's own budget; another agent that asks may say so.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
@@ -44,6 +46,7 @@ class AgentInput(BaseModel, Generic[C]):
     session_key: str | None = None
     context: C | None = Field(default=None, exclude_if=lambda context: context is None)
     depth: int = Field(default=0, ge=0, exclude_if=lambda depth: not depth)
+    budget: Budget | None = Field(default=None, exclude_if=lambda budget: budget is None)
 
     @field_validator("session_key")
     @classmethod

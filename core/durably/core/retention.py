@@ -12,6 +12,7 @@ from typing import Self
 from durably.core.durations import Duration, duration_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
+from durably.core.named_values import NamedValues
 
 __all__ = ["EVENT_MEMORY", "Pruned", "Retention"]
 
@@ -20,7 +21,7 @@ EVENT_MEMORY = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retention:
+class Retention(NamedValues):
     """How long the finished runs of a function are kept. With both given, a run goes once either of them is past.
 
     Args:
@@ -30,6 +31,8 @@ class Retention:
     Raises:
         DefinitionError: If neither is given, the age is no duration, or the count no whole number from 0.
     """
+
+    _example = 'Retention(age="30 days")'
 
     age: Duration | None = None
     count: int | None = None
@@ -54,7 +57,7 @@ class Retention:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What went when runs were forgotten.
+    """What pruning removed.
 
     Attributes:
         runs: How many runs.

@@ -46,7 +46,7 @@ class Run(Generic[Out]):
         return self.view.status
 
     async def refresh(self) -> Self:
-        """Look again."""
+        """Read the state of the run again."""
         self.view = await self._engine.view(self.id)
         return self
 

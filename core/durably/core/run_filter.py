@@ -142,7 +142,11 @@ _NAMES = tuple(RunFilters.__annotations__)
 def _statuses(status: RunStatus | Iterable[RunStatus] | None) -> frozenset[RunStatus]:
     if status is None:
         return frozenset()
-    several = frozenset(map(RunStatus, [status] if isinstance(status, str) else status))
+    try:
+        several = frozenset(map(RunStatus, [status] if isinstance(status, str) else status))
+    except ValueError:
+        known = ", ".join(each.value for each in RunStatus)
+        raise ValueError(f"status={status!r} is no status of a run; these are: {known}") from None
     if not several:
         raise ValueError("status=[] fits no run: leave it out, or name at least one")
     return several

@@ -9,12 +9,13 @@ steps behind its position (``gather[0]/search``, ``gather:1[2]/search``), so no 
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from durably.core.attempts import FunctionSteps, StepCall, interrupt_process
 from durably.core.durations import duration_seconds, moment, timeout_seconds
@@ -24,10 +25,12 @@ from durably.core.errors import (
     NestedStepError,
     NonDeterminismError,
     StepCancelledError,
+    TooManyStepsError,
     UnsupportedFeatureError,
 )
 from durably.core.events import Event, check_events
 from durably.core.ids import check_event_name, check_patch_id, check_step_id
+from durably.core.mistakes import LEFT_OUT, check_body, check_given, check_invoked, check_match
 from durably.core.reference import FunctionRef
 from durably.core.steps import Duration, _current
 
@@ -86,7 +89,14 @@ class StepEngine(ABC):
     Each method gets the scope and the finished key of the step. It answers from the run's records where it can, does
     the work where it must, and raises what the caller is to get. ``KeyedSteps`` has refused before what no engine
     allows, and never lets code go on after ``NonDeterminismError``.
+
+    Attributes:
+        most_steps: How many steps one run may have, or ``None``.
+        most_branches: How many branches of one run may be under way at a time, or ``None``.
     """
+
+    most_steps: int | None = None
+    most_branches: int | None = None
 
     @abstractmethod
     async def run(self, scope: Scope, call: StepCall) -> Any:
@@ -162,6 +172,9 @@ class KeyedSteps(FunctionSteps):
 
     def __init__(self, engine: StepEngine) -> None:
         self._engine = engine
+        self._most_steps = engine.most_steps or math.inf
+        self._steps = 0
+        self._branches = 0
         self.root = Scope()
 
     @property
@@ -186,7 +199,7 @@ class KeyedSteps(FunctionSteps):
     async def run(  # type: ignore[override]  # the overloads' types are for callers
         self,
         step_id: str,
-        fn: Callable[..., Any],
+        fn: Callable[..., Any] = LEFT_OUT,
         *args: Any,
         output_type: Any = None,
         retries: int | None = None,
@@ -194,6 +207,9 @@ class KeyedSteps(FunctionSteps):
         at_most_once: bool = False,
         crash_limit: int | None = None,
     ) -> Any:
+        if fn is LEFT_OUT or not isinstance(step_id, str):
+            check_body(step_id, fn)
+
         def act(scope: Scope, key: str) -> Awaitable[Any]:
             call = StepCall.of(key, fn, args, output_type, retries, timeout, at_most_once, crash_limit)
             return self._engine.run(scope, call)
@@ -201,8 +217,14 @@ class KeyedSteps(FunctionSteps):
         return await self._perform(step_id, act)
 
     async def invoke(
-        self, step_id: str, function: FunctionRef[Any, Any], data: Any = None, *, timeout: Duration | None = None
+        self,
+        step_id: str,
+        function: FunctionRef[Any, Any] = LEFT_OUT,
+        data: Any = None,
+        *,
+        timeout: Duration | None = None,
     ) -> Any:
+        check_invoked(step_id, function)
         limit = timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(step_id, lambda scope, key: self._engine.invoke(scope, key, function, data, limit))
 
@@ -210,17 +232,26 @@ class KeyedSteps(FunctionSteps):
         check_events(events, step=step_id)
         return await self._perform(step_id, lambda scope, key: self._engine.send_event(scope, key, events))
 
-    async def sleep(self, step_id: str, duration: Duration) -> None:
+    async def sleep(self, step_id: str, duration: Duration = LEFT_OUT) -> None:
+        check_given("sleep", step_id, duration, f"'pause', {step_id!r}")
         delay = duration_seconds(duration, f"step {step_id!r}: the duration")
         await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, delay, None))
 
-    async def sleep_until(self, step_id: str, when: datetime | float | str) -> None:
+    async def sleep_until(self, step_id: str, when: datetime | float | str = LEFT_OUT) -> None:
+        check_given("sleep_until", step_id, when, f"'pause', {step_id!r}")
         until = moment(when, f"step {step_id!r}: the time")
         await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, None, until))
 
     async def wait_for_event(
-        self, step_id: str, name: str, *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
+        self,
+        step_id: str,
+        name: str = LEFT_OUT,
+        *,
+        match: Mapping[str, Any] | None = None,
+        timeout: Duration | None = None,
     ) -> Event | None:
+        check_given("wait_for_event", step_id, name, f"'wait', {step_id!r}")
+        check_match(step_id, match)
         check_event_name(name)
         wanted, limit = dict(match or {}), timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(
@@ -242,9 +273,16 @@ class KeyedSteps(FunctionSteps):
 
     async def _gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> tuple[Any, ...]:
         scopes = [scope.branch(key, index) for index in range(len(branches))]
-        outcomes = await self._engine.gather(
-            scope, key, [self._in_scope(*pair) for pair in zip(scopes, branches, strict=True)]
-        )
+        self._branches += len(branches)
+        try:
+            most = self._engine.most_branches
+            if most is not None and self._branches > most:
+                self._refuse_more(key, "branches at a time", self._branches, most)
+            outcomes = await self._engine.gather(
+                scope, key, [self._in_scope(*pair) for pair in zip(scopes, branches, strict=True)]
+            )
+        finally:
+            self._branches -= len(branches)
         scope.window = max([scope.window, *(each.window for each in scopes)])
         failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         if failed:
@@ -271,6 +309,9 @@ class KeyedSteps(FunctionSteps):
     async def _perform(self, step_id: str, act: Callable[[Scope, str], Awaitable[T]]) -> T:
         """Give one step its key, and keep its scope busy while it lasts."""
         scope = self.enter(step_id)
+        self._steps += 1
+        if self._steps > self._most_steps:
+            self._refuse_more(step_id, "steps in one run", self._steps, self._engine.most_steps)
         scope.busy = key = scope.key(step_id)
         try:
             return await act(scope, key)
@@ -286,6 +327,11 @@ class KeyedSteps(FunctionSteps):
             raise self.root.refusal from None
         finally:
             scope.busy = None
+
+    def _refuse_more(self, step: str, what: str, count: int, limit: int | None) -> NoReturn:
+        # Noted as well as raised: whether there are too many must not depend on what the code does about it.
+        self.root.refusal = TooManyStepsError(step=step, what=what, count=count, limit=limit or 0)
+        raise self.root.refusal
 
     def enter(self, step_id: str) -> Scope:
         """The scope in which a step may begin now.

@@ -17,9 +17,11 @@ from typing import Any, Generic, Union, get_args, get_origin
 from typing_extensions import TypeVar
 
 from durably.core.annotations import resolve_hints
-from durably.core.errors import DefinitionError
+from durably.core.budget import Budget
+from durably.core.context import current_run
+from durably.core.errors import DefinitionError, NonRetriableError
 from durably.core.serialization import Codec, codec_for, digest
-from durably.core.steps import current_step
+from durably.core.steps import StepAPI, current_step
 
 __all__ = ["AskedContext", "RunContext", "ToolContext", "asked_context", "fits", "instructions_context", "type_label"]
 
@@ -43,6 +45,21 @@ class ToolContext(Generic[C]):
     run_id: str
     session_key: str | None
     resources: Mapping[str, Any]
+    _step: StepAPI | None = None
+
+    @property
+    def step(self) -> StepAPI:
+        """The durable steps of the run, for a tool that is declared ``@tool(steps=True)``.
+
+        Raises:
+            NonRetriableError: If the code runs inside a step, as that of all other tools and of instructions does.
+        """
+        if self._step is None:
+            raise NonRetriableError(
+                "ctx.step is for tools that run steps of their own, and this code runs inside a step: declare it with "
+                "@tool(steps=True)"
+            )
+        return self._step
 
 
 @dataclass(frozen=True)
@@ -55,11 +72,13 @@ class RunContext:
         context: The context as JSON data, or ``None``.
         session_key: The conversation, or ``None``.
         depth: How many delegations led to the run.
+        budget: What is left of the run's budget. It follows from what is recorded, and is no part of the digest.
     """
 
     context: Any = None
     session_key: str | None = None
     depth: int = 0
+    budget: Budget | None = None
 
     @cached_property
     def _digest(self) -> str:
@@ -84,15 +103,23 @@ class AskedContext:
     type: Any
     codec: Codec
 
-    def given(self, run: RunContext | None) -> dict[str, Any]:
-        """Return the argument for the parameter, inside the body of a step."""
-        info, run = current_step(), run or RunContext()
-        context = self.codec.rebuild(run.context)
-        return {
-            self.parameter: ToolContext(
-                context=context, run_id=info.run_id, session_key=run.session_key, resources=info.resources
-            )
-        }
+    def given(self, run: RunContext | None, step: StepAPI | None = None) -> dict[str, Any]:
+        """Return the argument for the parameter.
+
+        Args:
+            run: What is known of the run.
+            step: The steps of the run, for code that runs in the run itself; ``None`` inside the body of a step.
+        """
+        info = current_step() if step is None else current_run()
+        run = run or RunContext()
+        made = ToolContext(
+            context=self.codec.rebuild(run.context),
+            run_id=info.run_id,
+            session_key=run.session_key,
+            resources=info.resources,
+            _step=step,
+        )
+        return {self.parameter: made}
 
     def bound(self, codec: Codec, where: str) -> AskedContext:
         """Return this parameter of an agent with a ``context_type``.

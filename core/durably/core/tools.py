@@ -23,14 +23,24 @@ from durably.core.durations import timeout_seconds
 from durably.core.error_text import MESSAGE_LIMIT, error_text, shown, type_name, writable
 from durably.core.errors import DefinitionError, NonRetriableError, SerializationError, StepError, ToolError
 from durably.core.functions import Function
-from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, ToolCall
+from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, ToolCall, ToolResultMessage
 from durably.core.model import ToolSpec, Usage
 from durably.core.serialization import Codec, codec_for
 from durably.core.steps import Duration, StepAPI
 from durably.core.tool_arguments import complaint_about, complaint_of, parameter_names
 from durably.core.tool_context import AskedContext, RunContext
 
-__all__ = ["NO_CONTEXT", "Effect", "Tool", "ToolOutcome", "check_tool_name", "told_first", "what_was_run"]
+__all__ = [
+    "NO_CONTEXT",
+    "Effect",
+    "Tool",
+    "ToolOutcome",
+    "ToolResult",
+    "check_tool_name",
+    "refused",
+    "told_first",
+    "what_was_run",
+]
 
 Effect = Literal["pure", "idempotent", "at_most_once"]
 """What a second execution of a tool's body would do.
@@ -55,6 +65,7 @@ class ToolOutcome(BaseModel):
         usage: The tokens that another agent spent on the call, or ``None`` if no agent was asked.
         cost: US dollars for those tokens, or ``None`` if the price is not known.
         tool_calls: How many calls of tools that agent made.
+        metadata: What the tool said for programs. The model does not see it.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -64,6 +75,34 @@ class ToolOutcome(BaseModel):
     usage: Usage | None = Field(default=None, exclude_if=lambda usage: usage is None)
     cost: float | None = Field(default=None, exclude_if=lambda cost: cost is None)
     tool_calls: int = Field(default=0, exclude_if=lambda calls: not calls)
+    metadata: JSONObject | None = Field(default=None, exclude_if=lambda metadata: not metadata)
+
+    def message(self, call: ToolCall) -> ToolResultMessage:
+        """Return the message by which the model hears of it."""
+        return ToolResultMessage(
+            call_id=call.id, name=call.name, content=self.content, is_error=self.is_error, metadata=self.metadata
+        )
+
+
+class ToolResult(BaseModel):
+    """What a tool may return that has more to say than text.
+
+    Args:
+        content: What the model sees: a text, or a list of texts, images and files.
+        metadata: A JSON object for programs. It is recorded, stands in ``AgentResult.messages`` and in traces, and the
+            model does not see it.
+        is_error: Whether the tool did not do what was asked.
+    """
+
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
+
+    content: str | list[ContentPart]
+    metadata: JSONObject | None = None
+    is_error: bool = False
+
+    def outcome(self) -> ToolOutcome:
+        """Return it as a record keeps it."""
+        return ToolOutcome(content=self.content, is_error=self.is_error, metadata=self.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +167,8 @@ class Tool:
         return parameter_names(self.arguments)
 
     @cached_property
-    def _reads_world(self) -> bool:
+    def reads_world(self) -> bool:
+        """Whether the verdict on the same arguments may differ from one time to the next."""
         return reads_world(self.arguments.__pydantic_core_schema__)
 
     def check(self, call: ToolCall) -> str | None:
@@ -140,7 +180,7 @@ class Tool:
 
         The verdict on other calls follows from what is recorded, and those that are refused leave no step.
         """
-        if self._reads_world or self.requires_approval:
+        if self.reads_world or self.requires_approval:
             return True
         complaint = self.check(call)
         return complaint is not None and writable(complaint, limit=MESSAGE_LIMIT) != complaint
@@ -229,7 +269,7 @@ class Tool:
         try:
             return await self._finish(self._call(arguments, run))
         except ToolError as error:
-            return _refused(error)
+            return refused(error)
 
     def run_sync(self, arguments: JSONObject | str, run: RunContext | None = None) -> str | ToolOutcome:
         """Run a sync tool: the body of the step, in a thread."""
@@ -240,7 +280,7 @@ class Tool:
                 return cast(str, self._finish(value))
             return self._outcome(value)
         except ToolError as error:
-            return _refused(error)
+            return refused(error)
 
     async def _finish(self, value: Any) -> str | ToolOutcome:
         try:
@@ -248,7 +288,7 @@ class Tool:
                 value = await value
             return self._outcome(value)
         except ToolError as error:
-            return _refused(error)
+            return refused(error)
 
     def _call(self, arguments: JSONObject | str, run: RunContext | None) -> Any:
         parsed = self._parse(arguments)
@@ -274,6 +314,8 @@ class Tool:
     def _outcome(self, value: object) -> str | ToolOutcome:
         if isinstance(value, str):
             return value
+        if isinstance(value, ToolResult):
+            return value.outcome()
         if isinstance(value, TextPart | FilePart):
             return ToolOutcome(content=[value])
         if isinstance(value, list) and value and all(isinstance(part, TextPart | FilePart) for part in value):
@@ -307,7 +349,8 @@ def told_first(note: str, outcome: str | ToolOutcome) -> str | ToolOutcome:
     return outcome.model_copy(update={"content": told})
 
 
-def _refused(error: ToolError) -> ToolOutcome:
+def refused(error: ToolError) -> ToolOutcome:
+    """Return what the model is told of a tool that declined."""
     return ToolOutcome(content=error_text(error), is_error=True)
 
 

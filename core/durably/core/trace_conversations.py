@@ -19,9 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 from durably.core.conversation import Conversation
 from durably.core.events import Event
 from durably.core.messages import ContentPart, Message, SessionPrefix, UserMessage, assistant, user
-from durably.core.model import ModelResponse
+from durably.core.model import ModelResponse, ToolSpec
 from durably.core.run_session import ArrivedMessage
 from durably.core.serialization import encode_input, same_input
+from durably.core.toolsets import ListedSpecs, ListedTool
 from durably.core.trace_parts import TraceConversation, TraceEntry
 from durably.core.trace_steps import StepDraft, is_model_answer
 from durably.core.trace_tool_calls import NOT_RECORDED, Item, Scopes, is_refusal, tool_results
@@ -47,6 +48,7 @@ SAVES = (
 
 _history: TypeAdapter[list[Message] | SessionPrefix] = TypeAdapter(list[Message] | SessionPrefix)
 _arrived: TypeAdapter[list[ArrivedMessage]] = TypeAdapter(list[ArrivedMessage])
+_tools: TypeAdapter[list[ListedTool]] = TypeAdapter(list[ListedTool])
 _content: TypeAdapter[str | list[ContentPart]] = TypeAdapter(str | list[ContentPart])
 
 
@@ -105,7 +107,9 @@ class _LoopReader:
         self._items = items
         self._event = event
         self._system: str = items[0].value if isinstance(items[0], StepDraft) else ""
-        self._history: list[Message] | SessionPrefix = []
+        self._history: list[Message] | SessionPrefix | None = None
+        self._listed: list[ToolSpec] = []
+        self._options: dict[str, Any] | None = None
         self._entries: list[TraceEntry] = []
         self._conversation: Conversation | None = None
         self._answer: ModelResponse | None = None
@@ -116,28 +120,44 @@ class _LoopReader:
 
     def read(self) -> TraceConversation:
         """Read it to the end of its records."""
+        readers = {
+            "load-history": self._load_history,
+            "load-options": self._load_options,
+            "before-think": self._hook,
+            "after-think": self._hook,
+            "read-messages": self._take,
+            "think": self._think,
+            "compact": self._compact,
+        }
         for item in self._items[1:]:
-            step_id = item.step_id if isinstance(item, StepDraft) else ""
-            if step_id in SAVES:
-                continue
-            if step_id in ("before-think", "after-think") and isinstance(item, StepDraft):
-                self._hook(item)
-            elif step_id == "read-messages" and isinstance(item, StepDraft):
-                self._take(item)
-            elif isinstance(item, str) or step_id not in ("load-history", "think", "compact"):
+            if isinstance(item, str):
                 self._since.append(item)
-            elif step_id == "load-history":
-                self._history = _history.validate_python(item.value or [])
-            elif step_id == "think":
-                self._think(item)
-            else:
-                self._compact(item)
+            elif item.step_id in readers:
+                readers[item.step_id](item)
+            elif self._history is None and item.step_id.startswith("list-"):
+                self._list(item)
+            elif item.step_id not in SAVES:
+                self._since.append(item)
         self._settle(goes_on=False)
         if self._conversation is None:
             self._begin(None)
         return TraceConversation(
-            scope=self._scope, system=self._system, history=self._history, entries=self._entries, exact=self._exact
+            scope=self._scope,
+            system=self._system,
+            history=self._history or [],
+            entries=self._entries,
+            exact=self._exact,
         )
+
+    def _list(self, step: StepDraft) -> None:
+        """The tools of a toolset, which are listed before the history is read."""
+        self._listed += [each.spec for each in _tools.validate_python(step.value or [])]
+
+    def _load_history(self, step: StepDraft) -> None:
+        self._history = _history.validate_python(step.value or [])
+
+    def _load_options(self, step: StepDraft) -> None:
+        self._options = step.value
 
     def _think(self, step: StepDraft) -> None:
         self._settle(goes_on=True)
@@ -192,13 +212,19 @@ class _LoopReader:
     def _begin(self, step: StepDraft | None) -> Conversation:
         """The conversation as the first model call found it, tried with all that the user may have said."""
         said = list(_candidates(self._event))
-        tried = (Conversation(self._system, self._history, message) for message in said)
+        tried = (self._conversation_with(message) for message in said)
         right = next((each for each in tried if step is not None and _is_asked(step, each)), None)
-        likely = Conversation(self._system, self._history, said[0] if said else user(""))
+        likely = self._conversation_with(said[0] if said else user(""))
         self._conversation = right or likely
         message = self._conversation.said[0]
         self._entries.append(TraceEntry(message=message, recorded=right is not None or (step is None and bool(said))))
         return self._conversation
+
+    def _conversation_with(self, message: UserMessage) -> Conversation:
+        made = Conversation(self._system, self._history or [], message)
+        made.listed = ListedSpecs(self._listed) if self._listed else None
+        made.options = self._options
+        return made
 
     # -- summaries
 
@@ -236,8 +262,7 @@ def _pruned(conversation: Conversation, step: StepDraft) -> Conversation | None:
 def _is_asked(step: StepDraft, conversation: Conversation) -> bool:
     """Whether a model call was recorded with this conversation."""
     return any(
-        same_input(step.first.input, encode_input((conversation.transcript, turns), step=step.key))
-        for turns in LATE_TURNS
+        same_input(step.first.input, encode_input(conversation.asked(turns), step=step.key)) for turns in LATE_TURNS
     )
 
 

@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from durably.core.agent import start_event
 from durably.core.approval import verdict_of
-from durably.core.delegation import delegated_outcome, started_text
+from durably.core.delegation import started_text
+from durably.core.durable_tools import delegated_outcome
 from durably.core.errors import error_from_json
 from durably.core.events import Event
-from durably.core.messages import ToolCall, ToolResultMessage
+from durably.core.messages import ToolCall
 from durably.core.result import AgentResult
 from durably.core.serialization import encode_input, same_input
-from durably.core.tools import ToolOutcome, told_first, what_was_run
+from durably.core.tools import ToolOutcome, ToolResult, told_first, what_was_run
 from durably.core.trace_parts import TraceEntry
 from durably.core.trace_steps import StepDraft, is_digest
 
@@ -64,8 +65,7 @@ def tool_results(
 
 def _entry(call: ToolCall, step: str, outcome: str | ToolOutcome) -> TraceEntry:
     outcome = ToolOutcome(content=outcome) if isinstance(outcome, str) else outcome
-    message = ToolResultMessage(call_id=call.id, name=call.name, content=outcome.content, is_error=outcome.is_error)
-    return TraceEntry(step=step, message=message, recorded=outcome.content != NOT_RECORDED)
+    return TraceEntry(step=step, message=outcome.message(call), recorded=outcome.content != NOT_RECORDED)
 
 
 def _by_call(calls: Sequence[ToolCall], since: Sequence[Item], scopes: Scopes) -> list[Sequence[Item]]:
@@ -74,6 +74,15 @@ def _by_call(calls: Sequence[ToolCall], since: Sequence[Item], scopes: Scopes) -
         return [since]
     gather = next((item for item in since if isinstance(item, str)), None)
     return [scopes.get(f"{gather}[{index}]/", ()) for index in range(len(calls))]
+
+
+def _returned(step: StepDraft) -> str | ToolOutcome:
+    """What a durable function returned, or a step of the user's own that has the name of a tool's."""
+    value: Any = step.value
+    try:
+        return ToolResult.model_validate(value).outcome()
+    except ValidationError:
+        return value if isinstance(value, str) else step.last.output or ""
 
 
 class _Answered:
@@ -136,8 +145,8 @@ class _Answered:
             if step.last.kind == "send_event":
                 return started_text(self._agent(step), str(value[0]), self._ts)
             return value if isinstance(value, str) else ToolOutcome.model_validate(value)
-        except ValidationError:  # a step of the user's own that has the name of a tool's
-            return step.last.output or ""
+        except ValidationError:
+            return _returned(step)
 
     def _approval(self, gather: str) -> tuple[str, str | ToolOutcome] | None:
         """The answer of a person, if it is a refusal; the question and the wait stand in two branches."""

@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def run_worker(backend: Backend, *, drain_timeout: Duration | None = None) -> None:
-    """Work until the process is told to stop, by SIGTERM or SIGINT; then drain, and let go.
+    """Run a worker until SIGTERM or SIGINT, then drain it and stop.
 
     To drain is to take no new run, to give back at once every run that only waits, and to let bodies that run end.
     What has not ended in time is cut off, and runs again elsewhere. A second signal ends the process at once: what

@@ -11,7 +11,7 @@ __all__ = ["WorkerView", "library_version"]
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerView:
-    """A worker at one moment, as a backend knows it. What an engine does not tell is ``None``.
+    """A worker at one moment. Fields that the engine does not report are ``None``.
 
     Attributes:
         id: Its id, new each time it starts.

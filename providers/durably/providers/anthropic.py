@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
+from durably.core.server_tools import ServerTool
 from durably.providers.answers import UnanswerableError
 from durably.providers.anthropic_messages import answer, has_list_price, request_body
 from durably.providers.anthropic_stream import StreamedAnswer
@@ -22,6 +23,7 @@ from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 from durably.providers.options import sdk_arguments
 from durably.providers.prices import price
+from durably.providers.server_tools import anthropic_gap
 
 try:
     import anthropic
@@ -100,8 +102,13 @@ class AnthropicModel:
                 response = self._finish(made.data, request, failures.headers.get("request-id"))
             yield response
 
+    def server_tool_gap(self, tool: ServerTool) -> str | None:
+        """Return what the provider lacks of a tool of its own, in words, or ``None``."""
+        return anthropic_gap(tool)
+
     def _arguments(self, request: ModelRequest) -> dict[str, Any]:
-        body = request_body(request, model=self.model, max_tokens=self.max_tokens, cache=self.cache)
+        with _failing(Failures(PROVIDER, self.model)):
+            body = request_body(request, model=self.model, max_tokens=self.max_tokens, cache=self.cache)
         return sdk_arguments(body, "model", "max_tokens", "messages")
 
     def _finish(self, data: Mapping[str, Any], request: ModelRequest, request_id: str | None) -> ModelResponse:

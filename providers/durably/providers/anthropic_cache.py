@@ -29,9 +29,12 @@ def mark_cached(body: dict[str, Any]) -> None:
     if "cache_control" in body or any("cache_control" in block for block in _blocks(body)):
         return
     if body.get("tools"):
-        *others, last = body["tools"]
-        if not last.get("defer_loading"):  # a tool that is not in the prompt has no place in the cache
-            body["tools"] = [*others, {**last, "cache_control": MARK}]
+        # A tool that is not in the prompt has no place in the cache.
+        shown = [place for place, tool in enumerate(body["tools"]) if not tool.get("defer_loading")]
+        body["tools"] = [
+            {**tool, "cache_control": MARK} if [place] == shown[-1:] else tool
+            for place, tool in enumerate(body["tools"])
+        ]
     if body.get("system"):
         body["system"] = _marked(body["system"])
     places = [place for place, message in enumerate(body["messages"]) if message["role"] == "user"]

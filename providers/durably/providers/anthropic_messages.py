@@ -31,7 +31,8 @@ from durably.providers.anthropic_cache import mark_cached
 from durably.providers.anthropic_pairs import paired, thinks_on
 from durably.providers.calls import call_arguments, distrust_last_call, merged_tools, name_calls
 from durably.providers.dialect import Dialect, unreadable
-from durably.providers.schemas import schema_prompt, strict_schema
+from durably.providers.schemas import schema_prompt, strict_parameters, strict_schema
+from durably.providers.server_tools import MCP_BETA, anthropic_servers, anthropic_tools
 from durably.providers.transcript import EMPTY, repaired
 
 __all__ = ["DIALECT", "answer", "has_list_price", "request_body"]
@@ -115,7 +116,13 @@ def request_body(request: ModelRequest, *, model: str, max_tokens: int, cache: b
     if container is not None:
         body["container"] = container
     choice = options.pop("tool_choice", None)
-    tools = merged_tools([_tool(spec) for spec in request.tools], options)
+    own = [_tool(spec) for spec in request.tools]
+    tools = merged_tools([*own, *anthropic_tools(request.server_tools)], options)
+    if servers := anthropic_servers(request.server_tools):
+        body["mcp_servers"] = servers
+        headers = options.pop("extra_headers", {})
+        betas = [*filter(None, [headers.get("anthropic-beta")]), MCP_BETA]
+        body["extra_headers"] = {**headers, "anthropic-beta": ",".join(betas)}
     if tools:
         body["tools"] = tools
         if choice is not None:
@@ -161,7 +168,15 @@ def _is_past(moment: str | None) -> bool:
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:
-    return {"name": spec.name, "description": spec.description, "input_schema": dict(spec.parameters)}
+    schema = strict_parameters(spec, recursive=False, unions=MAX_UNIONS) if spec.strict else dict(spec.parameters)
+    made: dict[str, Any] = {"name": spec.name, "description": spec.description, "input_schema": schema}
+    if spec.strict:
+        made["strict"] = True
+    if spec.deferred:
+        made["defer_loading"] = True
+    if spec.examples:
+        made["input_examples"] = [*spec.examples]
+    return {**made, **spec.native.get(DIALECT.origin, {})}
 
 
 def _tool_choice(choice: Any) -> Any:

@@ -31,7 +31,7 @@ from durably.providers.answers import check_stop, said
 from durably.providers.calls import call_arguments, distrust_last_call, merged_tools, name_calls
 from durably.providers.chat_cache import mark_cached
 from durably.providers.dialect import Dialect, unreadable
-from durably.providers.schemas import schema_prompt, strict_schema
+from durably.providers.schemas import described, schema_prompt, strict_parameters, strict_schema
 from durably.providers.transcript import repaired
 
 __all__ = ["DIALECT", "REASONING", "answer", "error_of", "image_or_pdf", "is_thought_of", "request_body"]
@@ -150,8 +150,11 @@ def _is_plain_thought(part: AssistantPart) -> bool:
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:
-    function = {"name": spec.name, "description": spec.description, "parameters": dict(spec.parameters)}
-    return {"type": "function", "function": function}
+    schema = strict_parameters(spec) if spec.strict else dict(spec.parameters)
+    function: dict[str, Any] = {"name": spec.name, "description": described(spec), "parameters": schema}
+    if spec.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function, **spec.native.get("openai", {})}
 
 
 def _message(message: Message) -> dict[str, Any]:

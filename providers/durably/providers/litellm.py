@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse, Usage
+from durably.core.server_tools import ServerTool
 from durably.providers import chat
 from durably.providers.answers import UnanswerableError
 from durably.providers.cache_key import conversation_key
@@ -132,6 +133,10 @@ class LiteLLMModel:
             response = self._finish(whole.data, request, origin, failures)
         yield response
 
+    def server_tool_gap(self, tool: ServerTool) -> str:
+        """Return why a tool of the provider's own cannot be used: litellm keeps only the text of what it did."""
+        return "litellm does not give back what such a tool did: use AnthropicModel or OpenAIModel with a client"
+
     def _origin(self) -> str:
         return f"{PROVIDER}:{litellm.get_llm_provider(self.model, api_base=self.base_url)[1]}"
 
@@ -162,6 +167,12 @@ class LiteLLMModel:
 
     def _arguments(self, request: ModelRequest, key: str | None, origin: str) -> dict[str, Any]:
         route = origin.partition(":")[2]
+        strict = [spec.name for spec in request.tools if spec.strict]
+        if strict and wants_breakpoints(self.model, route):
+            raise UnanswerableError(
+                f"the tool {strict[0]!r} is strict, which litellm does not pass on to Claude: take strict=True away, "
+                "or use AnthropicModel"
+            )
         body = chat.request_body(
             request,
             model=self.model,

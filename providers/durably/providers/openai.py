@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
+from durably.core.server_tools import ServerTool
 from durably.providers import chat, responses
 from durably.providers.answers import UnanswerableError
 from durably.providers.cache_key import conversation_key
@@ -25,6 +26,7 @@ from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 from durably.providers.options import sdk_arguments
 from durably.providers.prices import price
+from durably.providers.server_tools import openai_gap
 
 try:
     import httpx2
@@ -130,7 +132,15 @@ class OpenAIModel:
     def _endpoint(self, client: openai.AsyncOpenAI) -> Any:
         return client.chat.completions if self._chat else client.responses
 
+    def server_tool_gap(self, tool: ServerTool) -> str | None:
+        """Return what the server lacks of a tool of its own, in words, or ``None``."""
+        return "chat completions have no tools of their own: use api='responses'" if self._chat else openai_gap(tool)
+
     def _arguments(self, request: ModelRequest) -> dict[str, Any]:
+        with _failing(Failures(PROVIDER, self.model)):
+            return self._body(request)
+
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
         if self.cache and self.base_url is None:  # other servers may refuse a field that they do not know
             request = replace(request, options={"prompt_cache_key": conversation_key(request), **request.options})
         if self._chat:

@@ -9,7 +9,7 @@ the whole conversation, and reasoning comes back encrypted.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from durably.core.messages import (
@@ -17,6 +17,7 @@ from durably.core.messages import (
     AssistantPart,
     ContentPart,
     FilePart,
+    Message,
     OpaquePart,
     RefusalPart,
     TextPart,
@@ -25,11 +26,14 @@ from durably.core.messages import (
     UserMessage,
 )
 from durably.core.model import Delta, ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
+from durably.core.server_tool_approval import APPROVED, approval_name
+from durably.core.server_tools import RemoteMCP
 from durably.providers.answers import UnanswerableError
 from durably.providers.calls import call_arguments, merged_tools, name_calls
 from durably.providers.chat import image_or_pdf
 from durably.providers.dialect import Dialect
-from durably.providers.schemas import schema_prompt, strict_schema
+from durably.providers.schemas import described, schema_prompt, strict_parameters, strict_schema
+from durably.providers.server_tools import openai_tools
 from durably.providers.transcript import repaired
 
 __all__ = ["DIALECT", "answer", "delta", "request_body"]
@@ -45,8 +49,10 @@ _DELTAS: dict[str, Literal["text", "thinking", "tool_call"]] = {
 
 _OWN_TOOL = "give the agent a tool of your own that does it, which then is a durable step"
 
+APPROVAL = "mcp_approval_request"
+
 UNANSWERABLE: Mapping[str, str] = {
-    "mcp_approval_request": "set require_approval='never' for the remote server, or give the agent the server's tools",
+    APPROVAL: "name the server in tools=, RemoteMCP(..., requires_approval=True), or set require_approval='never'",
     "custom_tool_call": "give the agent a tool with a text parameter instead of a custom tool",
     "shell_call": _OWN_TOOL,
     "local_shell_call": _OWN_TOOL,
@@ -87,11 +93,15 @@ def request_body(request: ModelRequest, *, model: str, reasons: bool) -> dict[st
             body["text"] = {"format": wanted, **options.pop("text", {})}
     if system:
         body["instructions"] = system
-    body["input"] = [item for message in repaired(request.messages, DIALECT) for item in _items(message)]
+    said = repaired(request.messages, DIALECT)
+    calls = [call for message in said if isinstance(message, AssistantMessage) for call in message.tool_calls]
+    asked = {call.id: call.native[APPROVAL]["id"] for call in calls if call.native and APPROVAL in call.native}
+    body["input"] = [item for message in said for item in _items(message, asked)]
     if wanted_too := options.pop("include", ()):
         body["include"] = [*dict.fromkeys([*body.get("include", ()), *wanted_too])]
     choice = options.pop("tool_choice", None)
-    tools = merged_tools([_tool(spec) for spec in request.tools], options)
+    own = [_tool(spec) for spec in request.tools]
+    tools = merged_tools([*own, *openai_tools(request.server_tools)], options)
     if tools:
         body["tools"] = tools
         if choice is not None:
@@ -111,13 +121,26 @@ def _is_stored_thought(item: Mapping[str, Any]) -> bool:
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:
-    named = {"type": "function", "name": spec.name, "description": spec.description}
-    return {**named, "parameters": dict(spec.parameters), "strict": False}
+    schema = strict_parameters(spec) if spec.strict else dict(spec.parameters)
+    named = {"type": "function", "name": spec.name, "description": described(spec)}
+    deferred = {"defer_loading": True} if spec.deferred else {}
+    return {**named, "parameters": schema, "strict": spec.strict, **deferred, **spec.native.get(DIALECT.origin, {})}
 
 
-def _items(message: UserMessage | AssistantMessage | ToolResultMessage) -> Iterator[dict[str, Any]]:
+def _items(message: Message, asked: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the items of a message.
+
+    Args:
+        message: The message.
+        asked: The ids of the requests for approval among the calls, by the ids of the calls.
+    """
     if isinstance(message, UserMessage):
         yield {"type": "message", "role": "user", "content": _content(message.content)}
+    elif isinstance(message, ToolResultMessage) and message.call_id in asked:
+        approved = message.content == APPROVED
+        reason = {} if approved or not isinstance(message.content, str) else {"reason": message.content}
+        request_id = asked[message.call_id]
+        yield {"type": "mcp_approval_response", "approval_request_id": request_id, "approve": approved, **reason}
     elif isinstance(message, ToolResultMessage):
         yield {"type": "function_call_output", "call_id": message.call_id, "output": _content(message.content)}
     else:
@@ -147,6 +170,9 @@ def _output(parts: Sequence[AssistantPart]) -> Iterator[dict[str, Any]]:
 
 
 def _item(part: AssistantPart) -> dict[str, Any]:
+    if isinstance(part, ToolCall) and part.native and APPROVAL in part.native:
+        request: dict[str, Any] = part.native[APPROVAL]
+        return request
     if isinstance(part, ToolCall):
         text = part.arguments if isinstance(part.arguments, str) else json.dumps(part.arguments)
         return {
@@ -195,7 +221,9 @@ def answer(data: Mapping[str, Any], request: ModelRequest) -> ModelResponse:
         )
     if data.get("status") not in ("completed", "incomplete"):
         raise ValueError(f"the response has status {data.get('status')!r}")
-    parts = [part for item in data.get("output") or () for part in _parts(item)]
+    servers = [tool for tool in request.server_tools if isinstance(tool, RemoteMCP)]
+    approvable = [each.name for each in servers if each.requires_approval]
+    parts = [part for item in data.get("output") or () for part in _parts(item, approvable)]
     return ModelResponse(
         message=AssistantMessage(parts=name_calls(parts, request.turn), provider=DIALECT.origin),
         usage=_usage(data.get("usage") or {}),
@@ -213,7 +241,7 @@ def _stop_reason(data: Mapping[str, Any], parts: Sequence[AssistantPart]) -> Sto
     return "tool_calls" if any(isinstance(part, ToolCall) for part in parts) else "end"
 
 
-def _parts(item: Mapping[str, Any]) -> Iterator[AssistantPart]:
+def _parts(item: Mapping[str, Any], approvable: Collection[str]) -> Iterator[AssistantPart]:
     kind = str(item.get("type"))
     if kind == "message":
         native = _known(item, "id", "phase")
@@ -230,6 +258,11 @@ def _parts(item: Mapping[str, Any]) -> Iterator[AssistantPart]:
         name = item.get("name") or ""
         arguments, native = call_arguments(item.get("arguments")), _known(item, "id", "namespace")
         yield ToolCall(id=item.get("call_id") or "", name=name, arguments=arguments, native=native or None)
+    elif kind == APPROVAL and item.get("server_label") in approvable:
+        asked = {"tool": item.get("name") or "", "arguments": call_arguments(item.get("arguments"))}
+        name = approval_name(item["server_label"])
+        kept = {key: value for key, value in item.items() if value is not None}
+        yield ToolCall(id=item.get("id") or "", name=name, arguments=asked, native={APPROVAL: kept})
     elif kind in UNANSWERABLE:
         raise UnanswerableError(f"the model asks for a {kind!r}, which durably cannot answer: {UNANSWERABLE[kind]}")
     else:

@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["schema_prompt", "strict_schema"]
+from durably.core.model import ToolSpec
+from durably.providers.answers import UnanswerableError
+
+__all__ = ["described", "schema_prompt", "strict_parameters", "strict_schema"]
 
 _NESTED = ("properties", "$defs", "definitions")
 
@@ -145,6 +148,27 @@ def _strict(node: Any) -> Any:
         made["anyOf"] = made.pop("oneOf")
         made.pop("discriminator", None)
     return made
+
+
+def strict_parameters(spec: ToolSpec, *, recursive: bool = True, unions: int | None = None) -> dict[str, Any]:
+    """Return the strict form of the schema of a tool's arguments. See :func:`strict_schema`.
+
+    Raises:
+        UnanswerableError: If it has none.
+    """
+    made = strict_schema(spec.parameters, recursive=recursive, unions=unions)
+    if made is None:
+        raise UnanswerableError(
+            f"the tool {spec.name!r} is strict, but its arguments have no strict form: give each a type without free "
+            "keys, tuples or Any, or take strict=True away"
+        )
+    return made
+
+
+def described(spec: ToolSpec) -> str:
+    """Return a tool's description, with its examples in words."""
+    examples = [f"An example of its arguments: {json.dumps(each, ensure_ascii=False)}" for each in spec.examples]
+    return "\n".join([spec.description, *examples]) if examples else spec.description
 
 
 def schema_prompt(system: str, schema: Mapping[str, Any]) -> str:

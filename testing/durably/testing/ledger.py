@@ -25,7 +25,7 @@ EntryKind = Literal["started", "ended", "committed", "crash"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that was seen from outside.
+    """One entry of an effect ledger.
 
     Attributes:
         kind: ``started`` (a body begins), ``ended`` (it returned: its effect is done), ``committed`` (the step is

@@ -33,7 +33,7 @@ class UnscriptedCallError(DurablyError, AssertionError):
 
 
 class NetworkGuard:
-    """While it is entered, this process can reach nothing but itself.
+    """A context manager in which this process can open no connection to another machine.
 
     Attributes:
         refused: What was tried, for a test to be failed even if the error was swallowed.

@@ -32,6 +32,7 @@ from durably.core.errors import UnsupportedFeatureError
 from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
 from durably.core.ids import new_id
+from durably.core.mistakes import check_client
 from durably.core.run_events import is_judged
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
@@ -97,7 +98,11 @@ class InngestBackend(Backend):
             "limits of a worker": "a served app takes what Inngest sends: use concurrency= of the function",
             "a body begun by a process that was stopped while it held a request": "a request bears no lease, so that "
             "nothing tells it that Inngest has asked another process meanwhile",
-            "a stop that cuts off a body, told apart from a crash": "either way the request has no answer",
+            "a stop that cuts off a body, or an app that is down, told apart from a crash": "either way the request "
+            "has no answer; give functions that must outlast an outage a higher crash_limit, 18 at most",
+            "a start or an event that no app serves": "Inngest makes no run of it, and keeps it for nobody: let the "
+            "app be registered before you start and send",
+            "tags in run(id)": "they stand in the event of the run, which is not asked for; find it by runs(tags=)",
             "a key that is absent from an event": "Inngest takes it for null before this library sees the event; the "
             "run that it starts fails with MissingKeyError",
             "retry": "Inngest ends a failed run for good, and runs it again only from its pages; start a new run",
@@ -136,6 +141,7 @@ class InngestBackend(Backend):
             deltas=deltas,
         )
         self.environment.observers.now = now
+        check_client("InngestBackend", client, inngest.Inngest, "inngest.Inngest(app_id='shop')")
         self.client = client
         self.suspended = SuspendedRuns(hold)
         self._now = now

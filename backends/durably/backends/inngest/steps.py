@@ -59,6 +59,9 @@ class InngestSteps(StepEngine):
         recorder: Has steps run and kept by Inngest.
     """
 
+    most_steps = 1_000
+    """See https://www.inngest.com/docs/usage-limits/inngest."""
+
     def __init__(
         self,
         host: InngestHost,

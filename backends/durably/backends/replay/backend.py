@@ -27,7 +27,7 @@ from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.patience import patiently
 from durably.backends.replay.records import Log, RunRecords
-from durably.backends.replay.run_list import find_page, tally, waiting_behind
+from durably.backends.replay.run_list import find_page, is_heard, tally, waiting_behind
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.slots import BodySlots
 from durably.backends.replay.steps import ReplaySteps
@@ -43,6 +43,7 @@ from durably.core import (
     RunNotFoundError,
     WorkerView,
 )
+from durably.core.approval import APPROVAL_GIVEN
 from durably.core.call_timeout import own_timeout
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
@@ -227,6 +228,9 @@ class ReplayBackend(Backend):
 
     def _waiting(self, run_id: str) -> list[WaitingRun]:
         return waiting_behind(self.journal, run_id)
+
+    def hears(self, event_name: str) -> bool:
+        return is_heard(self.journal, event_name)
 
     @property
     def running(self) -> bool:
@@ -502,6 +506,10 @@ class ReplayBackend(Backend):
     async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
         self._check_up("runs")
         return find_page(self.journal, where, after, before, limit)
+
+    async def asking_run_ids(self, function: str | None) -> list[str]:
+        self._check_up("approvals")
+        return list(self.journal.runs_waiting_for(APPROVAL_GIVEN))
 
     async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
         self._check_up("count_runs")

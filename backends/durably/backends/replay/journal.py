@@ -562,6 +562,11 @@ class Journal(ABC):
         """Those of a run's records that hold it up. See :func:`durably.core.standing.open_records`."""
         return open_records(self.records(run_id))
 
+    def runs_waiting_for(self, event: str) -> Sequence[str]:
+        """The ids of the live runs that wait for an event of a name."""
+        live = (row.id for row in self.rows(None, None, ALL) if not row.status.final)
+        return [run_id for run_id in live if any(_waits_for(each, event) for each in self.open_records(run_id))]
+
     def first_record(self, run_id: str) -> StepRecord:
         """The first record of a run, which has what started it."""
         return self.records(run_id)[0]
@@ -798,3 +803,7 @@ class Journal(ABC):
     @abstractmethod
     def take_due(self, now: float) -> Sequence[Event]:
         """Remove and return the scheduled events that are due, in the order of their times."""
+
+
+def _waits_for(record: StepRecord, event: str) -> bool:
+    return record.kind == "wait_for_event" and record.status == "started" and record.name == event

@@ -15,7 +15,7 @@ from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cu
 from durably.core.run_view import LIVE, RunStatus, RunView
 from durably.core.services import WaitingRun
 
-__all__ = ["find_page", "tally", "waiting_behind"]
+__all__ = ["find_page", "is_heard", "tally", "waiting_behind"]
 
 
 def find_page(journal: Journal, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
@@ -63,6 +63,13 @@ def waiting_behind(journal: Journal, run_id: str) -> list[WaitingRun]:
     line = journal.flow.list("held", gate_of("singleton", row.function, row.singleton))
     events = (Event.model_validate_json(journal.first_record(each.id).output or "") for each in line)
     return [WaitingRun(each.id, event) for each, event in zip(line, events, strict=True)]
+
+
+def is_heard(journal: Journal, event_name: str) -> bool:
+    """Whether an event starts a function, or a run waits for one of its name; yes where the storage does not tell."""
+    if journal.subscribers(event_name) or journal.pruning is None:
+        return True
+    return any(wait.name == event_name for page in journal.pruning.open_waits() for wait in page)
 
 
 def _matches(journal: Journal, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunView]]:

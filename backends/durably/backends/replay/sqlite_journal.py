@@ -302,6 +302,9 @@ class SQLiteJournal(Journal):
         rows = self.file.run(_OPEN, n, first + (1 << RUN_SHIFT)).fetchall()
         return [_record(run_id, row[0] - first, first, row) for row in rows]
 
+    def runs_waiting_for(self, event: str) -> Sequence[str]:
+        return [id for (id,) in self.file.run(_WAITING_FOR, event).fetchall()]
+
     def _append(self, record: StepRecord, fence: int) -> None:
         n = self._number(record.run_id)
         fields = _fields(record)
@@ -427,6 +430,12 @@ FROM runs
 _OPEN = """
 SELECT records.* FROM open_steps JOIN records ON records.id = open_steps.id WHERE run = ?1
 AND (open_steps.key != '' OR records.id = (SELECT max(id) FROM records WHERE id < ?2)) ORDER BY records.id
+"""
+
+_WAITING_FOR = """
+SELECT DISTINCT runs.id FROM open_steps JOIN records ON records.id = open_steps.id JOIN runs ON runs.n = open_steps.run
+WHERE records.kind = 'wait_for_event' AND records.status = 'started' AND records.name = ?
+AND runs.status IN ('running', 'waiting', 'stuck')
 """
 
 # Not simply the next after those that are there: a number that was forgotten is not given again.

@@ -49,6 +49,9 @@ class ReplaySteps(StepEngine):
         scheduler: How this pass waits, and how it is interrupted.
     """
 
+    most_steps = 1_000_000
+    """A run has room for 16 million records, and a step that is tried again and again has several."""
+
     def __init__(
         self, host: ReplayHost, function: Function[Any, Any], records: RunRecords, scheduler: RunScheduler
     ) -> None:

@@ -40,6 +40,7 @@ from durably.core.errors import RunNotFailedError
 from durably.core.events import check_events
 from durably.core.history import History
 from durably.core.ids import new_id
+from durably.core.mistakes import check_client
 from durably.core.run_events import outside_events, started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
@@ -97,6 +98,10 @@ class TemporalBackend(Backend):
             "at_most_once closures": "Temporal writes down that a closure ran only after it ran; name the body instead",
             "closures in a full cache": "Temporal's worker may put a run out of its cache while a closure of it runs, "
             "which then runs again, as after a crash; name the body instead",
+            "events before the first worker": "an event goes to the functions that workers have registered by then, "
+            "and is kept for no other: let a worker of the task queue run once before you send",
+            "errors of attempts that another one followed, in history()": "Temporal keeps the last one of an activity; "
+            "observers and the log have each",
             "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",
             "steering": "a run does not see which others wait for it: use on_message='queue' or 'cancel'",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
@@ -136,6 +141,7 @@ class TemporalBackend(Backend):
             observers=observers,
             deltas=deltas,
         )
+        check_client("TemporalBackend", client, Client, "await Client.connect('localhost:7233')")
         self.client = client
         self.task_queue = task_queue
         heartbeat = timedelta(seconds=duration_seconds(heartbeat, "heartbeat of TemporalBackend"))

@@ -50,6 +50,7 @@ class StepRegistry:
             self._owners[f"@{function.id}"] = function
             if isinstance(function, Agent):
                 self._owners.update({f"@{function.id}/{name}": tool for name, tool in function.tools.items()})
+                self._owners.update({f"@{function.id}/~{each.name}": each for each in function.toolsets})
         self._names = {id(owner): name for name, owner in self._owners.items()}
 
     def name_of(self, fn: Callable[..., Any], function: Function[Any, Any]) -> str | None:

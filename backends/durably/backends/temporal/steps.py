@@ -61,6 +61,9 @@ class TemporalSteps(StepEngine):
         inbox: Events that came for waiting steps.
     """
 
+    most_branches = 2_000
+    """So many activities, and so many children, Temporal lets wait at a time."""
+
     def __init__(
         self,
         host: TemporalHost,

@@ -38,6 +38,7 @@ _PARTS = (
     "observing",
     "streams",
     "tools",
+    "sessions",
     "places",
     "exactness",
 )
@@ -66,6 +67,7 @@ from durably.testing.conformance import (  # noqa: E402
     repair,
     replay,
     retention,
+    sessions,
     streams,
     tools,
     values,
@@ -107,6 +109,7 @@ for _part in (
     observing,
     streams,
     tools,
+    sessions,
     places,
     exactness,
 ):

@@ -60,6 +60,7 @@ CLAUSES: dict[str, str] = {
     "C31": "approvals: what is pending is listed, and answered once",
     "C32": "finding: a run is what was asked for, is found, and says where it stands; early events are not lost",
     "C33": "tools: what they know of the run, and what they may be",
+    "C34": "sessions: each word is kept once, and a message that arrives is answered once",
 }
 
 

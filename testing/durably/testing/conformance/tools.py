@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from durably.core import Agent, AgentInput, ToolContext, delegate, tool
+from durably.core import Agent, AgentInput, Context, Tool, ToolContext, current_step, delegate, function, tool, toolset
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import clause
 from durably.testing.models.scripted import ScriptedModel, call
@@ -67,3 +67,87 @@ async def test_c33_the_context_is_the_same_after_a_crash(subject: Subject) -> No
     result, _ = await subject.run(shop.agent, **options)
     assert [served[:2] for served in shop.served[:2]] == [(_Customer("Ann", 2), "c33")] * 2
     assert result.messages[2].content == "milk for Ann"
+
+
+class _Bank:
+    """An agent whose tools are durable code: one runs steps of its own, and one is a function; what they booked."""
+
+    def __init__(self) -> None:
+        self.booked: dict[str, int] = {}
+
+        async def book(amount: int) -> int:
+            self.booked[current_step().idempotency_key] = amount
+            return len(self.booked)
+
+        @tool(steps=True)
+        async def split(amount: int, ctx: ToolContext) -> str:
+            """Book in two parts."""
+            first = await ctx.step.run("think", book, 1)
+            second = await ctx.step.run("think", book, amount - 1)
+            return f"parts {first} and {second}"
+
+        @function("c33-transfer")
+        async def transfer(ctx: Context[int]) -> str:
+            number = await ctx.step.run("book", book, ctx.input)
+            return f"transfer {number}"
+
+        script = ScriptedModel(call("split", amount=5), call("c33-transfer", input=7), "done")
+        self.agent = Agent("c33-bank", model=script, instructions="", tools=[split, transfer])
+
+    told = ("parts 1 and 2", "transfer 3")
+
+
+def _told(messages: Any) -> tuple[Any, ...]:
+    return tuple(each.content for each in messages if each.role == "tool")
+
+
+@clause
+async def test_c33_a_tool_may_run_steps_of_its_own_and_be_a_durable_function(subject: Subject) -> None:
+    bank = _Bank()
+    async with subject.open([bank.agent]) as backend:
+        run = await backend.start(bank.agent, "go", run_id=subject.run_id())
+        result = await run.result()
+        children = await backend.runs(function="c33-transfer", parent=run.id)
+        keys = {record.key for record in (await run.history()).steps()}
+    assert _told(result.messages) == bank.told
+    assert sorted(bank.booked.values()) == [1, 4, 7]
+    assert len(children) == 1
+    assert {"gather[0]/think", "gather[0]/think:1", "tool-split", "tool-c33-transfer"} <= keys
+    assert "gather[1]/think" not in keys, "its steps are numbered among themselves"
+
+
+@clause
+async def test_c33_a_crash_repeats_no_step_of_a_tool(subject: Subject) -> None:
+    bank = _Bank()
+    assert await subject.crash(bank.agent, data="go", where=at("after_commit", "gather[0]/think"))
+    assert await subject.crash(bank.agent, data="go", where=at("before_start", "tool-split"))
+    result, _ = await subject.run(bank.agent, data="go")
+    assert _told(result.messages) == bank.told
+    assert sorted(bank.booked.values()) == [1, 4, 7]
+
+
+@clause
+async def test_c33_a_toolset_lists_its_tools_once_and_a_run_keeps_them(subject: Subject) -> None:
+    made: list[int] = []
+
+    def tools() -> list[Tool]:
+        made.append(len(made))
+
+        async def pick(item: str) -> str:
+            return f"{item} picked"
+
+        async def late() -> str:
+            return "too late"
+
+        first = tool(pick, description=f"Pick, of list {len(made)}.")
+        return [first] if len(made) == 1 else [first, tool(late)]
+
+    script = ScriptedModel(call("pick", item="tea"), call("late"), "done")
+    agent = Agent("c33-picker", model=script, instructions="", tools=[toolset(tools, name="shelf")])
+    assert await subject.crash(agent, data="go", where=at("after_commit", "list-shelf"))
+    assert await subject.crash(agent, data="go", where=at("after_commit", "think"))
+    result, _ = await subject.run(agent, data="go")
+    assert _told(result.messages) == ("tea picked", "there is no tool 'late'; the tools are: pick")
+    for request in script.requests:
+        (spec,) = request.tools
+        assert (spec.name, spec.description) == ("pick", "Pick, of list 1."), "what the model sees stays as it was"

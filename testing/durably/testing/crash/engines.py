@@ -22,7 +22,7 @@ RUN_ID = "crash-test"
 
 
 class Store:
-    """What is still there when the process is gone: one for each experiment, the same in all its lives.
+    """What outlives the process in one experiment; it is the same in all lives.
 
     ``with`` removes its directory at the end, if it was a temporary one.
 

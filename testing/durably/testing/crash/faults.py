@@ -34,7 +34,7 @@ CrashMode = Literal["inproc", "sigkill"]
 
 @dataclass(frozen=True, slots=True)
 class PointSpec:
-    """One kind of place where a crash can be put.
+    """A named point at which the harness can crash a run.
 
     Attributes:
         name: What :class:`Crash` calls it.
@@ -156,7 +156,7 @@ class CrashWitness(Protocol):
 
 @dataclass(slots=True)
 class FaultPlan:
-    """Crashes to come, in their order: each one is armed when the one before it has struck.
+    """Planned crashes, in order. Each is armed when the one before it has struck.
 
     Set it as ``backend.probe``. It outlives the backends it kills: call :meth:`revive` and give it to the next one.
 

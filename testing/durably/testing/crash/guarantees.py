@@ -21,7 +21,7 @@ library one can only say what was seen: that no crash made it run again."""
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What can be said of a step after all experiments.
+    """What the experiments showed about one step.
 
     Attributes:
         key: Its key.

@@ -6,7 +6,9 @@ import json
 from html import escape
 from typing import Any, Protocol
 
+from durably.core import Trace
 from durably.testing.crash.faults import POINTS
+from durably.testing.crash.run_rows import run_rows
 
 __all__ = ["render_html"]
 
@@ -28,6 +30,7 @@ class Shown(Protocol):
     cells: Any
     steps: Any
     reproduce: str
+    trace: Trace | None
 
     @property
     def ok(self) -> bool: ...
@@ -53,7 +56,8 @@ def render_html(report: Shown) -> str:
         ),
         warnings="".join(f"<p class=warning>{escape(warning)}</p>" for warning in report.warnings),
         grid=_grid(report),
-        data=_data(report),
+        data=_script_data(_cells(report)),
+        run=_script_data(run_rows(report.trace)),
         style=_STYLE,
         script=_SCRIPT,
     )
@@ -101,10 +105,15 @@ def _box(report: Shown, numbers: list[int]) -> str:
     return f'<td><button class="{worst}" data-cells="{json.dumps(numbers)}" title="{label}">{count}</button></td>'
 
 
-def _data(report: Shown) -> str:
-    cells = [
+def _script_data(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _cells(report: Shown) -> list[dict[str, Any]]:
+    return [
         {
             "label": cell.label,
+            "step": cell.step if cell.function == report.function else "",
             "outcome": cell.outcome,
             "restarts": cell.restarts,
             "violations": [
@@ -120,10 +129,10 @@ def _data(report: Shown) -> str:
             ],
             "timeline": [[each.life, each.side, each.text] for each in cell.timeline],
             "reproduce": report.reproduce.format(label=cell.label),
+            "run": run_rows(cell.trace),
         }
         for cell in report.cells
     ]
-    return json.dumps(cells, ensure_ascii=False).replace("<", "\\u003c")
 
 
 _STYLE = """
@@ -163,13 +172,23 @@ td button:hover, td button.on { outline: 2px solid var(--text); outline-offset: 
 .time .more { grid-column: 1 / 3; color: var(--soft); cursor: pointer; }
 .time .crash { grid-column: 1 / 3; background: var(--failed); color: #fff; text-align: center; font-weight: 600; }
 code { background: var(--back); padding: 4px 8px; border-radius: 4px; user-select: all; display: inline-block; }
+.run { margin: 12px 0; font-size: 12.5px; } .run div { display: grid; grid-template-columns: 300px 90px 1fr; gap: 10px;
+  padding: 1px 8px; border-left: 3px solid transparent; white-space: nowrap; overflow: hidden; }
+.run .here { border-left-color: var(--failed); background: var(--back); } .run span { overflow: hidden;
+  text-overflow: ellipsis; } .run .said { color: var(--soft); font-family: ui-monospace, Menlo, Consolas, monospace; }
+.run i { display: inline-block; width: 8px; height: 8px; border-radius: 50%; margin-right: 8px;
+  background: var(--soft); }
+.run .model { background: #6c7bd9; } .run .tool { background: #2e9e6b; } .run .child { background: #b568c8; }
+.run .approval { background: #e0a100; } .run .event, .run .wait { background: #4aa3c7; }
 #others button { margin: 2px 4px 2px 0; border: 1px solid var(--line); background: var(--back); color: var(--text);
   border-radius: 4px; cursor: pointer; font-size: 12px; }
 """
 
 _SCRIPT = """
 const cells = JSON.parse(document.getElementById('data').textContent);
+const whole = JSON.parse(document.getElementById('run').textContent);
 const detail = document.getElementById('detail');
+const marks = { completed: '●', failed: '✗', lost: '⚡', running: '…', waiting: '…', retrying: '↻' };
 function element(parent, tag, text, kind) {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;
@@ -185,6 +204,18 @@ function lines(time, all, from) {
     more.style.gridRow = row++;
   }
   for (const [, side, text] of all.slice(from)) element(time, 'div', text, side).style.gridRow = row++;
+}
+function draw(rows, here) {
+  const run = element(detail, 'div', '', 'run');
+  for (const each of rows) {
+    const row = element(run, 'div', '', each.key === here ? 'here' : '');
+    const name = element(row, 'span');
+    name.style.paddingLeft = 14 * each.depth + 'px';
+    element(name, 'i', '', each.role);
+    name.append(each.key);
+    element(row, 'span', each.attempts.map(one => marks[one] ?? one).join(' ')).title = each.attempts.join(', ');
+    element(row, 'span', each.said, 'said');
+  }
 }
 function show(number, group) {
   const cell = cells[number];
@@ -220,6 +251,9 @@ function show(number, group) {
     const again = cell.restarts === 1 ? '1 body ran again.' : cell.restarts + ' bodies ran again.';
     element(detail, 'p', again + ' The end was that of the run without a crash.', 'soft');
   }
+  const rows = cell.run.length ? cell.run : whole;
+  element(detail, 'div', cell.run.length ? 'Its run, step by step:' : 'The run without a crash, step by step:', 'soft');
+  draw(rows, cell.step);
   element(detail, 'div', 'Run it again:', 'soft');
   element(detail, 'code', cell.reproduce);
 }
@@ -238,5 +272,6 @@ _PAGE = """<!doctype html>
 <body><h1>{title}<b class="{mood}">{verdict}</b></h1>
 <p class="soft">{summary}</p><p class="legend">{legend}</p>{warnings}
 <div class="scroll">{grid}</div><div id="detail"></div>
-<script type="application/json" id="data">{data}</script><script>{script}</script></body></html>
+<script type="application/json" id="data">{data}</script>
+<script type="application/json" id="run">{run}</script><script>{script}</script></body></html>
 """

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from durably.core import Trace
 from durably.testing.crash.experiment import Experiment
 from durably.testing.crash.faults import CrashMode
 from durably.testing.crash.guarantees import StepReport
@@ -38,6 +39,7 @@ class CellReport:
         restarts: How many bodies ran again.
         violations: The laws that were broken.
         timeline: What happened, for a cell that failed.
+        trace: The trace of its run, for a cell that failed.
     """
 
     label: str
@@ -49,6 +51,7 @@ class CellReport:
     restarts: int = 0
     violations: tuple[Violation, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
+    trace: Trace | None = None
 
     @classmethod
     def of(
@@ -77,6 +80,7 @@ class CellReport:
             restarts=max(0, restarts),
             violations=tuple(violations),
             timeline=timeline(experiment) if outcome in ("failed", "missed") else (),
+            trace=_trace(experiment) if outcome in ("failed", "missed") else None,
         )
 
 
@@ -94,6 +98,7 @@ class Report:
         seconds: How long it took.
         error: Why the run failed without a crash; empty if it did not.
         reproduce: How to run one cell again; ``{label}`` stands for its label.
+        trace: The trace of the run without a crash.
     """
 
     function: str
@@ -106,13 +111,15 @@ class Report:
     seconds: float = 0.0
     error: str = ""
     reproduce: str = "await crash_matrix(..., repro={label!r})"
+    trace: Trace | None = None
 
     @classmethod
     def of_baseline(cls, baseline: Experiment, backend: str, mode: CrashMode) -> Report:
         """A report without cells."""
         failure = baseline.error
         error = "" if failure is None else f"{failure.get('type')}: {failure.get('message', '')}"
-        return cls(function=baseline.history.function, backend=backend, mode=mode, error=error)
+        function, trace = baseline.history.function, _trace(baseline)
+        return cls(function=function, backend=backend, mode=mode, error=error, trace=trace)
 
     @property
     def ok(self) -> bool:
@@ -138,7 +145,9 @@ class Report:
 
     def to_json(self) -> str:
         """Everything, as one JSON document."""
-        data = {"ok": self.ok, "counts": self.counts, **asdict(self)}
+        data = {"ok": self.ok, "counts": self.counts, **asdict(self), "trace": _data_of(self.trace)}
+        for cell, told in zip(data["cells"], self.cells, strict=True):
+            cell["trace"] = _data_of(told.trace)
         return json.dumps(data, ensure_ascii=False, indent=1)
 
     def to_html(self, path: str | Path | None = None) -> str:
@@ -196,3 +205,11 @@ class Report:
         return [*lines, f"  reproduce: {self.reproduce.format(label=cell.label)}"]
 
     __repr__ = __str__
+
+
+def _trace(experiment: Experiment) -> Trace | None:
+    return Trace.of(experiment.history) if len(experiment.history) else None
+
+
+def _data_of(trace: Trace | None) -> Any:
+    return None if trace is None else json.loads(trace.to_json())

@@ -147,6 +147,11 @@ def _request_json(request: ModelRequest) -> dict[str, Any]:
     }
     if request.reminder:
         made["reminder"] = request.reminder
+    for made_tool, spec in zip(made["tools"], request.tools, strict=True):
+        told = {"strict": spec.strict, "deferred": spec.deferred, "examples": [*spec.examples], "native": spec.native}
+        made_tool.update(_plain({name: value for name, value in told.items() if value}))
+    if request.server_tools:
+        made["server_tools"] = [str(each) for each in request.server_tools]
     if request.output_schema is not None:
         made["output_schema"] = _plain(request.output_schema)
     return made

@@ -22,6 +22,7 @@ from durably.testing.mutants import (
     recovery,
     repair,
     retention,
+    sessions,
     streams,
     tools,
     waiting,
@@ -51,6 +52,7 @@ _PARTS = (
     retention,
     workers,
     tools,
+    sessions,
     places,
     exactness,
 )

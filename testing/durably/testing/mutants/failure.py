@@ -255,7 +255,7 @@ class AwaitedNamesAsTheyCome(KeyedSteps):
     """Any text is the name of an event to wait for."""
 
     async def wait_for_event(
-        self, step_id: str, name: str, *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
+        self, step_id: str, name: str = "", *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
     ) -> Event | None:
         limit = timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(
@@ -267,7 +267,7 @@ class AwaitedNamesAsTheyCome(KeyedSteps):
 class TimesAsTheyCome(KeyedSteps):
     """Anything that can be made a number is a time to sleep."""
 
-    async def sleep(self, step_id: str, duration: Any) -> None:
+    async def sleep(self, step_id: str, duration: Any = None) -> None:
         delay = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
         await self._perform(step_id, lambda scope, key: self._engine.sleep(scope, key, delay, None))
 

@@ -31,3 +31,12 @@ class ContextLostOnTheWay(ReplaySteps):
             return await super().run(scope, call)
         args = tuple(arg for arg in call.args if not isinstance(arg, RunContext))
         return await super().run(scope, replace(call, args=args))
+
+
+@mutant("C33")
+class ToolsListedAnew(ReplaySteps):
+    """A run that is taken up lists the tools of its toolsets again."""
+
+    async def run(self, scope: Any, call: StepCall) -> Any:
+        value = await super().run(scope, call)
+        return await call.fn(*call.args) if call.key.startswith("list-") and self.records.row.crashes else value

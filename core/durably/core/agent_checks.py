@@ -1,0 +1,51 @@
+"""What an agent's parts must be, and what to write where one is something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from durably.core.budget import Budget
+from durably.core.compaction import Compaction
+from durably.core.error_text import shown
+from durably.core.errors import DefinitionError
+from durably.core.mistakes import check_objects
+
+__all__ = ["check_parts"]
+
+_OBJECTS: Mapping[str, tuple[type, str]] = {
+    "budget": (Budget, "Budget(tokens=100_000)"),
+    "compaction": (Compaction, "Compaction(at_tokens=150_000)"),
+}
+
+
+def check_parts(
+    agent: object, *, instructions: object, tools: object, max_iterations: object, output_retries: object, **parts: Any
+) -> None:
+    """Refuse parts of an agent that cannot be what they are for.
+
+    Args:
+        agent: Its name.
+        instructions: Its system prompt, or what returns it.
+        tools: Its tools.
+        max_iterations: How many turns a run may take.
+        output_retries: How many further answers.
+        parts: Parts that are objects: ``budget`` and ``compaction``.
+
+    Raises:
+        DefinitionError: If one is something else.
+    """
+    if not isinstance(agent, str):
+        raise DefinitionError(f"an agent's name is a text, such as 'support', not {shown(agent)}")
+    where = f"agent {agent!r}"
+    if not isinstance(instructions, str) and not callable(instructions):
+        raise DefinitionError(
+            f"{where}: instructions= is the system prompt, or a function that returns it, not {shown(instructions)}"
+        )
+    if not isinstance(tools, Sequence) or isinstance(tools, str):
+        raise DefinitionError(f"{where}: tools= is a list, such as tools=[get_order], not {shown(tools)}")
+    if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
+        raise DefinitionError(f"{where}: max_iterations must be 1 or more, not {shown(max_iterations)}")
+    if isinstance(output_retries, bool) or not isinstance(output_retries, int) or output_retries < 0:
+        raise DefinitionError(f"{where}: output_retries is a number of further answers, 0 or more")
+    check_objects(where, parts, _OBJECTS)

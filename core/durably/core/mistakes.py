@@ -1,0 +1,140 @@
+"""What is said of a step that was written in a way that cannot work: what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from durably.core.error_text import shown
+from durably.core.errors import DefinitionError
+from durably.core.reference import FunctionRef
+
+__all__ = [
+    "LEFT_OUT",
+    "check_body",
+    "check_client",
+    "check_function_id",
+    "check_given",
+    "check_invoked",
+    "check_match",
+    "check_objects",
+]
+
+
+class LeftOut:
+    """What stands in the place of an argument that was not given."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+LEFT_OUT: Any = LeftOut()
+
+
+def check_body(step_id: object, fn: object) -> None:
+    """Refuse a step without an id or without a body.
+
+    Raises:
+        TypeError: If there is one of them.
+    """
+    if fn is not LEFT_OUT and not callable(step_id):
+        return
+    if callable(step_id):
+        name = getattr(step_id, "__name__", "fn")
+        wanted = "save-answer" if name == "<lambda>" else name.replace("_", "-")
+        _refuse(f"step.run({name}) has no step id: write step.run({wanted!r}, {name}, ...)")
+    _refuse(f"step.run({step_id!r}) has no body: write step.run({step_id!r}, fn, ...), where fn is what does the work")
+
+
+def check_given(method: str, step_id: object, value: object, example: str) -> None:
+    """Refuse a step of which only one of two arguments was given.
+
+    Raises:
+        TypeError: If it is so.
+    """
+    if value is LEFT_OUT:
+        _refuse(f"step.{method}({shown(step_id)}) lacks its step id: write step.{method}({example})")
+
+
+def check_invoked(step_id: object, function: object) -> None:
+    """Refuse to invoke what is no durable function.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if isinstance(function, FunctionRef):
+        return
+    if function is LEFT_OUT:
+        _refuse(f"step.invoke({shown(step_id)}) lacks its step id: write step.invoke('ask', {_name(step_id)}, data)")
+    if isinstance(function, str):
+        _refuse(
+            f"step.invoke({step_id!r}, {function!r}) names a function by text: pass the function itself, or "
+            f"FunctionRef({function!r}) for one that another program serves"
+        )
+    if callable(function):
+        _refuse(
+            f"step.invoke({step_id!r}, {_name(function)}): {_name(function)} is no durable function; decorate it with "
+            f"@function('its-id'), or run it as a step: step.run({step_id!r}, {_name(function)}, ...)"
+        )
+    _refuse(f"step.invoke({step_id!r}, ...) takes a durable function or an agent, not {shown(function)}")
+
+
+def check_match(step_id: str, match: object) -> None:
+    """Refuse what is no match of an event.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if match is not None and not isinstance(match, Mapping):
+        _refuse(
+            f"step {step_id!r}: match= is a dict of dotted paths in the event's data and the values that must be "
+            f"there, such as {{'order.id': '7'}}, not {shown(match)}"
+        )
+
+
+def check_function_id(id: object) -> None:
+    """Refuse a decorator that was given no id.
+
+    Raises:
+        DefinitionError: If it was not.
+    """
+    if not isinstance(id, str):
+        name = str(getattr(id, "__name__", "handle"))
+        wanted = name.replace("_", "-")
+        raise DefinitionError(f"@function has no id: write @function({wanted!r}) above 'async def {name}'")
+
+
+def check_client(backend: str, client: object, kind: type, example: str) -> None:
+    """Refuse what is no client of an engine's server, such as its address.
+
+    Raises:
+        DefinitionError: If it is none.
+    """
+    if not isinstance(client, kind):
+        raise DefinitionError(f"{backend} takes a client, not {shown(client)}: write {backend}({example}, ...)")
+
+
+def check_objects(where: str, options: Mapping[str, Any], kinds: Mapping[str, tuple[type, str]]) -> None:
+    """Refuse an option that is not of its class.
+
+    Args:
+        where: What has the options, for the error.
+        options: The options; ``None`` stands for one that is left out.
+        kinds: The class of each, and how an object of it is written.
+
+    Raises:
+        DefinitionError: If one is not.
+    """
+    for name, (kind, example) in kinds.items():
+        given = options.get(name)
+        several = given if isinstance(given, list | tuple) and name == "concurrency" else [given]
+        if not all(each is None or isinstance(each, kind) for each in several):
+            raise DefinitionError(f"{where}: {name}={shown(given)}: write {name}={example}")
+
+
+def _name(value: object) -> str:
+    return str(getattr(value, "id", None) or getattr(value, "__name__", None) or "function").replace("-", "_")
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise TypeError(sentence)

@@ -1,0 +1,5 @@
+"""Tools of MCP servers, by the official ``mcp`` package."""
+
+from durably.mcp.server import MCPServer
+
+__all__ = ["MCPServer"]

@@ -1,0 +1,194 @@
+"""Mistakes that everybody makes once: each gets a sentence that says what to write instead."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from durably.backends import MemoryBackend, SQLiteBackend
+from durably.backends.inngest import InngestBackend
+from durably.backends.temporal import TemporalBackend
+from durably.core import (
+    Agent,
+    AgentInput,
+    Budget,
+    Compaction,
+    Context,
+    DefinitionError,
+    Event,
+    InvokeError,
+    Retention,
+    Singleton,
+    StepAPI,
+    function,
+)
+from durably.core.flow import Debounce
+from durably.testing import ScriptedModel
+
+
+async def save_answer() -> int:
+    return 1
+
+
+@function("save-it")
+async def SAVE(ctx: Context[None]) -> int:  # noqa: N802 - used like a constant above
+    return 1
+
+
+Step = Callable[[Any], Awaitable[Any]]
+
+STEPS: list[tuple[str, Step, str]] = [
+    ("run without an id", lambda step: step.run(save_answer), r"write step\.run\('save-answer', save_answer, \.\.\.\)"),
+    ("run without a body", lambda step: step.run("save"), r"write step\.run\('save', fn, \.\.\.\)"),
+    ("run of a coroutine", lambda step: step.run("save", 7), "pass the function itself and its arguments"),
+    ("retries of text", lambda step: step.run("save", save_answer, retries="3"), "retries is a number of further"),
+    ("invoke by name", lambda step: step.invoke("k", "name"), r"pass the function itself, or FunctionRef\('name'\)"),
+    ("invoke without an id", lambda step: step.invoke(SAVE), r"write step\.invoke\('ask', save_it, data\)"),
+    ("invoke of code", lambda step: step.invoke("k", save_answer), r"decorate it with @function\('its-id'\)"),
+    ("invoke of a number", lambda step: step.invoke("k", 7), "takes a durable function or an agent, not 7"),
+    ("sleep without an id", lambda step: step.sleep("1h"), r"write step\.sleep\('pause', '1h'\)"),
+    ("sleep_until without an id", lambda step: step.sleep_until(7.0), r"write step\.sleep_until\('pause', 7\.0\)"),
+    ("sleep of nothing", lambda step: step.sleep("s", None), "write seconds, a timedelta, or a text with units"),
+    ("sleep of text", lambda step: step.sleep("s", "1"), "write seconds, a timedelta, or a text with units"),
+    ("wait without an id", lambda step: step.wait_for_event("x"), r"write step\.wait_for_event\('wait', 'x'\)"),
+    ("a match of text", lambda step: step.wait_for_event("w", "x", match="id"), "match= is a dict of dotted paths"),
+]
+
+
+@pytest.mark.parametrize(("code", "sentence"), [pair[1:] for pair in STEPS], ids=[pair[0] for pair in STEPS])
+@pytest.mark.asyncio
+async def test_a_step_that_cannot_work_says_what_to_write(code: Step, sentence: str) -> None:
+    @function("f", retries=0)
+    async def run(ctx: Context[None]) -> Any:
+        return await code(ctx.step)
+
+    async with MemoryBackend([run]) as backend:
+        with pytest.raises(InvokeError, match=sentence):
+            await backend.invoke(run)
+
+
+@pytest.mark.asyncio
+async def test_the_right_way_still_works() -> None:
+    @function("f", retries=0)
+    async def run(ctx: Context[None]) -> int:
+        step: StepAPI = ctx.step
+        await step.sleep("pause", "1h")
+        return await step.run("save-answer", save_answer)
+
+    async with MemoryBackend([run]) as backend:
+        assert await backend.invoke(run) == 1
+
+
+def agent(**options: Any) -> Agent:
+    given: dict[str, Any] = {"model": ScriptedModel("hi"), "instructions": "", **options}
+    return Agent("a", **given)
+
+
+MADE: list[tuple[str, Callable[[], object], str]] = [
+    ("a rule by position", lambda: Debounce(5), r'Debounce\(period="5s"\)'),  # type: ignore[call-arg]
+    ("a budget by position", lambda: Budget(5), r"Budget\(cost=0\.5"),  # type: ignore[call-arg]
+    ("a compaction by position", lambda: Compaction(5), r"Compaction\(at_tokens="),  # type: ignore[call-arg]
+    ("a retention by position", lambda: Retention("1 day"), r"Retention\(age="),  # type: ignore[call-arg]
+    ("a function without an id", lambda: function(save_answer), r"@function\('save-answer'\) above"),  # type: ignore[arg-type]
+    ("concurrency of a number", lambda: agent(concurrency=5), r"write concurrency=Concurrency\(limit=5\)"),
+    ("debounce of text", lambda: agent(debounce="5s"), r'write debounce=Debounce\(period="5s"\)'),
+    ("singleton of text", lambda: agent(singleton="key"), r'write singleton=Singleton\("session_key"'),
+    ("a retry policy of a number", lambda: agent(retry_policy=5), r"write retry_policy=RetryPolicy\("),
+    ("no model", lambda: agent(model=None), "write 'provider:model'"),
+    ("the class of a model", lambda: agent(model=ScriptedModel), "write 'provider:model'"),
+    ("a model without its provider", lambda: agent(model="gpt-5"), "write 'provider:model'"),
+    ("no instructions", lambda: agent(instructions=None), "instructions= is the system prompt"),
+    ("one tool", lambda: agent(tools=save_answer), r"tools= is a list, such as tools=\[get_order\]"),
+    ("turns of text", lambda: agent(max_iterations="5"), "max_iterations must be 1 or more"),
+    ("a budget of a number", lambda: agent(budget=5), r"write budget=Budget\(tokens=100_000\)"),
+    ("an agent without a name", lambda: Agent(ScriptedModel("hi"), model="", instructions=""), "name is a text"),  # type: ignore[call-overload]
+    ("one function", lambda: MemoryBackend(SAVE), "functions= is a list"),  # type: ignore[arg-type]
+    ("the address of Temporal", lambda: TemporalBackend("localhost:7233", task_queue="q"), r"await Client\.connect"),  # type: ignore[arg-type]
+    ("the address of Inngest", lambda: InngestBackend("http://localhost:8288"), r"inngest\.Inngest\(app_id="),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("make", "sentence"), [pair[1:] for pair in MADE], ids=[pair[0] for pair in MADE])
+def test_a_definition_that_cannot_work_says_what_to_write(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(DefinitionError, match=sentence):
+        make()
+
+
+@pytest.mark.asyncio
+async def test_calls_of_a_program_say_what_to_write() -> None:
+    async with MemoryBackend([SAVE]) as backend:
+        with pytest.raises(ValueError, match="status='done' is no status of a run; these are: running, waiting"):
+            await backend.runs(status="done")  # type: ignore[arg-type]
+        with pytest.raises(DefinitionError, match=r"decorate it with @function\('its-id'\)"):
+            await backend.start(save_answer)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+@pytest.mark.asyncio
+async def test_an_event_that_nobody_hears_is_said_once(
+    engine: str, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    @function("wait")
+    async def wait(ctx: Context[None]) -> None:
+        await ctx.step.wait_for_event("wait", "shop/closed")
+
+    @function("heard", triggers=["shop/opened"])
+    async def heard(ctx: Context[Any]) -> None:
+        return
+
+    functions = [wait, heard]
+    made = MemoryBackend(functions) if engine == "memory" else SQLiteBackend(tmp_path / "runs.db", functions)
+    async with made as backend:
+        await backend.start(wait)
+        await backend.drain()
+        for name in ("shop/opened", "shop/closed", "shop/open", "shop/open"):
+            await backend.send(Event(name))
+    said = [record.getMessage() for record in caplog.records if "nobody hears" in record.getMessage()]
+    assert said == [
+        "nobody hears the event 'shop/open': no function has it among its triggers=, and no run waits for it"
+    ]
+
+
+@pytest.mark.asyncio
+async def test_a_session_key_without_a_store_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    asked = AgentInput(message="hi", session_key="s")
+    for options, times in (({}, 1), ({"sessions": "backend"}, 0), ({"singleton": Singleton("session_key")}, 0)):
+        caplog.clear()
+        made = agent(**options)
+        with caplog.at_level(logging.WARNING, "durably"):
+            async with MemoryBackend([made]) as backend:
+                await backend.invoke(made, asked)
+        assert sum('write sessions="backend"' in record.getMessage() for record in caplog.records) == times
+
+
+MISSING = [
+    ("anthropic", "from durably.core import Agent; Agent('a', model='anthropic:x', instructions='')", "anthropic"),
+    ("openai", "from durably.core import Agent; Agent('a', model='openai:x', instructions='')", "openai"),
+    ("litellm", "from durably.core import Agent; Agent('a', model='litellm:x', instructions='')", "litellm"),
+    ("temporalio", "import durably.backends.temporal", "temporal"),
+    ("inngest", "import durably.backends.inngest", "inngest"),
+    ("typer", "import durably.cli.main", "cli"),
+]
+
+
+def test_a_missing_extra_is_named() -> None:
+    code = [
+        "import importlib, sys",
+        "def try_without(package, code):",
+        "    sys.modules[package] = None",
+        "    try: exec(code)",
+        "    except (ImportError, SystemExit) as error: print(' '.join(str(error).split()))",
+        *(f"try_without({package!r}, {code!r})" for package, code, _ in MISSING),
+    ]
+    said = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, timeout=50, check=True
+    )
+    lines = said.stdout.splitlines()
+    assert len(lines) == len(MISSING), said.stdout
+    for line, (_, _, extra) in zip(lines, MISSING, strict=True):
+        assert f"pip install 'durably[{extra}" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -23,7 +24,7 @@ bodies: list[str] = []
 
 async def _write(letter: str) -> str:
     bodies.append(letter)
-    return letter * 50_000
+    return Random(letter).randbytes(25_000).hex()  # nothing that can be compressed to a page or two
 
 
 @function("writer")

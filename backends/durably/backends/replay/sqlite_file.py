@@ -255,8 +255,10 @@ class SQLiteFile:
         db = self._aside() if self.apart and not self.inside else self._db
         if db is None:
             raise JournalError(f"{self.path} is not open")
+        # To Python 3.12 and later a numbered parameter has a name, which is its number.
+        given = {str(number): value for number, value in enumerate(values, 1)} if "?1" in sql else values
         try:
-            cursor = db.execute(sql, values)
+            cursor = db.execute(sql, given)
         except sqlite3.IntegrityError:
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:

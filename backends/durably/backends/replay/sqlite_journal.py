@@ -452,9 +452,9 @@ _LIVE = ("running", "waiting", "stuck")
 _FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
 
 _APPEND = """
-INSERT INTO records SELECT ?1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+INSERT INTO records SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14
 WHERE EXISTS (
-    SELECT 1 FROM runs WHERE n = ? AND fence = ? AND status IN ('running', 'waiting', 'stuck', 'skipped')
+    SELECT 1 FROM runs WHERE n = ?15 AND fence = ?16 AND status IN ('running', 'waiting', 'stuck', 'skipped')
 ) AND (?1 & 16777215 = 0 OR EXISTS (SELECT 1 FROM records WHERE id = ?1 - 1))
 """
 

@@ -54,8 +54,6 @@ class SQLiteJournal(Journal):
         groups: Commits what is written, without holding up the event loop.
     """
 
-    sessions: SQLiteFileSessions
-
     def __init__(self, path: str | Path) -> None:
         self.file = SQLiteFile(path, self._worker_of)
         self.groups = GroupCommit(self.file)
@@ -63,7 +61,7 @@ class SQLiteJournal(Journal):
         self.file.undone = self._forget_numbers
         self._pruning = SQLitePruning(self.file)
         self.flow = SQLiteFlowStore(self.file)
-        self.sessions = SQLiteFileSessions(path)
+        self._sessions = self.sessions = SQLiteFileSessions(path)
         self._numbers: dict[str, int] = {}
         self._version = 0
 
@@ -82,7 +80,7 @@ class SQLiteJournal(Journal):
     def close(self) -> None:
         self.groups.close()
         self.file.close()
-        self.sessions.close()
+        self._sessions.close()
 
     def transaction(self) -> AbstractContextManager[None]:
         return self.file.transaction()

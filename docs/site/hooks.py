@@ -41,6 +41,7 @@ MODULES = {
     "durably.backends.temporal": "Temporal.",
     "durably.backends.inngest": "Inngest.",
     "durably.providers": "Model providers.",
+    "durably.mcp": "Tools of MCP servers.",
     "durably.telemetry": "OpenTelemetry.",
     "durably.telemetry.id_generator": "Trace ids that are derived from runs.",
     "durably.testing": "Crash tests, models for tests, replays.",

@@ -6,17 +6,20 @@ import asyncio
 import json
 import signal
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from durably.backends import SQLiteBackend
+from durably.cli.doctor import EXTRAS
 from durably.core import Trace
 from durably.core.history import History
 from tests.cli.conftest import COMMAND, Durably, command_environment
 from tests.cli.program import HOSTILE, echo
 
+ROOT = Path(__file__).parent.parent.parent
 HERE = ("--backend", "sqlite:///runs.db")
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -322,6 +325,11 @@ def test_check_replays_every_live_run(durably: Durably, tmp_path: Path, database
     (verdict,) = json.loads(ill.stdout)["runs"]
     assert (verdict["run_id"], verdict["fits"]) == ("refund-1042", False)
     assert verdict["step"]
+
+
+def test_doctor_knows_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {*EXTRAS, "all"} == set(project["optional-dependencies"])
 
 
 def test_doctor(durably: Durably, database: Path) -> None:

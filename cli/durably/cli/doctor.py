@@ -28,9 +28,12 @@ __all__ = ["doctor"]
 EXTRAS = {
     "anthropic": ("anthropic",),
     "cli": ("typer", "rich", "starlette", "jinja2", "uvicorn"),
+    "cron": ("cronsim",),
     "inngest": ("inngest", "fastapi"),
     "litellm": ("litellm",),
+    "mcp": ("mcp",),
     "openai": ("openai",),
+    "otel": ("opentelemetry-api",),
     "temporal": ("temporalio",),
     "testing": ("hypothesis", "pytest", "pytest_asyncio"),
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,3 +61,15 @@ def test_any_worker_finds_the_bodies_of_an_agent_its_tools_and_its_toolsets() ->
     for name, body in bodies.items():
         assert registry.name_of(body, agent) == name
         assert registry.find(name) == body
+
+
+def test_a_program_run_as_a_module_has_the_name_that_others_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = ModuleType("__main__")
+    main.__spec__ = ModuleSpec("shop.worker", None)
+    exec("def pay(): ...", vars(main))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    agent = Agent("a", model=ScriptedModel("Done."), instructions="")
+    registry = StepRegistry({}, {}, {})
+    assert registry.name_of(main.pay, agent) == "shop.worker:pay"
+    assert registry.find("shop.worker:pay") is main.pay
+    assert registry.find("__main__:pay") is main.pay, "as workers of before have named it"

@@ -66,7 +66,7 @@ class StepRegistry:
         path = getattr(fn, "__qualname__", "")
         if names is None or _standard(names["__name__"]) or _walk(names, path) != fn:
             return None
-        return f"{names['__name__']}:{path}"
+        return f"{_module_name(names)}:{path}"
 
     def find(self, name: str) -> Callable[..., Any]:
         """The body of a name.
@@ -91,7 +91,13 @@ class StepRegistry:
 def _global_name(owner: Any, function: Function[Any, Any]) -> str | None:
     names = getattr(inspect.unwrap(function.handler), "__globals__", {})
     found = next((name for name, value in names.items() if value is owner), None)
-    return f"{names['__name__']}:{found}" if found else None
+    return f"{_module_name(names)}:{found}" if found else None
+
+
+def _module_name(names: Mapping[str, Any]) -> str:
+    """The name by which any worker imports a module: one run by ``python -m`` is ``__main__`` to itself alone."""
+    spec = names.get("__spec__")
+    return spec.name if names["__name__"] == "__main__" and spec is not None else str(names["__name__"])
 
 
 def _walk(names: Mapping[str, Any], path: str) -> Any:
@@ -104,6 +110,9 @@ def _import(name: str) -> Any:
     # Whoever can write to the namespace chooses this name: without the check, os:system could be called.
     if _standard(module):
         return None
+    main = sys.modules["__main__"]
+    if module == _module_name(vars(main)):  # a second copy of it would have globals of its own
+        return _walk(vars(main), path)
     try:
         loaded = sys.modules.get(module) or import_module(module)
     except ImportError:

@@ -33,7 +33,8 @@ def server_binary(name: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What all tests on the real server need.
 
-    Its time-outs are real, so a test on a busy machine gets another try. One warning of the SDK's is let be: as an
+    Its time-outs are real, so a test on a busy machine gets another try, with a time-out of its own: one for all tries
+    would be used up by the first, and the second could hang for ever. One warning of the SDK's is let be: as an
     error it would end the worker, and whoever waits for it would wait on.
     """
     harmless = pytest.mark.filterwarnings("ignore:Cannot find activity to cancel:UserWarning")
@@ -41,6 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(harmless)
             item.add_marker(pytest.mark.flaky(reruns=2))
+            limit = item.get_closest_marker("timeout")
+            seconds = limit.args[0] if limit else float(item.config.getini("timeout"))
+            item.add_marker(pytest.mark.timeout(seconds, func_only=True), append=False)
 
 
 class OpenTemporal(Protocol):

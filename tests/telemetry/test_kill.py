@@ -70,7 +70,10 @@ def test_kills_leave_the_spans_of_the_run_and_an_event_for_each_lost_attempt(tmp
     calm, _ = spans(tmp_path / "calm")
     killed, processes = spans(tmp_path / "killed", *CRASHES)
     assert processes == len(CRASHES) + 1
-    assert outline(killed) == outline(calm)
+    # A kill in one branch may meet the other between its commit and its span: that span nobody makes again.
+    assert outline(killed) <= outline(calm)
+    missing = [json.loads(each)[0] for each in (outline(calm) - outline(killed)).elements()]
+    assert missing in ([], ["execute_tool charge"])
     assert set(outline(calm).values()) == {1}
     before = sum(len(span["events"]) for span in calm)
     lost = [event["name"] for span in killed for event in span["events"]]
@@ -82,4 +85,5 @@ def test_kills_leave_the_spans_of_the_run_and_an_event_for_each_lost_attempt(tmp
     bank = [span for span in killed if span["name"] == "bank"]
     steps = {span["context"]["span_id"]: span["name"] for span in killed}
     assert len(bank) >= 3
-    assert {steps[span["parent_id"]] for span in bank} == {"execute_tool charge"}
+    parents = {steps.get(span["parent_id"], *missing) for span in bank}
+    assert parents == {"execute_tool charge"}

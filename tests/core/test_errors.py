@@ -40,6 +40,7 @@ EXAMPLES = [
     JournalCorruptError(run_id="r", seq=3),
     errors.FunctionNotFoundError(function="f", near=["g"]),
     errors.JournalBusyError(path="runs.db", holder="process 7"),
+    errors.TooManyStepsError(step="a", what="steps in one run", count=1_001, limit=1_000),
     errors.JournalError("full"),
     errors.MissingKeyError(function="f", option="singleton", key="user.id"),
     ModelError("busy", provider="p", model="m", status=529, request_id="q", retriable=True, retry_after=2.5),

@@ -8,6 +8,7 @@ import re
 import signal
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -213,7 +214,11 @@ async def _linger() -> str:
 
 
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])
-def test_a_keyboard_interrupt_from_a_body_stops_the_worker_in_good_order(engine: str, tmp_path: Any) -> None:
+def test_a_keyboard_interrupt_from_a_body_stops_the_worker_in_good_order(
+    engine: str, tmp_path: Any, request: pytest.FixtureRequest
+) -> None:
+    heard = signal.default_int_handler  # what runs in the background, under nohup, ignores the signal
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, heard)))
     attempts.clear()
     journal = MemoryJournal()
 
@@ -236,9 +241,8 @@ def test_a_keyboard_interrupt_from_a_body_stops_the_worker_in_good_order(engine:
             assert await (await backend.run("interrupting")).result() == "ended"
             assert await (await backend.run("beside")).result() == "lingered"
 
-    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(first())
     asyncio.run(second())
     assert attempts == [1, 2], "the second execution has a number of its own"
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) == heard

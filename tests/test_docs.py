@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import logging
 import os
 import re
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,16 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python(?: title=\"(.*?)\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"""(?:\]\(|src=")([^)"#\s]+)(?:#[^)"]*)?[)"]""")
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """A page may set up logging; the tests after it have theirs back."""
+    log = logging.getLogger("durably")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:

@@ -170,12 +170,8 @@ def check_hooks(agent: str, hooks: Sequence[object]) -> tuple[Hooks, ...]:
 
 async def before_model(agent: HookedParts, step: StepAPI, transcript: Transcript) -> Refusal | None:
     """Ask before a model call."""
-    for index, hook in _with(agent, "before_model"):
-        if hook.in_steps:
-            kind = _VERDICTS["before_model"]
-            verdict = await step.run("before-think", agent.ask_before_model, index, transcript, output_type=kind)
-        else:
-            verdict = _checked(hook, "before_model", hook.before_model(transcript.messages))
+    for index in _with(agent, "before_model"):
+        verdict = await _asked(agent, step, "before_model", "before-think", index, transcript)
         if verdict is not None:
             refused: Refusal = verdict
             return refused
@@ -184,12 +180,8 @@ async def before_model(agent: HookedParts, step: StepAPI, transcript: Transcript
 
 async def after_model(agent: HookedParts, step: StepAPI, response: ModelResponse) -> ModelResponse | Refusal:
     """Ask after a model call; the answer, or what stands in its place."""
-    for index, hook in _with(agent, "after_model"):
-        if hook.in_steps:
-            kind = _VERDICTS["after_model"]
-            verdict = await step.run("after-think", agent.ask_after_model, index, response, output_type=kind)
-        else:
-            verdict = _checked(hook, "after_model", hook.after_model(response))
+    for index in _with(agent, "after_model"):
+        verdict = await _asked(agent, step, "after_model", "after-think", index, response)
         if isinstance(verdict, Refusal):
             return verdict
         if verdict is not None:  # what was found of the first one, when it was recorded, does not hold for this one
@@ -200,12 +192,8 @@ async def after_model(agent: HookedParts, step: StepAPI, response: ModelResponse
 
 async def before_tool(agent: HookedParts, step: StepAPI, call: ToolCall) -> ToolCall | Refusal:
     """Ask before a tool call; the call, or what stands in its place."""
-    for index, hook in _with(agent, "before_tool"):
-        if hook.in_steps:
-            kind, step_id = _VERDICTS["before_tool"], f"before-tool-{call.name}"
-            verdict = await step.run(step_id, agent.ask_before_tool, index, call, output_type=kind)
-        else:
-            verdict = _checked(hook, "before_tool", hook.before_tool(call))
+    for index in _with(agent, "before_tool"):
+        verdict = await _asked(agent, step, "before_tool", f"before-tool-{call.name}", index, call)
         if isinstance(verdict, Refusal):
             return verdict
         if verdict is not None:  # of the call that the model made, whose answer this is, only the arguments change
@@ -217,22 +205,18 @@ async def after_tool(
     agent: HookedParts, step: StepAPI, call: ToolCall, outcome: str | ToolOutcome
 ) -> str | ToolOutcome:
     """Ask after a tool call; its outcome, or what stands in its place."""
-    for index, hook in _with(agent, "after_tool"):
-        if hook.in_steps:
-            kind, step_id = _VERDICTS["after_tool"], f"after-tool-{call.name}"
-            verdict = await step.run(step_id, agent.ask_after_tool, index, call, outcome, output_type=kind)
-        else:
-            verdict = _checked(hook, "after_tool", hook.after_tool(call, outcome))
+    for index in _with(agent, "after_tool"):
+        verdict = await _asked(agent, step, "after_tool", f"after-tool-{call.name}", index, call, outcome)
         if isinstance(verdict, Refusal):
             verdict = ToolOutcome(content=verdict.reason, is_error=True)
         outcome = outcome if verdict is None else _at_the_same_cost(verdict, outcome)
     return outcome
 
 
-def _with(agent: HookedParts, method: str) -> list[tuple[int, Hooks]]:
-    """The hooks that have written a method, each with its place among all."""
+def _with(agent: HookedParts, method: str) -> list[int]:
+    """The places of the hooks that have written a method."""
     base = getattr(Hooks, method)
-    return [(index, hook) for index, hook in enumerate(agent.hooks) if getattr(type(hook), method) is not base]
+    return [index for index, hook in enumerate(agent.hooks) if getattr(type(hook), method) is not base]
 
 
 async def _verdict(method: Callable[..., Any], *args: object) -> Any:
@@ -240,7 +224,13 @@ async def _verdict(method: Callable[..., Any], *args: object) -> Any:
     return await verdict if inspect.isawaitable(verdict) else verdict
 
 
-def _checked(hook: Hooks, method: str, verdict: Any) -> Any:
+async def _asked(agent: HookedParts, step: StepAPI, method: str, step_id: str, index: int, *args: Any) -> Any:
+    """The verdict of one hook, in a step or without a record."""
+    hook = agent.hooks[index]
+    if hook.in_steps:
+        return await step.run(step_id, getattr(agent, f"ask_{method}"), index, *args, output_type=_VERDICTS[method])
+    seen = [each.messages if isinstance(each, Transcript) else each for each in args]
+    verdict = getattr(hook, method)(*seen)
     if not isinstance(verdict, _VERDICTS[method]):
         raise TypeError(f"{type(hook).__name__}.{method} must return {_VERDICTS[method]}, not {shown(verdict)}")
     return verdict

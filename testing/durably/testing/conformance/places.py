@@ -65,6 +65,13 @@ def _placed(code: Code, place: str, unit: float) -> Function[Any, Any]:
     return placed
 
 
+async def _crashed(subject: Subject, code: Code, place: str, point: str, key: str) -> None:
+    """Crash code in one place, at a point of one of its steps, and run it to its end."""
+    placed = _placed(code, place, subject.unit)
+    assert await subject.crash(placed, where=at(point, f"{PLACES[place]}{key}"))
+    await subject.run(placed)
+
+
 def _pair() -> tuple[int, str]:
     return 2**60 + 1, "é"
 
@@ -80,10 +87,7 @@ async def test_c03_a_committed_body_never_runs_again_in_the(subject: Subject, pl
         await ctx.step.run("a", body, "a")
         await ctx.step.run("last", body, "last")
 
-    prefix = PLACES[place]
-    placed = _placed(code, place, subject.unit)
-    assert await subject.crash(placed, where=at("before_body", f"{prefix}last"))
-    await subject.run(placed)
+    await _crashed(subject, code, place, "before_body", "last")
     assert bodies == ["a", "last"]
 
 
@@ -95,10 +99,7 @@ async def test_c04_the_replay_sees_equal_values_in_the(subject: Subject, place: 
         seen.append(await ctx.step.run("get", _pair))
         await ctx.step.run("last", len, "x")
 
-    prefix = PLACES[place]
-    placed = _placed(code, place, subject.unit)
-    assert await subject.crash(placed, where=at("before_body", f"{prefix}last"))
-    await subject.run(placed)
+    await _crashed(subject, code, place, "before_body", "last")
     assert len(seen) > 1
     assert [repr(each) for each in seen] == [repr(_pair())] * len(seen)
 
@@ -114,10 +115,7 @@ async def test_c05_an_execution_has_its_own_attempt_and_key_in_the(subject: Subj
     async def code(ctx: Context[Any]) -> None:
         await ctx.step.run("work", body)
 
-    prefix = PLACES[place]
-    placed = _placed(code, place, subject.unit)
-    assert await subject.crash(placed, where=at("after_effect", f"{prefix}work"))
-    await subject.run(placed)
+    await _crashed(subject, code, place, "after_effect", "work")
     assert [attempt for attempt, _ in seen] == [1, 2]
     assert len({key for _, key in seen}) == 1
 
@@ -166,13 +164,10 @@ async def test_c11_a_step_error_is_the_same_on_replay_in_the(subject: Subject, p
             seen.append((error.step, str(error), error.attempts))
         await ctx.step.run("last", len, "x")
 
-    prefix = PLACES[place]
-    placed = _placed(code, place, subject.unit)
-    assert await subject.crash(placed, where=at("before_body", f"{prefix}last"))
-    await subject.run(placed)
+    await _crashed(subject, code, place, "before_body", "last")
     assert len(seen) > 1
     assert set(seen) == {seen[0]}
-    assert seen[0][0] == f"{prefix}bad"
+    assert seen[0][0] == f"{PLACES[place]}bad"
 
 
 @_in_each_place

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
-from durably.core import Backend, Context, FailedRun, RetryAfterError, RetryPolicy, function
+from durably.core import Backend, Context, FailedRun, Function, RetryAfterError, RetryPolicy, function
 from durably.core.steps import Point
 from durably.testing.conformance.subject import Kill, Subject
 from durably.testing.conformance.suite import RefusedError, clause
@@ -62,6 +63,69 @@ async def test_c10_jitter_spreads_the_attempts_of_steps_that_failed_together(sub
     gaps = [gap for body in bodies for gap in body.gaps]
     assert len(gaps) == len(bodies)
     assert max(gaps) - min(gaps) > unit / 10, f"all came back together: {gaps}"
+
+
+@clause
+async def test_c10_a_crash_does_not_shorten_the_delay_before_an_attempt(subject: Subject) -> None:
+    unit = subject.unit
+    workers: list[Backend] = []
+    body = _Tries(lambda: subject.now(workers[-1]), RetryAfterError("busy", delay=4 * unit))
+
+    @function("delayed", retries=1)
+    async def delayed(ctx: Context[None]) -> None:
+        async def beside() -> None:
+            await ctx.step.sleep("nap", unit)
+            await ctx.step.run("beside", len, "x")
+
+        await ctx.step.gather(lambda: ctx.step.run("work", body), beside)
+
+    await _die_at(subject, workers, "gather[1]/beside", delayed)
+    async with subject.open([delayed]) as backend:
+        workers.append(backend)
+        await (await backend.run(subject.run_id())).result()
+    assert len(body.gaps) == 1
+    assert body.gaps[0] >= 4 * unit
+
+
+@clause
+async def test_c12_a_crash_does_not_shorten_the_delay_before_an_attempt_of_a_function(subject: Subject) -> None:
+    unit = subject.unit
+    workers: list[Backend] = []
+    passes: list[tuple[int, float]] = []
+
+    @function("delayed", retries=1)
+    async def delayed(ctx: Context[None]) -> None:
+        passes.append((ctx.attempt, subject.now(workers[-1])))
+        if ctx.attempt == 1:
+            raise RetryAfterError("busy", delay=4 * unit)
+
+    @function("dying")
+    async def dying(ctx: Context[None]) -> None:
+        await ctx.step.sleep("nap", unit)
+        await ctx.step.run("beside", len, "x")
+
+    await _die_at(subject, workers, "beside", dying, delayed)
+    async with subject.open([delayed]) as backend:
+        workers.append(backend)
+        await (await backend.run(subject.run_id(1))).result()
+    first = next(at for attempt, at in passes if attempt == 1)
+    assert all(at >= first + 4 * unit for attempt, at in passes if attempt == 2)
+    assert passes[-1][0] == 2
+
+
+async def _die_at(subject: Subject, workers: list[Backend], key: str, *functions: Function[Any, Any]) -> None:
+    """Start functions, and let the worker die before the body of a step of the first one."""
+
+    def dies(point: Point) -> None:
+        if (point.name, point.key) == ("before_body", key):
+            raise Kill
+
+    async with subject.open(functions) as backend:
+        workers.append(backend)
+        backend.probe = dies
+        with suppress(Kill):
+            runs = [await backend.start(each, run_id=subject.run_id(number)) for number, each in enumerate(functions)]
+            await runs[0].result()
 
 
 @clause

@@ -79,7 +79,7 @@ class _World:
                         branches = [lambda b=b, n=n: run(b, f"{label}[{n}]") for n, b in enumerate(each)]  # noqa: B023
                         results.append(list(await ctx.step.gather(*branches)))
                     else:
-                        results.append(await step(*each, label))
+                        results.append(await step(each[0], each[1], label))
                 return results
 
             async def step(kind: Kind, name: str, label: str) -> Any:

@@ -158,6 +158,7 @@ async def test_c28_each_thing_is_told_once_and_in_order(subject: Subject) -> Non
     for record in history.steps():
         event = ended[record.key]
         assert (event.kind, event.status, event.output) == (record.kind, record.status, record.output)
+    assert subject.unit / 20 <= ended["nap"].took < 100 * subject.unit, "how long it took, in seconds"
     assert ended["bad"].error is not None
     assert ended["bad"].error["error_type"] == "ValueError"
     (failed,) = (event for event in ear.events if isinstance(event, AttemptFailed))

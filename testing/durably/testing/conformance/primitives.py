@@ -211,6 +211,7 @@ async def test_c17_ts_delays_delivery_and_send_does_not_wait(subject: Subject) -
         await (await backend.start(sender, run_id=subject.run_id())).result()
     assert len(received) == 1
     assert received[0] >= start + 2 * unit, "not before its time"
+    assert received[0] < start + 4 * unit, "and not much later"
     assert sent[0] < start + 2 * unit, "sending does not wait"
 
 

@@ -5,7 +5,7 @@ to those who observe a run or read its stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from durably.core import (
@@ -113,7 +113,11 @@ async def test_c24_no_secret_is_written_by_any_kind_of_step(subject: Subject) ->
             lambda: step.wait_for_event("wait", ANSWER, match={"run": ctx.run_id, "secret": None}),
             lambda: step.run("ready", tell),
         )
-        for call in (lambda: step.run("bad", bad, SECRET, retries=1), lambda: step.invoke("fails", failing, SECRET)):
+        calls: tuple[Callable[[], Awaitable[Any]], ...] = (
+            lambda: step.run("bad", bad, SECRET, retries=1),
+            lambda: step.invoke("fails", failing, SECRET),
+        )
+        for call in calls:
             try:
                 await call()
             except StepError as error:

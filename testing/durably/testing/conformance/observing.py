@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,7 +21,7 @@ from durably.core.observer import (
     StreamedDelta,
 )
 from durably.testing.conformance.subject import Subject, at, heard
-from durably.testing.conformance.suite import clause
+from durably.testing.conformance.suite import RefusedError, clause
 
 
 class Ear(Observer):
@@ -192,6 +193,34 @@ async def test_c28_an_attempt_that_a_crash_cuts_off_is_not_told_as_ended(subject
     assert ear.said == ["RunStarted", "StepBegan a #1"]
     await subject.run(cut_off, observers=[ear])
     assert ear.said[2:] == ["StepBegan a #2", "StepEnded a #2", "RunEnded"]
+
+
+@clause
+async def test_c28_what_is_refused_is_not_told(subject: Subject) -> None:
+    if subject.unit < 60:
+        raise RefusedError("where time is real, a server tells what it has taken")
+    stale_ear, ear = Ear(subject.run_id()), Ear(subject.run_id())
+    begun, pause = asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        if not begun.is_set():
+            begun.set()
+            await pause.wait()
+        return "done"
+
+    @function("c28-fenced")
+    async def fenced(ctx: Context[None]) -> str:
+        return await ctx.step.run("work", work)
+
+    async with subject.open([fenced], observers=[stale_ear]) as stale:
+        await stale.start(fenced, run_id=subject.run_id())
+        await begun.wait()
+        await subject.expire(stale)
+        async with subject.open([fenced], observers=[ear]) as owner:
+            await (await owner.run(subject.run_id())).result()
+            pause.set()
+    assert stale_ear.said == ["RunStarted", "StepBegan work #1"]
+    assert ear.said == ["StepBegan work #2", "StepEnded work #2", "RunEnded"]
 
 
 @clause

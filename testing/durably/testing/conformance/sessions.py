@@ -18,7 +18,7 @@ from durably.core import (
     user,
 )
 from durably.core.errors import UnsupportedFeatureError
-from durably.core.messages import UserMessage, assistant
+from durably.core.messages import SessionEntry, UserMessage, assistant
 from durably.core.model import ModelRequest
 from durably.core.session_options import OnMessage
 from durably.testing.conformance.subject import Subject, at
@@ -32,30 +32,32 @@ def look() -> str:
     return "seen"
 
 
-async def _agent(subject: Subject, store: SessionStore) -> Agent:
-    """An agent whose sessions are kept beside the runs, where the engine keeps any, and else in a store of its own."""
-
-    def made(sessions: Any) -> Agent:
-        model = ScriptedModel(call("look"), "done")
-        return Agent("c34-agent", model=model, instructions="", tools=[look], sessions=sessions)
-
+async def _kept_by(subject: Subject, store: SessionStore) -> Any:
+    """Where sessions are kept: beside the runs, where the engine keeps any, and else in a store of their own."""
+    probing = Agent("c34-probing", model=ScriptedModel("done"), instructions="", sessions="backend")
     try:
-        async with subject.open([agent := made("backend")]):
-            return agent
+        async with subject.open([probing]):
+            return "backend"
     except UnsupportedFeatureError:
-        return made(store)
+        return store
+
+
+async def _kept(subject: Subject, agent: Agent, store: SessionStore, session_key: str) -> list[SessionEntry]:
+    async with subject.open([agent]) as backend:
+        return await (backend.sessions if agent.sessions == "backend" else store).load(session_key)
 
 
 @clause
 async def test_c34_what_is_said_is_kept_once_whatever_crashes(subject: Subject) -> None:
     store = MemorySessions()
-    agent = await _agent(subject, store)
+    model = ScriptedModel(call("look"), "done")
+    sessions = await _kept_by(subject, store)
+    agent = Agent("c34-agent", model=model, instructions="", tools=[look], sessions=sessions)
     asked = AgentInput(message="where?", session_key=f"c34-{subject.token}")
     for key in ("save-message", "save-turn", "save-session"):
         assert await subject.crash(agent, data=asked, where=at("after_effect", key))
     await subject.run(agent, data=asked)
-    async with subject.open([agent]) as backend:
-        kept = await (backend.sessions if agent.sessions == "backend" else store).load(asked.session_key or "")
+    kept = await _kept(subject, agent, store, asked.session_key or "")
     assert [entry.role for entry in kept] == ["user", "assistant", "tool", "assistant"]
 
 
@@ -104,7 +106,8 @@ async def test_c34_runs_that_fail_or_are_cancelled_leave_what_was_said_in_order(
             raise NonRetriableError("as asked")
         return call("wait") if said == "is cancelled" else f"it {said}"
 
-    agent = Agent("c34-talker", model=ScriptedModel(answer), instructions="", tools=[wait], sessions=store, retries=0)
+    options: dict[str, Any] = {"sessions": await _kept_by(subject, store), "retries": 0}
+    agent = Agent("c34-talker", model=ScriptedModel(answer), instructions="", tools=[wait], **options)
     async with subject.open([agent]) as backend:
         for number, said in enumerate(("fails", "is cancelled", "ends")):
             run = await backend.start(agent, AgentInput(message=said, session_key="s"), run_id=subject.run_id(number))
@@ -113,7 +116,7 @@ async def test_c34_runs_that_fail_or_are_cancelled_leave_what_was_said_in_order(
                 await run.cancel()
                 go_on.set()
             await subject.until_ended(run)
-    kept = [(entry.role, getattr(entry, "content", None)) for entry in await store.load("s")]
+    kept = [(entry.role, getattr(entry, "content", None)) for entry in await _kept(subject, agent, store, "s")]
     users = [("user", "fails"), ("user", "is cancelled"), ("user", "ends")]
     assert [each for each in kept if each[0] == "user"] == users, "in order, and each once"
     assert [role for role, _ in kept] == ["user", "user", "assistant", "user", "assistant"]

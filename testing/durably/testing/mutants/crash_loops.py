@@ -95,3 +95,25 @@ class StopsAreCrashes(MemoryJournal):
             row = self._runs[run_id]
             self.take(row.with_crashes(row.crash_log.crashed(self.count(run_id), 1.0)))
         self.release(worker)
+
+
+class _Pausing(MemoryJournal):
+    pause = 0.0
+
+    def take(self, row: RunRow) -> None:
+        log = row.crash_log
+        if log.due:
+            log = replace(log, due=(log.times[-1] or 0.0) + self.pause if self.pause else 0.0)
+        super().take(row.with_crashes(log))
+
+
+@mutant("C25")
+class NoPauseBetweenRecoveries(_Pausing):
+    """A run that crashes again and again is taken up at once each time."""
+
+
+@mutant("C25")
+class PausesDoNotGrow(_Pausing):
+    """A run that crashes again and again is taken up after the same pause each time."""
+
+    pause = 1.0

@@ -40,3 +40,22 @@ class ToolsListedAnew(ReplaySteps):
     async def run(self, scope: Any, call: StepCall) -> Any:
         value = await super().run(scope, call)
         return await call.fn(*call.args) if call.key.startswith("list-") and self.records.row.crashes else value
+
+
+@mutant("C33")
+class StepsOfToolsRunAgain(ReplaySteps):
+    """The steps of a tool run again after a crash, although they are committed."""
+
+    async def take(self, scope: Any, key: str, kind: Any, asked: str) -> Any:
+        record = await super().take(scope, key, kind, asked)
+        again = record is not None and record.final and kind == "step" and "think" in key and scope.prefix
+        return None if again else record
+
+
+@mutant("C33")
+class ResourcesAreRecorded(ReplaySteps):
+    """A record of a body holds the resources that it was given."""
+
+    async def settled(self, scope: Any, key: str, kind: Any, asked: str, output: str, **fields: Any) -> None:
+        fields.setdefault("name", repr(self.host.environment.resources))
+        await super().settled(scope, key, kind, asked, output, **fields)

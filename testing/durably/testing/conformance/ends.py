@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
-from durably.core import Context, Event, NonRetriableError, RetryPolicy, RunStatus, Singleton, function
+from durably.core import (
+    Context,
+    Event,
+    FunctionRef,
+    NonRetriableError,
+    RetryPolicy,
+    RunStatus,
+    Singleton,
+    function,
+)
+from durably.core.flow import Throttle
 from durably.testing.conformance.flow_control import bystander, opened
 from durably.testing.conformance.subject import Subject
 from durably.testing.conformance.suite import clause
@@ -88,6 +99,85 @@ async def test_c21_cancelling_spares_what_the_run_does_not_wait_for(subject: Sub
 
 
 @clause
+async def test_c21_a_run_can_be_cancelled_by_another_worker(subject: Subject) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    later: list[str] = []
+
+    async def work() -> None:
+        begun.set()
+        await go_on.wait()
+
+    async def more() -> None:
+        later.append("more")
+
+    @function("held")
+    async def held(ctx: Context[None]) -> None:
+        await ctx.step.run("work", work)
+        await ctx.step.run("more", more)
+
+    async with subject.open([held]) as holder:
+        run = await holder.start(held, run_id=subject.run_id())
+        await begun.wait()
+        async with subject.open([]) as other:
+            await (await other.run(run.id)).cancel()
+        go_on.set()
+        await subject.until_ended(run)
+        assert run.status is RunStatus.CANCELLED
+    assert later == []
+
+
+@clause
+async def test_c22_a_run_that_another_rule_let_in_waits_for_its_turn(subject: Subject) -> None:
+    said: list[str] = []
+
+    async def say(text: str) -> None:
+        said.append(text)
+
+    period = float(math.ceil(subject.unit))
+    rules: dict[str, Any] = {
+        "singleton": Singleton("user", mode="queue"),
+        "throttle": Throttle(limit=1, period=period, key="user"),
+    }
+
+    @function("both", **rules)
+    async def both(ctx: Context[dict[str, str]]) -> None:
+        await ctx.step.run("begin", say, f"{ctx.input['name']} begins")
+        await ctx.step.sleep("nap", 4 * period)
+        await ctx.step.run("end", say, f"{ctx.input['name']} ends")
+
+    async with opened(subject, both) as backend:
+        runs = [await backend.start(both, {"user": "ann", "name": name}) for name in "abc"]
+        for run in runs:
+            await run.result()
+    assert said == [f"{name} {what}" for name in "abc" for what in ("begins", "ends")]
+
+
+@clause
+async def test_c22_the_rule_holds_for_starts_by_a_worker_that_serves_something_else(subject: Subject) -> None:
+    ended: list[str] = []
+
+    async def end(name: str) -> None:
+        ended.append(name)
+
+    @function("alone", singleton=Singleton("user", mode="skip"))
+    async def alone(ctx: Context[dict[str, str]]) -> None:
+        await ctx.step.sleep("nap", subject.unit / 2)
+        await ctx.step.run("end", end, ctx.input["name"])
+
+    elsewhere: FunctionRef[Any, Any] = FunctionRef("alone")
+    async with subject.open([alone]):
+        pass  # from now on its rule is known
+    async with subject.open([bystander]) as backend:
+        runs = [await backend.start(elsewhere, {"user": "ann", "name": name}) for name in ("first", "second")]
+    async with subject.open([alone]) as backend:
+        runs = [await backend.run(run.id) for run in runs]
+        for run in runs:
+            await subject.until_ended(run)
+        assert [run.status for run in runs] == [RunStatus.COMPLETED, RunStatus.SKIPPED]
+    assert ended == ["first"]
+
+
+@clause
 async def test_c22_queue_goes_on_however_the_run_before_ended(subject: Subject) -> None:
     begun: list[str] = []
 
@@ -155,4 +245,9 @@ async def test_c17_the_ids_stand_in_the_order_of_the_events(subject: Subject) ->
     async with subject.open([sender, listener]) as backend:
         ids = await backend.invoke(sender)
         await subject.until(lambda: len(told) == len(names))
-    assert [told[each] for each in ids] == names
+        assert [told[each] for each in ids] == names
+        own = f"own-{subject.token}"
+        sent = await backend.send(Event("c17/ordered", "own", id=own), Event("c17/ordered", "named"))
+        await subject.until(lambda: len(told) == len(names) + 2)
+    assert sent[0] == own
+    assert [told[each] for each in sent] == ["own", "named"], "from outside a run likewise"

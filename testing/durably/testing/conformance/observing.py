@@ -160,6 +160,7 @@ async def test_c28_each_thing_is_told_once_and_in_order(subject: Subject) -> Non
         event = ended[record.key]
         assert (event.kind, event.status, event.output) == (record.kind, record.status, record.output)
     assert subject.unit / 20 <= ended["nap"].took < 100 * subject.unit, "how long it took, in seconds"
+    assert 0 <= ended["bad"].took < 100 * subject.unit
     assert ended["bad"].error is not None
     assert ended["bad"].error["error_type"] == "ValueError"
     (failed,) = (event for event in ear.events if isinstance(event, AttemptFailed))
@@ -238,6 +239,21 @@ async def test_c28_the_failure_of_a_run_is_told(subject: Subject) -> None:
     assert last.status == "failed"
     assert (last.error or {})["type"] == "ValueError"
     assert "c28-secret" not in repr(ear.events)
+
+
+@clause
+async def test_c28_an_observer_may_listen_to_failures_alone(subject: Subject) -> None:
+    told: list[str] = []
+
+    class Worried(Observer):
+        def attempt_failed(self, event: AttemptFailed) -> None:
+            told.append(shown(event))
+
+        def run_ended(self, event: RunEnded) -> None:
+            told.append(f"{event.function} {event.status}")
+
+    await subject.run(*_Program(subject).functions, observers=[Worried()])
+    assert told == ["AttemptFailed flaky #1", "c28-child completed", "c28-everything completed"]
 
 
 @clause

@@ -153,7 +153,7 @@ NO_MOMENTS: list[Any] = [
 
 @clause
 async def test_c13_an_id_that_is_none_is_refused(subject: Subject) -> None:
-    """At a start, a send, a wait and a step: before anything is recorded. One of the longest that are allowed works."""
+    """Of runs, events, steps and patches: before anything is recorded. One of the longest that are allowed works."""
     started: list[str] = []
 
     @function("named", triggers=["c13/named"])
@@ -172,6 +172,13 @@ async def test_c13_an_id_that_is_none_is_refused(subject: Subject) -> None:
                 await ctx.step.run(name, len, "x")
             except ValueError as error:
                 assert "is not a step id" in str(error)
+            else:
+                taken.append(name)
+        for name in NO_IDS:
+            try:
+                ctx.patched(name)
+            except ValueError as error:
+                assert "is not a patch id" in str(error)
             else:
                 taken.append(name)
         return taken

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from durably.core import Context, Event, Function, InvokeError, NonDeterminismError, StepAPI, function
+from durably.core.serialization import SHORT
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import clause
 
@@ -95,9 +96,9 @@ async def test_c09_what_a_step_of_any_kind_asks_for_is_compared_and_both_are_nam
         assert isinstance(error, InvokeError)
         assert error.error_type == NonDeterminismError.__name__, f"{change}: {error}"
         found = history[-1].error or {}
-        assert then in found["recorded"], change
-        assert now in found["asked"], change
-        assert now not in found["recorded"], change
+        for side, wanted in ((found["recorded"], then), (found["asked"], now)):
+            assert wanted in side or SHORT in side, f"{change}: {side!r}"  # an engine may keep a short digest
+        assert found["recorded"] != found["asked"], change
 
 
 @clause

@@ -114,12 +114,13 @@ class _World:
 
 
 def _program() -> Program:
-    """One that has a branch in a branch, and each kind of step more than once."""
-    for seed in range(1000):
-        program = _drawn(Random(seed), 2, 5)
+    """One that has a branch in a branch, and in two branches a step of each kind with one id."""
+    for seed in range(10_000):
+        program = _drawn(Random(seed), 2, 4)
         steps = list(_steps(program))
-        kinds = Counter(kind for _, kind in steps)
-        if all(kinds[kind] >= 2 for kind in KINDS) and any(key.count("/") == 2 for key, _ in steps) and len(steps) < 16:
+        ids = Counter((kind, key.rpartition("/")[2].partition(":")[0]) for key, kind in steps)
+        repeated = {kind for (kind, _), count in ids.items() if count >= 2}
+        if repeated == set(KINDS) and any(key.count("/") == 2 for key, _ in steps) and len(steps) < 18:
             return program
     raise AssertionError("no seed draws such a program")
 

@@ -56,6 +56,8 @@ async def test_c30_runs_without_a_key_fail_visibly_under(subject: Subject, rule:
         await send(backend, {"n": 1}, {"n": 2, "user": None}, {"n": 3, "user": "ann"}, {"n": 4})
         await backend.invoke(bystander, 2 * period)
         runs = list(await backend.runs(function=seen.function))
+        for run in runs:
+            await subject.until_ended(run)
         failed = [run.view.error or {} for run in runs if run.status is RunStatus.FAILED]
     assert [error.get("type") for error in failed] == [MissingKeyError.__name__] * 3
     asked = "singleton" if rule == "queue" else rule

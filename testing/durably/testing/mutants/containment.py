@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from dataclasses import replace
 from typing import Any
@@ -107,3 +108,13 @@ class ExitsOfFunctionsEndTheWorker(Driver):
         if "SystemExit" in repr(error):
             self.crash(Kill())
         return await super().attempt_failed(run_pass, failures, error)
+
+
+@mutant("C27")
+class SelfCancelledBodiesReturnNothing(_Bodies):
+    """A body that cancels its own task is taken for one that returned."""
+
+    def raised(self, error: BaseException) -> Any:
+        if isinstance(error, asyncio.CancelledError):
+            return None
+        raise error

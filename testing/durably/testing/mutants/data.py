@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 from collections.abc import Iterable, Sequence
@@ -164,3 +165,13 @@ class SecretsInResults(Driver):
             return await super().attempt(run_pass)
         finally:
             self.host.environment = masked
+
+
+@mutant("C23")
+class RecordsArePython(MemoryJournal):
+    """What a step returned is written as Python shows it."""
+
+    def append(self, record: StepRecord, fence: int) -> None:
+        if record.output is not None and record.kind == "step":
+            record = replace(record, output=repr(json.loads(record.output)))
+        super().append(record, fence)

@@ -16,7 +16,7 @@ from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, NonRetriableError, RetryAfterError, RetryPolicy, Run, SerializationError
 from durably.core.attempts import StepCall, StepOutput
 from durably.core.durations import Duration, timeout_seconds
-from durably.core.errors import CancelSignal, Signal, error_to_json
+from durably.core.errors import CancelSignal, PayloadTooLargeError, Signal, error_to_json
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
@@ -418,3 +418,23 @@ class StepIdsAsTheyCome(KeyedSteps):
     def __init__(self, engine: Any) -> None:
         super().__init__(engine)
         self.root = _AnyId()
+
+
+@mutant("C13")
+class ResultsThatCannotBeKeptAreTriedAgain(Driver):
+    """A function whose result has no JSON form is run again."""
+
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
+        if isinstance(error, SerializationError):
+            error = RuntimeError(str(error))
+        return await super().attempt_failed(run_pass, failures, error)
+
+
+@mutant("C13")
+class RefusalsNameNoStep(ReplaySteps):
+    """The error of a value that cannot be recorded does not say of which step, and how large it may be."""
+
+    async def fail(self, scope: Scope, record: StepRecord, error: Exception, cancel: str | None = None) -> Any:
+        if isinstance(error, PayloadTooLargeError):
+            error = PayloadTooLargeError(step="a step", size=0, limit=0)
+        return await super().fail(scope, record, error, cancel)

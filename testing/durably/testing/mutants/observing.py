@@ -10,7 +10,7 @@ from durably.backends.replay.driver import Driver
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core.history import Kind, StepRecord
-from durably.core.observer import Observers, StepBegan, happenings
+from durably.core.observer import AttemptFailed, Observers, StepBegan, happenings
 from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant
 
@@ -93,3 +93,20 @@ class DurationsAreMoments(RunRecords):
     def record(self, *args: Any, **fields: Any) -> StepRecord:
         made = super().record(*args, **fields)
         return replace(made, took=made.took and made.at)
+
+
+class _Silent(Observers):
+    def tell(self, event: Any) -> None:
+        if not isinstance(event, AttemptFailed):
+            super().tell(event)
+
+
+@mutant("C28")
+class FailedAttemptsAreNotTold(MemoryBackend):
+    """An attempt that is tried again is told to nobody."""
+
+    def __init__(self, *args: Any, observers: Any = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        now = self.environment.observers.now
+        self.environment.observers = _Silent(observers)
+        self.environment.observers.now = now

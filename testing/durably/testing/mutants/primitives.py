@@ -248,3 +248,13 @@ class TheFirstFailureEndsTheGather(ReplaySteps):
 
         self.records.recorded.take_gather(scope, key, len(branches))
         return await one_by_one()
+
+
+@mutant("C16")
+class CallsTimeOutEarly(ReplaySteps):
+    """A child that has a limit has hardly any time."""
+
+    async def invoke(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
+    ) -> Any:
+        return await super().invoke(scope, key, function, data, timeout and timeout / 1000)

@@ -13,6 +13,7 @@ from durably.core import MemorySessions
 from durably.core.attempts import StepCall
 from durably.core.ids import new_id
 from durably.core.messages import SessionEntry
+from durably.core.run_view import RunStatus
 from durably.core.services import WaitingRun
 from durably.testing.mutants.flow_control import _ByOtherPlans
 from durably.testing.mutants.mutant import mutant
@@ -90,3 +91,27 @@ class MessagesCancelNobody(_OtherLines):
     """A message that should cancel the live run is answered beside it."""
 
     mode = "cancel"
+
+
+@mutant("C34")
+class UnfinishedRunsAreUnsaid(MemoryJournal):
+    """What was said in a run that failed or was cancelled is taken back."""
+
+    def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
+        super().set_status(run_id, status, ended_at)
+        if status in (RunStatus.FAILED, RunStatus.CANCELLED):
+            for appends in self._sessions._appends.values():
+                del appends[-1:]
+
+
+@mutant("C34")
+class ChangedSessionsAreTaken(ReplaySteps):
+    """A run whose session was changed goes on with what is there now."""
+
+    async def run(self, scope: Any, call: StepCall) -> Any:
+        replayed = not self.records.recorded.exhausted(scope)
+        value = await super().run(scope, call)
+        if not replayed or call.key != "load-history":
+            return value
+        now = await call.fn(*call.args)
+        return now if now.appends <= value.appends else value

@@ -243,3 +243,13 @@ class CancelledRunsTryAgain(MemoryBackend):
     """A run that is cancelled while it waits for its next attempt makes that attempt."""
 
     parts = with_part(_DeafInBackOff)
+
+
+@mutant("C22")
+class CancelSkips(MemoryJournal):
+    """The mode cancel drops the newer run, as the mode skip does."""
+
+    def add_run(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
+        if new.singleton is not None and new.singleton.mode == "cancel":
+            new = replace(new, singleton=Singleton(new.singleton.key, mode="skip"))
+        return super().add_run(new, worker, now, changes)

@@ -25,7 +25,7 @@ from durably.core.messages import AssistantMessage, TextPart, ToolCall
 from durably.core.model import Delta, ModelRequest, ModelResponse
 from durably.core.secrets import MASK
 from durably.testing.conformance.observing import Ear
-from durably.testing.conformance.subject import Subject, heard
+from durably.testing.conformance.subject import Subject, heard, keys
 from durably.testing.conformance.suite import clause
 
 SECRET = 'sk-live-7"7\\7-é'
@@ -141,6 +141,29 @@ async def test_c24_no_secret_is_written_by_any_kind_of_step(subject: Subject) ->
             kept = await _everything(subject, backend, ears, lines)
     for around in ("the child knows", "a person with", "bad", "a note on", "in the end"):
         assert f"{around} {MASK}" in kept, f"what surrounds it is kept: {around!r}"
+
+
+@clause
+async def test_c24_a_match_that_names_a_secret_is_refused(subject: Subject) -> None:
+    """It would be written down, and no event could fit it, since secrets are masked in events."""
+
+    @function("c24-matching")
+    async def matching(ctx: Context[None]) -> list[str]:
+        refused: list[str] = []
+        matches: tuple[dict[str, Any], ...] = ({"key": SECRET}, {"keys": [{"one": f"a {SECRET}"}]}, {SECRET: 1})
+        for match in matches:
+            try:
+                await ctx.step.wait_for_event("wait", ANSWER, match=match, timeout=subject.unit)
+            except ValueError as error:
+                refused.append(str(error))
+        return refused
+
+    with heard() as lines:
+        refused, history = await subject.run(matching, secrets=[SECRET])
+    assert len(refused) == 3
+    assert keys(history) == []
+    storage = (subject.storage() or b"").decode(errors="replace")
+    _check(errors="\n".join(refused), histories=history.to_jsonl(), logs="\n".join(lines), storage=storage)
 
 
 class _Blabbing:

@@ -1,7 +1,7 @@
 """Compaction: a summary replaces the older part of a long conversation, or old results of tools are left out.
 
 Owns: when it is due, where the cut falls, and the request for a summary. Does not own: the step that makes it
-(``loop.py``) and the transcript that is cut (``conversation.py``).
+(``shortening.py``) and the transcript that is cut (``conversation.py``).
 """
 
 from __future__ import annotations

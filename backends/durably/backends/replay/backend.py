@@ -22,7 +22,8 @@ from durably.backends.replay.flow.cron import CronTicks
 from durably.backends.replay.flow.rules import check_priority
 from durably.backends.replay.flow.slots import Slots
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes, Claim, Journal, Subscription
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import Changes, Claim, Subscription
 from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.patience import patiently

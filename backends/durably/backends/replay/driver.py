@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 from durably.backends.replay.crash_watch import Trial
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes, RunRow, nothing
+from durably.backends.replay.journal import nothing
+from durably.backends.replay.journal_types import Changes, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps

@@ -10,7 +10,7 @@ from typing import Any
 
 from durably.backends.replay.events import EventWaiters
 from durably.backends.replay.flow.slots import Slots
-from durably.backends.replay.journal import NewRun, Subscription
+from durably.backends.replay.journal_types import NewRun, Subscription
 from durably.backends.replay.lease import Lease
 from durably.backends.replay.records import Log
 from durably.backends.replay.scheduler import Scheduler

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.early_events import sign_on
-from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow, Subscription, nothing
+from durably.backends.replay.journal import Journal, nothing
+from durably.backends.replay.journal_types import Changes, NewRun, RunRow, Subscription
 from durably.backends.replay.repair import fork, resume, stick
 from durably.backends.replay.scheduler import RunScheduler, Scheduler
 from durably.core import Event, Function

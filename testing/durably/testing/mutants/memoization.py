@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.driver import Driver, RunPass
-from durably.backends.replay.journal import RunRow
+from durably.backends.replay.journal_types import RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, FunctionRef

@@ -16,7 +16,7 @@ from durably.backends.replay.records import Log
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.slots import BodySlots
 from durably.core import Function
-from durably.core.attempts import Environment
+from durably.core.environment import Environment
 
 __all__ = ["ReplayHost"]
 

@@ -16,8 +16,8 @@ from durably.backends.replay.journal_types import Changes, NewRun, RunRow, Subsc
 from durably.backends.replay.repair import fork, resume, stick
 from durably.backends.replay.scheduler import RunScheduler, Scheduler
 from durably.core import Event, Function
-from durably.core.attempts import Environment
 from durably.core.cause import Cause
+from durably.core.environment import Environment
 from durably.core.errors import (
     CancelSignal,
     JournalBusyError,

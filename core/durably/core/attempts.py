@@ -18,7 +18,13 @@ from weakref import WeakKeyDictionary
 
 from durably.core.annotations import awaited, is_lazy, uncached
 from durably.core.cause import Cause
-from durably.core.contained_errors import as_exception, interrupt_process, is_current, own_task_is_cancelled
+from durably.core.contained_errors import (
+    as_exception,
+    drop_outcome,
+    interrupt_process,
+    is_current,
+    own_task_is_cancelled,
+)
 from durably.core.crash_limit import check_crash_limit
 from durably.core.durations import duration_seconds
 from durably.core.environment import Environment
@@ -317,18 +323,13 @@ async def _timed(call: StepCall, environment: Environment, before_body: BeforeBo
     if done:
         return task.result()
     task.cancel()
-    task.add_done_callback(_drop)
+    task.add_done_callback(drop_outcome)
     raise StepTimeoutError(
         step=call.key,
         attempts=1,
         error_type="TimeoutError",
         message=f"the attempt took longer than {call.timeout:g} seconds",
     )
-
-
-def _drop(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled():
-        task.exception()
 
 
 _signatures: WeakKeyDictionary[Any, tuple[Codec, bool]] = WeakKeyDictionary()

@@ -12,7 +12,7 @@ from typing import Any
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import InterruptSignal, NonRetriableError
 
-__all__ = ["as_exception", "interrupt_process", "is_current", "own_task_is_cancelled", "uncancel"]
+__all__ = ["as_exception", "drop_outcome", "interrupt_process", "is_current", "own_task_is_cancelled", "uncancel"]
 
 
 def as_exception(error: BaseException) -> Exception:
@@ -27,6 +27,12 @@ def interrupt_process() -> InterruptSignal:
     """Interrupt this process as Ctrl-C does, so that its workers stop in good order; what unwinds the code."""
     asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
     return InterruptSignal()
+
+
+def drop_outcome(task: asyncio.Future[Any]) -> None:
+    """Take note of how a task ended whose outcome nobody wants any more; else asyncio complains of its error."""
+    if not task.cancelled():
+        task.exception()
 
 
 def own_task_is_cancelled() -> bool:

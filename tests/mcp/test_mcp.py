@@ -205,7 +205,7 @@ async def test_a_person_may_change_the_arguments_of_a_call(tmp_path: Path) -> No
             run = await backend.start(clerk, "go")
             while not (pending := await backend.approvals(run=run.id)):  # noqa: ASYNC110 - a page would ask again too
                 await asyncio.sleep(0.01)
-            with pytest.raises(SerializationError, match="arguments.item: 3 is no string"):
+            with pytest.raises(SerializationError, match=r"arguments\.item: 3 is no string"):
                 await backend.approve(pending[0], arguments={"item": 3})
             await backend.approve(pending[0], arguments={"item": "cocoa"})
             result = await run.result()

@@ -1,7 +1,7 @@
 """The budget of a run: what an agent may spend, in dollars, tokens, tool calls or time.
 
 Owns: the limits, and when they are near or reached. Does not own: counting, which the loop does from records
-(``loop.py``).
+(``progress.py``).
 """
 
 from __future__ import annotations

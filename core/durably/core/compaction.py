@@ -1,7 +1,7 @@
 """Compaction: a summary replaces the older part of a long conversation, or old results of tools are left out.
 
 Owns: when it is due, where the cut falls, and the request for a summary. Does not own: the step that makes it
-(``loop.py``) and the transcript that is cut (``conversation.py``).
+(``shortening.py``) and the transcript that is cut (``conversation.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from durably.core.errors import DefinitionError
 from durably.core.messages import ContentPart, Message, user
-from durably.core.model import Model, ModelRequest, Usage
+from durably.core.model import Model, ModelRequest, Usage, resolve_model
 from durably.core.named_values import NamedValues
 
 __all__ = ["Compaction", "first_kept", "summary_message", "summary_note", "summary_request"]
@@ -66,6 +66,10 @@ class Compaction(NamedValues):
     def is_due(self, usage: Usage) -> bool:
         """Return whether a turn with this usage was long enough."""
         return self.at_tokens is not None and usage.input_tokens + usage.output_tokens >= self.at_tokens
+
+    def summarizer(self, model: Model) -> Model:
+        """Return the model that writes the summaries of an agent with this model."""
+        return model if self.model is None else resolve_model(self.model)
 
 
 def first_kept(messages: Sequence[Message], keep: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from durably.core.errors import ContextWindowExceededError, DefinitionError, ModelError
 from durably.core.model import Delta, Model, ModelRequest, ModelResponse, StreamingModel, resolve_model
 
-__all__ = ["FallbackModel"]
+__all__ = ["FallbackModel", "with_fallback"]
 
 
 def _always(error: ModelError) -> bool:
@@ -99,3 +99,9 @@ def _all_failed(errors: Sequence[ModelError]) -> ModelError:
         retriable=bool(retriable),
         retry_after=wait,
     )
+
+
+def with_fallback(model: Model | str, fallback: Model | str | Sequence[Model | str]) -> Model:
+    """Return a model that asks others, in order, when it fails; without others, the model itself."""
+    others = [fallback] if isinstance(fallback, str) or not isinstance(fallback, Sequence) else fallback
+    return FallbackModel(model, *others) if others else resolve_model(model)

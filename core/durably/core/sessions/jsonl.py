@@ -50,7 +50,7 @@ class JSONLSessions:
     def __init__(self, directory: str | Path) -> None:
         if fcntl is None:
             raise SessionError("JSONLSessions needs flock(), which this system does not have: use SQLiteSessions")
-        self.directory = Path(directory)
+        self.directory = Path(directory).absolute()  # wherever the process goes later
 
     def path(self, session_key: str) -> Path:
         """Return the file of a session. Its name holds the readable part of the key and a digest of the whole key."""

@@ -43,7 +43,7 @@ class SQLiteSessions:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # wherever the process goes later
 
     async def append(self, session_key: str, messages: Sequence[SessionEntry], *, key: str) -> None:
         """See :meth:`SessionStore.append`.

@@ -64,7 +64,7 @@ __all__ = [
 LAWS = {
     "L1": "The result, and the world at the end, equal those of the run without a crash.",
     "L2": "No body starts once its step is recorded.",
-    "L3": "A body starts once, and once more for each crash that could have interrupted it and for each recorded retry.",
+    "L3": "A body starts once, and again for each crash that could have interrupted it and for each recorded retry.",
     "L4": "Records do not change, and have no gaps.",
     "L5": "The recovered run recorded the same steps, inputs and values.",
     "L6": "Each tool call has exactly one result, with its own id, in the order of the calls.",

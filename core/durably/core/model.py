@@ -164,8 +164,8 @@ class ModelResponse(BaseModel):
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:
-        # Records leave out both reasons, since the message tells them apart. So it does here, whatever a server said: the
-        # answer that is read back is the same. The instance is frozen, hence vars().
+        # Records leave out both reasons, since the message tells them apart. So it does here, whatever a server said:
+        # the answer that is read back is the same. The instance is frozen, hence vars().
         if self.stop_reason in ("end", "tool_calls"):
             vars(self)["stop_reason"] = "tool_calls" if self.message.tool_calls else "end"
         return self

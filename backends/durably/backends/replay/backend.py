@@ -200,8 +200,8 @@ class ReplayBackend(Backend):
         if function.priority is not None:
             check_priority(function.priority, function.id)
 
-    def _waiting(self, run_id: str) -> list[WaitingRun]:
-        return waiting_behind(self.journal, run_id)
+    async def _waiting(self, run_id: str, known: Collection[str]) -> list[WaitingRun]:
+        return waiting_behind(self.journal, run_id, known)
 
     def hears(self, event_name: str) -> bool:
         return is_heard(self.journal, event_name)

@@ -15,7 +15,8 @@ from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.flow.store import MemoryFlowStore
-from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import Received, RunRow, Subscription
 from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Capabilities, Event, Function, MemorySessions, Observer, Retention

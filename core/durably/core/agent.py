@@ -17,13 +17,13 @@ from durably.core.agent_bodies import AgentBodies
 from durably.core.agent_checks import check_parts
 from durably.core.agent_tools import agent_tools
 from durably.core.agent_types import AgentOptions, Instructions, ModelOptions, input_type, result_type
-from durably.core.attempts import judged_input
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Context, running
 from durably.core.errors import DefinitionError
 from durably.core.events import Event
 from durably.core.fallback import with_fallback
+from durably.core.function_attempts import judged_input
 from durably.core.functions import Function, FunctionOptions, check_triggers
 from durably.core.history import History
 from durably.core.hooks import Hooks, check_hooks

@@ -130,8 +130,8 @@ class AgentBodies(HookBodies, Function[str | AgentInput[C], AgentResult[Out]], G
             taken: The runs whose messages were read before.
         """
         info = current_step()
-        waiting = () if info.services.waiting is None else info.services.waiting(info.run_id)
-        new = [(each.run_id, read_input(self, each.event)) for each in waiting if each.run_id not in taken]
+        waiting = () if info.services.waiting is None else await info.services.waiting(info.run_id, taken)
+        new = [(each.run_id, read_input(self, each.event)) for each in waiting]
         return [ArrivedMessage(run_id=run_id, message=asked.message) for run_id, asked in new]
 
     async def _messages(self, transcript: Transcript) -> list[Message]:

@@ -11,11 +11,11 @@ from pydantic import SecretStr
 
 from durably.core.approval import ApprovalDecision, ApprovalRequest
 from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
-from durably.core.attempts import Environment
 from durably.core.call_timeout import within
 from durably.core.deltas import DeltaStore, DeltaWriter
 from durably.core.durations import Duration
 from durably.core.engine import Engine
+from durably.core.environment import Environment
 from durably.core.error_text import shown
 from durably.core.errors import (
     AmbiguousRunIdError,

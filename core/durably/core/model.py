@@ -164,10 +164,10 @@ class ModelResponse(BaseModel):
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:
-        # Records leave out both reasons, since the message tells them apart: without this, one with calls would be read
-        # back as "end". The instance is frozen, hence vars().
-        if self.stop_reason == "end" and self.message.tool_calls:
-            vars(self)["stop_reason"] = "tool_calls"
+        # Records leave out both reasons, since the message tells them apart. So it does here, whatever a server said: the
+        # answer that is read back is the same. The instance is frozen, hence vars().
+        if self.stop_reason in ("end", "tool_calls"):
+            vars(self)["stop_reason"] = "tool_calls" if self.message.tool_calls else "end"
         return self
 
 

@@ -9,8 +9,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -234,8 +234,7 @@ class _WatchedStep(StepInfo):
 
     @classmethod
     def of(cls, info: StepInfo) -> _WatchedStep:
-        beat: Callable[[], None] = info.heartbeat
-        watched = cls(info.run_id, info.key, info.attempt, info.resources, beat)
+        watched = cls(*(getattr(info, each.name) for each in fields(StepInfo)))
         watched.shown_key = info.idempotency_key
         watched.used_key = False
         return watched

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from durably.core import Context, DefinitionError, Event, Function, NonDeterminismError
-from durably.core.attempts import judged_input
 from durably.core.errors import Signal, error_to_json
+from durably.core.function_attempts import judged_input
 from durably.core.history import History, Kind, StepRecord
 from durably.core.replay import RecordedEngine
 from durably.core.secrets import Redactor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,11 @@ from durably.core import Function
 from durably.core.backend import Backend
 
 Open = Callable[..., Backend]
+
+SHARED_MEMORY = Path("/dev/shm")
+if os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > 2**32:
+    # Thousands of commits would wait for the disk. No test cuts the power; memory keeps what a killed process wrote.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHARED_MEMORY))
 
 
 @pytest.fixture(params=["memory", "sqlite"])

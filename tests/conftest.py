@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ Open = Callable[..., Backend]
 SHARED_MEMORY = Path("/dev/shm")
 if os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > 2**32:
     # Thousands of commits would wait for the disk. No test cuts the power; memory keeps what a killed process wrote.
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHARED_MEMORY))
+    os.environ.setdefault("TMPDIR", str(SHARED_MEMORY))
+    tempfile.tempdir = None  # what it has looked up before is forgotten
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -42,17 +42,17 @@ _LISTED = codec_for(list[ListedTool])
 
 @dataclass(frozen=True, kw_only=True)
 class PendingApproval:
-    """A call of a tool that waits for a person.
+    """A tool call that waits for approval.
 
     Attributes:
-        id: Identifies the question; the ``approval`` of its :class:`ApprovalRequest`.
+        id: The id of the request; the ``approval`` of its :class:`ApprovalRequest`.
         run_id: The run that waits.
         function: The id of its function.
         step: The key of the step that asked, such as ``"request-pay"``.
         tool: The tool.
         arguments: The arguments that the model gave, or ``None`` for a run that asked under an older version.
         asked_at: When it asked, in seconds since 1970.
-        expires_at: When it goes on without an answer, in seconds since 1970; ``None`` if it waits for ever.
+        expires_at: When the wait times out, in seconds since 1970; ``None`` if it has no timeout.
     """
 
     id: str

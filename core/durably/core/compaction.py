@@ -31,20 +31,20 @@ request for the summary too long as well."""
 class Compaction(NamedValues):
     """Replaces the older part of a conversation by a summary, in a step ``compact``.
 
-    This happens before a turn if the last turn was long, and when the model refuses the conversation as too long. The
-    message that the run answers stays. Only what the model sees is made shorter: ``result.messages`` and sessions keep
+    This happens before a turn if the last turn was long, and when the model rejects the conversation as too long. The
+    message that the run answers stays. Only what the model sees becomes shorter: ``result.messages`` and sessions keep
     every message.
 
     Args:
-        at_tokens: The number of tokens, read and written in one turn, from which on the conversation is compacted.
-            Default: only when the model refuses it.
-        keep: How many of the newest messages stay as they are. More stay if a tool's result would lose its call.
+        at_tokens: Compact after a turn with this many tokens, read and written. Default: only when the model rejects
+            the conversation.
+        keep: How many of the newest messages stay. More stay if a tool's result would lose its call.
         model: The model that writes the summary. Default: the agent's own.
         instructions: The system prompt of the summary.
-        prune: Whether old results of tools are left out first: only if the conversation is still too long then, a
-            summary is made. What is left out may be asked for again.
-        save: Whether a summary is kept in the session: the next run begins with it and with what follows. The session
-            keeps all messages.
+        prune: Whether to remove old tool results first. A summary is made only if the conversation is still too long
+            then.
+        save: Whether to keep the summary in the session. The next run then begins with it and the later messages. The
+            session keeps all messages.
 
     Raises:
         DefinitionError: If a number is out of range.

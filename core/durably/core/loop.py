@@ -44,20 +44,20 @@ def create_agent_loop(
     budget: Budget | None = None,
     save: bool = False,
 ) -> AgentLoop:
-    """The loop of one agent and one message, to be run by any function that has steps.
+    """Return the loop of one agent and one message, for any function that has steps.
 
     Args:
         agent: The agent.
-        message: What the user says.
-        session_key: The conversation to go on with, for an agent with ``sessions``.
-        context: Whom the agent works for, of its ``context_type``. See :class:`~durably.core.AgentInput`.
+        message: The user's message.
+        session_key: The session, for an agent with ``sessions``.
+        context: The context of the run, of the agent's ``context_type``. See :class:`~durably.core.AgentInput`.
         depth: How many delegations led to this agent; delegates with a ``max_depth`` count on from there.
         budget: What it may spend at most, beside the agent's own budget.
-        save: Whether the loop adds to the session what is said: the message when it begins, each turn that calls tools
-            when its calls are known, and the rest at the end.
+        save: Whether the loop adds its messages to the session: the user's message at the beginning, each turn that
+            calls tools when its calls are known, and the rest at the end.
 
     Returns:
-        ``async (step, logger) -> AgentResult``. It holds no state: called again on replay, it takes the same way.
+        ``async (step, logger) -> AgentResult``. It holds no state: called again on replay, it takes the same path.
 
     Raises:
         TypeError: If the session key is not a text.

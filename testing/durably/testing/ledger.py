@@ -58,8 +58,8 @@ class Entry:
 class EffectLedger:
     """Keeps an entry for each start and end of a body, for each commit and for each crash.
 
-    Set it as ``backend.probe``, alone or with ``chain``, and the engine reports them. Where not even the engine is to
-    be believed, bodies call :meth:`body_started` themselves.
+    Set it as ``backend.probe``, alone or with ``chain``, and the engine reports them. To be independent of the engine,
+    bodies call :meth:`body_started` themselves.
 
     Args:
         path: A file to keep it in, one JSON object a line, which several processes may append to; left out, it is

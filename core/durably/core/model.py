@@ -145,6 +145,8 @@ class ModelResponse(BaseModel):
         request_id: The provider's id of the call.
         checked_in_steps: Whether the tools' steps validate the arguments of its calls. The agent sets it if the verdict
             could differ on replay. Older records lack it; for them the loop validates.
+        shares_budget: Whether agents that it calls are given what is left of the run's budget. The agent sets it. Older
+            records lack it; for them these agents are asked without it.
         verdict: The agent's verdict on a typed answer, or on one that is too large to record. Older records lack it;
             for them the loop validates.
     """
@@ -160,6 +162,7 @@ class ModelResponse(BaseModel):
     model: str | None = Field(default=None, exclude_if=lambda model: model is None)
     request_id: str | None = Field(default=None, exclude_if=lambda request_id: request_id is None)
     checked_in_steps: bool = Field(default=False, exclude_if=lambda checked: not checked)
+    shares_budget: bool = Field(default=False, exclude_if=lambda shares: not shares)
     verdict: AnswerVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
 
     @model_validator(mode="after")

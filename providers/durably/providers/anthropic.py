@@ -79,8 +79,9 @@ class AnthropicModel:
         async with self._client() as (client, failures):
             with _failing(failures):
                 message = await client.messages.create(**arguments)
-                data = message.model_dump(mode="json", exclude_unset=True, warnings=False)
-                return self._finish(data, request, message._request_id)
+                with failures.reading():
+                    data = message.model_dump(mode="json", exclude_unset=True, warnings=False)
+                    return self._finish(data, request, message._request_id)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end the whole.
@@ -95,11 +96,14 @@ class AnthropicModel:
                 async with await client.messages.create(**arguments, stream=True) as events:
                     failures.headers = events.response.headers
                     async for event in events:
-                        for delta in made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)):
+                        with failures.reading():
+                            read = list(made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)))
+                        for delta in read:
                             yield delta
                 if not made.whole:
                     raise failures.cut()
-                response = self._finish(made.data, request, failures.headers.get("request-id"))
+                with failures.reading():
+                    response = self._finish(made.data, request, failures.headers.get("request-id"))
             yield response
 
     def server_tool_gap(self, tool: ServerTool) -> str | None:

@@ -91,8 +91,9 @@ class OpenAIModel:
         async with self._client() as (client, failures):
             with _failing(failures):
                 made: Any = await self._endpoint(client).create(**arguments)
-                data = made.model_dump(mode="json", exclude_unset=True, warnings=False)
-                return self._finish(data, request, made._request_id, failures)
+                with failures.reading():
+                    data = made.model_dump(mode="json", exclude_unset=True, warnings=False)
+                    return self._finish(data, request, made._request_id, failures)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end the whole.
@@ -109,11 +110,14 @@ class OpenAIModel:
                 async with await self._endpoint(client).create(**arguments) as events:
                     failures.headers = events.response.headers
                     async for event in events:
-                        for delta in made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)):
+                        with failures.reading():
+                            read = list(made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)))
+                        for delta in read:
                             yield delta
                 if not made.whole:
                     raise failures.cut()
-                response = self._finish(made.data, request, failures.headers.get("x-request-id"), failures)
+                with failures.reading():
+                    response = self._finish(made.data, request, failures.headers.get("x-request-id"), failures)
             yield response
 
     @property

@@ -35,11 +35,11 @@ from durably.backends.temporal.records import RunRecords
 from durably.backends.temporal.singleton import GRANT, QUEUED, SingletonClaim
 from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Event, Function
-from durably.core.attempts import function_retry_delay, run_function
 from durably.core.cause import Cause
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import CancelSignal, MissingKeyError, Signal, error_to_json
 from durably.core.failure_log import log_failed_run
+from durably.core.function_attempts import function_retry_delay, run_function
 from durably.core.functions import check_event_keys
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.run_events import CRON, failed_event

@@ -20,10 +20,10 @@ from durably.core.agent_types import AgentOptions, Instructions, ModelOptions, i
 from durably.core.answers import fitting, recordable
 from durably.core.attempts import judged_input
 from durably.core.budget import Budget
-from durably.core.compaction import Compaction, summary_request
+from durably.core.compaction import Compaction, checked_summary, summary_request
 from durably.core.context import Context, running
 from durably.core.error_text import error_text
-from durably.core.errors import DefinitionError, ModelError, ToolError
+from durably.core.errors import DefinitionError, ToolError
 from durably.core.events import Event
 from durably.core.fallback import FallbackModel
 from durably.core.function_toolset import makes_tools, toolset
@@ -55,6 +55,7 @@ from durably.core.session_options import OnMessage, one_run_a_session, readers
 from durably.core.sessions import SessionError, SessionStore
 from durably.core.sink import publish
 from durably.core.steps import current_step
+from durably.core.submission_bodies import SubmissionBodies
 from durably.core.tool_context import AskedContext, RunContext, instructions_context
 from durably.core.tool_definition import define_tool
 from durably.core.tools import Tool
@@ -74,7 +75,7 @@ def start_event(agent_id: str) -> str:
     return f"durably/agent.start.{agent_id}"
 
 
-class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
+class Agent(HookBodies, SubmissionBodies, Function["str | AgentInput[C]", AgentResult[Out]], Generic[Out, C]):
     """A model in a loop with tools. It can be used wherever a function can.
 
     Args:
@@ -437,8 +438,17 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
             response = await publish(self.model, request, self.sink)
         else:
             response = await self.model.complete(request)
-        if not isinstance(response, ModelResponse):
-            return response  # the step refuses it, and names what it is
+        return self.finished(response, listed)
+
+    def finished(self, response: ModelResponse, listed: ListedSpecs | None) -> ModelResponse:
+        """Return an answer as it is recorded, or the promise of one.
+
+        Args:
+            response: What the model gave.
+            listed: The tools that its toolsets have listed for the run.
+        """
+        if not isinstance(response, ModelResponse) or response.submitted is not None:
+            return response  # what is no answer the step refuses, and names what it is
         kept = recordable(response)
         marked = self._marked(kept, listed, changed=kept is not response)
         if self.output_form is not None:
@@ -487,11 +497,7 @@ class Agent(HookBodies, Function["str | AgentInput[C]", AgentResult[Out]], Gener
         """
         instructions = "" if self.compaction is None else self.compaction.instructions
         told = summary_request(instructions, summary, await self._messages(older))
-        response = recordable(await self.summarizer.complete(told))
-        if not response.message.text:
-            provider, _, name = self.summarizer.name.partition(":")
-            raise ModelError("the summary is empty", provider=provider, model=name, retriable=True)
-        return response
+        return checked_summary(await self.summarizer.complete(told), self.summarizer)
 
     async def save(self, session_key: str, messages: Sequence[SessionEntry]) -> None:
         """Add the run's messages to the session, once: the body of ``save-session``."""

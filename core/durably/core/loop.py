@@ -28,10 +28,12 @@ from durably.core.messages import (
     user,
 )
 from durably.core.model import ModelResponse, Usage
+from durably.core.model_steps import Later, ModelSteps, call_model
 from durably.core.output import OutputForm
 from durably.core.result import AgentResult, AgentStopReason
 from durably.core.run_session import RunSession, SessionParts
 from durably.core.steps import StepAPI
+from durably.core.submission import Submission
 from durably.core.tool_context import RunContext
 from durably.core.tools import Tool, ToolOutcome
 from durably.core.toolsets import ListedSpecs, ListedTools, Toolset, listed_tools
@@ -44,7 +46,7 @@ FEW_TURNS = 2
 AgentLoop = Callable[[StepAPI, Logger | None], Coroutine[Any, Any, AgentResult]]
 
 
-class AgentParts(SessionParts, HookedParts, Protocol):
+class AgentParts(SessionParts, HookedParts, ModelSteps, Protocol):
     """What the loop needs of an agent. The methods are bodies of steps."""
 
     @property
@@ -53,8 +55,6 @@ class AgentParts(SessionParts, HookedParts, Protocol):
     def toolsets(self) -> Sequence[Toolset]: ...
     @property
     def max_iterations(self) -> int: ...
-    @property
-    def model_timeout(self) -> float | None: ...
     @property
     def output_form(self) -> OutputForm | None: ...
     @property
@@ -82,7 +82,13 @@ class AgentParts(SessionParts, HookedParts, Protocol):
         listed: ListedSpecs | None = None,
         options: dict[str, Any] | None = None,
     ) -> ModelResponse: ...
+    async def fetch_answer(
+        self, submitted: Submission, waited: float, turn: int, listed: ListedSpecs | None = None
+    ) -> ModelResponse: ...
+    async def give_up(self, submitted: Submission) -> None: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
+    async def fetch_summary(self, submitted: Submission, waited: float) -> ModelResponse: ...
+    async def give_up_summary(self, submitted: Submission) -> None: ...
 
 
 def create_agent_loop(
@@ -206,7 +212,8 @@ async def _think(
     tries = 2 if _can_prune(agent, conversation) else 1
     while True:
         try:
-            response = await step.run("think", agent.think, *conversation.asked(few_turns), timeout=agent.model_timeout)
+            later = Later("fetch-answer", agent.fetch_answer, agent.give_up, conversation.known)
+            response = await call_model(agent, step, "think", agent.think, *conversation.asked(few_turns), later=later)
             break
         except StepError as error:
             too_long = tries and error.error_type == ContextWindowExceededError.__name__
@@ -245,7 +252,8 @@ async def _compact(
     older = conversation.older(agent.compaction.keep) if agent.compaction else None
     if older is None or agent.compaction is None:
         return False
-    response = await step.run("compact", agent.summarize, older, conversation.summary, timeout=agent.model_timeout)
+    later = Later("fetch-summary", agent.fetch_summary, agent.give_up_summary)
+    response = await call_model(agent, step, "compact", agent.summarize, older, conversation.summary, later=later)
     progress.spend(response.usage, response.cost)
     if agent.compaction.save:
         await session.save_summary(response.message.text)

@@ -16,9 +16,11 @@ from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 from durably.core.messages import AssistantMessage, JSONObject, Message
 from durably.core.server_tools import ServerTool
+from durably.core.submission import Submission
 
 __all__ = [
     "AnswerVerdict",
+    "DeferringModel",
     "Delta",
     "DeltaSink",
     "Model",
@@ -147,6 +149,8 @@ class ModelResponse(BaseModel):
             where the verdict might be another one on replay. Records of before have it not: there the loop checks.
         verdict: What the agent found of a typed answer, or of one that is too large to be kept. Records of before have
             it not: there the loop looks.
+        submitted: What the provider answers later, of a model that was asked to work so. There is no answer yet: the
+            message is empty.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -161,6 +165,7 @@ class ModelResponse(BaseModel):
     request_id: str | None = Field(default=None, exclude_if=lambda request_id: request_id is None)
     checked_in_steps: bool = Field(default=False, exclude_if=lambda checked: not checked)
     verdict: AnswerVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
+    submitted: Submission | None = Field(default=None, exclude_if=lambda submitted: submitted is None)
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:
@@ -246,6 +251,28 @@ class StreamingModel(Model, Protocol):
 
     def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end what :meth:`Model.complete` would have returned."""
+        ...
+
+
+@runtime_checkable
+class DeferringModel(Model, Protocol):
+    """A model that may answer later: ``complete`` then returns a response that says what was ``submitted``."""
+
+    async def fetch(self, submitted: Submission, request: ModelRequest) -> ModelResponse:
+        """Ask once for the answer; a response that is still ``submitted`` says that there is none yet.
+
+        Args:
+            submitted: What ``complete`` returned.
+            request: The request, without its conversation.
+
+        Raises:
+            AnswerFailedError: If the provider failed to answer, and may not fail again.
+            ModelError: If it refused, or will never answer.
+        """
+        ...
+
+    async def give_up(self, submitted: Submission) -> None:
+        """Have the provider stop working on an answer that nobody waits for any more. One that has ended stays so."""
         ...
 
 

@@ -105,11 +105,12 @@ Scripts = dict[str, list[tuple[str | None, list[ModelResponse]]]]
 def _scripts(histories: Sequence[History], agents: Sequence[str]) -> Scripts:
     scripts: Scripts = {}
     for history in histories:
-        said = [each for each in history if each.step_id == "think" and each.status == "completed" and each.output]
+        said = [each for each in history if each.step_id in ANSWERS and each.status == "completed" and each.output]
         name = history.function if history.function in agents else agents[0] if len(agents) == 1 else None
         if name is None or not said:
             continue
-        answers = [ModelResponse.model_validate_json(each.output or "") for each in said]
+        given = [ModelResponse.model_validate_json(each.output or "") for each in said]
+        answers = [each for each in given if each.submitted is None]
         scripts.setdefault(name, []).append((_message(history), answers))
     return scripts
 

@@ -157,7 +157,7 @@ def test_a_reminder_stands_behind_the_last_breakpoint(name: str) -> None:
     sun = ToolResultMessage(call_id="c1", name="weather", content="sun")
     said: list[Message] = [user("?"), asked, sun]
     request = question(*said[: 1 if name == "user" else 3], reminder="hurry")
-    claude = AnthropicModel("claude-opus-4-6", key=Key(env=ENV))._arguments(request)["messages"][-1]["content"]
+    claude = AnthropicModel("claude-opus-4-6", key=Key(env=ENV))._body(request)["messages"][-1]["content"]
     routed = LiteLLMModel("anthropic/claude-opus-4-6", key=Key(env=ENV))._arguments(request, "k", "litellm:anthropic")
     for blocks in (claude, [block for message in routed["messages"][-2:] for block in message["content"]]):
         assert ["cache_control" in block for block in blocks] == [True, False]
@@ -168,10 +168,10 @@ def test_a_reminder_waits_where_nothing_may_be_said() -> None:
     search = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}
     paused = AssistantMessage(parts=[OpaquePart(data=search)], provider="anthropic")
     model = AnthropicModel("claude-opus-4-6", key=Key(env=ENV))
-    assert "hurry" not in str(model._arguments(question(user("?"), paused, reminder="hurry")))
+    assert "hurry" not in str(model._body(question(user("?"), paused, reminder="hurry")))
     by_code = {"caller": {"type": "code_execution_20250825", "tool_id": "s1"}}
     asked = AssistantMessage(
         parts=[ToolCall(id="c1", name="weather", arguments={"city": "Rome"}, native=by_code)], provider="anthropic"
     )
     sun = ToolResultMessage(call_id="c1", name="weather", content="sun")
-    assert "hurry" not in str(model._arguments(question(user("?"), asked, sun, reminder="hurry")))
+    assert "hurry" not in str(model._body(question(user("?"), asked, sun, reminder="hurry")))

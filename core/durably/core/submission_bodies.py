@@ -1,4 +1,4 @@
-"""The bodies of the steps that fetch what was submitted. An agent has them as methods, so that any worker finds them."""
+"""The bodies of the steps that fetch what was submitted: an agent has them as methods, for any worker to find them."""
 
 from __future__ import annotations
 

@@ -167,6 +167,11 @@ class LiteLLMModel:
 
     def _arguments(self, request: ModelRequest, key: str | None, origin: str) -> dict[str, Any]:
         route = origin.partition(":")[2]
+        if request.options.get("background"):
+            raise UnanswerableError(
+                "litellm makes no answers in the background that could be waited for: use OpenAIModel, with "
+                "api='responses'"
+            )
         strict = [spec.name for spec in request.tools if spec.strict]
         if strict and wants_breakpoints(self.model, route):
             raise UnanswerableError(

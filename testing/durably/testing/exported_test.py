@@ -20,6 +20,9 @@ __all__ = ["ExportedTest", "export_test"]
 FITS = "test_the_run_fits_the_code"
 """The test that replays the records."""
 
+ANSWERS = ("think", "fetch-answer")
+"""The steps that give what the model said; either may also say that it is not there yet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedTest:

@@ -39,6 +39,7 @@ __all__ = [
     "INPUT",
     "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
+    "NO_STEP",
     "OFFER",
     "PATCH",
     "PATCHED",

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
@@ -434,15 +436,57 @@ async def test_others_refuse_it_by_name() -> None:
         stateless = OpenAIModel("gpt-5", key=KEY, base_url=server.openai_url, api="responses")
         both = OpenAIModel("gpt-5", key=KEY, base_url=server.openai_url, api="responses", batch=True)
         routed = LiteLLMModel("openai/gpt-5", key=KEY, base_url=server.openai_url)
-        for model, options, why in [
+        refused: list[tuple[Model, Any, str]] = [
             (chat, asked.options, "api='responses'"),
             (stateless, {"background": True, "store": False}, "store=False"),
             (both, asked.options, "batch=True"),
             (routed, asked.options, "OpenAIModel"),
-        ]:
+        ]
+        for model, options, why in refused:
             with pytest.raises(ModelError, match=why) as raised:
                 await model.complete(question(user("?"), options=options))
             assert not raised.value.retriable
     assert not server.received
     with pytest.raises(TypeError, match="batch"):
         LiteLLMModel("openai/gpt-5", batch=True)  # type: ignore[call-arg]
+
+
+# -- the server is as strict as the real ones
+
+
+async def test_the_server_refuses_what_the_real_ones_refuse() -> None:
+    async with LLMServer("never") as server:
+        openai_client = openai.AsyncOpenAI(api_key="k", base_url=server.openai_url, max_retries=0)
+        claude = anthropic.AsyncAnthropic(api_key="k", base_url=server.url, max_retries=0)
+        async with openai_client, claude:
+            with pytest.raises(openai.BadRequestError, match="store"):
+                await openai_client.responses.create(model="gpt-5", input=[MESSAGE], background=True, store=False)
+            with pytest.raises(openai.NotFoundError):
+                await openai_client.responses.retrieve("resp_1")
+            with pytest.raises(openai.BadRequestError, match="purpose"):
+                await openai_client.files.create(file=b"{}", purpose="assistants")
+            with pytest.raises(openai.NotFoundError):
+                await openai_client.files.content("file-1")
+            file = await openai_client.files.create(file=b"{}", purpose="batch")
+            window: Any = "1h"
+            with pytest.raises(openai.BadRequestError, match="24h"):
+                await openai_client.batches.create(
+                    completion_window=window, endpoint="/v1/responses", input_file_id=file.id
+                )
+            with pytest.raises(openai.BadRequestError, match="No such File"):
+                await openai_client.batches.create(
+                    completion_window="24h", endpoint="/v1/responses", input_file_id="file-1"
+                )
+            asked: Any = [{"custom_id": "a b", "params": {}}]
+            with pytest.raises(anthropic.BadRequestError, match="custom_id"):
+                await claude.messages.batches.create(requests=asked)
+            with pytest.raises(anthropic.NotFoundError):
+                await claude.messages.batches.retrieve("msgbatch_1")
+            asked[0]["custom_id"] = "a"
+            batch = await claude.messages.batches.create(requests=asked)
+            early = await claude.get(f"/v1/messages/batches/{batch.id}", cast_to=object)
+            assert early["results_url"] is None  # type: ignore[index]
+    assert not server.requests
+
+
+MESSAGE: Any = {"role": "user", "content": "?"}

@@ -27,12 +27,31 @@ async def converse_server(prompt_cache: PromptCache, turns: int, tool: str) -> A
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while (request := await read_request(reader)) is not None:
             assert request.path.endswith("/converse"), request.path
-            write_json(writer, 200, json.dumps(_answer(request.json(), prompt_cache, turns, tool)), {})
+            body = request.json()
+            why = _refusal(body) if "nova" in request.path else None
+            text = json.dumps(_answer(body, prompt_cache, turns, tool) if why is None else {"message": why})
+            write_json(writer, 200 if why is None else 400, text, {})
             await writer.drain()
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**26) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def _refusal(body: Mapping[str, Any]) -> str | None:
+    """What Nova says of cache points behind tools, and behind their results.
+
+    Recorded: https://github.com/danny-avila/LibreChat/issues/13838.
+    """
+    blocks = {"#/toolConfig/tools": (body.get("toolConfig") or {}).get("tools") or []}
+    for place, message in enumerate(body["messages"]):
+        results = any("toolResult" in block for block in message["content"])
+        blocks[f"#/messages/{place}/content"] = message["content"] if results else []
+    for where, each in blocks.items():
+        for place, block in enumerate(each):
+            if "cachePoint" in block:
+                return f"Malformed input request: {where}/{place}: extraneous key [cachePoint] is not permitted"
+    return None
 
 
 def _answer(body: Mapping[str, Any], prompt_cache: PromptCache, turns: int, tool: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from durably.core.server_tools import ServerTool
 from durably.providers import chat
 from durably.providers.answers import UnanswerableError
 from durably.providers.cache_key import conversation_key
-from durably.providers.chat_cache import wants_breakpoints
+from durably.providers.chat_cache import breakpoints_of, wants_breakpoints
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.dialect import Dialect
 from durably.providers.failures import Failures, raise_alone
@@ -178,12 +178,13 @@ class LiteLLMModel:
                 f"the tool {strict[0]!r} is strict, which litellm does not pass on to Claude: take strict=True away, "
                 "or use AnthropicModel"
             )
+        marks = self.cache and wants_breakpoints(self.model, route) and not _has_own_breakpoints(request)
         body = chat.request_body(
             request,
             model=self.model,
             dialect=dialect(self.model, origin),
             native_output=litellm.supports_response_schema(self.model),
-            cache=self.cache and wants_breakpoints(self.model, route) and not _has_own_breakpoints(request),
+            cache=breakpoints_of(self.model) if marks else None,
         )
         if self.cache and (route == "azure" or (route == "openai" and self.base_url is None)):
             body.setdefault("prompt_cache_key", conversation_key(request))

@@ -32,6 +32,7 @@ from durably.providers.answers import UnanswerableError
 from durably.providers.calls import call_arguments, merged_tools, name_calls
 from durably.providers.chat import image_or_pdf
 from durably.providers.dialect import Dialect
+from durably.providers.documents import OFFICE
 from durably.providers.later import in_background, pending
 from durably.providers.schemas import described, schema_prompt, strict_parameters, strict_schema
 from durably.providers.server_tools import openai_tools
@@ -69,6 +70,11 @@ UNANSWERABLE: Mapping[str, str] = {
 def _file(part: FilePart) -> ContentPart:
     if part.media_type == "application/pdf" and part.url and not part.data:
         return FilePart(media_type=part.media_type, url=part.url)
+    if part.media_type in OFFICE and (part.data or part.url):
+        if part.url and not part.data:
+            return FilePart(media_type=part.media_type, url=part.url)
+        name = part.name or f"file.{OFFICE[part.media_type]}"  # by its ending the provider knows what it is
+        return FilePart(media_type=part.media_type, data=part.data, name=name)
     return image_or_pdf(part)
 
 

@@ -68,8 +68,8 @@ async def run() -> None:
     backend = SQLiteBackend(Path(DATABASE), [line, quiet, ticking, until], clock=VirtualClock(BEGAN + float(SECONDS)))
     backend.probe = kill
     async with backend:
-        sent = (Event("came", {"key": 1, "n": n}, id=f"event-{n}") for n in range(3))
-        await asyncio.gather(*map(backend.send, sent))  # all of them come before any run begins
+        # In one call, which keeps all of them before any run begins.
+        await backend.send(*(Event("came", {"key": 1, "n": n}, id=f"event-{n}") for n in range(3)))
         await backend.invoke(until, END, run_id="until")
         runs = await backend.runs(limit=1000)
         print(json.dumps([[each.view.function, each.status] for each in runs]))

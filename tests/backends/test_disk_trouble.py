@@ -11,8 +11,9 @@ import pytest
 from durably.backends import SQLiteBackend
 from durably.backends.replay import sqlite_file
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Context, function
+from durably.core import Context, JSONLSessions, SQLiteSessions, function
 from durably.core.errors import JournalError
+from durably.core.messages import UserMessage
 from durably.core.steps import Point
 
 pytestmark = pytest.mark.asyncio
@@ -117,6 +118,75 @@ async def test_a_lock_that_another_program_holds_is_waited_for(
     assert waits >= tries
     assert bodies.count("a") == 1
     assert bodies.count("b") <= 2
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+async def test_nothing_is_written_to_a_file_that_is_not_in_its_place(
+    tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, aside = tmp_path / "runs.db", tmp_path / "aside.db"
+    waits = 0
+
+    class Clock(VirtualClock):
+        def advance(self) -> bool:
+            nonlocal waits
+            waits += aside.exists()
+            if waits == 5 and aside.exists():
+                aside.replace(path)
+            return super().advance()
+
+    def take(point: Point) -> None:
+        if (point.name, point.key) == ("before_body", "write:1") and not waits:
+            path.replace(aside)
+            if replaced:
+                path.write_bytes(b"")
+
+    async with SQLiteBackend(path, [writer], clock=Clock()) as backend:
+        backend.probe = take
+        assert await backend.invoke(writer, run_id="kept") == 100_000
+    assert waits == 5
+    assert (bodies.count("a"), bodies.count("b")) == (1, 1)
+    assert ("was replaced" if replaced else "was removed") in caplog.text
+    async with SQLiteBackend(path, [writer]) as backend:
+        assert await backend.invoke(writer, run_id="kept") == 100_000
+    assert len(bodies) == 2, "what it said to have kept is there"
+
+
+async def test_a_backend_whose_file_is_gone_says_so_and_makes_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    gone = r"runs\.db was removed while it was open: put it back"
+    backend = await SQLiteBackend(path, [writer], clock=VirtualClock()).__aenter__()
+    path.unlink()
+    with pytest.raises(JournalError, match=gone):
+        await backend.start(writer)
+    with pytest.raises(JournalError, match=gone):
+        await backend.__aexit__(None, None, None)
+    assert not path.exists()
+    assert not bodies
+
+
+async def test_a_process_that_goes_to_another_directory_keeps_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stores = SQLiteSessions("sessions.db"), JSONLSessions("sessions")
+    async with SQLiteBackend("runs.db", [writer], clock=VirtualClock()) as backend:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        assert await backend.invoke(writer, run_id="kept") == 100_000
+        await (await backend.run("kept")).history()
+        for store in stores:
+            await store.append("alex", [UserMessage(content="Hello.")], key="1")
+    assert not list(Path().iterdir())
+    assert {each.name for each in tmp_path.iterdir()} == {"elsewhere", "runs.db", "sessions.db", "sessions"}
+
+
+@pytest.mark.parametrize("place", ["", "file/runs.db"], ids=["directory", "below-a-file"])
+async def test_what_cannot_be_opened_is_said(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="cannot open"):
+        async with SQLiteBackend(tmp_path / place, [writer]):
+            pass
 
 
 async def test_a_value_of_the_largest_size_is_kept_and_a_larger_one_refused(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from tests.cli.program import make_runs
 
 COMMAND = [sys.executable, "-c", "import sys; from durably.cli.main import app; sys.argv[0] = 'durably'; app()"]
 
+OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
+"""What a make that runs the tests tells a make below it, which then names its folder and its level."""
+
 Durably = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -39,7 +42,9 @@ def database(tmp_path: Path) -> Path:
 
 
 def command_environment() -> dict[str, str]:
-    """An environment in which this checkout is found, and no key of a model provider."""
+    """An environment in which this checkout is found, without keys of model providers or words of a make around it."""
     path = os.pathsep.join(str(Path(each).resolve()) for each in sys.path if each)
-    plain = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    return {**plain, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "100"}
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    for name in OF_MAKE:
+        env.pop(name, None)
+    return {**env, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "100"}

@@ -278,26 +278,20 @@ async def test_an_engine_given_as_a_function_is_used() -> None:
 
 
 async def test_tasks_that_a_dead_process_left_are_gone() -> None:
-    late: list[str] = []
+    left: list[asyncio.Task[bool]] = []
 
     def build() -> Agent:
-        background: set[asyncio.Task[None]] = set()
-
-        async def linger() -> None:
-            await asyncio.sleep(0.01)
-            late.append("still here")
-
         @tool
         async def start() -> str:
-            background.add(asyncio.create_task(linger()))
+            left.append(asyncio.create_task(asyncio.Event().wait()))
             return "started"
 
         return Agent("lingers", model=ScriptedModel(call("start"), "done"), instructions="", tools=[start])
 
     report = await crash_matrix(build, "go", points="tool-start/after_effect")
     assert report.ok, report
-    await asyncio.sleep(0.05)
-    assert late == []
+    assert left
+    assert all(each.cancelled() for each in left)
 
 
 async def test_a_swallowed_crash_is_still_a_crash() -> None:

@@ -15,11 +15,11 @@ __all__ = ["SQLiteDeltas"]
 class SQLiteDeltas(DeltaStore):
     """Keeps pieces in a SQLite file, which several processes may share.
 
-    They are written without waiting for the disk: they survive the end of the process, not a power cut. The file is
+    They are written without waiting for the disk: they survive the end of the process, but not a power cut. The file is
     opened at the first use.
 
     Args:
-        path: The file; made, readable by its owner alone, if it is not there.
+        path: The file. It is created if it does not exist, readable by its owner only.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from durably.core.attempts import Environment, StepCall, run_step
+from durably.core.attempts import StepCall, run_step
+from durably.core.environment import Environment
 from durably.core.error_text import error_text
 
 __all__ = ["call_off"]

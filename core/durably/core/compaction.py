@@ -1,7 +1,7 @@
 """Compaction: a summary replaces the older part of a long conversation, or old results of tools are left out.
 
 Owns: when it is due, where the cut falls, and the request for a summary. Does not own: the step that makes it
-(``loop.py``) and the transcript that is cut (``conversation.py``).
+(``shortening.py``) and the transcript that is cut (``conversation.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from durably.core.answers import recordable
 from durably.core.errors import DefinitionError, ModelError
 from durably.core.messages import ContentPart, Message, user
-from durably.core.model import Model, ModelRequest, ModelResponse, Usage
+from durably.core.model import Model, ModelRequest, ModelResponse, Usage, resolve_model
 from durably.core.named_values import NamedValues
 
 __all__ = ["Compaction", "checked_summary", "first_kept", "summary_message", "summary_note", "summary_request"]
@@ -32,20 +32,20 @@ request for the summary too long as well."""
 class Compaction(NamedValues):
     """Replaces the older part of a conversation by a summary, in a step ``compact``.
 
-    This happens before a turn if the last turn was long, and when the model refuses the conversation as too long. The
-    message that the run answers stays. Only what the model sees is made shorter: ``result.messages`` and sessions keep
+    This happens before a turn if the last turn was long, and when the model rejects the conversation as too long. The
+    message that the run answers stays. Only what the model sees becomes shorter: ``result.messages`` and sessions keep
     every message.
 
     Args:
-        at_tokens: The number of tokens, read and written in one turn, from which on the conversation is compacted.
-            Default: only when the model refuses it.
-        keep: How many of the newest messages stay as they are. More stay if a tool's result would lose its call.
+        at_tokens: Compact after a turn with this many tokens, read and written. Default: only when the model rejects
+            the conversation.
+        keep: How many of the newest messages stay. More stay if a tool's result would lose its call.
         model: The model that writes the summary. Default: the agent's own.
         instructions: The system prompt of the summary.
-        prune: Whether old results of tools are left out first: only if the conversation is still too long then, a
-            summary is made. What is left out may be asked for again.
-        save: Whether a summary is kept in the session: the next run begins with it and with what follows. The session
-            keeps all messages.
+        prune: Whether to remove old tool results first. A summary is made only if the conversation is still too long
+            then.
+        save: Whether to keep the summary in the session. The next run then begins with it and the later messages. The
+            session keeps all messages.
 
     Raises:
         DefinitionError: If a number is out of range.
@@ -67,6 +67,10 @@ class Compaction(NamedValues):
     def is_due(self, usage: Usage) -> bool:
         """Return whether a turn with this usage was long enough."""
         return self.at_tokens is not None and usage.input_tokens + usage.output_tokens >= self.at_tokens
+
+    def summarizer(self, model: Model) -> Model:
+        """Return the model that writes the summaries of an agent with this model."""
+        return model if self.model is None else resolve_model(self.model)
 
 
 def first_kept(messages: Sequence[Message], keep: int) -> int:

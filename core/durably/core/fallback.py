@@ -16,7 +16,7 @@ from durably.core.model import (
 )
 from durably.core.submission import Submission
 
-__all__ = ["FallbackModel", "deferring"]
+__all__ = ["FallbackModel", "deferring", "with_fallback"]
 
 
 def _always(error: ModelError) -> bool:
@@ -40,15 +40,15 @@ def deferring(model: Model) -> DeferringModel:
 
 
 class FallbackModel:
-    """Asks models in order until one answers.
+    """Tries models in order until one answers.
 
-    It asks each model once, all within one attempt of the step. It never waits: if all models fail, the engine retries
-    the step, provided that one of the errors may be retried.
+    It tries each model once, within one attempt of the step, without delays. If all fail, the engine retries the step
+    if one of the errors may be retried.
 
     Args:
         models: Models or their names, best first. Each gets the same request options.
-        when: Returns whether an error leads on to the next model. Default: every error does. Other errors are raised at
-            once.
+        when: Returns whether to try the next model after an error. Default: after every error. Other errors are raised
+            at once.
 
     Raises:
         DefinitionError: If there are fewer than two models.
@@ -147,3 +147,9 @@ def _all_failed(errors: Sequence[ModelError]) -> ModelError:
         retriable=bool(retriable),
         retry_after=wait,
     )
+
+
+def with_fallback(model: Model | str, fallback: Model | str | Sequence[Model | str]) -> Model:
+    """Return a model that asks others, in order, when it fails; without others, the model itself."""
+    others = [fallback] if isinstance(fallback, str) or not isinstance(fallback, Sequence) else fallback
+    return FallbackModel(model, *others) if others else resolve_model(model)

@@ -192,7 +192,7 @@ class FoundRuns:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RunPage(Sequence[R]):
-    """Some of the runs that were asked for, newest first. It equals any sequence of the same runs.
+    """A page of runs, the newest first. It equals any sequence of the same runs.
 
     Attributes:
         items: The runs.

@@ -17,7 +17,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
-from durably.core.attempts import FunctionSteps, StepCall, interrupt_process
+from durably.core.attempts import StepCall
+from durably.core.contained_errors import interrupt_process
 from durably.core.durations import duration_seconds, moment, timeout_seconds
 from durably.core.errors import (
     ConcurrentStepError,
@@ -29,6 +30,7 @@ from durably.core.errors import (
     UnsupportedFeatureError,
 )
 from durably.core.events import Event, check_events
+from durably.core.function_attempts import FunctionSteps
 from durably.core.ids import check_event_name, check_patch_id, check_step_id
 from durably.core.mistakes import LEFT_OUT, check_body, check_given, check_invoked, check_match
 from durably.core.reference import FunctionRef

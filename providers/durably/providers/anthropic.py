@@ -89,8 +89,9 @@ class AnthropicModel:
                     submitted = batched(await anthropic_batches.submit(client, *plain_body(body)))
                     return pending(submitted, origin=DIALECT.origin)
                 message = await client.messages.create(**_arguments(body))
-                data = message.model_dump(mode="json", exclude_unset=True, warnings=False)
-                return self._finish(data, request, message._request_id)
+                with failures.reading():
+                    data = message.model_dump(mode="json", exclude_unset=True, warnings=False)
+                    return self._finish(data, request, message._request_id)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end the whole.
@@ -108,11 +109,14 @@ class AnthropicModel:
                 async with await client.messages.create(**arguments, stream=True) as events:
                     failures.headers = events.response.headers
                     async for event in events:
-                        for delta in made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)):
+                        with failures.reading():
+                            read = list(made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)))
+                        for delta in read:
                             yield delta
                 if not made.whole:
                     raise failures.cut()
-                response = self._finish(made.data, request, failures.headers.get("request-id"))
+                with failures.reading():
+                    response = self._finish(made.data, request, failures.headers.get("request-id"))
             yield response
 
     async def fetch(self, submitted: Submission, request: ModelRequest) -> ModelResponse:
@@ -127,9 +131,11 @@ class AnthropicModel:
             ModelError: If it refused the request, or the batch expired or was cancelled.
         """
         async with self._client() as (client, failures):
-            with _failing(failures):
+            with _failing(failures), failures.reading():
                 data = await anthropic_batches.fetch(client, submitted.id, failures)
-                return pending(submitted, origin=DIALECT.origin) if data is None else self._finish(data, request, None)
+                if data is None:
+                    return pending(submitted, origin=DIALECT.origin)
+                return self._finish(data, request, None)
 
     async def give_up(self, submitted: Submission) -> None:
         """Cancel a batch whose answer nobody waits for.

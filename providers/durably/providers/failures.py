@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 from pydantic import SecretStr
 
 from durably.core import ModelError
+from durably.core.error_text import type_name
 from durably.core.errors import AnswerFailedError, ContextWindowExceededError
 from durably.core.secrets import Redactor
 
@@ -55,6 +57,10 @@ TOO_LONG_SENTENCES = (
     re.compile(r"maximum context length is \d+ tokens"),  # DeepSeek, OpenRouter, vLLM
     re.compile(r"maximum prompt length is \d+ but the request contains \d+ tokens"),  # xAI
 )
+
+
+MISREAD = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading something raises that has another form than it should."""
 
 
 class Failures:
@@ -137,6 +143,19 @@ class Failures:
     def unusable(self, message: str) -> ModelError:
         """Return the error for a call that cannot be made."""
         return self._error(message, None, retriable=False)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """A block that reads an answer: one that has another form than its API documents is an error of the server.
+
+        Raises:
+            ModelError: If what is read has no such field, or another type.
+        """
+        try:
+            yield
+        except MISREAD as error:
+            what = f"the answer has not the form that the API documents: {type_name(error)}: {error}"
+            raise_alone(self._error(what, None, retriable=True))
 
     def _error(
         self,

@@ -96,9 +96,9 @@ class LiteLLMModel:
             origin = self._origin()
             made: Any = await litellm.acompletion(**self._arguments(request, key, origin))
             failures.headers = _headers(made)
-            return self._finish(
-                made.model_dump(mode="json", exclude_none=True, warnings=False), request, origin, failures
-            )
+            with failures.reading():
+                data = made.model_dump(mode="json", exclude_none=True, warnings=False)
+                return self._finish(data, request, origin, failures)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end the whole.
@@ -126,14 +126,19 @@ class LiteLLMModel:
                 stream.streaming_response = _noted(lines, ended)
                 aiter(stream)  # which takes it up
             async for chunk in chunks:
-                for delta in whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)):
+                with failures.reading():
+                    read = list(whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)))
+                for delta in read:
                     yield delta
             if not (ended if isinstance(stream, GeminiStream) else _finish_reason(chunks)):
                 raise failures.cut()
-            if not whole.data["choices"][0]["message"].get("refusal"):
-                for delta in whole.take({"choices": [{"delta": {"refusal": "".join(refused)}}]}):
-                    yield delta
-            response = self._finish(whole.data, request, origin, failures)
+            with failures.reading():
+                told = whole.data["choices"][0]["message"].get("refusal")
+                read = [] if told else list(whole.take({"choices": [{"delta": {"refusal": "".join(refused)}}]}))
+            for delta in read:
+                yield delta
+            with failures.reading():
+                response = self._finish(whole.data, request, origin, failures)
         yield response
 
     def server_tool_gap(self, tool: ServerTool) -> str:

@@ -105,8 +105,9 @@ class OpenAIModel:
                 if body.get("background"):
                     body["extra_headers"] = with_key(body.get("extra_headers"))
                 made: Any = await self._endpoint(client).create(**self._arguments(body))
-                data = made.model_dump(mode="json", exclude_unset=True, warnings=False)
-                return self._finish(data, request, made._request_id, failures)
+                with failures.reading():
+                    data = made.model_dump(mode="json", exclude_unset=True, warnings=False)
+                    return self._finish(data, request, made._request_id, failures)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end the whole.
@@ -127,11 +128,14 @@ class OpenAIModel:
                 async with await self._endpoint(client).create(**arguments) as events:
                     failures.headers = events.response.headers
                     async for event in events:
-                        for delta in made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)):
+                        with failures.reading():
+                            read = list(made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)))
+                        for delta in read:
                             yield delta
                 if not made.whole:
                     raise failures.cut()
-                response = self._finish(made.data, request, failures.headers.get("x-request-id"), failures)
+                with failures.reading():
+                    response = self._finish(made.data, request, failures.headers.get("x-request-id"), failures)
             yield response
 
     async def fetch(self, submitted: Submission, request: ModelRequest) -> ModelResponse:
@@ -146,14 +150,12 @@ class OpenAIModel:
             ModelError: If it refused the request, or the answer expired or was cancelled.
         """
         async with self._client() as (client, failures):
-            with _failing(failures):
+            with _failing(failures), failures.reading():
                 if submitted.kind == "batch":
                     found = await openai_batches.fetch(client, submitted.id, failures)
-                    return (
-                        pending(submitted, origin=self._origin)
-                        if found is None
-                        else self._finish(found, request, None, failures)
-                    )
+                    if found is None:
+                        return pending(submitted, origin=self._origin)
+                    return self._finish(found, request, None, failures)
                 include: Any = responses.included(self._reasons)
                 made: Any = await client.responses.retrieve(submitted.id, include=include)
                 data = made.model_dump(mode="json", exclude_unset=True, warnings=False)

@@ -9,8 +9,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -58,8 +58,8 @@ class Entry:
 class EffectLedger:
     """Keeps an entry for each start and end of a body, for each commit and for each crash.
 
-    Set it as ``backend.probe``, alone or with ``chain``, and the engine reports them. Where not even the engine is to
-    be believed, bodies call :meth:`body_started` themselves.
+    Set it as ``backend.probe``, alone or with ``chain``, and the engine reports them. To be independent of the engine,
+    bodies call :meth:`body_started` themselves.
 
     Args:
         path: A file to keep it in, one JSON object a line, which several processes may append to; left out, it is
@@ -234,8 +234,7 @@ class _WatchedStep(StepInfo):
 
     @classmethod
     def of(cls, info: StepInfo) -> _WatchedStep:
-        beat: Callable[[], None] = info.heartbeat
-        watched = cls(info.run_id, info.key, info.attempt, info.resources, beat)
+        watched = cls(*(getattr(info, each.name) for each in fields(StepInfo)))
         watched.shown_key = info.idempotency_key
         watched.used_key = False
         return watched

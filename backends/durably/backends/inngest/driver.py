@@ -16,10 +16,10 @@ from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterru
 from durably.backends.inngest.steps import InngestSteps
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import Event, Function, NonDeterminismError
-from durably.core.attempts import function_retry_delay, run_function
 from durably.core.cause import Cause
 from durably.core.errors import CrashLoopError, InterruptSignal, Signal, SuspendSignal, error_to_json
 from durably.core.failure_log import log_failed_run
+from durably.core.function_attempts import function_retry_delay, run_function
 from durably.core.functions import FailedRun, check_event_keys
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.run_events import FAILED

@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 from durably.backends.replay.crash_watch import Trial
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes, RunRow, nothing
+from durably.backends.replay.journal import nothing
+from durably.backends.replay.journal_types import Changes, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Function, NonDeterminismError
-from durably.core.attempts import function_retry_delay, run_function
 from durably.core.call_off import call_off
 from durably.core.error_text import error_text
 from durably.core.errors import (
@@ -31,6 +31,7 @@ from durably.core.errors import (
     error_to_json,
 )
 from durably.core.failure_log import log_failed_run
+from durably.core.function_attempts import function_retry_delay, run_function
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
 from durably.core.run_view import RunStatus

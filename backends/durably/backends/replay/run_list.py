@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from durably.backends.replay.flow.rules import gate_of
@@ -55,12 +55,19 @@ def tally(journal: Journal, where: RunFilter) -> dict[RunStatus, int]:
     return dict(counts)
 
 
-def waiting_behind(journal: Journal, run_id: str) -> list[WaitingRun]:
-    """The runs that stand in line for the end of a run, because they have its singleton key."""
+def waiting_behind(journal: Journal, run_id: str, known: Collection[str]) -> list[WaitingRun]:
+    """The runs that stand in line for the end of a run, because they have its singleton key.
+
+    Args:
+        journal: Where they are.
+        run_id: The run whose end they wait for.
+        known: Those to leave out.
+    """
     row = journal.get(run_id)
     if row is None or row.singleton is None or journal.flow is None:
         return []
-    line = journal.flow.list("held", gate_of("singleton", row.function, row.singleton))
+    held = journal.flow.list("held", gate_of("singleton", row.function, row.singleton))
+    line = [each for each in held if each.id not in known]
     events = (Event.model_validate_json(journal.first_record(each.id).output or "") for each in line)
     return [WaitingRun(each.id, event) for each, event in zip(line, events, strict=True)]
 

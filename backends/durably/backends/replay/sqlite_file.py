@@ -148,13 +148,14 @@ class SQLiteFile:
         *,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # wherever the process goes later
         self._synchronous = synchronous
         self._db: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._lock = LockWatch(self.path, worker_of)
         self._version_seen = 0
         self._version_asked = False
+        self._opened: os.stat_result | None = None
         self.apart = False
         self.inside = False
         self.settle: Callable[[], None] = lambda: None
@@ -173,8 +174,13 @@ class SQLiteFile:
         """
         if not self.path.parent.is_dir():
             raise JournalError(f"cannot open {self.path}: there is no directory {self.path.parent}; make it")
-        # The file is made here, not by SQLite, so that nobody else can read it even for a moment.
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            # The file is made here, not by SQLite, so that nobody else can read it even for a moment.
+            made = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
+            self._opened = os.fstat(made)
+            os.close(made)
+        except OSError as error:
+            raise JournalError(f"cannot open {self.path}: {error.strerror}") from error
         # A thread commits what the event loop has begun; they take turns.
         self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
@@ -341,6 +347,7 @@ class SQLiteFile:
         """Begin a transaction, unless another process has the lock."""
         if self._db is None:
             raise JournalError(f"{self.path} is not open")
+        self._check_in_place()
         try:
             self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.DatabaseError as error:
@@ -353,6 +360,22 @@ class SQLiteFile:
             self._version_asked = False
             (self._version_seen,) = self._db.execute("PRAGMA data_version").fetchone()
         return True
+
+    def _check_in_place(self) -> None:
+        """Refuse to write to a file that nobody will find again: it was removed, or another one stands in its place."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError as error:
+            raise JournalError(
+                f"{self.path} was removed while it was open: put it back, or restart this process to begin a new one"
+            ) from error
+        except OSError as error:
+            raise JournalError(f"{self.path}: {error.strerror}") from error
+        if self._opened is not None and not os.path.samestat(found, self._opened):
+            raise JournalError(
+                f"{self.path} was replaced by another file while it was open: restart this process to go on with that "
+                "one, or put the first one back"
+            )
 
     def begin(self) -> None:
         """Begin a transaction as soon as there is the lock.

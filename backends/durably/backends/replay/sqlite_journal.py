@@ -18,7 +18,8 @@ from durably.backends.replay import sqlite_search
 from durably.backends.replay.flow.rules import StartRules
 from durably.backends.replay.flow.sqlite_store import SQLiteFlowStore
 from durably.backends.replay.group_commit import GroupCommit
-from durably.backends.replay.journal import Journal, Received, RunRow, Subscription, nothing
+from durably.backends.replay.journal import Journal, nothing
+from durably.backends.replay.journal_types import Received, RunRow, Subscription
 from durably.backends.replay.pruning import PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
 from durably.backends.replay.sqlite_pruning import SQLitePruning

@@ -211,11 +211,27 @@ class HistoryRoom:
 
     Args:
         continue_after: A fresh history is due once this one has grown by so many events.
+        returning: See below.
+
+    Attributes:
+        returning: Whether the code is on its way back to the step before which it left the history before this one.
+        left: Whether the code is to leave this one.
     """
 
-    def __init__(self, continue_after: int) -> None:
+    def __init__(self, continue_after: int, *, returning: bool = False) -> None:
+        self.returning = returning
+        self.left = False
         self._continue_after = continue_after
         self._begun: tuple[int, int] | None = None
+
+    def check_left(self) -> None:
+        """Unwind code that is to go on in a fresh history, and has swallowed what was to unwind it.
+
+        Raises:
+            ContinueAsNewSignal: If it has.
+        """
+        if self.left:
+            raise ContinueAsNewSignal
 
     def check(self, key: str, *, replayed: int, may_leave: bool) -> None:
         """Look for room before a step begins.
@@ -232,7 +248,9 @@ class HistoryRoom:
         info = workflow.info()
         size = info.get_current_history_size()
         if may_leave and self._is_long(info.get_current_history_length(), size, replayed):
+            self.left = True
             raise ContinueAsNewSignal
+        self.returning = False
         if size >= FULL:
             raise PayloadTooLargeError(step=key, size=size, limit=FULL)
 

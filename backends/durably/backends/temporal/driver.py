@@ -36,11 +36,11 @@ from durably.backends.temporal.records import RunRecords
 from durably.backends.temporal.singleton import GRANT, QUEUED, SingletonClaim
 from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Event, Function
-from durably.core.attempts import function_retry_delay, run_function
 from durably.core.cause import Cause
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import CancelSignal, MissingKeyError, Signal, error_to_json
 from durably.core.failure_log import log_failed_run
+from durably.core.function_attempts import function_retry_delay, run_function
 from durably.core.functions import check_event_keys
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.run_events import CRON, failed_event
@@ -167,7 +167,10 @@ class RunDriver:
         """The attempt of this history. The next one begins a fresh one, so that no code of this one runs again."""
         host, run_id = self._host, self._run_id
         records = RunRecords(run_id, host.environment, earlier, host.histories.get(workflow.info().run_id))
-        engine = TemporalSteps(host, self._function, run_id, self._cause, records, self._commands, self._inbox)
+        returning = "continued" in self._origin and not {"due", "resumed"} & self._origin.keys()
+        engine = TemporalSteps(
+            host, self._function, run_id, self._cause, records, self._commands, self._inbox, returning=returning
+        )
         steps = self._steps = KeyedSteps(engine)
         engine.pass_point("before_first", "")
         if "continued" not in self._origin:
@@ -180,6 +183,7 @@ class RunDriver:
             check_cancelled()  # the code may have caught what cancelled it
         except Exception as error:
             check_cancelled()
+            engine.room.check_left()
             if steps.refusal is None:
                 records.check_failure(error)
             self._failures += 1

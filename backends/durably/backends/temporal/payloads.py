@@ -37,6 +37,7 @@ __all__ = [
     "GIVEN_BACK",
     "GIVEN_UP",
     "INPUT",
+    "LINE",
     "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
     "NO_STEP",
@@ -83,6 +84,9 @@ STATUS = "durably-status"
 
 ARGUMENT = "durably-argument"
 """The query by which an activity asks its workflow for a large argument."""
+
+LINE = "durably-line"
+"""The query that asks a singleton lock which runs wait for the end of its holder."""
 
 RETRY = "retry: "
 """How the summary of a timer begins that delays the next attempt of a function. No step key begins like that."""

@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from durably.backends.temporal.code_change.recorded_history import RecordedHistory
 from durably.backends.temporal.outcome import application_error
 from durably.backends.temporal.payloads import INPUT, PATCHED, metadata_of, text_of
-from durably.core.attempts import Environment
+from durably.core.environment import Environment
 from durably.core.errors import NonDeterminismError, error_from_json, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import Recorded, patch_record

@@ -59,6 +59,7 @@ class TemporalSteps(StepEngine):
         records: What the run has come to.
         commands: How activities are run.
         inbox: Events that came for waiting steps.
+        returning: Whether the code left an earlier history before a step, to which it comes again.
     """
 
     most_branches = 2_000
@@ -73,6 +74,8 @@ class TemporalSteps(StepEngine):
         records: RunRecords,
         commands: Commands,
         inbox: EventInbox,
+        *,
+        returning: bool = False,
     ) -> None:
         self.host = host
         self.function = function
@@ -81,7 +84,7 @@ class TemporalSteps(StepEngine):
         self.records = records
         self.commands = commands
         self.waits = EventWaits(run_id, host.hub_queue, commands, inbox)
-        self._room = HistoryRoom(host.continue_after)
+        self.room = HistoryRoom(host.continue_after, returning=returning)
 
     # -- run
 
@@ -274,7 +277,7 @@ class TemporalSteps(StepEngine):
         return self.records.patched(scope, patch_id)
 
     def is_replaying(self, scope: Scope) -> bool:
-        return workflow.unsafe.is_replaying() or self.records.recorded.replaying(scope)
+        return workflow.unsafe.is_replaying() or self.room.returning or self.records.recorded.replaying(scope)
 
     def records_input(self) -> bool:
         # The marker tells a run that begins now from one whose history is replayed. Earlier histories have no marker
@@ -287,7 +290,11 @@ class TemporalSteps(StepEngine):
         info = workflow.info()
         return workflow.cancellation_reason() is not None or info.run_id in self.host.evicting
 
+    def before_step(self, scope: Scope) -> None:
+        self.room.check_left()
+
     def check_end(self, scope: Scope) -> None:
+        self.room.check_left()
         self.records.check_end(scope)
 
     def asked(self, args: Sequence[Any], key: str) -> str:
@@ -307,7 +314,7 @@ class TemporalSteps(StepEngine):
             await self.waits.let_others_register()
         try:
             # Not left from a branch: the others may be at bodies, which would be cut off and run again.
-            self._room.check(key, replayed=self.records.replayed, may_leave=not scope.prefix)
+            self.room.check(key, replayed=self.records.replayed, may_leave=not scope.prefix)
         except PayloadTooLargeError as error:
             scope.root.refusal = error  # caught or not: the code would fill what is left with further steps
             raise

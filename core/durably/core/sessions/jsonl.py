@@ -35,14 +35,13 @@ READ_BYTES = 1 << 20
 
 
 class JSONLSessions:
-    """Keeps sessions in files that people can read. Several processes may share them: writers wait for each other.
+    """Keeps sessions in readable files. Several processes may share them: writers wait for each other.
 
-    An append reads the session's file to see whether its key is there, so ``SQLiteSessions`` is faster for very long
-    sessions. An append that returned survives a power cut. It needs file locks, which Windows and some network drives
-    do not have.
+    An append searches the session's file for its key, so ``SQLiteSessions`` is faster for very long sessions. An append
+    that returned survives a power cut. It needs file locks, which Windows and some network drives do not have.
 
     Args:
-        directory: The directory of the files. The first append makes it, readable by its owner alone.
+        directory: The directory of the files. The first append creates it, readable by its owner only.
 
     Raises:
         SessionError: If this system has no file locks.
@@ -51,7 +50,7 @@ class JSONLSessions:
     def __init__(self, directory: str | Path) -> None:
         if fcntl is None:
             raise SessionError("JSONLSessions needs flock(), which this system does not have: use SQLiteSessions")
-        self.directory = Path(directory)
+        self.directory = Path(directory).absolute()  # wherever the process goes later
 
     def path(self, session_key: str) -> Path:
         """Return the file of a session. Its name holds the readable part of the key and a digest of the whole key."""

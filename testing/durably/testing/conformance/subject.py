@@ -40,12 +40,15 @@ class Subject(ABC):
         patience: Real seconds one test may take before it counts as hung.
         keeps_deltas: Whether the pieces of streamed answers are kept without a store given as ``deltas=``.
         gaps: What this backend is known not to do: a test's name to the reason. A gap that passes is an error.
+        short_histories: Options of :meth:`open` under which a run goes on in a fresh history between two steps, or
+            ``None`` for an engine whose runs have one history.
     """
 
     unit: float = 60.0
     patience: float = 20.0
     keeps_deltas: bool = False
     gaps: Mapping[str, str] = {}
+    short_histories: Mapping[str, Any] | None = None
 
     def __init__(self) -> None:
         self.token = new_id()[:8]
@@ -70,6 +73,10 @@ class Subject(ABC):
     async def expire(self, backend: Backend) -> None:
         """End the lease of a worker that is still alive, as a long pause of its process does."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to end a worker's lease: write expire()")
+
+    async def histories(self, run_id: str) -> int:
+        """In how many histories a run has been, for a subject with :attr:`short_histories`."""
+        raise NotImplementedError(f"{type(self).__name__} does not count the histories of a run: write histories()")
 
     def storage(self) -> bytes | None:
         """All that is stored, as bytes to be searched; ``None`` if they cannot be had."""

@@ -117,7 +117,7 @@ def _run(name: str, subject: Subject) -> Outcome:
     try:
         asyncio.run(_bounded(TESTS[name], subject, patience))
     except RefusedError as refused:
-        return Outcome(test=name, result="gap", detail=str(refused))
+        return Outcome(test=name, result="gap", detail=reason or str(refused))
     except (Exception, Kill, asyncio.CancelledError) as error:
         if reason is not None:
             return Outcome(test=name, result="gap", detail=reason)

@@ -21,16 +21,16 @@ library one can only say what was seen: that no crash made it run again."""
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What the experiments showed about one step.
+    """The result of the experiments for one step.
 
     Attributes:
         key: Its key.
         function: The function it belongs to.
         kind: Its kind.
         guarantee: How often its effect can happen, whatever crashes.
-        most: How often its body was carried out in the worst experiment.
-        doubled_at: A crash after which it was carried out again; empty if there was none.
-        warning: What its author should do about it; empty if nothing.
+        most: How often its body ran in the worst experiment.
+        doubled_at: A crash after which it ran again; empty if there was none.
+        warning: What to do about it; empty if nothing.
     """
 
     key: str

@@ -26,11 +26,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A law that does not hold.
+    """A broken law.
 
     Attributes:
         law: Its name, such as ``"L1"``; a key of ``durably.testing.laws.LAWS``.
-        found: What was seen.
+        found: What was found.
         meaning: Why that is wrong and what to do about it.
         step: The key of the step it is about; empty if it is about the run.
         difference: The first difference from the run without a crash, or ``None``.

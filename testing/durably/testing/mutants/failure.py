@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from durably.backends.memory import MemoryBackend
 from durably.backends.replay.driver import Driver, RunPass
-from durably.backends.replay.journal import NewRun
+from durably.backends.replay.journal_types import NewRun
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, NonRetriableError, RetryPolicy, Run, SerializationError

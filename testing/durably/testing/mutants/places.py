@@ -117,3 +117,19 @@ class TimeoutsInBranchesPass(KeyedSteps):
                 self.root.refusal = None
                 raise asyncio.CancelledError from error
             raise
+
+
+@mutant("C10")
+class NoRetriesInInnerBranches(ReplaySteps):
+    """A step in a branch of a branch is not tried again."""
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        return await super().run(scope, replace(call, retries=0) if _deep(scope) else call)
+
+
+@mutant("C07")
+class InnerBranchesLogAgain(ReplaySteps):
+    """A branch of a branch repeats its log lines on replay."""
+
+    def is_replaying(self, scope: Scope) -> bool:
+        return not _deep(scope) and super().is_replaying(scope)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.driver import Driver, RunPass
-from durably.backends.replay.journal import Changes, NewRun, RunRow
+from durably.backends.replay.journal_types import Changes, NewRun, RunRow
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core.errors import SuspendSignal

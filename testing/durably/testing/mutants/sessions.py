@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.core import MemorySessions
@@ -32,5 +32,5 @@ class SaidTwice(MemoryJournal):
 class MessagesOverlooked(MemoryBackend):
     """A live run does not see which messages wait behind it."""
 
-    def _waiting(self, run_id: str) -> list[WaitingRun]:
+    async def _waiting(self, run_id: str, known: Collection[str]) -> list[WaitingRun]:
         return []

@@ -11,7 +11,7 @@ from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.driver import Driver
 from durably.backends.replay.events import EventWaiter, EventWaiters
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes, NewRun, Received, RunRow, Subscription
+from durably.backends.replay.journal_types import Changes, NewRun, Received, RunRow, Subscription
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Singleton
 from durably.core.attempts import StepCall

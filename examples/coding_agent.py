@@ -51,8 +51,12 @@ def build(tools: Toolset, model: Model) -> Agent[None]:
     )
 
 
-def script() -> ScriptedModel:
-    """What a model might do: read the check, write something wrong, be told so, and mend it."""
+def script(first: str = WRONG) -> ScriptedModel:
+    """What a model might do: read the check, write something wrong, be told so, and mend it.
+
+    Args:
+        first: What it writes first.
+    """
 
     def answer(request: ModelRequest) -> Any:
         last = request.messages[-1]
@@ -66,7 +70,7 @@ def script() -> ScriptedModel:
             return call("run_checks")
         if said.startswith("passed"):
             return f"It is done: {said}"
-        return call("write_file", name="add.py", text=RIGHT if checks else WRONG)
+        return call("write_file", name="add.py", text=RIGHT if checks else first)
 
     return ScriptedModel(answer)
 

@@ -59,12 +59,13 @@ class Bank:
         return f"{refund.amount:.2f} EUR for order {refund.order_id} are on their way"
 
 
-def build(bank: Bank, model: Model) -> Agent:
+def build(bank: Bank, model: Model, *, patience: str = "2 days") -> Agent:
     """The agent. It may ask for a refund; who pays it is a run of its own.
 
     Args:
         bank: Pays.
         model: What answers customers.
+        patience: How long a person may take to approve a refund, such as ``"2 days"``.
     """
 
     @function("refund", retries=5)
@@ -77,7 +78,7 @@ def build(bank: Bank, model: Model) -> Agent:
         """Look up one order."""
         return f"order {order_id}: a cup for 20.00 EUR, lost on the way"
 
-    asked = tool(refund, requires_approval=lambda amount: amount > 5, approval_timeout="2 days")
+    asked = tool(refund, requires_approval=lambda amount: amount > 5, approval_timeout=patience)
     return Agent(
         "refunds",
         model=model,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_docs import LINK
 from tests.test_layout import PARTS
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +50,13 @@ def test_the_wheel_runs_an_agent_with_pydantic_alone(tmp_path: Path) -> None:
     with tarfile.open(sdist) as source, zipfile.ZipFile(wheel) as built:
         assert any(name.endswith("/examples/audit/agent.py") for name in source.getnames())
         files = set(built.namelist())
-        folders = {name.partition("/")[0] for name in files}
+        (metadata,) = (name for name in files if name.endswith(".dist-info/METADATA"))
+        links = LINK.findall(built.read(metadata).decode())
+    assert len(links) > 40
+    assert [link for link in links if not link.startswith("https://")] == [], (
+        "the package's page is not in the repository"
+    )
+    folders = {name.partition("/")[0] for name in files}
     assert files >= {
         str(path.relative_to(ROOT / part))
         for part in PARTS

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
-from durably.core import Agent, Model, current_step, tool
+from durably.core import Agent, Model, SessionStore, current_step, tool
 from durably.core.messages import AssistantMessage, TextPart, ToolCall, ToolResultMessage, UserMessage
 from durably.core.model import Delta, ModelRequest, ModelResponse, Usage
 
@@ -48,18 +49,19 @@ async def refund(order: int, euros: int) -> str:
     return f"{euros} euros of order {order} were refunded"
 
 
-def support(model: Model | None = None) -> Agent:
+def support(model: Model | None = None, sessions: SessionStore | Literal["backend"] = "backend") -> Agent:
     """Return the agent.
 
     Args:
         model: What it asks; left out, the stand-in.
+        sessions: Where it keeps its chats; left out, beside its runs.
     """
     return Agent(
         "support",
         model=model or StandIn(),
         instructions="You help the customers of a shop. Be brief.",
         tools=[refund],
-        sessions="backend",
+        sessions=sessions,
         on_message="steer",
         stream=True,
     )

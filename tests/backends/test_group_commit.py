@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from durably.backends import MemoryJournal, SQLiteBackend, SQLiteJournal
 from durably.backends.replay import sqlite_file
-from durably.backends.replay.journal import Journal, NewRun
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import NewRun
 from durably.core import Context, Event, function
 from durably.core.errors import JournalBusyError, JournalError, StaleRunError
 from durably.core.history import StepRecord

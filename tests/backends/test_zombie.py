@@ -151,7 +151,7 @@ async def test_a_body_that_waits_for_a_thread_does_not_begin_once_its_run_is_los
         async with second:
             while (await second.run("queues")).status is not RunStatus.COMPLETED:
                 first.lease.lose()
-                second.claim_runs()
+                second.claims.claim_runs()
                 await asyncio.sleep(0.01)
             may_end.set()
             while first.live_runs:  # noqa: ASYNC110

@@ -22,7 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from durably.backends import SQLiteBackend
-from durably.backends.replay.journal import RunRow
+from durably.backends.replay.journal_types import RunRow
 from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.core import Context, Pruned, RunStatus, function
 from durably.core.history import StepRecord

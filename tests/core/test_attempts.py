@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from durably.core import Context, Event, NonRetriableError, function
-from durably.core.attempts import Environment, StepCall, run_function, run_step
+from durably.core.attempts import StepCall, run_step
+from durably.core.environment import Environment
 from durably.core.errors import SuspendSignal
+from durably.core.function_attempts import run_function
 from durably.core.replay import RecordedSteps
 from durably.core.secrets import Redactor
 

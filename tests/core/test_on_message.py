@@ -16,7 +16,6 @@ from durably.core import (
     AgentResult,
     Context,
     DefinitionError,
-    Function,
     MemorySessions,
     RunStatus,
     Singleton,
@@ -36,9 +35,16 @@ async def wait_for_another() -> str:
     """Wait until another message has arrived for this session."""
     info = current_step()
     assert info.services.waiting is not None
-    while not info.services.waiting(info.run_id):  # noqa: ASYNC110 - nobody tells
+    while not await info.services.waiting(info.run_id, ()):  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.001)
     return "it came"
+
+
+@tool
+async def work() -> str:
+    """Work until it is called off."""
+    await current_step().resources["called_off"].wait()
+    return "done"
 
 
 def said(entries: list[SessionEntry]) -> list[str]:
@@ -55,7 +61,7 @@ def agent_of(on_message: OnMessage, *answers: Any) -> tuple[Agent, ScriptedModel
         "support",
         model=model,
         instructions="",
-        tools=[wait_for_another],
+        tools=[wait_for_another, work],
         sessions="backend",
         on_message=on_message,
         retries=0,
@@ -120,6 +126,9 @@ async def test_a_run_that_ended_without_an_answer_leaves_it_to_the_others() -> N
         assert (await first.refresh()).status is RunStatus.FAILED
 
 
+STEERED, _ = agent_of("steer", call("wait_for_another"), "Both are here.")
+
+
 @function("two-messages", output_type=list[str])
 async def two_messages(ctx: Context[None]) -> list[str]:
     first, second = await ctx.step.gather(
@@ -129,35 +138,34 @@ async def two_messages(ctx: Context[None]) -> list[str]:
     return [first.text, second.text, second.stop_reason]
 
 
-STEERED, _ = agent_of("steer", call("wait_for_another"), "Both are here.")
-
-
-@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+@pytest.mark.parametrize(
+    ("backend", "points"), [("memory", "*"), ("sqlite", ["read-messages/*", "find-answer/*", "save-session/*"])]
+)
 @pytest.mark.asyncio
-async def test_a_message_is_taken_up_once_wherever_the_run_crashes(backend: str, tmp_path: Path) -> None:
-    def world() -> tuple[Function[Any, Any], list[Function[Any, Any]]]:
-        return two_messages, [STEERED]
-
-    report = await crash_matrix(world, None, backend=backend)
+async def test_a_message_is_taken_up_once_wherever_the_run_crashes(backend: str, points: Any) -> None:
+    report = await crash_matrix(two_messages, functions=[STEERED], backend=backend, points=points)
     assert report.ok, report
+    assert not report.error, report
+    assert {"read-messages", "find-answer"} <= {step.key for step in report.steps}
 
 
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])
 @pytest.mark.asyncio
 async def test_the_next_message_waits_or_cancels(engine: str, tmp_path: Path) -> None:
+    called_off = asyncio.Event()
+
     def backend_of(agent: Agent) -> Any:
-        return (
-            MemoryBackend([agent])
-            if engine == "memory"
-            else SQLiteBackend(tmp_path / f"{agent.on_message}.db", [agent])
-        )
+        resources = {"called_off": called_off}
+        if engine == "memory":
+            return MemoryBackend([agent], resources=resources)
+        return SQLiteBackend(tmp_path / f"{agent.on_message}.db", [agent], resources=resources)
 
     queued, model = agent_of("queue", call("wait_for_another"), "Seven.", "Eight.")
     async with backend_of(queued) as backend:
         runs = [await backend.start(queued, asked(text)) for text in ("Where is order 7?", "And order 8?")]
         assert [(await run.result()).text for run in runs] == ["Seven.", "Eight."]
     assert [len(request.messages) for request in model.requests] == [1, 3, 5]
-    cancelled, _ = agent_of("cancel", call("wait_for_another"), "Both.")
+    cancelled, _ = agent_of("cancel", call("work"), "Both.")
     async with backend_of(cancelled) as backend:
         first = await backend.start(cancelled, asked("Where is order 7?"))
         while not [each for each in await first.history() if each.key == "save-turn"]:  # noqa: ASYNC110
@@ -165,6 +173,7 @@ async def test_the_next_message_waits_or_cancels(engine: str, tmp_path: Path) ->
         second = await backend.start(cancelled, asked("And order 8?"))
         assert (await second.result()).text == "Both."
         assert (await first.refresh()).status is RunStatus.CANCELLED
+        called_off.set()
 
 
 @pytest.mark.asyncio

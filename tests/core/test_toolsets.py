@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import Any
@@ -13,19 +14,24 @@ from durably.backends.memory import MemoryJournal
 from durably.core import (
     Agent,
     AgentInput,
+    Context,
     DefinitionError,
     InvokeError,
+    SerializationError,
     Tool,
     ToolContext,
     ToolError,
     Toolset,
+    approve,
     delegate,
+    function,
     tool,
     toolset,
 )
 from durably.core.errors import Signal
 from durably.core.steps import Point
 from durably.testing import ScriptedModel, call, crash_matrix
+from tests.conftest import Open
 
 pytestmark = pytest.mark.asyncio
 
@@ -106,6 +112,47 @@ async def test_a_person_is_asked_and_answers_in_time_or_not() -> None:
     async with MemoryBackend([agent]) as backend:
         result = await backend.invoke(agent, ASKED)
     assert told(result) == [("ask was not run: it needs a person's approval, and nobody answered in time", True)]
+
+
+async def pay(to: str, amount: int) -> str:
+    """Pay."""
+    return f"paid {amount} to {to}"
+
+
+def payer() -> Agent:
+    makes = toolset(lambda: [tool(pay, requires_approval=True)], name="bank")
+    return Agent(
+        "payer", model=ScriptedModel(call("pay", to="Ann", amount=50), "Done."), instructions="", tools=[makes]
+    )
+
+
+async def test_a_person_may_change_the_arguments(open_backend: Open) -> None:
+    agent = payer()
+    async with open_backend([agent]) as backend:
+        run = await backend.start(agent, "go")
+        while not (pending := await backend.approvals(run=run.id)):  # noqa: ASYNC110 - a page would ask again too
+            await asyncio.sleep(0.01)
+        before = len(await run.history())
+        for wrong in ({"to": "Ann"}, {"to": "Ann", "amount": "all"}, {"to": "Ann", "amount": 1, "by": "Bob"}):
+            with pytest.raises(SerializationError, match=r"invalid arguments for pay: arguments"):
+                await backend.approve(pending[0], arguments=wrong)
+        assert len(await run.history()) == before, "what does not fit is no answer"
+        await backend.approve(pending[0], arguments={"to": "Ann", "amount": 20})
+        result = await run.result()
+    assert told(result) == [
+        ('A person changed the arguments: pay was run with {"to": "Ann", "amount": 20}\npaid 20 to Ann', False)
+    ]
+
+
+@function("reviewer", triggers=["durably/approval.requested"])
+async def reviewer(ctx: Context[Any]) -> None:
+    await ctx.step.send_event("answer", approve(ctx.input["approval"], arguments={"to": "Ann", "amount": 20}))
+
+
+async def test_changed_arguments_are_the_same_wherever_the_run_crashes() -> None:
+    report = await crash_matrix(payer, "go", functions=[reviewer])
+    assert report.ok, report
+    assert not report.error, report
 
 
 async def test_a_run_goes_on_elsewhere_with_the_tools_that_it_began_with(caplog: pytest.LogCaptureFixture) -> None:

@@ -100,9 +100,10 @@ def small_audit(folder: Path) -> tuple[Agent, Report]:
     return audit_agent(lambda: Corpus([Root(path=files)]), ScriptedAuditor(), report, sessions=sessions), report
 
 
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
 @pytest.mark.asyncio
-async def test_a_crash_anywhere_loses_no_finding_and_doubles_none() -> None:
-    report = await crash_matrix(small_audit, question("a folder").model_dump(), state=Report.lines)
+async def test_a_crash_anywhere_loses_no_finding_and_doubles_none(backend: str) -> None:
+    report = await crash_matrix(small_audit, question("a folder").model_dump(), backend=backend, state=Report.lines)
     assert report.ok, report
     assert report.error == ""
     assert {cell.at for cell in report.cells} >= {"in_body", "after_effect", "after_commit", "before_result"}

@@ -88,6 +88,7 @@ async def test_a_run_of_the_chat_is_the_same_wherever_it_crashes(backend: str) -
         lambda: support(), AgentInput(message="Hello there.", session_key="ann"), backend=backend
     )
     assert report.ok, report
+    assert not report.error, report
 
 
 def _free_port() -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.core import Agent, ApprovalNotPendingError, Context, approve, function
+from durably.core import Agent, ApprovalNotPendingError, Context, Event, Function, approve, function, reject
 from durably.testing import crash_matrix
 from examples import refund
 from examples.refund import Bank, Refund, build, pending, script
@@ -16,6 +18,18 @@ from examples.refund import Bank, Refund, build, pending, script
 pytestmark = pytest.mark.asyncio
 
 PAID = [Refund("7", 20.0)]
+
+
+@dataclass
+class Paid:
+    """Reads what was paid after each crash: what was expected, and nothing else was ever asked for without a yes."""
+
+    expected: list[float]
+
+    def __call__(self, bank: Bank) -> list[float]:
+        assert amounts(bank) == self.expected
+        assert bool(bank.calls) == bool(self.expected)
+        return self.expected
 
 
 def told(result: Any) -> str:
@@ -97,24 +111,61 @@ async def test_nobody_answers() -> None:
     assert bank.calls == 0
 
 
-@function("zoe", triggers=["durably/approval.requested"])
-async def zoe(ctx: Context[Any]) -> None:
-    await ctx.step.send_event("answer", approve(ctx.input["approval"], by="Zoe"))
+Person = Callable[[str], list[Event]]
+
+APPROVES: Person = lambda asked: [approve(asked, by="Zoe")]  # noqa: E731
+
+PEOPLE: dict[str, tuple[Person, list[float]]] = {
+    "approves": (APPROVES, [20.0]),
+    "approves twice": (lambda asked: [approve(asked, by="Zoe"), _again(approve(asked, by="Ann"))], [20.0]),
+    "approves less": (lambda asked: [approve(asked, arguments={"order_id": "7", "amount": 15.0})], [15.0]),
+    "denies": (lambda asked: [reject(asked, "it was delivered")], []),
+    "says nothing": (lambda asked: [], []),
+}
+"""What a person may say to the request, and what is paid then."""
 
 
-def fresh() -> tuple[Agent, Bank]:
-    bank = Bank()
-    return build(bank, script()), bank
+def _again(answer: Event) -> Event:
+    return answer.model_copy(update={"id": f"{answer.id}-again"})
+
+
+def zoe(person: Person) -> Function[Any, None]:
+    """The person, as a function that hears of the request."""
+
+    @function("zoe", triggers=["durably/approval.requested"])
+    async def answers(ctx: Context[Any]) -> None:
+        said = person(ctx.input["approval"])
+        if said:
+            await ctx.step.send_event("answer", *said)
+
+    return answers
+
+
+def fresh(outages: int = 0, patience: str = "2 days") -> tuple[Agent, Bank]:
+    bank = Bank(outages=outages)
+    return build(bank, script(), patience=patience), bank
 
 
 def amounts(bank: Bank) -> list[float]:
     return [each.amount for each in bank.paid.values()]
 
 
-@pytest.mark.parametrize(("backend", "points"), [("memory", "*"), ("sqlite", ["after_effect", "child_started"])])
-async def test_no_crash_pays_twice_or_never(backend: str, points: Any) -> None:
-    report = await crash_matrix(fresh, "Money!", backend=backend, points=points, functions=[zoe], state=amounts)
+@pytest.mark.parametrize("person", PEOPLE)
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+async def test_no_crash_pays_twice_or_without_a_yes(backend: str, person: str) -> None:
+    says, expected = PEOPLE[person]
+    report = await crash_matrix(fresh, "Money!", backend=backend, functions=[zoe(says)], state=Paid(expected))
     assert report.ok, report
+    assert not report.error, report
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+async def test_no_crash_pays_twice_or_never_while_the_bank_is_out(backend: str) -> None:
+    report = await crash_matrix(
+        lambda: fresh(outages=2), "Money!", backend=backend, functions=[zoe(APPROVES)], state=Paid([20.0])
+    )
+    assert report.ok, report
+    assert not report.error, report
 
 
 async def test_the_program_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

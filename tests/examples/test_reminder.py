@@ -72,5 +72,6 @@ async def test_it_comes_once_wherever_a_run_crashes(engine: str) -> None:
 
     report = await crash_matrix(world, "Remind me of my parcel.", state=state, backend=open_backend)
     assert report.ok, report
+    assert not report.error, report
     assert found
     assert {tuple(texts) for texts in found} == {("Your parcel is ready at the shop.",)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,10 +35,11 @@ def fresh() -> Agent[Report, Brief]:
     return build(*script())
 
 
-@pytest.mark.parametrize(("backend", "points"), [("memory", "*"), ("sqlite", ["child_started", "child_done"])])
-async def test_no_crash_changes_the_report(backend: str, points: Any) -> None:
-    report = await crash_matrix(fresh, ASKED.model_dump(), backend=backend, points=points)
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+async def test_no_crash_changes_the_report(backend: str) -> None:
+    report = await crash_matrix(fresh, ASKED.model_dump(), backend=backend)
     assert report.ok, report
+    assert not report.error, report
 
 
 async def test_the_program_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.core import Agent, DefinitionError, InvokeError, tool
+from durably.core import Agent, DefinitionError, InvokeError, SerializationError, tool
 from durably.core.errors import Signal
 from durably.core.messages import FilePart, TextPart
 from durably.core.steps import Point
@@ -196,6 +196,22 @@ async def test_an_agent_gets_the_tools_that_it_is_to_get(tmp_path: Path) -> None
     model = clerk.model
     assert isinstance(model, ScriptedModel)
     assert [each.name for each in model.requests[0].tools] == ["shop_look", "shop_order"]
+
+
+async def test_a_person_may_change_the_arguments_of_a_call(tmp_path: Path) -> None:
+    async with over_http(tmp_path) as url:
+        server = MCPServer("shop", url=url, requires_approval=["order"])
+        async with MemoryBackend([clerk := agent(server, call("order", item="tea"))]) as backend:
+            run = await backend.start(clerk, "go")
+            while not (pending := await backend.approvals(run=run.id)):  # noqa: ASYNC110 - a page would ask again too
+                await asyncio.sleep(0.01)
+            with pytest.raises(SerializationError, match=r"arguments\.item: 3 is no string"):
+                await backend.approve(pending[0], arguments={"item": 3})
+            await backend.approve(pending[0], arguments={"item": "cocoa"})
+            result = await run.result()
+        await server.aclose()
+    assert told(result)[0][0].splitlines()[-1] == "ordered cocoa"
+    assert (tmp_path / "orders").read_text().startswith("cocoa ")
 
 
 async def listed(run: Any) -> list[dict[str, Any]]:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from durably.backends import MemoryBackend
+from durably.backends.replay.claims import Claims
 from durably.testing import conformance
 from durably.testing.conformance import CLAUSES, TESTS, MemorySubject, check, load_gaps, save_gaps
 from durably.testing.conformance.suite import clause
 from durably.testing.mutants import MUTANTS, Mutant
+from durably.testing.mutants.mutant import with_part
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -73,9 +75,12 @@ def test_a_gap_that_names_no_test_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_test_that_hangs_fails() -> None:
-    class Stuck(MemoryBackend):
+    class TakesNothing(Claims):
         def claim_runs(self, otherwise: object = None) -> None:
             pass
+
+    class Stuck(MemoryBackend):
+        parts = with_part(TakesNothing)
 
     stuck = Mutant(name="stuck", clause="C06", bug="", backend=Stuck)
     subject = stuck.subject()

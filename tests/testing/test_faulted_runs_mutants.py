@@ -59,6 +59,7 @@ def test_random_programs_break_a_law_of(mutant: Mutant) -> None:
     cases = st.tuples(programs(), faults(), outside_events(), st.integers(0, 3))
     options = settings(
         max_examples=400,
+        deadline=None,
         database=None,
         derandomize=True,
         phases=[Phase.generate],

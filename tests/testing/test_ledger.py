@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from durably.backends import MemoryBackend
-from durably.core import Context, function
+from durably.core import Context, current_step, function
 from durably.core.steps import Point
 from durably.testing import EffectLedger
+from durably.testing.crash.faults import FaultPlan
 from durably.testing.ledger import append_line
 
 ledgers: dict[str, EffectLedger] = {}
@@ -45,6 +46,29 @@ async def test_a_body_can_say_itself_that_it_started(tmp_path: Path) -> None:
     ]
     (started,) = ledger.of("started")
     assert (started.attempt, len(started.idempotency_key), started.pid) == (1, 32, os.getpid())
+
+
+async def used_and_shared() -> list[object]:
+    info = current_step()
+    assert info.idempotency_key
+    return [info.function, info.max_payload_bytes, info.services.sessions is not None]
+
+
+@function("asking")
+async def asking(ctx: Context[None]) -> list[object]:
+    return await ctx.step.run("ask", used_and_shared)
+
+
+@pytest.mark.asyncio
+async def test_a_body_that_is_watched_sees_all_that_the_engine_offers() -> None:
+    ledger = EffectLedger()
+    async with MemoryBackend([asking]) as backend:
+        unwatched = await backend.invoke(asking)
+        backend.probe = FaultPlan((), ledger=ledger)
+        assert await backend.invoke(asking) == unwatched
+    assert unwatched[0] == "asking"
+    assert unwatched[2] is True
+    assert [each.kind for each in ledger.of("started")] == ["started"]
 
 
 def test_outside_a_body_there_is_nothing_to_note() -> None:

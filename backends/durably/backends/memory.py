@@ -15,7 +15,8 @@ from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.flow.store import MemoryFlowStore
-from durably.backends.replay.journal import Journal, Received, RunRow, Subscription
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import Received, RunRow, Subscription
 from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Capabilities, Event, Function, MemorySessions, Observer, Retention
@@ -35,24 +36,24 @@ ENDED = frozenset(status for status in RunStatus if status.final)
 class MemoryBackend(ReplayBackend):
     """Runs durable functions in this process, without threads, files or waiting.
 
-    Time is virtual: it jumps to the next timer when nothing can run and somebody waits for a result. For tests, and
-    for programs that need no durability.
+    Time is virtual: it jumps to the next timer when nothing can run and somebody waits for a result. Use it in tests,
+    and in programs that need no durability.
 
     Args:
-        functions: What it runs.
-        journal: What an earlier backend left behind; left out, empty.
-        clock: Left out, a virtual one that goes on from the journal's last moment.
-        seed: Fixes the order in which concurrent branches proceed.
+        functions: The functions to run.
+        journal: The journal of an earlier backend. Default: an empty one.
+        clock: Default: a virtual clock that continues at the journal's last time.
+        seed: Fixes the order of concurrent branches.
         evict: ``"always"`` drops a run from memory after each step and replays it from the start.
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
-        worker_name: What ``workers()`` calls this worker; left out, the program's name and its process id.
-        max_runs: How many runs it drives at once before it takes no more. Those that wait for something do not count.
-        max_steps: How many bodies it runs at once; the others wait for their turn.
-        retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
-        observers: Who is told what happens. See :class:`~durably.core.Observer`.
-        deltas: Where the pieces of streamed answers are kept; left out, with the journal.
+        worker_name: The name in ``workers()``. Default: the program's name and its process id.
+        max_runs: How many runs it executes at once. Waiting runs do not count.
+        max_steps: How many bodies it runs at once; the others wait.
+        retention: How long finished runs are kept, unless their function says otherwise. Default: forever.
+        observers: Receive the events of runs. See :class:`~durably.core.Observer`.
+        deltas: The store for pieces of streamed answers. Default: with the journal.
     """
 
     name = "memory"
@@ -103,7 +104,7 @@ class MemoryJournal(Journal):
     """A journal that lives as long as the object.
 
     Attributes:
-        latest: The moment of the newest record, or 0.
+        latest: The time of the newest record, or 0.
         deltas: The pieces of streamed answers.
     """
 
@@ -135,10 +136,10 @@ class MemoryJournal(Journal):
 
     def _forget(self, run_id: str) -> None:
         del self._numbers[run_id]
-        self.deltas.delete(run_id)
+        self.deltas.forget(run_id)
 
     def left_behind(self) -> MemoryJournal:
-        """A copy as it stands when every worker has died at this moment. For the harness."""
+        """Return a copy, as if every worker died at this moment. For the harness."""
         copy = MemoryJournal()
         copy.latest = self.latest
         copy.deltas = self.deltas.copy()
@@ -155,7 +156,7 @@ class MemoryJournal(Journal):
         return copy
 
     def holds_the_same_as(self, copy: MemoryJournal) -> bool:
-        """Whether nothing was written since a copy was made. For the harness."""
+        """Return whether nothing was written since a copy was made. For the harness."""
         return (
             self._runs == copy._runs
             and all(len(records) == len(copy._records[run_id]) for run_id, records in self._records.items())

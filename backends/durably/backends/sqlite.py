@@ -25,27 +25,26 @@ POLL_SECONDS = 0.2
 class SQLiteBackend(ReplayBackend):
     """Runs durable functions in this process and keeps them in one file.
 
-    ``async with`` goes on with the runs that an earlier process left unfinished. Several processes may share the
-    file: each run has one owner, whose lease is renewed while it lives; what a worker writes after it lost a run is
-    refused.
+    ``async with`` resumes the runs that an earlier process left unfinished. Several processes may share the file: each
+    run has one owner, which renews its lease while it lives. A write of a worker that has lost the run is refused.
 
-    Without functions it is a client: it starts, sends to, and looks at runs that other processes execute.
+    Without functions it is a client: it starts, reads and signals runs that other processes execute.
 
     Args:
-        path: The file; made, readable by its owner alone, if it is not there.
-        functions: What it runs.
-        clock: Left out, the wall clock.
+        path: The file. It is created if it does not exist, readable by its owner only.
+        functions: The functions to run.
+        clock: Default: the wall clock.
         evict: ``"always"`` drops a run from memory after each step and replays it from the start.
         resources: Clients, pools and secrets by name, for bodies.
         secrets: Texts to mask wherever something is written.
         max_payload_bytes: The largest value a step may return, as JSON.
-        worker_name: What ``workers()`` calls this worker; left out, the program's name and its process id.
-        max_runs: How many runs it drives at once before it takes no more. Those that wait for something do not count.
-        max_steps: How many bodies it runs at once; the others wait for their turn.
-        retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
+        worker_name: The name in ``workers()``. Default: the program's name and its process id.
+        max_runs: How many runs it executes at once. Waiting runs do not count.
+        max_steps: How many bodies it runs at once; the others wait.
+        retention: How long finished runs are kept, unless their function says otherwise. Default: forever.
         busy_timeout: How long ``start``, ``send`` and other calls wait while another process holds the file's lock.
-        observers: Who is told what happens. See :class:`~durably.core.Observer`.
-        deltas: Where the pieces of streamed answers are kept; left out, in the file.
+        observers: Receive the events of runs. See :class:`~durably.core.Observer`.
+        deltas: The store for pieces of streamed answers. Default: the same file.
     """
 
     name = "sqlite"

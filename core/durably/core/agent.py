@@ -17,13 +17,13 @@ from durably.core.agent_bodies import AgentBodies
 from durably.core.agent_checks import check_parts
 from durably.core.agent_tools import agent_tools
 from durably.core.agent_types import AgentOptions, Instructions, ModelOptions, input_type, result_type
-from durably.core.attempts import judged_input
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Context, running
 from durably.core.errors import DefinitionError
 from durably.core.events import Event
 from durably.core.fallback import with_fallback
+from durably.core.function_attempts import judged_input
 from durably.core.functions import Function, FunctionOptions, check_triggers
 from durably.core.history import History
 from durably.core.hooks import Hooks, check_hooks
@@ -67,35 +67,36 @@ class Agent(AgentBodies[Out, C], Generic[Out, C]):
             :class:`~durably.core.server_tools.WebSearch`.
         output_type: A type that the final answer must fit, any that has a JSON form. The model sees its JSON schema.
             Default: free text.
-        output_validator: A function of the final answer as ``output_type``, sync or async, that raises ``ValueError``
-            if it will not do. The model is told what it said. It runs in a step ``check-output``.
-        output_retries: How often the model is asked again for an answer that does not fit, or will not do. Then the
-            run ends with the stop reason ``invalid_output``.
-        context_type: The type of the ``context`` in the agent's input, which tools and instructions may ask for. A run
-            needs one, unless the type takes ``None``. Default: any JSON value, or none.
+        output_validator: A function of the final answer as ``output_type``, sync or async. It raises ``ValueError`` to
+            reject the answer, and the model gets the message. It runs in a step ``check-output``.
+        output_retries: How often the model may correct an invalid answer. Then the run ends with the stop reason
+            ``invalid_output``.
+        context_type: The type of the ``context`` in the agent's input, which tools and instructions can read. Each run
+            needs one, unless the type allows ``None``. Default: any JSON value, or none.
         max_iterations: How many turns a run may take.
         budget: What a run may spend. See :class:`~durably.core.Budget`.
         fallback: Models to ask, in order, when ``model`` fails. See :class:`~durably.core.FallbackModel`.
         compaction: When a summary replaces the older part of a conversation. See :class:`~durably.core.Compaction`.
             Default: a conversation that is too long fails the run.
         sessions: The store of conversations, for runs with a ``session_key``: a :class:`~durably.core.SessionStore`, or
-            ``"backend"`` for the one that the backend keeps beside its runs.
-        save_turns: Whether a session also keeps the turns of a run that was cancelled or failed. If not, it keeps the
-            user's message and what was said by runs that ended well.
-        on_message: What becomes of a message that arrives while a run of its session is live. ``"queue"``: its run
-            waits for the end of that. ``"steer"``: the live run takes it up at its next turn, and the message's own run
-            ends with the same answer; if the live run ended before, it runs by itself. ``"cancel"``: the live run is
-            cancelled. Each of them wants a ``session_key`` of every run. Default: runs do not wait for each other.
-        hooks: Code of your own before and after each call of the model and of a tool, asked in this order. See
+            ``"backend"`` for the store of the backend.
+        save_turns: Whether a session also keeps the turns of a run that was cancelled or failed. If not, it keeps only
+            the user's message of such a run.
+        on_message: What happens to a message that arrives while a run of its session is live. ``"queue"``: its run
+            waits until the live run ends. ``"steer"``: the live run reads the message before its next turn, and the
+            message's own run ends with the same answer; if the live run ends before that, the message's run answers it.
+            ``"cancel"``: the live run is cancelled. With each of them, every run needs a ``session_key``. Default: runs
+            do not wait for each other.
+        hooks: Your code before and after each model call and each tool call, in this order. See
             :class:`~durably.core.Hooks`.
         model_options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``. Or a
             callable that returns them: it runs once, in the step ``load-options``, and may take one argument, as
             instructions may. What it returns is recorded.
         model_timeout: Seconds that one model call may take. Default: no limit.
-        stream: Whether ``think`` asks the model to show its answer while it writes it, if the model can. The pieces go
-            to the backend's observers. Only the whole answer is recorded.
-        sink: Gets the pieces as well, for this agent alone. It is a callable, or the name of a resource of the backend
-            that is one. With a sink, ``stream`` is on.
+        stream: Whether ``think`` streams the answer, if the model can. The pieces go to the backend's observers. Only
+            the whole answer is recorded.
+        sink: Also gets the pieces, of this agent only. It is a callable, or the name of a resource of the backend that
+            is one. A sink turns ``stream`` on.
         options: See :class:`~durably.core.functions.FunctionOptions`.
 
     Raises:

@@ -56,11 +56,11 @@ class ApprovalRequest(BaseModel):
     """A request for approval: the input of a function with the trigger :data:`APPROVAL_REQUESTED`.
 
     Attributes:
-        approval: Identifies the question. The answer carries it.
+        approval: The id of the request. The answer has it too.
         run_id: The run that waits.
-        tool: The tool that it wants to call.
+        tool: The tool to call.
         arguments: The arguments of the call.
-        timeout: Seconds that the run waits for an answer, or ``None`` if it waits for ever.
+        timeout: Seconds that the run waits for an answer, or ``None`` for no limit.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -100,13 +100,13 @@ class ApprovalDecision(BaseModel):
     """The decision on a request for approval.
 
     Attributes:
-        approval: The question.
+        approval: The id of the request.
         approved: Whether the tool may run.
-        reason: Why not, in words for the model.
-        by: Who decided, if that was said.
-        at: When, in seconds since 1970, if that is known.
+        reason: Why it may not, as a text for the model.
+        by: Who decided, if known.
+        at: When, in seconds since 1970, if known.
         arguments: What the tool is to be run with instead of what the model asked for, or ``None``.
-        token: Tells two answers to one question apart.
+        token: Distinguishes two answers to one request.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, strict=True)
@@ -120,7 +120,7 @@ class ApprovalDecision(BaseModel):
     token: str | None = Field(default=None, exclude_if=_is_none)
 
     def to_event(self) -> Event:
-        """Return the event that gives this answer. Of two events of one id, every engine drops the second."""
+        """Return the event that carries this answer. Of two events with one id, every engine drops the second."""
         readable = f"approval-{self.approval}"
         fits = len(readable) <= MAX_ID_LENGTH
         event_id = readable if fits else f"approval-{derive_id('approval', self.approval, '')}"
@@ -130,7 +130,7 @@ class ApprovalDecision(BaseModel):
 def approve(approval: str, *, by: str | None = None, arguments: JSONObject | None = None) -> Event:
     """Return the event that lets a tool run: ``await backend.send(approve(request.approval))``.
 
-    ``backend.approve`` does more: it checks the arguments, and says if there is nothing to answer.
+    ``backend.approve`` does more: it validates the arguments, and raises if the approval is not pending.
 
     Args:
         approval: The ``approval`` of the :class:`ApprovalRequest`.
@@ -145,7 +145,7 @@ def reject(approval: str, reason: str = "", *, by: str | None = None) -> Event:
 
     Args:
         approval: The ``approval`` of the :class:`ApprovalRequest`.
-        reason: The reason that the model is told.
+        reason: The reason, as a text for the model.
         by: Who decided.
     """
     return ApprovalDecision(approval=approval, approved=False, reason=reason, by=by).to_event()

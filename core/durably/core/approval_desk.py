@@ -23,33 +23,36 @@ from durably.core.history import History, Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.messages import JSONObject, ToolCall
 from durably.core.replay import MAYBE_EVENT
+from durably.core.schema_check import schema_complaint
 from durably.core.serialization import codec_for
 from durably.core.tools import Tool
+from durably.core.toolsets import ListedTool
 
 __all__ = ["Desk", "PendingApproval", "answer_approval", "pending_approvals", "request_id"]
 
 CONFIRM_SECONDS, LOOK_SECONDS = 5.0, 0.05
 """How long an answer is followed on an engine that hands on events by itself, and how often it is looked at."""
 
-_REQUEST, _WAIT, _ASK = "request-", "approve-", "ask-"
+_REQUEST, _WAIT, _ASK, _LIST = "request-", "approve-", "ask-", "list-"
 _BESIDE = re.compile(r"gather(:\d+)?\[[01]\]")
 _QUESTION = codec_for(ApprovalQuestion)
 _ARGUMENTS = codec_for(dict[str, Any])
+_LISTED = codec_for(list[ListedTool])
 
 
 @dataclass(frozen=True, kw_only=True)
 class PendingApproval:
-    """A call of a tool that waits for a person.
+    """A tool call that waits for approval.
 
     Attributes:
-        id: Identifies the question; the ``approval`` of its :class:`ApprovalRequest`.
+        id: The id of the request; the ``approval`` of its :class:`ApprovalRequest`.
         run_id: The run that waits.
         function: The id of its function.
         step: The key of the step that asked, such as ``"request-pay"``.
         tool: The tool.
         arguments: The arguments that the model gave, or ``None`` for a run that asked under an older version.
         asked_at: When it asked, in seconds since 1970.
-        expires_at: When it goes on without an answer, in seconds since 1970; ``None`` if it waits for ever.
+        expires_at: When the wait times out, in seconds since 1970; ``None`` if it has no timeout.
     """
 
     id: str
@@ -132,7 +135,7 @@ async def answer_approval(
     if refusal is not None:
         raise refusal
     if arguments is not None:
-        _check_arguments(desk, question.pending, arguments)
+        await _check_arguments(desk, question.pending, arguments)
     decision = ApprovalDecision(
         approval=approval, approved=approved, reason=reason, by=by, at=desk.now(), arguments=arguments, token=new_id()
     )
@@ -257,11 +260,30 @@ def _pending(history: History, record: StepRecord, question: ApprovalQuestion) -
 # -- edited arguments
 
 
-def _check_arguments(desk: Desk, asked: PendingApproval, arguments: JSONObject) -> None:
-    call = ToolCall(id="", name=asked.tool, arguments=_json(arguments))
-    complaint = _tool_of(desk, asked).check(call)
+async def _check_arguments(desk: Desk, asked: PendingApproval, arguments: JSONObject) -> None:
+    kept = _json(arguments)
+    listed = _listed_tool(await desk.history(asked.run_id), asked.tool)
+    if listed is not None:
+        found = schema_complaint(listed.parameters, kept)
+        complaint = None if found is None else f"invalid arguments for {asked.tool}: {found}"
+    else:
+        complaint = _tool_of(desk, asked).check(ToolCall(id="", name=asked.tool, arguments=kept))
     if complaint is not None:
         raise SerializationError(complaint, step=asked.step)
+
+
+def _listed_tool(history: History, tool: str) -> ListedTool | None:
+    """The tool of a toolset as its run listed it, or ``None`` if it is none of a toolset."""
+    for record in history:
+        if record.status == "completed" and record.kind == "step" and record.step_id.startswith(_LIST):
+            try:
+                listed: list[ListedTool] = _LISTED.decode(record.output or "null", step=record.key)
+            except SerializationError:  # a step of the user's that has such a name
+                continue
+            for each in listed:
+                if each.name == tool:
+                    return each
+    return None
 
 
 def _json(arguments: JSONObject) -> JSONObject:

@@ -1,60 +1,50 @@
-"""Attempts: one execution of a step's body, or of a whole function, by the rules that are the same on every engine.
+"""Attempts: one execution of a step's body, by the rules that are the same on every engine.
 
 Owns what happens around user code: its context and arguments, points for the harness, the value written as JSON,
 redacted and read back, what an exception means, and whether another attempt follows. Does not own where the outcome is
-kept, nor how time passes between two attempts: that is what engines differ in.
+kept, nor how time passes between two attempts: that is what engines differ in. Nor attempts of a whole function
+(``function_attempts.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import signal
-from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from durably.core.annotations import awaited, is_lazy, uncached
-from durably.core.body_threads import BodyThreads
 from durably.core.cause import Cause
-from durably.core.context import Context, running
+from durably.core.contained_errors import (
+    as_exception,
+    drop_outcome,
+    interrupt_process,
+    is_current,
+    own_task_is_cancelled,
+)
 from durably.core.crash_limit import check_crash_limit
 from durably.core.durations import duration_seconds
-from durably.core.error_text import error_text, type_name
+from durably.core.environment import Environment
 from durably.core.errors import (
     DefinitionError,
-    DurablyError,
-    InterruptSignal,
     NonRetriableError,
     Signal,
     StepTimeoutError,
     is_retriable,
 )
-from durably.core.events import Event
 from durably.core.functions import Function
 from durably.core.history import Kind
 from durably.core.ids import derive_id
-from durably.core.observer import Observers, StepBegan
-from durably.core.run_events import INPUT_STEP, INVOKED, STARTED, read_input
-from durably.core.run_logger import RunLogger
-from durably.core.secrets import Redactor
+from durably.core.observer import StepBegan
 from durably.core.serialization import Codec, codec_for, return_type
-from durably.core.services import EngineServices
-from durably.core.steps import Duration, Point, Probe, StepAPI, StepInfo, _current
+from durably.core.steps import Duration, Point, Probe, StepInfo, _current
 
 __all__ = [
-    "Environment",
-    "FunctionSteps",
     "StepCall",
     "StepOutput",
-    "as_exception",
-    "function_retry_delay",
-    "interrupt_process",
-    "judged_input",
-    "run_function",
     "run_step",
     "step_crash_limit",
     "step_retry_delay",
@@ -62,40 +52,6 @@ __all__ = [
 
 
 BeforeBody = Callable[[], Awaitable[None] | None] | None
-
-
-@dataclass(slots=True, kw_only=True)
-class Environment:
-    """What all attempts on one worker share.
-
-    Attributes:
-        resources: Clients, pools and secrets by name, for bodies. Never recorded.
-        redactor: Masks secrets in all that is written.
-        max_payload_bytes: The largest value a step or a function may return, as JSON.
-        threads: Whether a sync body may leave the event loop's thread.
-        probe: Where the harness looks on, or ``None``.
-        body_threads: Where sync bodies run.
-        bodies: The tasks of the bodies that run now, so that the harness can end them with the worker.
-        observers: Who is told what happens.
-        services: What the engine offers to the bodies of agents.
-    """
-
-    resources: Mapping[str, Any]
-    redactor: Redactor
-    max_payload_bytes: int
-    threads: bool = True
-    probe: Probe | None = None
-    body_threads: BodyThreads = field(default_factory=BodyThreads)
-    bodies: set[asyncio.Task[Any]] = field(default_factory=set)
-    observers: Observers = field(default_factory=Observers)
-    services: EngineServices = field(default_factory=EngineServices)
-
-    async def pass_point(self, name: str, function: str, run_id: str, key: str = "") -> None:
-        """Report a point and wait where the harness wants to wait."""
-        if self.probe is not None:
-            pause = self.probe(Point(name, function, run_id, key))
-            if pause is not None:
-                await pause
 
 
 @dataclass(slots=True)
@@ -164,35 +120,6 @@ class StepOutput:
 
     text: str
     value: Any
-
-
-class FunctionSteps(StepAPI):
-    """The steps of one pass of a function's code, and what an attempt asks of them besides."""
-
-    @property
-    @abstractmethod
-    def replaying(self) -> bool:
-        """Whether the code that asks, in its own branch, is still among its recorded steps."""
-
-    @property
-    @abstractmethod
-    def refusal(self) -> DurablyError | None:
-        """Why the code may not go on: it does not match the records, or ran two steps of one branch at once."""
-
-    @abstractmethod
-    def is_ending(self) -> bool:
-        """Whether the engine itself cancels this code now."""
-
-    @abstractmethod
-    def records_input(self) -> bool:
-        """Whether this run may begin with the step that judges its input. Runs of before did not."""
-
-    @abstractmethod
-    def check_end(self) -> None:
-        """Refuse an end of the code that leaves recorded steps over, or that swallowed a refusal."""
-
-
-# -- steps
 
 
 async def run_step(
@@ -322,7 +249,7 @@ async def _contained(call: StepCall, environment: Environment, before_body: Befo
     except (Exception, Signal):
         raise
     except asyncio.CancelledError:
-        if _own_task_is_cancelled():
+        if own_task_is_cancelled():
             raise
         raise NonRetriableError(
             "the body was cancelled from inside: it cancelled its own task, or awaited another that was cancelled"
@@ -353,7 +280,7 @@ async def _call(
         raise interrupt_process() from error
     except (SystemExit, GeneratorExit) as error:
         # A task that raises SystemExit ends the whole event loop, and GeneratorExit the coroutine that waits for it.
-        if isinstance(error, GeneratorExit) and not _is_current(task):
+        if isinstance(error, GeneratorExit) and not is_current(task):
             raise  # this coroutine is thrown away
         raise as_exception(error) from error
 
@@ -396,7 +323,7 @@ async def _timed(call: StepCall, environment: Environment, before_body: BeforeBo
     if done:
         return task.result()
     task.cancel()
-    task.add_done_callback(_drop)
+    task.add_done_callback(drop_outcome)
     raise StepTimeoutError(
         step=call.key,
         attempts=1,
@@ -404,142 +331,6 @@ async def _timed(call: StepCall, environment: Environment, before_body: BeforeBo
         message=f"the attempt took longer than {call.timeout:g} seconds",
     )
 
-
-def as_exception(error: BaseException) -> Exception:
-    """An error that may end an attempt, but must not end the worker, nor be taken for the end of a coroutine."""
-    said = f"{type_name(error)}: {error_text(error)}"
-    if isinstance(error, StopIteration | StopAsyncIteration | SystemExit):
-        return RuntimeError(said)
-    return error if isinstance(error, Exception) else NonRetriableError(said)
-
-
-def interrupt_process() -> InterruptSignal:
-    """Interrupt this process as Ctrl-C does, so that its workers stop in good order; what unwinds the code."""
-    asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
-    return InterruptSignal()
-
-
-def _drop(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled():
-        task.exception()
-
-
-# -- functions
-
-
-async def run_function(
-    function: Function[Any, Any],
-    steps: FunctionSteps,
-    event: Event,
-    environment: Environment,
-    *,
-    run_id: str,
-    attempt: int,
-) -> str:
-    """Run one attempt of a function's code over its steps; its result as it is recorded, JSON without secrets.
-
-    Args:
-        function: The function.
-        steps: Its steps, of which some may be recorded already.
-        event: What started the run.
-        environment: The worker's.
-        run_id: The run.
-        attempt: The number of this attempt, from 1.
-
-    Raises:
-        Exception: Whatever failed the attempt. A refusal of the code (it does not fit the records, or ran two steps of
-            one branch at once) comes before what the code made of it: it may have wrapped or swallowed it.
-    """
-    task = asyncio.current_task()
-    try:
-        context = Context(
-            step=steps,
-            event=event,
-            input=await judged_input(function, steps, event),
-            run_id=run_id,
-            attempt=attempt,
-            logger=RunLogger(function.id, run_id, attempt, environment.redactor, lambda: steps.replaying),
-            resources=environment.resources,
-        )
-        with running(context):
-            value = await function.handler(context)
-        steps.check_end()
-        limit, redact = environment.max_payload_bytes, environment.redactor.text
-        text, _ = function.output.round_trip(value, step="", limit=limit, redact=redact)
-        return text
-    except Signal:
-        raise
-    except KeyboardInterrupt as error:
-        raise interrupt_process() from error
-    except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and _own_task_is_cancelled():
-            if steps.is_ending():
-                raise
-            _uncancel()
-        if isinstance(error, GeneratorExit) and not _is_current(task):
-            # The engine throws the coroutine away: another error would come out wherever that happens.
-            raise
-        failure = steps.refusal or as_exception(error)
-        if failure is error:
-            raise
-        raise failure from error
-
-
-async def judged_input(function: Function[Any, Any], steps: FunctionSteps, event: Event) -> Any:
-    """The input of a run's code. What an event brings is judged once: in a step, if the verdict might change.
-
-    Args:
-        function: The code.
-        steps: Its steps.
-        event: What started the run.
-
-    Raises:
-        SerializationError: If it does not fit the function's input type.
-    """
-    if event.name in (STARTED, INVOKED) or not function.records_input or not steps.records_input():
-        return read_input(function, event)
-
-    async def judge() -> Any:
-        return read_input(function, event)
-
-    return await steps.run(INPUT_STEP, judge, output_type=function.input.type)
-
-
-def function_retry_delay(function: Function[Any, Any], run_id: str, failures: int, error: Exception) -> float | None:
-    """Seconds until the next attempt of a function that failed, or ``None`` if there is none.
-
-    Args:
-        function: The function.
-        run_id: The run.
-        failures: How many attempts failed, this one included.
-        error: Why this one did.
-    """
-    if failures > function.retries or not is_retriable(error):
-        return None
-    return function.retry_policy.next_delay(error, failures, derive_id("run", run_id, ""))
-
-
-def _own_task_is_cancelled() -> bool:
-    """Whether it is this task that is being cancelled, not something that the user's code awaited."""
-    task = asyncio.current_task()
-    return task is not None and bool(task.cancelling())
-
-
-def _uncancel() -> None:
-    """Take back that the user's code cancelled this task: it is the engine's, and goes on."""
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
-
-
-def _is_current(task: asyncio.Task[Any] | None) -> bool:
-    try:
-        return asyncio.current_task() is task
-    except RuntimeError:  # no event loop runs
-        return False
-
-
-# -- signatures
 
 _signatures: WeakKeyDictionary[Any, tuple[Codec, bool]] = WeakKeyDictionary()
 

@@ -11,11 +11,11 @@ from pydantic import SecretStr
 
 from durably.core.approval import ApprovalDecision, ApprovalRequest
 from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
-from durably.core.attempts import Environment
 from durably.core.call_timeout import within
 from durably.core.deltas import DeltaStore, DeltaWriter
 from durably.core.durations import Duration
 from durably.core.engine import Engine
+from durably.core.environment import Environment
 from durably.core.error_text import shown
 from durably.core.errors import (
     AmbiguousRunIdError,
@@ -61,20 +61,20 @@ DRAIN_SECONDS = 30.0
 class Backend(Engine):
     """An engine that runs durable functions.
 
-    ``async with backend:`` starts a worker, which goes on with unfinished runs, and stops it at the end.
+    ``async with backend:`` starts a worker, which resumes unfinished runs, and stops it at the end.
 
     Args:
-        functions: What it runs. Functions they name in ``uses`` (failure handlers, sub-agents) come along.
+        functions: The functions to run. Functions in their ``uses`` (failure handlers, sub-agents) are included.
         resources: Clients, pools and secrets by name, for bodies. They stay in this process and are never recorded.
         secrets: Texts to mask wherever something is written; every ``SecretStr`` among the resources is masked too.
-        max_payload_bytes: The largest value a step may return, as JSON; left out, what the engine can keep.
+        max_payload_bytes: The largest value a step may return, as JSON. Default: the engine's limit.
         threads: Whether sync bodies run in threads.
-        observers: Who is told what happens. See :class:`~durably.core.Observer`.
-        deltas: Where the pieces of streamed answers are kept for :meth:`Run.stream`, or ``None``: nowhere.
-        services: What the engine offers to agents besides; left out, nothing.
+        observers: Receive the events of runs. See :class:`~durably.core.Observer`.
+        deltas: The store for pieces of streamed answers, for :meth:`Run.stream`, or ``None``.
+        services: Further services of the engine for agents. Default: none.
 
     Attributes:
-        drain_timeout: How many seconds bodies that run are given to end when the worker stops.
+        drain_timeout: How many seconds a stopping worker waits for running bodies.
 
     Raises:
         DefinitionError: If two functions have one id.
@@ -116,17 +116,17 @@ class Backend(Engine):
 
     @property
     def resources(self) -> Mapping[str, Any]:
-        """What bodies are given by name. Never recorded."""
+        """The resources of bodies, by name. Never recorded."""
         return self.environment.resources
 
     @property
     def redactor(self) -> Redactor:
-        """What masks secrets in everything that is written."""
+        """Masks secrets in everything that is written."""
         return self.environment.redactor
 
     @property
     def probe(self) -> Probe | None:
-        """Set by the harness to look on, and to crash, at each point; ``None`` in production."""
+        """Set by the harness to observe and to crash at each point; ``None`` in production."""
         return self.environment.probe
 
     @probe.setter
@@ -171,10 +171,10 @@ class Backend(Engine):
 
     @property
     def sessions(self) -> SessionStore:
-        """The sessions of agents with ``sessions="backend"``, kept beside the runs.
+        """The session store of agents with ``sessions="backend"``.
 
         Raises:
-            UnsupportedFeatureError: If the engine keeps none.
+            UnsupportedFeatureError: If the engine has none.
         """
         if self.environment.services.sessions is None:
             raise self._lacks("sessions", "sessions of its own")
@@ -185,7 +185,7 @@ class Backend(Engine):
 
         Raises:
             UnsupportedFeatureError: If it cannot.
-            DefinitionError: If a rule is written in a way that it cannot read.
+            DefinitionError: If it cannot read a rule.
         """
         for rule in function.flow_control:
             support = self.capabilities.flow_control[rule]
@@ -225,26 +225,26 @@ class Backend(Engine):
         tags: Sequence[str] = (),
         timeout: Duration | None = None,
     ) -> Run[Any]:
-        """Start a run and return at once. Starting an id twice with one input attaches to the first.
+        """Start a run and return at once. A second start with the same id and input attaches to the first run.
 
         Args:
             function: The function or its id.
             data: Its input.
             run_id: 1 to 200 printable characters; left out, a random one.
-            tags: Texts to find it by, such as ``["tenant:7"]``: at most 20, each 1 to 200 printable characters. A run
-                that is attached to keeps those it has.
-            timeout: How long it may wait for the engine; left out, as long as the engine does.
+            tags: Texts to filter runs by, such as ``["tenant:7"]``: at most 20, each 1 to 200 printable characters. An
+                existing run keeps its tags.
+            timeout: How long to wait for the engine. Default: the engine's own limit.
 
         Raises:
-            JournalBusyError: If another process had the storage locked all the time. Nothing was started.
+            JournalBusyError: If another process kept the storage locked. Nothing was started.
             TimeoutError: If a server has not answered in time. It may have started the run.
             TypeError: If the run id or a tag is not a text.
             ValueError: If it is not such a text, or the run id begins with ``durably.``.
             SerializationError: If the input does not fit the function's input type.
             RunExistsError: If the id belongs to a run of another function, or with another input.
             MissingKeyError: If it has nothing at the key of one of the function's rules.
-            FunctionNotFoundError: If it is given as text, and no worker ever served such a function; where the engine
-                knows. A `FunctionRef` starts a run that waits for its worker.
+            FunctionNotFoundError: If the id is given as text, and the engine knows that no worker ever served it. A
+                `FunctionRef` starts a run that waits for its worker.
         """
         if run_id is not None:
             check_run_id(run_id)
@@ -278,7 +278,7 @@ class Backend(Engine):
         return await (await self.start(function, data, run_id=run_id, tags=tags)).result()
 
     async def send(self, *events: Event) -> list[str]:
-        """Hand over events from outside; returns their ids.
+        """Send events, and return their ids.
 
         Raises:
             TypeError: If one is not an event.
@@ -290,7 +290,7 @@ class Backend(Engine):
         return await self.send_events(outside_events(events, self.environment.observers.traceparent()))
 
     def hears(self, event_name: str) -> bool:
-        """Whether an event starts a function, or a run waits for it; yes where the engine cannot tell."""
+        """Return whether an event starts a function or a run waits for it; true if the engine cannot tell."""
         return True
 
     def _warn_of_unheard(self, events: Sequence[Event]) -> None:
@@ -302,11 +302,11 @@ class Backend(Engine):
                 )
 
     async def run(self, run_id: str) -> Run[Any]:
-        """A handle on a run by its id, or by how its id begins if no other begins so.
+        """Return a handle on a run, by its id or a unique prefix of it.
 
         Raises:
             RunNotFoundError: If there is none.
-            AmbiguousRunIdError: If no run has this id, and several have ids that begin with it.
+            AmbiguousRunIdError: If no run has this id, and several ids begin with it.
         """
         try:
             return self._handle(await self.view(run_id))
@@ -330,20 +330,20 @@ class Backend(Engine):
     async def runs(
         self, *, after: str | None = None, before: str | None = None, limit: int = 100, **filters: Unpack[RunFilters]
     ) -> RunPage[Run[Any]]:
-        """Some of the runs that fit, newest first: the newest of all, or those next to a page that was got before.
+        """Return a page of matching runs, the newest first: the first page, or the one next to an earlier page.
 
-        A page stays where it is while runs are added: going on from it shows no run twice, and leaves none out.
+        Pages are stable while runs are added: paging repeats no run and skips none.
 
         Args:
-            after: The ``next`` of a page: the runs that are older than those.
-            before: The ``previous`` of a page: the runs that are newer than those.
+            after: The ``next`` of a page, for older runs.
+            before: The ``previous`` of a page, for newer runs.
             limit: How many at most.
             filters: See :class:`~durably.core.run_filter.RunFilters`.
 
         Raises:
-            TypeError: If there is no such filter, or a value is of no use for it.
+            TypeError: If a filter does not exist, or its value has the wrong type.
             ValueError: If a value is out of range, a cursor comes from elsewhere, or two are given.
-            UnsupportedFeatureError: If the engine cannot list runs, or not by this.
+            UnsupportedFeatureError: If the engine cannot list runs, or has not this filter.
         """
         check_limit(limit)
         if after is not None and before is not None:
@@ -352,40 +352,41 @@ class Backend(Engine):
         return RunPage(tuple(map(self._handle, found.views)), found.next, found.previous)
 
     async def count_runs(self, **filters: Unpack[RunFilters]) -> dict[RunStatus, int]:
-        """How many runs fit, by where they stand; a status that none has is left out. Raises what :meth:`runs` does."""
+        """Return the number of matching runs by status, without zeros. Raises what :meth:`runs` does."""
         return await self.tally_runs(run_filter(filters))
 
     def _handle(self, view: RunView) -> Run[Any]:
         return Run(self, self.find_function(view.function), view)
 
     async def prune(self, *, older_than: Duration | None = None, keep: int | None = None) -> Pruned:
-        """Forget finished runs, with their records, and events that nobody needs any more.
+        """Delete finished runs, with their records, and events that nobody needs any more.
 
-        A run stays, whatever its age, while it is live, while somebody here waits for its end, and while the run that
-        called it is live or has failed: that one may still ask for it. The id of an event is remembered for a day at
-        least, and for ``older_than`` if that is longer.
+        A run is kept, whatever its age, while it is live, while somebody in this process waits for its end, and while
+        its caller is live or has failed. The id of an event is remembered for at least a day, and for ``older_than`` if
+        that is longer.
 
         Args:
-            older_than: Forget what ended longer ago than this.
-            keep: How many finished runs of each function stay: the newest. With ``older_than`` too, a run goes once
-                either of them is past. Without both, each function's ``retention=``, or the backend's, is applied.
+            older_than: Delete runs that ended longer ago than this.
+            keep: How many of the newest finished runs of each function to keep. With ``older_than`` too, a run is
+                deleted when either limit is passed. Without both, each function's ``retention=``, or the backend's,
+                applies.
 
         Returns:
-            What went.
+            The numbers of what was deleted.
 
         Raises:
-            UnsupportedFeatureError: If the engine keeps runs by rules of its own.
-            DefinitionError: If the duration or the number is none.
+            UnsupportedFeatureError: If the engine has its own rules for finished runs.
+            DefinitionError: If the duration or the number is invalid.
         """
         self._check_gap("retention", "prune()")
         given = older_than is not None or keep is not None
         return await self.prune_runs(Retention(age=older_than, count=keep) if given else None)
 
     async def workers(self) -> list[WorkerView]:
-        """The live workers of this backend's storage or queue.
+        """Return the live workers of this backend's storage or queue.
 
         Raises:
-            UnsupportedFeatureError: If the engine does not tell.
+            UnsupportedFeatureError: If the engine does not report workers.
         """
         self._check_gap("workers", "workers()")
         return await self.live_workers()
@@ -401,13 +402,13 @@ class Backend(Engine):
         after: PendingApproval | None = None,
         limit: int = 100,
     ) -> list[PendingApproval]:
-        """The calls of tools that wait for a person, the oldest first.
+        """Return the tool calls that wait for approval, the oldest first.
 
         Args:
-            run: The id of a run: only its own.
-            function: A function: only those of its runs.
-            tool: The name of a tool: only its calls.
-            after: The last one of a page that was got before: those that come after it.
+            run: Only those of the run with this id.
+            function: Only those of this function's runs.
+            tool: Only the calls of the tool with this name.
+            after: The last item of an earlier page.
             limit: How many at most.
 
         Raises:
@@ -426,7 +427,7 @@ class Backend(Engine):
         by: str | None = None,
         arguments: dict[str, Any] | None = None,
     ) -> ApprovalDecision:
-        """Let a tool run that waits for a person.
+        """Approve a call that waits for approval.
 
         Args:
             approval: What is pending, or its id.
@@ -434,7 +435,7 @@ class Backend(Engine):
             arguments: What the tool is to be run with instead of what the model asked for. The model is told.
 
         Raises:
-            ApprovalNotPendingError: If it is not pending; the error says who answered before.
+            ApprovalNotPendingError: If it is not pending; the error says who answered first.
             SerializationError: If the arguments do not fit the tool, or this backend does not know it. Nothing is
                 recorded then.
         """
@@ -443,11 +444,11 @@ class Backend(Engine):
     async def reject(
         self, approval: str | PendingApproval | ApprovalRequest, reason: str = "", *, by: str | None = None
     ) -> ApprovalDecision:
-        """Refuse a call that waits for a person.
+        """Reject a call that waits for approval.
 
         Args:
             approval: What is pending, or its id.
-            reason: Why, in words for the model.
+            reason: Why, as a text for the model.
             by: Who decides; it is recorded.
 
         Raises:
@@ -456,19 +457,19 @@ class Backend(Engine):
         return await answer_approval(self, request_id(approval), approved=False, reason=reason, by=by)
 
     async def live_run_ids(self, function: str | None) -> list[str]:
-        """The ids of the runs that have not ended, of one function or of all."""
+        """Return the ids of the runs that have not ended, of one function or of all."""
         return [run.id for run in await self.runs(function=function, status=LIVE, limit=MANY_RUNS)]
 
     async def asking_run_ids(self, function: str | None) -> list[str]:
-        """The ids of the runs that may wait for an approval, and maybe of others: their records are read.
+        """Return the ids of runs that may wait for approval. It may return more: their records are read.
 
-        An engine that knows better which runs wait overrides it.
+        An engine that knows which runs wait overrides it.
         """
         return await self.live_run_ids(function)
 
     @property
     def is_client(self) -> bool:
-        """Whether it serves no function, and only starts, sends to and looks at runs that other programs execute."""
+        """Whether it has no functions, and only starts, reads and signals runs that other programs execute."""
         return self.capabilities.multi_process and not self.functions
 
     def _check_known(self, function: str) -> None:
@@ -477,10 +478,10 @@ class Backend(Engine):
             raise FunctionNotFoundError(function=function, near=difflib.get_close_matches(function, sorted(known)))
 
     def find_function(self, function: FunctionRef[Any, Any] | str) -> FunctionRef[Any, Any]:
-        """The function of an id, or a reference to one that another program serves.
+        """Return the function of an id, or a reference to one that another program serves.
 
         Raises:
-            DefinitionError: If it is code that this backend was not given, and it is no client.
+            DefinitionError: If this backend does not have the function, and is no client.
         """
         if isinstance(function, str):
             return self.functions.get(function) or FunctionRef(function)

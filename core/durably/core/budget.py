@@ -37,19 +37,19 @@ class Spent:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(NamedValues):
-    """Ends a run that has spent this much: it takes no further turn.
+    """Ends a run that has spent this much, before its next turn.
 
-    What other agents spend counts if the run waits for them; with ``delegate(share_budget=True)`` they have no more
-    than what is left of it. The turn that crosses the limit is finished, so that no tool call stays without its result.
-    A run may therefore spend somewhat more than its budget.
+    The spending of sub-agents counts if the run waits for them, and they get only what is left, unless
+    ``delegate(share_budget=False)`` says otherwise. The turn that exceeds the limit is finished, so that every tool
+    call has its result. A run may therefore spend somewhat more than its budget.
 
     Args:
         cost: US dollars.
         tokens: Tokens, read and written together.
         tool_calls: Calls of tools.
-        time: How long it may take, from its first turn on. Crashes and waits count; the time is read in a step
+        time: How long it may take, from its first turn on, crashes and waits included. The clock is read in a step
             ``check-time`` before each turn.
-        warn_at: From which share of a limit on the model is told how much is spent.
+        warn_at: The share of a limit from which on the model is told how much is spent.
 
     Raises:
         DefinitionError: If none of the four is given, or one of them is out of range.
@@ -87,7 +87,7 @@ class Budget(NamedValues):
         """Refuse a response without a price if dollars are counted.
 
         Raises:
-            NonRetriableError: If the price is not known.
+            NonRetriableError: If the price is unknown.
         """
         if self.cost is not None and response.cost is None:
             raise NonRetriableError(
@@ -96,7 +96,7 @@ class Budget(NamedValues):
             )
 
     def share(self, spent: Spent) -> float:
-        """Return the share of the budget that is spent, by the limit that is nearest; 1 or more is all of it."""
+        """Return the spent share of the limit that is closest to being reached; 1 or more is all of it."""
         limits = ((self.tokens, spent.tokens), (self.tool_calls, spent.tool_calls), (self.seconds, spent.seconds))
         shares = [used / limit for limit, used in limits if limit is not None]
         if self.cost is not None:
@@ -108,7 +108,7 @@ class Budget(NamedValues):
         return self.share(spent) >= 1
 
     def left(self, spent: Spent) -> Budget:
-        """Return what is left of it after this much, or next to nothing if nothing is."""
+        """Return what is left of it after this much; at least a tiny amount."""
         return Budget(
             cost=None
             if self.cost is None
@@ -120,7 +120,7 @@ class Budget(NamedValues):
         )
 
     def within(self, other: Budget | None) -> Budget:
-        """Return the budget whose limits are the narrower ones of two."""
+        """Return a budget with the lower limit of each kind."""
         if other is None:
             return self
         return Budget(

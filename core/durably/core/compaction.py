@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from durably.core.errors import DefinitionError
+from durably.core.answers import recordable
+from durably.core.errors import DefinitionError, ModelError
 from durably.core.messages import ContentPart, Message, user
-from durably.core.model import Model, ModelRequest, Usage, resolve_model
+from durably.core.model import Model, ModelRequest, ModelResponse, Usage, resolve_model
 from durably.core.named_values import NamedValues
 
-__all__ = ["Compaction", "first_kept", "summary_message", "summary_note", "summary_request"]
+__all__ = ["Compaction", "checked_summary", "first_kept", "summary_message", "summary_note", "summary_request"]
 
 INSTRUCTIONS = (
     "Summarise the conversation below for the assistant who goes on with it and will not see it again. Keep what was "
@@ -31,20 +32,20 @@ request for the summary too long as well."""
 class Compaction(NamedValues):
     """Replaces the older part of a conversation by a summary, in a step ``compact``.
 
-    This happens before a turn if the last turn was long, and when the model refuses the conversation as too long. The
-    message that the run answers stays. Only what the model sees is made shorter: ``result.messages`` and sessions keep
+    This happens before a turn if the last turn was long, and when the model rejects the conversation as too long. The
+    message that the run answers stays. Only what the model sees becomes shorter: ``result.messages`` and sessions keep
     every message.
 
     Args:
-        at_tokens: The number of tokens, read and written in one turn, from which on the conversation is compacted.
-            Default: only when the model refuses it.
-        keep: How many of the newest messages stay as they are. More stay if a tool's result would lose its call.
+        at_tokens: Compact after a turn with this many tokens, read and written. Default: only when the model rejects
+            the conversation.
+        keep: How many of the newest messages stay. More stay if a tool's result would lose its call.
         model: The model that writes the summary. Default: the agent's own.
         instructions: The system prompt of the summary.
-        prune: Whether old results of tools are left out first: only if the conversation is still too long then, a
-            summary is made. What is left out may be asked for again.
-        save: Whether a summary is kept in the session: the next run begins with it and with what follows. The session
-            keeps all messages.
+        prune: Whether to remove old tool results first. A summary is made only if the conversation is still too long
+            then.
+        save: Whether to keep the summary in the session. The next run then begins with it and the later messages. The
+            session keeps all messages.
 
     Raises:
         DefinitionError: If a number is out of range.
@@ -102,6 +103,19 @@ def summary_request(instructions: str, summary: str, older: Sequence[Message]) -
     before = [f"(summary of what came before)\n{summary}"] if summary else []
     told = "\n\n".join([*before, *map(_told, older)])
     return ModelRequest(system=instructions, messages=[user(told)])
+
+
+def checked_summary(response: ModelResponse, model: Model) -> ModelResponse:
+    """Return a summary as a record can hold it, or the promise of one.
+
+    Raises:
+        ModelError: If it is empty.
+    """
+    kept = recordable(response)
+    if kept.submitted is None and not kept.message.text:
+        provider, _, name = model.name.partition(":")
+        raise ModelError("the summary is empty", provider=provider, model=name, retriable=True)
+    return kept
 
 
 def _told(message: Message) -> str:

@@ -21,17 +21,17 @@ Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Context(Generic[In]):
-    """The argument of a durable function. It holds everything that the function may touch.
+    """The argument of a durable function: its input, its steps and its resources.
 
     Attributes:
         step: The durable steps.
         event: The event that started the run.
         input: The event's data, validated to the function's input type.
         run_id: The run.
-        attempt: The number of this attempt of the whole function, from 1. It differs from replay to replay: do not
-            decide by it outside a step.
+        attempt: The number of this attempt of the whole function, from 1. It differs between replays: branch on it only
+            inside a step.
         logger: A logger that is silent while steps are replayed, so that a line is logged once.
-        resources: What the backend was given as ``resources=``, by name. It is for bodies, and is never recorded.
+        resources: The backend's ``resources=``, by name, for bodies. Never recorded.
     """
 
     step: StepAPI
@@ -43,7 +43,7 @@ class Context(Generic[In]):
     resources: Mapping[str, Any]
 
     def patched(self, patch_id: str) -> bool:
-        """Whether this run goes by the changed code of a patch. See :meth:`~durably.core.StepAPI.patched`."""
+        """Return whether this run takes the new code of a patch. See :meth:`~durably.core.StepAPI.patched`."""
         return self.step.patched(patch_id)
 
 

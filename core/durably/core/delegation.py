@@ -68,7 +68,7 @@ class Delegate(Tool):
         mode: ``"wait"`` for its answer, ``"start"`` it and go on, or ``"schedule"`` it for later.
         max_depth: The largest depth of nested delegations, or ``None`` for no limit.
         now: Returns the time, in seconds since 1970, that a delay is counted from.
-        pass_context: Whether the agent gets the context of the run that asks it.
+        pass_context: Whether the agent gets the context of the calling run.
         share_budget: Whether the agent may spend no more than what is left of the budget of the run that asks it.
     """
 
@@ -78,7 +78,12 @@ class Delegate(Tool):
     max_depth: int | None = None
     now: Callable[[], float] = time.time
     pass_context: bool = True
-    share_budget: bool = False
+    share_budget: bool = True
+
+    @property
+    def draws_on_budget(self) -> bool:
+        """See :attr:`~durably.core.Tool.draws_on_budget`. Nobody counts what an agent spends that is not waited for."""
+        return self.mode == "wait" and self.share_budget
 
     async def act(self, step: StepAPI, call: ToolCall, run: RunContext = NO_CONTEXT) -> str | ToolOutcome:
         """See :meth:`~durably.core.Tool.act`: ``step.invoke`` or ``step.send_event``."""
@@ -93,7 +98,7 @@ class Delegate(Tool):
         given = run.context if self.pass_context else None
         if self.mode == "wait":
             context = self._typed(given)
-            budget = run.budget if self.share_budget else None
+            budget = run.budget if self.draws_on_budget else None
             asked = AgentInput(message=task.task, context=context, depth=run.depth + 1, budget=budget)
             return await self._wait(step, asked)
         asked = AgentInput(message=task.task, context=given, depth=run.depth + 1)
@@ -153,24 +158,25 @@ def delegate(
     on_error: Literal["report", "raise"] = "report",
     max_depth: int | None = None,
     pass_context: bool = True,
-    share_budget: bool = False,
+    share_budget: bool = True,
 ) -> Delegate:
-    """Return a tool that hands a task to another agent and waits for its answer.
+    """Return a tool that gives a task to another agent and waits for its answer.
 
-    The parent's run rests meanwhile. If it is cancelled, so is the child. What the child spends is part of the parent's
-    usage and cost. The child has this tool only if its agent was given it.
+    The parent's run waits meanwhile. Cancelling it cancels the child. The child's usage and cost are part of the
+    parent's. The child has this tool only if its agent has it.
 
     Args:
         agent: The agent. A backend registers it along with the agent that has the tool. Or the id of an agent that is
             registered anyway, such as the agent that has the tool; ``max_depth`` must then be given.
-        name: What the model calls the tool. Default: ``ask_<agent>``.
-        description: What the model reads: what the agent is good for.
-        timeout: Seconds, or a ``timedelta``, to wait. Then the child is cancelled and the model is told.
-        on_error: What happens when the child fails: ``"report"`` tells the model, ``"raise"`` fails the run.
+        name: The tool's name for the model. Default: ``ask_<agent>``.
+        description: What the agent is good for, as a text for the model.
+        timeout: Seconds, or a ``timedelta``, to wait. Then the child is cancelled and the model gets an error result.
+        on_error: What happens when the child fails: ``"report"`` gives the model an error result, ``"raise"`` fails the
+            run.
         max_depth: The largest depth of nested delegations through this tool. Default: no limit.
-        pass_context: Whether the agent gets the context of the run that asks it.
-        share_budget: Whether the agent may spend no more than what is left of the budget of the run that asks it.
-            Several that are asked at once may each spend as much.
+        pass_context: Whether the agent gets the context of the calling run.
+        share_budget: Whether the agent may spend only what is left of the calling run's budget. Several concurrent
+            calls may each spend that much.
 
     Raises:
         DefinitionError: If an agent is named by its id without ``max_depth``, or the tool's name cannot be used.
@@ -192,11 +198,11 @@ def delegate_async(
     max_depth: int | None = None,
     pass_context: bool = True,
 ) -> Delegate:
-    """Return a tool that starts another agent by an event and goes on at once. The child may outlive this run.
+    """Return a tool that starts another agent by an event without waiting. The child may outlive this run.
 
     Args:
         agent: See :func:`delegate`.
-        name: What the model calls the tool. Default: ``start_<agent>``.
+        name: The tool's name for the model. Default: ``start_<agent>``.
         description: What the model reads.
         max_depth: See :func:`delegate`.
         pass_context: See :func:`delegate`.
@@ -219,12 +225,12 @@ def delegate_scheduled(
 ) -> Delegate:
     """Return a tool that starts another agent once, at a time that the model chooses, by an event with a future ``ts``.
 
-    The model gives a time in ISO 8601 or a delay. If it cannot be read, has no zone or is past, the model gets an error
-    result that says so.
+    The model gives a time in ISO 8601 or a delay. If it cannot be parsed, has no zone or is in the past, the model gets
+    an error result that says so.
 
     Args:
         agent: See :func:`delegate`.
-        name: What the model calls the tool. Default: ``schedule_<agent>``.
+        name: The tool's name for the model. Default: ``schedule_<agent>``.
         description: What the model reads.
         max_depth: See :func:`delegate`. A reminder that sets the next reminder counts as well.
         pass_context: See :func:`delegate`.

@@ -24,16 +24,16 @@ from durably.core.worker_view import WorkerView
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What a backend can do. A part that is missing is refused at start-up, with the reason.
+    """What a backend can do. A missing feature is refused at start-up, with the reason.
 
     Attributes:
         durable: Runs survive the process.
         multi_process: Several workers may share the runs.
-        virtual_time: Sleeping costs no time.
+        virtual_time: Sleeping takes no time.
         replay: A run can be replayed from the start after each step (``evict="always"``).
         max_payload_bytes: The largest value a step may return, as JSON.
         flow_control: How it keeps each rule of :data:`~durably.core.flow_support.FLOW_CONTROL`.
-        gaps: What is missing, and why: feature to reason.
+        gaps: The missing features, each with the reason.
     """
 
     durable: bool

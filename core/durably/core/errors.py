@@ -17,6 +17,7 @@ The tree::
     ├── RetryAfterError            raised by users: retry after this long
     ├── ToolError                  raised by tools: tell the model, do not retry
     ├── ModelError                 raised by providers
+    │   ├── AnswerFailedError      ... at an answer that it had taken to be made later
     │   └── ContextWindowExceededError
     ├── NonDeterminismError        the code no longer matches what was recorded
     ├── NestedStepError            a step inside a step's body
@@ -54,6 +55,7 @@ from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
     "AmbiguousRunIdError",
+    "AnswerFailedError",
     "ApprovalNotPendingError",
     "CancelSignal",
     "ConcurrentStepError",
@@ -98,7 +100,7 @@ __all__ = [
 
 
 class DurablyError(Exception):
-    """The base of every error that this library raises.
+    """The base class of all errors of this library.
 
     A subclass keeps its data in the attributes that ``fields`` names, and takes them as keyword arguments of the same
     names. From these, JSON and pickle rebuild it.
@@ -125,11 +127,11 @@ DurablyError._classes["DurablyError"] = DurablyError  # __init_subclass__ sees o
 
 
 class DefinitionError(DurablyError):
-    """A function, tool or agent cannot work as it is written. Raised where it is defined."""
+    """A function, tool or agent cannot work as written. Raised where it is defined."""
 
 
 class StepError(DurablyError):
-    """A step failed for good: its attempts are used up, or its error may not be retried.
+    """A step failed for good: no attempt is left, or its error may not be retried.
 
     Attributes:
         step: The key of the step, such as ``"think:1"``.
@@ -158,13 +160,13 @@ class StepTimeoutError(StepError):
 
 
 class StepInterruptedError(StepError):
-    """An ``at_most_once`` step was started, then a crash hid whether its effect happened. It is not run again."""
+    """A crash interrupted an ``at_most_once`` step, so its effect is unknown. It does not run again."""
 
 
 class StepCrashedError(StepError):
     """A step's process died while its body ran, more often than ``crash_limit`` allows. It is not run again.
 
-    Other bodies that ran in the same process are suspected along with it.
+    The crash counts for all bodies that ran in the same process.
 
     Attributes:
         crashes: How many times.
@@ -190,7 +192,7 @@ class StepCrashedError(StepError):
 
 
 class InvokeError(StepError):
-    """A function that ``invoke`` called has failed.
+    """An invoked function has failed.
 
     Attributes:
         function: The id of the function.
@@ -222,7 +224,7 @@ class RetryAfterError(DurablyError):
     Args:
         message: What went wrong.
         delay: Seconds, a ``timedelta``, a text such as ``"30s"``, or the time of the next attempt as an aware
-            ``datetime``. A negative one, and a time that is past, mean at once.
+            ``datetime``. A negative delay or a past time means at once.
 
     Raises:
         TypeError: If the delay is something else.
@@ -282,7 +284,11 @@ class ModelError(DurablyError):
 
 
 class ContextWindowExceededError(ModelError):
-    """The conversation is longer than the model can read. An agent with ``compaction`` makes it shorter."""
+    """The conversation is too long for the model. An agent with ``compaction`` shortens it."""
+
+
+class AnswerFailedError(ModelError):
+    """A provider failed at an answer that it had taken to be made later. An agent submits the request again."""
 
 
 class NonDeterminismError(DurablyError):
@@ -290,8 +296,8 @@ class NonDeterminismError(DurablyError):
 
     Attributes:
         step: The key of the step.
-        recorded: What the journal holds there, in words.
-        asked: What the code asked for, in words.
+        recorded: What is recorded there, as text.
+        asked: What the code asked for, as text.
     """
 
     fields = ("step", "recorded", "asked")
@@ -323,7 +329,7 @@ class NestedStepError(DurablyError):
 
 
 class ConcurrentStepError(DurablyError):
-    """Two steps of one branch ran at the same time, so that their order would depend on chance."""
+    """Two steps of one branch ran at the same time, so their order would depend on timing."""
 
     fields = ("step",)
 
@@ -351,13 +357,13 @@ class StepCancelledError(DurablyError):
 
 
 class TooManyStepsError(DurablyError):
-    """A run asked for more steps, or more branches at a time, than its engine takes. None of them was begun.
+    """A run asked for more steps, or more concurrent branches, than its engine allows. None was started.
 
     Attributes:
-        step: The step, or the ``gather``, that would have been too much.
-        what: What there are too many of: ``"steps in one run"`` or ``"branches at a time"``.
+        step: The step, or the ``gather``, that exceeds the limit.
+        what: What exceeds the limit: ``"steps in one run"`` or ``"branches at a time"``.
         count: How many there would have been.
-        limit: How many the engine takes.
+        limit: How many the engine allows.
     """
 
     fields = ("step", "what", "count", "limit")
@@ -385,7 +391,7 @@ class SerializationError(DurablyError):
 
 
 class PayloadTooLargeError(SerializationError):
-    """A value is larger than the backend can keep.
+    """A value is larger than the backend allows.
 
     Attributes:
         size: Its size in bytes, as JSON.
@@ -405,10 +411,10 @@ class PayloadTooLargeError(SerializationError):
 
 
 class CrashLoopError(DurablyError):
-    """The process of a run died too often outside its steps, so the run is given up.
+    """The process of a run died too often outside its steps, so the run failed.
 
     Attributes:
-        crashes: How many times it died without the run coming any further.
+        crashes: How many times it died without progress of the run.
         since: When the first of these crashes was noticed, in seconds since 1970.
     """
 
@@ -426,7 +432,7 @@ class CrashLoopError(DurablyError):
 
 
 class StaleRunError(DurablyError):
-    """This worker lost the run to another one. What it tried to write was refused."""
+    """Another worker owns the run now. The write was refused."""
 
     fields = ("run_id", "fence")
 
@@ -449,7 +455,7 @@ class RunNotFoundError(DurablyError):
 
 
 class AmbiguousRunIdError(DurablyError):
-    """Several runs have ids that begin with the given text.
+    """Several run ids begin with this prefix.
 
     Attributes:
         prefix: What was asked for.
@@ -466,11 +472,11 @@ class AmbiguousRunIdError(DurablyError):
 
 
 class FunctionNotFoundError(DurablyError):
-    """A run was started by the id of a function that no worker has ever registered there.
+    """No worker has ever registered a function of this id.
 
     Attributes:
         function: The id that was asked for.
-        near: Registered ids that look like it, the nearest first.
+        near: Similar registered ids, the most similar first.
     """
 
     fields = ("function", "near")
@@ -486,11 +492,11 @@ class FunctionNotFoundError(DurablyError):
 
 
 class RunExistsError(DurablyError):
-    """A run of this id exists already, of another function or with another input.
+    """The run id belongs to a run of another function or input.
 
     Attributes:
         run_id: The id.
-        function: The id of the function of the run that is there.
+        function: The id of the existing run's function.
         asked: The id of the function that was to be started.
     """
 
@@ -512,7 +518,7 @@ class RunNotFailedError(DurablyError):
 
     Attributes:
         run_id: The run.
-        status: Where it stands instead, such as ``"completed"``.
+        status: Its status, such as ``"completed"``.
     """
 
     fields = ("run_id", "status")
@@ -527,12 +533,12 @@ class RunNotFailedError(DurablyError):
 
 
 class StepNotFoundError(DurablyError):
-    """A run has no step of this key that has come to its end.
+    """The run has no ended step of this key.
 
     Attributes:
         run_id: The run.
         step: The key that was asked for.
-        near: Keys that it has, the nearest first.
+        near: Similar keys, the most similar first.
     """
 
     fields = ("run_id", "step", "near")
@@ -546,13 +552,13 @@ class StepNotFoundError(DurablyError):
 
 
 class ApprovalNotPendingError(DurablyError):
-    """The approval is not pending: it is not known, was answered, or its time is up.
+    """The approval is not pending: it is unknown, was answered, or has timed out.
 
     Attributes:
-        approval: What was to be answered.
-        reason: Why it cannot be.
-        by: Who answered first, if somebody did who said so.
-        at: When, in seconds since 1970, if that is known.
+        approval: The id of the request.
+        reason: Why it is not pending.
+        by: Who answered first, if known.
+        at: When, in seconds since 1970, if known.
     """
 
     fields = ("approval", "reason", "by", "at")
@@ -566,13 +572,13 @@ class ApprovalNotPendingError(DurablyError):
 
 
 class MissingKeyError(DurablyError):
-    """An input has no value at the key that a rule of its function names.
+    """The input has no value at the key of one of the function's rules.
 
     Attributes:
         function: The id of the function.
         option: Its option, such as ``"singleton"``.
         key: The dotted path.
-        wanted: What should stand there.
+        wanted: What value is needed.
     """
 
     fields = ("function", "option", "key", "wanted")
@@ -597,7 +603,7 @@ class JournalBusyError(JournalError):
 
     Attributes:
         path: The storage.
-        holder: Who holds the lock, as far as the operating system tells, and what to do about it; may be empty.
+        holder: Which process holds the lock, and what to do about it; empty if unknown.
     """
 
     fields = ("path", "holder")
@@ -609,7 +615,7 @@ class JournalBusyError(JournalError):
 
 
 class JournalCorruptError(JournalError):
-    """A record is not what was written: its checksum or its place is wrong. It is not replayed.
+    """A record differs from what was written: its checksum or its place is wrong. It is not replayed.
 
     Attributes:
         run_id: The run.
@@ -644,7 +650,7 @@ class Signal(BaseException):
 
 
 class SuspendSignal(Signal):
-    """The run leaves memory here and goes on later, from its records."""
+    """The run leaves memory here and resumes later from its records."""
 
 
 class InterruptSignal(Signal):
@@ -652,7 +658,7 @@ class InterruptSignal(Signal):
 
 
 class CancelSignal(Signal):
-    """The run was cancelled. Nothing that it does from here on is kept."""
+    """The run was cancelled. Nothing that it does from here on is recorded."""
 
 
 def _moment_text(moment: float) -> str:
@@ -660,7 +666,7 @@ def _moment_text(moment: float) -> str:
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Return whether another attempt may help. This library's errors say so themselves; any other is retried."""
+    """Return whether another attempt may succeed. Errors of this library know; any other is retried."""
     if isinstance(error, BaseExceptionGroup):
         try:
             return any(is_retriable(each) for each in error.exceptions)
@@ -677,7 +683,7 @@ def is_retriable(error: BaseException) -> bool:
 def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> dict[str, Any]:
     """Describe any exception as JSON data: its class name, its text or its fields if it is one of ours, its traceback.
 
-    Nothing the exception does can make this fail, and any storage takes what it returns.
+    It does not fail, whatever the exception does, and any storage can keep what it returns.
 
     Args:
         error: The exception.
@@ -698,7 +704,7 @@ def _said(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
 def error_from_json(data: dict[str, Any]) -> DurablyError:
     """Rebuild an error from its JSON form. The recorded traceback is a note on it.
 
-    A class of another library comes back as ``NonRetriableError``, as does one that cannot be made from its fields.
+    A class of another library becomes ``NonRetriableError``. So does one that cannot be made from its fields.
     """
     error = _rebuilt(data)
     carry_traceback(error, str(data.get("traceback") or ""))

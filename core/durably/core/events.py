@@ -30,10 +30,10 @@ class Event(BaseModel):
     Args:
         name: The name, such as ``"order/paid"``: 1 to 200 printable characters.
         data: Any JSON value, usually a dict. It is checked when the event is sent.
-        id: Identifies the event. An event with an id that was seen before is dropped. Default: a new id.
-        ts: When to deliver it: seconds since 1970, an aware ``datetime``, or ISO 8601 with a zone. Default, or if past:
-            at once.
-        traceparent: The span that sends it, as W3C text. Default: what the backend's observers say.
+        id: The id of the event. A second event with the same id is dropped. Default: a new id.
+        ts: When to deliver it: seconds since 1970, an aware ``datetime``, or ISO 8601 with a zone. Default, and for a
+            past time: at once.
+        traceparent: The span that sends it, as W3C text. Default: from the backend's observers.
 
     Raises:
         TypeError: If the name, the id or ``traceparent`` is not a text, or ``ts`` not a time.

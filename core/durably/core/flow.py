@@ -77,9 +77,9 @@ class Debounce(NamedValues):
     """Starts one run with the last event, once no other event has come for a while.
 
     Args:
-        period: How long no event must come.
+        period: How long to wait without a new event.
         key: Dotted path in the input. Default: the rule holds for the function as a whole.
-        timeout: How long to wait at most if events keep coming. Default: for ever.
+        timeout: The longest wait if events keep coming. Default: no limit.
 
     Raises:
         DefinitionError: If a duration cannot be read, or is 0.
@@ -150,8 +150,8 @@ class Priority:
     """Decides which waiting run starts first.
 
     Args:
-        run: A number of seconds, or the dotted path of one in the input: the run is placed in the queue as if it had
-            come that much earlier. An absent one counts as 0. Inngest takes any expression of its language.
+        run: A number of seconds, or the dotted path of one in the input: the run is queued as if it had arrived that
+            much earlier. A missing value counts as 0. Inngest takes any expression of its language.
     """
 
     run: str
@@ -183,19 +183,19 @@ class Batch(NamedValues):
 
 @dataclass(frozen=True)
 class Cron:
-    """Starts a run at certain times.
+    """Starts runs on a schedule.
 
-    A time that does not exist on the night the clock is set forward comes at the first minute after the gap; one that
-    comes twice when it is set back counts once. A schedule that says ``*`` for the hour follows the hours as they pass.
+    When the clocks skip an hour, a time within it comes at the first minute after it. When they repeat an hour, a time
+    within it comes once. A schedule with ``*`` for the hour follows the elapsed hours.
 
     Args:
         schedule: Minute, hour, day of the month, month, day of the week, such as ``"0 9 * * 1-5"``.
         timezone: The zone of these times, such as ``"Europe/Berlin"``.
-        missed: After a time without any worker: ``"once"`` starts one run, for the last time that was missed;
-            ``"each"`` one for each of them.
+        missed: After a time without a worker: ``"once"`` starts one run, for the last missed time; ``"each"`` one for
+            each.
 
     Raises:
-        DefinitionError: If the schedule has not five fields, or there is no such zone.
+        DefinitionError: If the schedule does not have five fields, or the zone does not exist.
     """
 
     schedule: str
@@ -228,11 +228,11 @@ def read_cron(value: Cron | str | None) -> Cron | None:
 
 
 class CronTick(BaseModel):
-    """The input of a run that a cron starts, where the function's input type takes it; else the input is ``None``.
+    """The input of a run that a schedule starts. If the function's input type does not take it, the input is ``None``.
 
     Attributes:
         cron: The schedule.
-        at: The time that the run stands for. After an outage it may start much later.
+        at: The scheduled time. After an outage the run may start much later.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)

@@ -125,8 +125,8 @@ class FunctionToolset(Toolset):
 def toolset(fn: Makes, *, name: str | None = None) -> FunctionToolset:
     """Make a toolset of a callable that returns tools. It is called in a step, once for each run.
 
-    What it returned is recorded as the model sees it: a run that goes on elsewhere has the same tools with the same
-    schemas. Where a tool of it is called and the process does not have it, the callable is called again.
+    The names, descriptions and schemas are recorded: a run that moves to another worker keeps the same tools. A process
+    that must run such a tool and does not have it calls the callable again.
 
     Args:
         fn: A sync or async callable without parameters, or with one, ``ctx: ToolContext[Customer]``. It returns

@@ -45,11 +45,11 @@ class Singleton:
 
     Args:
         key: Dotted path of the value in the input, such as ``"session_key"``. Default: one live run of the function.
-        mode: ``"cancel"`` cancels the older run, ``"skip"`` drops the newer one, ``"queue"`` lets it wait: the runs of
-            a key follow each other in the order of their arrival.
+        mode: ``"cancel"`` cancels the older run, ``"skip"`` drops the newer one, ``"queue"`` makes it wait: the runs of
+            a key execute in the order of arrival.
 
     Raises:
-        DefinitionError: If the mode is another one.
+        DefinitionError: If the mode is none of these.
     """
 
     key: str = ""

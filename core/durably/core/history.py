@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from durably.core.errors import SerializationError
+from durably.core.ids import step_id_of
 
 __all__ = ["SCHEMA_VERSION", "History", "Kind", "RecordStatus", "StepRecord"]
 
@@ -31,7 +32,7 @@ class StepRecord:
     """One committed fact about a run. Records are only appended, never changed.
 
     The first record of a run has kind ``run`` and status ``started``. The last record of a run that has ended has kind
-    ``run`` and status ``completed``, ``failed`` or ``cancelled``. A failed run that is retried goes on behind a record
+    ``run`` and status ``completed``, ``failed`` or ``cancelled``. A failed run that is retried continues after a record
     of kind ``run`` and status ``resumed``.
 
     Attributes:
@@ -44,14 +45,14 @@ class StepRecord:
             (its code does not fit, and it waits for code that does) or ``resumed`` (it had failed and was retried).
         attempt: The number of the attempt, from 1.
         name: The name of the body, the function, the event or the patch.
-        input: The arguments as JSON text, or their digest. A replay compares it. In the first record of a fork: where
-            it comes from.
+        input: The arguments as JSON text, or their digest. A replay compares it. In the first record of a fork: its
+            origin.
         output: The value as JSON text, or ``None``.
         error: The error as JSON data, or ``None``.
         due: When the next thing happens (a wake-up, a timeout, the next attempt), in seconds since 1970, or ``None``.
         at: When the record was committed, in seconds since 1970.
         took: Seconds from the attempt's start to its commit.
-        v: The version of this shape.
+        v: The version of this format.
     """
 
     run_id: str
@@ -82,7 +83,7 @@ class StepRecord:
     @property
     def step_id(self) -> str:
         """The step id that the caller gave: the key without its branch and number."""
-        return self.key.rpartition("/")[2].partition(":")[0]
+        return step_id_of(self.key)
 
     def to_json(self) -> str:
         """Return one line of JSON. Fields that hold their default are left out."""
@@ -146,7 +147,7 @@ class History(Sequence[StepRecord]):
     def steps(self) -> list[StepRecord]:
         """Return the final records of steps, in the order in which they were committed.
 
-        A step that failed, and that a retry of the run took up again, has a record for each of its ends.
+        A failed step that a retry of the run repeated has a record for each of its ends.
         """
         return [record for record in self.records if record.final and record.key]
 

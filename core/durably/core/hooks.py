@@ -32,11 +32,11 @@ __all__ = [
 
 
 class Refusal(BaseModel):
-    """A hook's no.
+    """A hook's refusal of a model call or a tool call.
 
     Args:
-        reason: Before or after a model call it is the last word of the run, which ends as ``refused``. Before or after
-            a tool call the model reads it in the place of the tool's result, as an error.
+        reason: Around a model call it becomes the run's text, and the run ends as ``refused``. Around a tool call the
+            model gets it as the tool's error.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
@@ -46,58 +46,58 @@ class Refusal(BaseModel):
 
 
 class Hooks:
-    """What is asked before and after each call of a model and of a tool. Derive from it and write what is wanted.
+    """Your code before and after each model call and each tool call. Subclass it and override methods.
 
-    Each method may be sync or async, and returns ``None`` to change nothing. It runs in a step of its own, whose record
-    holds its verdict: it may touch the world, is retried like any step, and is not asked again on replay. An exception
-    that is left when the attempts are used up fails the run. With ``in_steps = False`` it leaves no record and runs
-    again on every replay: it must then be sync, touch nothing, and come to the same verdict each time.
+    Each method may be sync or async, and returns ``None`` to change nothing. It runs in its own step, whose record has
+    its result: it may have side effects, is retried like any step, and does not run again on replay. If its last
+    attempt fails, the run fails. With ``in_steps = False`` it leaves no record and runs again on every replay: it must
+    then be sync, have no side effects, and return the same result each time.
 
     Attributes:
-        in_steps: Whether each method runs in a step of its own.
+        in_steps: Whether each method runs in its own step.
     """
 
     in_steps: ClassVar[bool] = True
 
     def before_model(self, messages: Sequence[Message]) -> Any:
-        """Look at the conversation before the model does: the step ``before-think``.
+        """Check the conversation before a model call: the step ``before-think``.
 
         Args:
             messages: The messages of this run that the model sees, oldest first.
 
         Returns:
-            ``None``, or a :class:`Refusal`: the model is not asked.
+            ``None``, or a :class:`Refusal`: the model is not called.
         """
 
     def after_model(self, response: ModelResponse) -> Any:
-        """Look at an answer before anything comes of it: the step ``after-think``.
+        """Check an answer before it is used: the step ``after-think``.
 
         Args:
             response: The answer.
 
         Returns:
-            ``None``, another :class:`~durably.core.model.ModelResponse` in its place, or a :class:`Refusal`.
+            ``None``, another :class:`~durably.core.model.ModelResponse` instead, or a :class:`Refusal`.
         """
 
     def before_tool(self, call: ToolCall) -> Any:
-        """Look at a call before its tool runs, and before a person is asked: the step ``before-tool-<name>``.
+        """Check a call before approval is requested and before its tool runs: the step ``before-tool-<name>``.
 
         Args:
             call: The call.
 
         Returns:
-            ``None``, a :class:`~durably.core.messages.ToolCall` whose arguments are taken, or a :class:`Refusal`.
+            ``None``, a :class:`~durably.core.messages.ToolCall` with the arguments to use, or a :class:`Refusal`.
         """
 
     def after_tool(self, call: ToolCall, outcome: str | ToolOutcome) -> Any:
-        """Look at a result before the model reads it: the step ``after-tool-<name>``.
+        """Check a result before the model gets it: the step ``after-tool-<name>``.
 
         Args:
             call: The call.
-            outcome: What the tool gave.
+            outcome: What the tool returned.
 
         Returns:
-            ``None``, a text or :class:`~durably.core.tools.ToolOutcome` in its place, or a :class:`Refusal`.
+            ``None``, a text or :class:`~durably.core.tools.ToolOutcome` instead, or a :class:`Refusal`.
         """
 
 
@@ -185,8 +185,8 @@ async def after_model(agent: HookedParts, step: StepAPI, response: ModelResponse
         if isinstance(verdict, Refusal):
             return verdict
         if verdict is not None:  # what was found of the first one, when it was recorded, does not hold for this one
-            kept = {"usage": response.usage, "cost": response.cost, "verdict": None, "checked_in_steps": True}
-            response = verdict.model_copy(update=kept)
+            kept = {name: getattr(response, name) for name in ("usage", "cost", "shares_budget")}
+            response = verdict.model_copy(update={**kept, "verdict": None, "checked_in_steps": True})
     return response
 
 

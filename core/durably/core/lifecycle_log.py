@@ -13,7 +13,7 @@ logger = logging.getLogger("durably.lifecycle")
 
 
 class LifecycleLog(Observer):
-    """Logs under ``durably.lifecycle``. Every backend has one.
+    """Logs the start and end of runs to ``durably.lifecycle``. Every backend has one.
 
     A run that starts or ends is logged at ``INFO``, one that waits at ``DEBUG``. Every log record has the attributes
     ``run_id``, ``function``, ``step`` and ``attempt``, like those of ``ctx.logger``.

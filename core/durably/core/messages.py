@@ -87,7 +87,7 @@ class ToolCall(_Frozen):
     Args:
         id: Identifies the call. Its result carries the same id.
         name: The tool.
-        arguments: The arguments as a JSON object. If the model wrote something else, the text it wrote.
+        arguments: The arguments as a JSON object, or the model's text if it is something else.
         native: What the provider attached to it, such as an item's id or a thought's signature. It goes back to that
             provider unchanged.
     """
@@ -103,7 +103,7 @@ class ThinkingPart(_Frozen):
     """The model's reasoning.
 
     Args:
-        text: What the model thought.
+        text: The reasoning.
         signature: The provider's signature. With one, the part must go back to that provider unchanged.
         native: What the provider attached to it, if it wants that back.
     """
@@ -115,7 +115,7 @@ class ThinkingPart(_Frozen):
 
 
 class RefusalPart(_Frozen):
-    """The words with which the model declined to answer."""
+    """The text with which the model declined to answer."""
 
     type: Literal["refusal"] = "refusal"
     text: str
@@ -141,19 +141,19 @@ AssistantPart = Annotated[TextPart | ToolCall | ThinkingPart | RefusalPart | Opa
 
 
 class UserMessage(_Frozen):
-    """What the user says, or a program in the user's place."""
+    """A message of the user, or of a program in the user's place."""
 
     role: Literal["user"] = "user"
     content: str | list[ContentPart]
 
 
 class AssistantMessage(_Frozen):
-    """What the model says.
+    """A message of the model.
 
     Args:
         parts: The parts, in the model's order.
-        provider: The provider that made it, such as ``"anthropic"``. No other one understands its thinking and opaque
-            parts.
+        provider: The provider that made it, such as ``"anthropic"``. Only this provider understands its thinking and
+            opaque parts.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -172,14 +172,14 @@ class AssistantMessage(_Frozen):
 
 
 class ToolResultMessage(_Frozen):
-    """What a tool answered.
+    """The result of a tool call.
 
     Args:
         call_id: The id of the :class:`ToolCall` that it answers.
         name: The tool.
-        content: What the model reads.
-        is_error: Whether the tool did not do what was asked.
-        metadata: What the tool said for programs. The model does not see it.
+        content: The result for the model.
+        is_error: Whether the call failed.
+        metadata: The tool's data for programs. The model does not see it.
     """
 
     role: Literal["tool"] = "tool"
@@ -195,12 +195,12 @@ Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(di
 
 
 class SessionNote(_Frozen):
-    """What the library notes between the messages of a session. No model sees it as it is.
+    """A note of the library between the messages of a session. No model sees it.
 
     Args:
-        summary: A summary, which stands for the first appends of the session from here on.
-        appends: How many appends that are.
-        answered: The runs whose messages the answer before this note took up.
+        summary: A summary, which replaces the first appends of the session from here on.
+        appends: How many appends it replaces.
+        answered: The runs whose messages are answered by the message before this note.
     """
 
     role: Literal["note"] = "note"
@@ -224,7 +224,7 @@ def assistant(text: str) -> AssistantMessage:
 
 
 class SessionPrefix(_Frozen):
-    """How far a run has read its session. It is recorded in place of the messages.
+    """How far a run has read its session. It is recorded instead of the messages.
 
     Attributes:
         session_key: The session.
@@ -249,8 +249,9 @@ class Transcript:
         system: The system prompt.
         messages: The messages so far.
         skipped: How many assistant messages came before these and were replaced by a summary.
-        before: What was said in the session before, or ``None``.
-        pruned: Of how many messages the results of tools are left out, beside those of the session; ``None`` for none.
+        before: The earlier messages of the session, or ``None``.
+        pruned: For how many messages the tool results are removed, in addition to those of the session; ``None`` for
+            none.
         spent: See below.
 
     Attributes:
@@ -259,7 +260,7 @@ class Transcript:
         pruned: See above.
         spent: How much of the budget is spent, in percent, if the model is to be told. It follows from what is
             recorded, and is no part of the digest.
-        messages: The messages. Add to them with :meth:`append` and :meth:`extend` alone, which keep the digest.
+        messages: The messages. Add to them only with :meth:`append` and :meth:`extend`, which update the digest.
         skipped: See above.
         turn: How many assistant messages there were, the skipped ones and those of the session included.
     """
@@ -284,7 +285,7 @@ class Transcript:
         self.extend(messages)
 
     def prune(self, keep: int) -> None:
-        """Leave the old results of tools out of what the model sees, but for the newest messages."""
+        """Remove old tool results from what the model sees, except in the newest messages."""
         self.pruned = max(0, len(self.messages) - keep)
         self._digest = digest(f"{self._digest} pruned {self.pruned}")
 

@@ -16,9 +16,11 @@ from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 from durably.core.messages import AssistantMessage, JSONObject, Message
 from durably.core.server_tools import ServerTool
+from durably.core.submission import Submission
 
 __all__ = [
     "AnswerVerdict",
+    "DeferringModel",
     "Delta",
     "DeltaSink",
     "Model",
@@ -75,13 +77,13 @@ class ToolSpec:
 
     Args:
         name: Its name.
-        description: What it does, in words for the model.
+        description: What it does, as a text for the model.
         parameters: The JSON schema of its arguments. Its root is an object.
-        strict: Whether the provider holds the model to the schema.
-        deferred: Whether the model must look it up, with :class:`~durably.core.server_tools.ToolSearch`.
+        strict: Whether the provider enforces the schema.
+        deferred: Whether the model must search for it, with :class:`~durably.core.server_tools.ToolSearch`.
         examples: Arguments of good calls.
-        native: What a provider alone knows, by the provider's name, such as
-            ``{"anthropic": {"allowed_callers": ["direct"]}}``. It is passed on as it is.
+        native: Fields of one provider, by the provider's name, such as ``{"anthropic": {"allowed_callers":
+            ["direct"]}}``. They are passed on unchanged.
     """
 
     name: str
@@ -95,7 +97,7 @@ class ToolSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
-    """One question to a model. A model must not change it.
+    """One request to a model. A model must not change it.
 
     Args:
         system: The system prompt.
@@ -103,8 +105,8 @@ class ModelRequest:
         tools: The tools that the model may call.
         turn: How many assistant messages there were in the conversation.
         output_schema: The JSON schema that the answer must fit, or ``None`` for free text.
-        reminder: Words for the model in this request alone. They stand behind the newest message, so that everything
-            before them is what the last request held too, and the provider's prompt cache fits.
+        reminder: A text for the model in this request only. It comes after the newest message, so that everything
+            before it equals the last request and the provider's prompt cache still fits.
         server_tools: Tools that the provider runs. See :mod:`durably.core.server_tools`.
         options: Parameters of the provider's own, passed on as they are, such as ``{"temperature": 0}``.
     """
@@ -120,10 +122,10 @@ class ModelRequest:
 
 
 class AnswerVerdict(BaseModel):
-    """The verdict on a final answer. It is recorded with the answer, and holds on replay.
+    """The verdict on a final answer. It is recorded with the answer and does not change on replay.
 
     Args:
-        complaint: What is wrong with it, in words for the model, or ``None`` if it was taken.
+        complaint: What is wrong with it, as a text for the model, or ``None`` if it was accepted.
         output: The answer as the agent's ``output_type``, as JSON data.
     """
 
@@ -134,19 +136,22 @@ class AnswerVerdict(BaseModel):
 
 
 class ModelResponse(BaseModel):
-    """A whole answer of a model. The step ``think`` records it.
+    """A complete answer of a model. The step ``think`` records it.
 
     Args:
-        message: What the model said.
+        message: The model's message.
         usage: The tokens of this call.
         stop_reason: Why it stopped. A message with tool calls makes ``"end"`` into ``"tool_calls"``.
-        cost: US dollars, or ``None`` if the price is not known.
+        cost: US dollars, or ``None`` if the price is unknown.
         model: The model that answered, as the provider names it.
         request_id: The provider's id of the call.
-        checked_in_steps: Whether the arguments of its calls are checked in the steps of the tools. The agent sets it
-            where the verdict might be another one on replay. Records of before have it not: there the loop checks.
-        verdict: What the agent found of a typed answer, or of one that is too large to be kept. Records of before have
-            it not: there the loop looks.
+        checked_in_steps: Whether the tools' steps validate the arguments of its calls. The agent sets it if the verdict
+            could differ on replay. Older records lack it; for them the loop validates.
+        shares_budget: Whether agents that it calls are given what is left of the run's budget. The agent sets it. Older
+            records lack it; for them these agents are asked without it.
+        verdict: The agent's verdict on a typed answer, or on one that is too large to record. Older records lack it;
+            for them the loop validates.
+        submitted: The request that the provider has taken and answers later. The message is empty then.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -160,14 +165,16 @@ class ModelResponse(BaseModel):
     model: str | None = Field(default=None, exclude_if=lambda model: model is None)
     request_id: str | None = Field(default=None, exclude_if=lambda request_id: request_id is None)
     checked_in_steps: bool = Field(default=False, exclude_if=lambda checked: not checked)
+    shares_budget: bool = Field(default=False, exclude_if=lambda shares: not shares)
     verdict: AnswerVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
+    submitted: Submission | None = Field(default=None, exclude_if=lambda submitted: submitted is None)
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:
-        # Records leave out both reasons, since the message tells them apart: without this, one with calls would be read
-        # back as "end". The instance is frozen, hence vars().
-        if self.stop_reason == "end" and self.message.tool_calls:
-            vars(self)["stop_reason"] = "tool_calls"
+        # Records leave out both reasons, since the message tells them apart. So it does here, whatever a server said:
+        # the answer that is read back is the same. The instance is frozen, hence vars().
+        if self.stop_reason in ("end", "tool_calls"):
+            vars(self)["stop_reason"] = "tool_calls" if self.message.tool_calls else "end"
         return self
 
 
@@ -178,8 +185,7 @@ class Delta(BaseModel):
         kind: The kind of part that grows.
         text: The new piece: text, reasoning, or a piece of a call's JSON arguments.
         index: The position of that part in the message.
-        answer: The number of the answer within the attempt, from 0. A model that falls back to another one starts the
-            next answer.
+        answer: The number of the answer within the attempt, from 0. It grows when a model falls back to another one.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -191,13 +197,13 @@ class Delta(BaseModel):
 
 
 class StreamedDelta(BaseModel):
-    """A piece of an answer as a listener gets it while the step ``think`` runs. It is never recorded.
+    """A piece of an answer, as listeners get it while the step ``think`` runs. It is never recorded.
 
     Args:
         run_id: The run.
         function: The id of the run's function.
         step: The key of the step, such as ``"think:1"``.
-        attempt: The attempt of the step. A higher one writes the answer anew: a listener drops what it has.
+        attempt: The attempt of the step. A higher one starts the answer again: a listener drops what it has.
         offset: How many pieces of this attempt came before.
         delta: The piece.
         at: When it came, in seconds since 1970.
@@ -242,10 +248,32 @@ class Model(Protocol):
 
 @runtime_checkable
 class StreamingModel(Model, Protocol):
-    """A model that can also show an answer while it is written."""
+    """A model that can also stream its answer."""
 
     def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end what :meth:`Model.complete` would have returned."""
+        ...
+
+
+@runtime_checkable
+class DeferringModel(Model, Protocol):
+    """A model that may answer later: ``complete`` then returns a response that says what was ``submitted``."""
+
+    async def fetch(self, submitted: Submission, request: ModelRequest) -> ModelResponse:
+        """Ask once for the answer; a response that is still ``submitted`` says that there is none yet.
+
+        Args:
+            submitted: What ``complete`` returned.
+            request: The request, without its conversation.
+
+        Raises:
+            AnswerFailedError: If the provider failed to answer, and may not fail again.
+            ModelError: If it refused, or will never answer.
+        """
+        ...
+
+    async def give_up(self, submitted: Submission) -> None:
+        """Have the provider stop working on an answer that nobody waits for any more. One that has ended stays so."""
         ...
 
 

@@ -62,8 +62,8 @@ class StepBegan:
         kind: What kind of step it is.
         attempt: The number of this execution, from 1.
         at: When, in seconds since 1970.
-        name: The name of the function that is invoked or of the event that is waited for; empty for others.
-        failures: How many attempts failed before. The others before this one were cut off by a crash.
+        name: The name of the invoked function or of the awaited event; empty for others.
+        failures: How many earlier attempts failed. The other earlier attempts were interrupted by a crash.
         cause: What began the run, as far as it is known here.
     """
 
@@ -136,7 +136,7 @@ class StepEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunWaiting:
-    """A step of the run waits: for a moment, for an event, or for the run that it invoked.
+    """A step of the run waits for a time, an event, or an invoked run.
 
     Attributes:
         run_id: The run.
@@ -145,7 +145,7 @@ class RunWaiting:
         kind: ``"sleep"``, ``"wait_for_event"`` or ``"invoke"``.
         name: The name of the event or of the function; empty for a sleep.
         at: Since when, in seconds since 1970.
-        until: When it goes on, or gives up waiting, in seconds since 1970; ``None`` if it waits for ever.
+        until: When the wait ends or times out, in seconds since 1970; ``None`` if it has no end.
     """
 
     run_id: str
@@ -164,7 +164,7 @@ class RunEnded:
     Attributes:
         run_id: The run.
         function: The id of its function.
-        status: How.
+        status: How it ended.
         output: Its result as JSON text, without secrets, or ``None``.
         error: Why it failed, as JSON data without secrets, or ``None``.
         at: When, in seconds since 1970.
@@ -187,11 +187,11 @@ Happening = RunStarted | StepBegan | StreamedDelta | AttemptFailed | StepEnded |
 
 
 class Observer:
-    """Is told what happens on a worker. Subclass it, and override what you want to hear.
+    """Receives the events of a worker. Subclass it and override methods.
 
-    A backend takes observers as ``observers=[...]``. Each thing is told once, by the worker that did it, outside replay
-    and, where it is recorded, after its record was committed: a process that dies at that very moment tells it no more.
-    The methods are called in the event loop and must not block. What one raises is logged once and has no effect.
+    A backend takes observers as ``observers=[...]``. Each event is reported once, by the worker that caused it, outside
+    replay and after its record was committed. If the process dies in between, the event is lost. The methods are called
+    in the event loop and must not block. An exception is logged once and has no effect.
     """
 
     def run_started(self, event: RunStarted) -> None:
@@ -204,11 +204,11 @@ class Observer:
     def delta(self, event: StreamedDelta) -> None:
         """A model wrote another piece of its answer."""
 
-    def flush(self) -> None:
-        """A streamed answer has come to its end: pieces that were held back are due."""
+    async def flush(self) -> None:
+        """A streamed answer has ended: pass on buffered pieces. Its step waits until this returns."""
 
     def attempt_failed(self, event: AttemptFailed) -> None:
-        """An attempt of a step, or of the function's own code, failed and will be made again."""
+        """An attempt of a step, or of the function's own code, failed, and another one follows."""
 
     def step_ended(self, event: StepEnded) -> None:
         """A step has a value, or failed for good."""
@@ -220,14 +220,14 @@ class Observer:
         """A run completed, failed or was cancelled."""
 
     def traceparent(self, run_id: str, step: str, cause: Cause | None) -> str | None:
-        """The span that calls a function or sends an event, as W3C text, for the runs which that begins.
+        """Return the span that calls a function or sends an event, as W3C text, for the runs that it starts.
 
-        Asked before anything is recorded, so that it travels with the call or the event. It may be asked again for one
-        that was not recorded.
+        It is called before anything is recorded, so that the call or the event carries the span. It may be called again
+        for one that was not recorded.
 
         Args:
             run_id: The run that does it; empty for a program.
-            step: Its step; empty for the run itself, which has its failure handled.
+            step: Its step; empty for the run itself, when its failure handler starts.
             cause: What began that run.
         """
         return None
@@ -248,11 +248,11 @@ class Observers:
     """The observers of one worker, as its engine sees them.
 
     Args:
-        observers: Who they are. Their methods are called in this order.
+        observers: The observers, called in this order.
 
     Attributes:
-        steps: Whether anyone listens to the begin or the end of steps. Asked first, so that a step costs nothing else.
-        traces: Whether anyone follows what a run begins.
+        steps: Whether an observer listens to steps. Checked first, so that a step costs nothing else.
+        traces: Whether an observer has spans for the runs that a run starts.
         now: Seconds since 1970, by the worker's clock.
         redact: Masks secrets in a text.
     """
@@ -271,22 +271,25 @@ class Observers:
         self.redact: Callable[[str], str] = str
 
     def hears(self, event: type[Happening]) -> bool:
-        """Whether anyone listens to this."""
+        """Return whether an observer listens to this."""
         return bool(self._told[event])
 
     def tell(self, event: Happening) -> None:
-        """Tell those who listen to this."""
+        """Report an event to those who listen to it."""
         name = _METHODS[type(event)]
         for observer in self._told[type(event)]:
             self._call(observer, getattr(observer, name), event)
 
-    def flush(self) -> None:
-        """Have those who hold pieces of answers back let them go."""
+    async def flush(self) -> None:
+        """Make observers pass on buffered pieces of answers."""
         for observer in self._told[StreamedDelta]:
-            self._call(observer, lambda observer: observer.flush(), observer)
+            try:
+                await observer.flush()
+            except Exception:
+                self._note(observer)
 
     def traceparent(self, run_id: str = "", step: str = "", cause: Cause | None = None) -> str | None:
-        """What the first who knows says to :meth:`Observer.traceparent`, or ``None``."""
+        """Return the first answer of an :meth:`Observer.traceparent`, or ``None``."""
         for observer in self._tracing:
             found = self._call(observer, lambda asked: asked.traceparent(run_id, step, cause), observer)
             if found is not None:
@@ -294,7 +297,7 @@ class Observers:
         return None
 
     def tell_of(self, record: StepRecord, function: str, cause: Cause | None = None) -> None:
-        """Tell what a record says that was committed just now. The begin of a body was told when it began.
+        """Report the events of a record that was just committed. The start of a body was reported when it began.
 
         Args:
             record: The record.
@@ -320,11 +323,15 @@ class Observers:
     def _call(self, observer: Observer, method: Callable[[Any], Any], argument: Any) -> Any:
         try:
             return method(argument)
-        except Exception:  # an observer must not fail what it looks at
-            if id(observer) not in self._failed:
-                self._failed.add(id(observer))
-                logger.warning("observer %r failed; its further failures are not logged", observer, exc_info=True)
+        except Exception:
+            self._note(observer)
             return None
+
+    def _note(self, observer: Observer) -> None:
+        """Log what an observer has just raised, the first time: it must not fail what it looks at."""
+        if id(observer) not in self._failed:
+            self._failed.add(id(observer))
+            logger.warning("observer %r failed; its further failures are not logged", observer, exc_info=True)
 
 
 def _overrides(observer: Observer, name: str) -> bool:

@@ -20,7 +20,7 @@ Out = TypeVar("Out")
 class FunctionRef(Generic[In, Out]):
     """Calls a function that another program serves: its id and its types are enough for ``step.invoke``.
 
-    It is frozen, and equal to itself alone.
+    It is frozen, and equal only to itself.
 
     Args:
         id: The function's id, unique in a backend.

@@ -33,9 +33,9 @@ class AgentInput(BaseModel, Generic[C]):
 
     Args:
         message: The user's text, or a list of text and files.
-        session_key: The conversation to go on with, for an agent with ``sessions``: 1 to 200 printable characters.
-        context: Whom the agent works for, for its tools and instructions: a value of the agent's ``context_type``. It
-            is recorded with the input, and the model does not see it.
+        session_key: The session of the run, for an agent with ``sessions``: 1 to 200 printable characters.
+        context: The user or tenant of the run, for tools and instructions: a value of the agent's ``context_type``. It
+            is recorded with the input. The model does not see it.
         depth: How many delegations led here. It is 0 unless another agent asks.
         budget: What the run may spend at most, beside the agent's own budget; another agent that asks may say so.
     """
@@ -61,15 +61,15 @@ class AgentResult(BaseModel, Generic[Out]):
 
     Attributes:
         text: The model's last text.
-        output: The answer as the agent's ``output_type``; ``None`` for an agent without one, and for one that ended
-            before it was done.
+        output: The answer as the agent's ``output_type``; ``None`` for an agent without one, and for a run that ended
+            early.
         iterations: How many turns it took.
         tool_calls: How many calls of tools the model made.
-        usage: The tokens of the recorded model calls. Those of agents that it asked and waited for are included.
+        usage: The tokens of the recorded model calls. Those of sub-agents that it waited for are included.
         cost: US dollars for these tokens, or ``None`` if the price of any call is not known.
-        cache_breaks: The turns, from 1, that read less from the provider's prompt cache than was known to be in it. The
-            beginning of the conversation had changed there, or the provider had dropped it. ``usage.cached_tokens``
-            says how much was read in all.
+        cache_breaks: The turns, from 1, that read less from the provider's prompt cache than expected: the beginning of
+            the conversation had changed, or the provider had dropped it. ``usage.cached_tokens`` is the total that was
+            read.
         stop_reason: Why it ended. See :data:`AgentStopReason`.
     """
 
@@ -90,7 +90,7 @@ class AgentResult(BaseModel, Generic[Out]):
     def messages(self) -> list[Message]:
         """The messages of this run, without the history that it began with.
 
-        No record holds them a second time. They are put together from the run's steps when first asked for.
+        They are rebuilt from the run's steps at the first access, because no record repeats them.
 
         Raises:
             LookupError: If this result was read from another function's record.

@@ -22,14 +22,14 @@ EVENT_MEMORY = 24 * 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Retention(NamedValues):
-    """How long the finished runs of a function are kept. With both given, a run goes once either of them is past.
+    """How long the finished runs of a function are kept. With both limits, a run is deleted when either is passed.
 
     Args:
-        age: How long after its end a run is kept.
-        count: How many finished runs of a function are kept: the newest, by their start.
+        age: How long a run is kept after its end.
+        count: How many of the newest finished runs of a function are kept, by their start.
 
     Raises:
-        DefinitionError: If neither is given, the age is no duration, or the count no whole number from 0.
+        DefinitionError: If neither is given, the age is no duration, or the count is not a whole number from 0.
     """
 
     _example = 'Retention(age="30 days")'
@@ -61,8 +61,8 @@ class Pruned:
 
     Attributes:
         runs: How many runs.
-        records: How many records of these runs, and of runs whose forgetting a crash had cut off.
-        events: How many events that nobody needs any more, with the memory of their ids.
+        records: How many records of these runs, and of runs whose deletion a crash had interrupted.
+        events: How many events, with their remembered ids.
     """
 
     runs: int = 0

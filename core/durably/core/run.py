@@ -27,7 +27,7 @@ class Run(Generic[Out]):
 
     Attributes:
         id: The run.
-        view: What was known of it when this handle was made or last refreshed.
+        view: Its state when this handle was made or last refreshed.
     """
 
     def __init__(self, engine: Engine, function: FunctionRef[Any, Out], view: RunView) -> None:
@@ -42,7 +42,7 @@ class Run(Generic[Out]):
 
     @property
     def status(self) -> RunStatus:
-        """Where it stood when this handle was made or last refreshed."""
+        """Its status when this handle was made or last refreshed."""
         return self.view.status
 
     async def refresh(self) -> Self:
@@ -66,20 +66,20 @@ class Run(Generic[Out]):
         return result
 
     async def ended(self) -> Self:
-        """Wait for the end, whatever it is, without raising its error; this handle, refreshed."""
+        """Wait for the end without raising the run's error, and return this handle, refreshed."""
         self.view = await self._engine.wait(self.id)
         return self
 
     async def cancel(self) -> None:
-        """Stop it at its next step boundary, along with the runs it waits for. Final; nothing for an ended run."""
+        """Stop it at its next step, along with the children that it waits for. No effect on an ended run."""
         await self._engine.cancel(self.id)
         await self.refresh()
 
     async def retry(self) -> Self:
-        """Take up a failed run again, from its records, with the code of now; this handle, refreshed.
+        """Resume a failed run from its records with the current code, and return this handle, refreshed.
 
-        What was committed stays committed. The step that failed gets a fresh set of attempts, and so does the function;
-        a child that failed is retried with it. ``result()`` waits for the new end.
+        Committed steps do not run again. The failed step gets a new set of attempts, and so does the function. A failed
+        child is retried with it. ``result()`` waits for the new end.
 
         Raises:
             RunNotFailedError: If it has not failed.
@@ -89,14 +89,14 @@ class Run(Generic[Out]):
         return self
 
     async def fork(self, after: str, *, run_id: str | None = None) -> Run[Out]:
-        """Start a new run with the beginning of this one's records, which then goes on with the code of now.
+        """Start a new run from a copy of this run's first records, with the current code.
 
-        Effects behind the cut get new idempotency keys, since these depend on the run's id.
+        Later effects get new idempotency keys, because these depend on the run's id.
 
         Args:
-            after: The key of a step that has ended. The new run begins with all that was committed up to there, also by
+            after: The key of a step that has ended. The new run has everything that was committed up to there, also by
                 other branches; steps that had only begun are dropped.
-            run_id: The id of the new run; left out, a random one.
+            run_id: The id of the new run. Default: a random one.
 
         Raises:
             StepNotFoundError: If no such step has ended.
@@ -108,25 +108,25 @@ class Run(Generic[Out]):
         return Run(self._engine, self._function, await self._engine.fork_run(self.id, after, run_id or new_id()))
 
     async def history(self) -> History:
-        """Its records so far."""
+        """Return its records so far."""
         return await self._engine.history(self.id)
 
     async def stream(self, from_offset: int = 0) -> AsyncIterator[StreamItem]:
-        """What happens in it, from its start to its end, in any process.
+        """Iterate over its events, from its start to its end, in any process.
 
-        What concerns steps comes from the records; the pieces of streamed answers come from the backend's ``deltas``.
+        The events of steps come from the records, the pieces of streamed answers from the backend's ``deltas``.
 
         Args:
-            from_offset: Where to go on: one more than the offset of the last item that was seen.
+            from_offset: Where to start: one more than the offset of the last item.
 
         Raises:
-            RunNotFoundError: If there is no such run any more.
+            RunNotFoundError: If the run does not exist any more.
         """
         reader = self._engine.stream_reader(self.id, self.view.function)
         store, wait = self._engine.deltas, FIRST_LOOK
         while not reader.ended:
             records = await self._engine.records_since(self.id, reader.records)
-            deltas = [] if store is None else store.read(self.id, reader.deltas)
+            deltas = [] if store is None else await store.read(self.id, reader.deltas)
             for item in reader.read(records, deltas):
                 if item.offset >= from_offset:
                     yield item
@@ -139,7 +139,7 @@ class Run(Generic[Out]):
                 wait = min(2 * wait, self._engine.longest_look)
 
     async def trace(self, *, limit: int | None = TEXT_LIMIT) -> Trace:
-        """What happened in it so far. See :meth:`~durably.core.Trace.of`."""
+        """Return its trace so far. See :meth:`~durably.core.Trace.of`."""
         return Trace.of(await self.history(), limit=limit)
 
     def __repr__(self) -> str:

@@ -12,11 +12,10 @@ __all__ = ["LIVE", "RunStatus", "RunView", "WaitKind", "WaitingFor"]
 
 
 class RunStatus(StrEnum):
-    """Where a run stands.
+    """The status of a run.
 
-    ``RUNNING``: a worker has it, and nothing holds it up. ``WAITING``: it cannot go on before something happens; see
-    :class:`WaitingFor`. ``RETRYING``: an attempt failed, and the next one follows or is under way. ``STUCK``: its code
-    does not fit what it recorded, and it waits for code that does.
+    ``RUNNING``: a worker executes it. ``WAITING``: it waits; see :class:`WaitingFor`. ``RETRYING``: an attempt failed,
+    and the next one follows or runs. ``STUCK``: its code does not fit its records, and it waits for code that does.
     """
 
     RUNNING = "running"
@@ -48,8 +47,8 @@ class WaitingFor:
     Attributes:
         kind: What it is.
         since: Since when, in seconds since 1970.
-        name: The event, the tool that wants an approval, the function of the child or of the worker, or the option
-            that holds it back; empty for a timer.
+        name: The event, the tool that needs approval, the function of the child or of the worker, or the option that
+            delays it; empty for a timer.
         step: The key of the step that waits; empty for a worker.
         run_id: The child, or ``None``.
         until: When the wait ends at the latest, in seconds since 1970, or ``None``.

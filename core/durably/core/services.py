@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from durably.core.events import Event
 from durably.core.sessions.store import SessionStore
 
-__all__ = ["EngineServices", "WaitingRun"]
+__all__ = ["EngineServices", "RunsInLine", "WaitingRun"]
 
 
 class WaitingRun(NamedTuple):
@@ -24,14 +24,18 @@ class WaitingRun(NamedTuple):
     event: Event
 
 
+RunsInLine = Callable[[str, Collection[str]], Awaitable[Sequence[WaitingRun]]]
+"""Gives the runs that wait for the end of a run by ``singleton``, in their order, without those that are known."""
+
+
 @dataclass(slots=True)
 class EngineServices:
     """What an engine offers; an engine without one of them refuses the agents that need it.
 
     Attributes:
         sessions: The store of sessions beside its runs.
-        waiting: Gives the runs that wait for the end of a run by ``singleton``, in their order.
+        waiting: Gives the runs that wait for the end of a run. See :data:`RunsInLine`.
     """
 
     sessions: SessionStore | None = None
-    waiting: Callable[[str], Sequence[WaitingRun]] | None = None
+    waiting: RunsInLine | None = None

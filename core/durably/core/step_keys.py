@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
-from durably.core.attempts import FunctionSteps, StepCall, interrupt_process
+from durably.core.attempts import StepCall
+from durably.core.contained_errors import interrupt_process
 from durably.core.durations import duration_seconds, moment, timeout_seconds
 from durably.core.errors import (
     ConcurrentStepError,
@@ -29,6 +30,7 @@ from durably.core.errors import (
     UnsupportedFeatureError,
 )
 from durably.core.events import Event, check_events
+from durably.core.function_attempts import FunctionSteps
 from durably.core.ids import check_event_name, check_patch_id, check_step_id
 from durably.core.mistakes import LEFT_OUT, check_body, check_given, check_invoked, check_match
 from durably.core.reference import FunctionRef
@@ -172,6 +174,9 @@ class KeyedSteps(FunctionSteps):
 
     Args:
         engine: What runs, records and replays each step.
+
+    Attributes:
+        to_call_off: The bodies that are to run if the run is cancelled where its code is now.
     """
 
     def __init__(self, engine: StepEngine) -> None:
@@ -180,6 +185,7 @@ class KeyedSteps(FunctionSteps):
         self._steps = 0
         self._branches = 0
         self.root = Scope()
+        self.to_call_off: list[StepCall] = []
 
     @property
     def refusal(self) -> DurablyError | None:
@@ -261,6 +267,18 @@ class KeyedSteps(FunctionSteps):
         return await self._perform(
             step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, wanted, limit)
         )
+
+    @contextmanager
+    def if_cancelled(self, fn: Callable[..., Any], *args: Any) -> Iterator[None]:
+        call = StepCall.of(f"durably:cancelled:{len(self.to_call_off)}", fn, args)
+        self.to_call_off.append(call)
+        try:
+            yield
+        except Exception:
+            self.to_call_off.remove(call)
+            raise
+        else:  # whatever else unwinds the code may be the cancellation
+            self.to_call_off.remove(call)
 
     def patched(self, patch_id: str) -> bool:
         check_patch_id(patch_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -50,17 +51,17 @@ Probe = Callable[[Point], Awaitable[None] | None]
 
 @dataclass(slots=True)
 class StepInfo:
-    """What a body may know about the step it runs in. See :func:`current_step`.
+    """The step in which a body runs. See :func:`current_step`.
 
     Attributes:
         run_id: The run.
         key: The step key, such as ``"tool-charge:1"``.
-        attempt: The number of this execution, from 1; no two executions of a step see the same.
-        resources: What the backend was given by name as ``resources=``. Never recorded.
+        attempt: The number of this execution, from 1; it is different for each execution of the step.
+        resources: The backend's ``resources=``, by name. Never recorded.
         function: The id of the run's function.
-        observers: Who is told what happens on this worker.
-        max_payload_bytes: The largest value it may return, as JSON, or ``None`` if that is not known.
-        services: What the engine offers besides.
+        observers: The observers of this worker.
+        max_payload_bytes: The largest value it may return, as JSON, or ``None`` if unknown.
+        services: Further services of the engine.
     """
 
     run_id: str
@@ -77,13 +78,13 @@ class StepInfo:
     def idempotency_key(self) -> str:
         """32 hexadecimal digits: the same for every execution of this step, different for every other step.
 
-        Hand it to whatever has the effect (a payment provider, a table with a unique column), so that a second
+        Pass it to the service that has the effect (a payment provider, a table with a unique column), so that a second
         execution changes nothing.
         """
         return derive_id("effect", self.run_id, self.key)
 
     def heartbeat(self) -> None:
-        """Tell the engine that a long body is alive. Call it now and then in bodies that take minutes."""
+        """Tell the engine that a long body is alive. Call it regularly in bodies that take minutes."""
         if self._beat is not None:
             self._beat()
 
@@ -146,25 +147,25 @@ class StepAPI(ABC):
         at_most_once: bool = False,
         crash_limit: int | None = None,
     ) -> Any:
-        """Run a body once and remember what it returned.
+        """Run a body once and record its return value.
 
         Args:
             step_id: Names the step.
             fn: The body, sync (run in a thread) or async.
             args: Its arguments: JSON types, dataclasses or pydantic models.
-            output_type: The type of the value; left out, the body's return annotation.
-            retries: How often to retry a failed attempt; left out, the function's.
+            output_type: The type of the value. Default: the body's return annotation.
+            retries: How often to retry a failed attempt. Default: as the function says.
             timeout: How long one attempt may take.
             at_most_once: Never run the body twice: record that it starts, and fail with
-                :class:`~durably.core.StepInterruptedError` if a crash cuts it off. Not retried.
-            crash_limit: How many crashes the body may have been cut off by; left out, the function's.
+                :class:`~durably.core.StepInterruptedError` if a crash interrupts it. Not retried.
+            crash_limit: How many crashes may interrupt the body. Default: as the function says.
 
         Returns:
             The body's value, rebuilt from its JSON.
 
         Raises:
-            StepError: If the attempts are used up; the same on replay.
-            StepCrashedError: If more crashes cut the body off than its ``crash_limit``; the same on replay.
+            StepError: If no attempt is left; the same on replay.
+            StepCrashedError: If more than ``crash_limit`` crashes interrupted the body; the same on replay.
             SerializationError: If an argument or the value has no JSON form or is too large.
         """
 
@@ -172,7 +173,7 @@ class StepAPI(ABC):
     async def invoke(
         self, step_id: str, function: FunctionRef[In, Out], data: In | None = None, *, timeout: Duration | None = None
     ) -> Out:
-        """Call another durable function and wait for what it returns.
+        """Call another durable function and wait for its result.
 
         Args:
             step_id: Names the step.
@@ -187,7 +188,7 @@ class StepAPI(ABC):
 
     @abstractmethod
     async def send_event(self, step_id: str, *events: Event) -> list[str]:
-        """Tell the world that something happened, now or at each event's ``ts``; never wait for what it starts.
+        """Send events, now or at each event's ``ts``. It never waits for what they start.
 
         Returns:
             The ids of the events, in their order.
@@ -198,7 +199,7 @@ class StepAPI(ABC):
 
     @abstractmethod
     async def sleep(self, step_id: str, duration: Duration) -> None:
-        """Do nothing for a while: seconds, a ``timedelta``, or ``"1h30m"``. A crash does not make it longer.
+        """Wait for a duration: seconds, a ``timedelta``, or ``"1h30m"``. A crash does not make it longer.
 
         Raises:
             TypeError: If it is no duration, such as a bool or ``None``.
@@ -207,7 +208,7 @@ class StepAPI(ABC):
 
     @abstractmethod
     async def sleep_until(self, step_id: str, when: datetime | float | str) -> None:
-        """Do nothing until a moment: an aware ``datetime``, seconds since 1970, or ISO 8601 with a zone.
+        """Wait until a time: an aware ``datetime``, seconds since 1970, or ISO 8601 with a zone.
 
         Raises:
             TypeError: If it is no time.
@@ -220,17 +221,18 @@ class StepAPI(ABC):
     ) -> Event | None:
         """Wait for the first event of this name that is received from now on.
 
-        Whoever will answer must be told after this wait was registered: by a branch of the same ``gather``.
+        If the event answers a question, send the question after this wait is registered: in a branch of the same
+        ``gather``.
 
         Args:
             step_id: Names the step.
             name: The event's name.
             match: Dotted paths in the event's data and the value that must be there, ``{"order.id": "7"}``. Not a
                 registered secret, which events are kept without.
-            timeout: How long to wait; left out, for ever.
+            timeout: How long to wait. Default: no limit.
 
         Returns:
-            The event, or ``None`` when the time is up.
+            The event, or ``None`` after the timeout.
         """
 
     @overload
@@ -260,12 +262,24 @@ class StepAPI(ABC):
             ExceptionGroup: With the errors of the branches that failed, once every branch has ended.
         """
 
-    def patched(self, patch_id: str) -> bool:
-        """Whether this run goes by the changed code of a patch: lets code change while runs are in flight.
+    def if_cancelled(self, fn: Callable[..., Any], *args: Any) -> AbstractContextManager[None]:
+        """Have a body run if the run is cancelled inside a block, such as one that calls off what the block waits for.
 
-        ``True`` for a run that comes to this place for the first time, ``False`` for one that was past it when the
-        patch arrived. The answer is recorded: it is the same on every replay, and wherever this run asks for the id
-        again; only a branch of a ``gather`` that was past its place before the patch came keeps to the old code.
+        The body is no step and leaves no record; if it fails, that is logged. The worker that holds the run does it:
+        nobody does if no worker is up, or on an engine that cancels by itself.
+
+        Args:
+            fn: The body, sync or async.
+            args: Its arguments.
+        """
+        return nullcontext()
+
+    def patched(self, patch_id: str) -> bool:
+        """Return whether this run takes the new code of a patch, so that code can change under live runs.
+
+        ``True`` for a run that reaches this place for the first time, ``False`` for one that was already past it when
+        the patch was deployed. The answer is recorded: it is the same on every replay and at every place with this id.
+        There is one exception: a branch of a ``gather`` that was past its place before the patch keeps the old code.
 
         Args:
             patch_id: Names the change.

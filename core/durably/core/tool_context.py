@@ -30,15 +30,15 @@ C = TypeVar("C", default=Any)
 
 @dataclass(frozen=True, kw_only=True)
 class ToolContext(Generic[C]):
-    """Whom a run works for, for a tool or for instructions with a parameter ``ctx: ToolContext[Customer]``.
+    """The context of a run, for tools and instructions with a parameter ``ctx: ToolContext[Customer]``.
 
     The model does not see the parameter.
 
     Attributes:
         context: The ``context`` of the run's :class:`~durably.core.AgentInput`, of the agent's ``context_type``.
         run_id: The run.
-        session_key: The conversation that the run goes on with, or ``None``.
-        resources: What the backend was given as ``resources=``, by name. Never recorded.
+        session_key: The session of the run, or ``None``.
+        resources: The backend's ``resources=``, by name. Never recorded.
     """
 
     context: C

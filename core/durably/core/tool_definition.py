@@ -108,9 +108,9 @@ def tool(
     Args:
         fn: The function, a ``functools.partial`` or an object with ``__call__``; or a durable function, which each call
             invokes. Leave it out to give options: ``@tool(retries=1)``.
-        name: What the model calls it. Default: the function's name.
-        description: What the model reads. Default: the docstring.
-        output_type: The type by which a result is written as JSON. Default: the return annotation.
+        name: The tool's name for the model. Default: the function's name.
+        description: The tool's description for the model. Default: the docstring.
+        output_type: The type of the result in JSON. Default: the return annotation.
         options: See :class:`ToolOptions`.
 
     Returns:

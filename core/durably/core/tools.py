@@ -61,7 +61,7 @@ class ToolOutcome(BaseModel):
 
     Attributes:
         content: What the model reads.
-        is_error: Whether the tool did not do what was asked.
+        is_error: Whether the call failed.
         usage: The tokens that another agent spent on the call, or ``None`` if no agent was asked.
         cost: US dollars for those tokens, or ``None`` if the price is not known.
         tool_calls: How many calls of tools that agent made.
@@ -85,13 +85,13 @@ class ToolOutcome(BaseModel):
 
 
 class ToolResult(BaseModel):
-    """What a tool may return that has more to say than text.
+    """A tool's result with files, metadata, or an error.
 
     Args:
         content: What the model sees: a text, or a list of texts, images and files.
-        metadata: A JSON object for programs. It is recorded, stands in ``AgentResult.messages`` and in traces, and the
+        metadata: A JSON object for programs. It is recorded, and is part of ``AgentResult.messages`` and of traces. The
             model does not see it.
-        is_error: Whether the tool did not do what was asked.
+        is_error: Whether the call failed.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
@@ -101,28 +101,29 @@ class ToolResult(BaseModel):
     is_error: bool = False
 
     def outcome(self) -> ToolOutcome:
-        """Return it as a record keeps it."""
+        """Return it in the form of a record."""
         return ToolOutcome(content=self.content, is_error=self.is_error, metadata=self.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A function that a model may call. :func:`tool` makes one.
+    """A function that a model can call. :func:`tool` makes one.
 
     Attributes:
         spec: What the model sees of it.
         fn: The function.
         arguments: The pydantic model of its arguments.
-        result_type: The return annotation, by which a result is written as JSON for the model.
+        result_type: The return annotation: the type of the result in JSON.
         retries: How often an unexpected exception is retried. ``None`` means as often as the agent's other steps.
         timeout: Seconds, or a ``timedelta``, that one attempt may take.
         effect: What a second execution would do. See :data:`Effect`.
-        on_error: What happens when the attempts are used up: ``"report"`` tells the model, ``"raise"`` fails the run.
-        requires_approval: Whether a person must approve each call, or a sync function of the arguments that says so,
-            such as ``lambda amount: amount > 100``. Its verdict is recorded. See :mod:`durably.core.approval`.
-        approval_timeout: How long to wait for the person; ``None`` waits for ever. No answer in time is a refusal.
+        on_error: What happens when no attempt is left: ``"report"`` gives the model an error result, ``"raise"`` fails
+            the run.
+        requires_approval: Whether each call needs approval, or a sync function of the arguments that decides it, such
+            as ``lambda amount: amount > 100``. Its verdict is recorded. See :mod:`durably.core.approval`.
+        approval_timeout: How long to wait for approval; ``None`` for no limit. After the timeout the call is rejected.
         uses: Durable functions it calls. A backend registers them along with the agent.
-        asks: The parameter that is given a :class:`~durably.core.ToolContext`, or ``None``.
+        asks: The parameter that receives a :class:`~durably.core.ToolContext`, or ``None``.
     """
 
     spec: ToolSpec
@@ -145,18 +146,18 @@ class Tool:
 
     @property
     def name(self) -> str:
-        """What the model calls it."""
+        """Its name for the model."""
         return self.spec.name
 
     def bound(self, agent: str, context: Codec) -> Tool:
-        """Return this tool of an agent, which is given the agent's own context.
+        """Return this tool for an agent, bound to the agent's context.
 
         Args:
             agent: The agent's name.
             context: Reads its context.
 
         Raises:
-            DefinitionError: If the tool asks for another type of context.
+            DefinitionError: If the tool needs another type of context.
         """
         if self.asks is None:
             return self
@@ -168,17 +169,22 @@ class Tool:
 
     @cached_property
     def reads_world(self) -> bool:
-        """Whether the verdict on the same arguments may differ from one time to the next."""
+        """Whether validating the same arguments again may give another verdict."""
         return reads_world(self.arguments.__pydantic_core_schema__)
 
     def check(self, call: ToolCall) -> str | None:
-        """Return what is wrong with a call's arguments, in words for the model, or ``None``."""
+        """Return what is wrong with a call's arguments, as a text for the model, or ``None``."""
         return complaint_about(self.arguments, call.arguments, self.name)
 
-    def checks_in_step(self, call: ToolCall) -> bool:
-        """Return whether the verdict on a call must be recorded: a replay might not come to the same, or not to keep.
+    @property
+    def draws_on_budget(self) -> bool:
+        """Whether what answers a call is given what is left of the run's budget."""
+        return False
 
-        The verdict on other calls follows from what is recorded, and those that are refused leave no step.
+    def checks_in_step(self, call: ToolCall) -> bool:
+        """Return whether the verdict on a call must be recorded, because a replay could differ.
+
+        The verdict on other calls follows from the records, and a refused one leaves no step.
         """
         if self.reads_world or self.requires_approval:
             return True
@@ -188,7 +194,7 @@ class Tool:
     async def answer(
         self, step: StepAPI, call: ToolCall, run: RunContext = NO_CONTEXT, *, checked_in_step: bool = False
     ) -> str | ToolOutcome:
-        """Answer one call: check its arguments, ask a person if one must approve it, and run it.
+        """Answer one call: validate its arguments, request approval if needed, and run it.
 
         Args:
             step: The steps of the run.
@@ -230,7 +236,7 @@ class Tool:
 
         Raises:
             StepError: If the attempts are used up.
-            SerializationError: If the result has no JSON form, or is larger than the backend can keep.
+            SerializationError: If the result has no JSON form, or is larger than the backend allows.
         """
         body: Callable[..., Any] = self.run if self.is_async else self.run_sync
         outcome: str | ToolOutcome = await step.run(
@@ -245,7 +251,7 @@ class Tool:
         return outcome
 
     def question(self, arguments: JSONObject | str) -> ApprovalQuestion:
-        """Check the arguments and name the question to a person: the body of ``request-<name>``."""
+        """Validate the arguments and return the id of the approval request: the body of ``request-<name>``."""
         try:
             parsed = self._parse(arguments)
         except ToolError as error:

@@ -70,7 +70,7 @@ class ListedTool(BaseModel):
 
 
 class Toolset(ABC):
-    """Tools that are listed anew for each run. It stands in ``Agent(tools=[...])`` beside tools.
+    """Tools that are listed once for each run. It is an item of ``Agent(tools=[...])``, like a tool.
 
     The methods are bodies of steps. Any worker may run them.
     """
@@ -90,12 +90,12 @@ class Toolset(ABC):
 
         Args:
             listed: The tool, as it was listed.
-            arguments: What the model wrote. Nobody has checked it.
-            run: What is known of the run.
+            arguments: The model's arguments, not validated.
+            run: The context of the run.
         """
 
     def bound(self, agent: str, context: Codec) -> Toolset:
-        """Return this toolset of an agent.
+        """Return this toolset for an agent.
 
         Args:
             agent: The agent's name.
@@ -206,7 +206,7 @@ async def listed_tools(
         step: The steps of the run.
         tools: The tools that every run has.
         toolsets: The toolsets.
-        run: What is known of the run.
+        run: The context of the run.
 
     Raises:
         DefinitionError: If two tools have one name.

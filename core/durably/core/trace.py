@@ -29,20 +29,20 @@ class Trace(_Part):
     Attributes:
         run_id: The run.
         function: The id of its function.
-        status: ``running`` while it is live, or else how it ended.
+        status: ``running`` while it is live, otherwise how it ended.
         event: The name of the event that started it, or an empty text.
         event_id: The id of that event, or an empty text.
         started_at: Seconds since 1970.
         ended_at: Seconds since 1970, or ``None`` while it is live.
-        forked_from: The id of the run whose records it began with, or ``None``.
-        forked_after: The key of the last step that it took over from that run, or an empty text.
+        forked_from: The id of the run from which it was forked, or ``None``.
+        forked_after: The key of the last step that was copied from that run, or an empty text.
         attempts: The attempts of the function's own code, if one failed and another one followed.
         input: Its input.
         output: Its result.
         error: Its error as JSON data, or ``None``.
-        usage: The tokens of all its steps. Those of agents that it asked and waited for are included.
+        usage: The tokens of all its steps, and of the sub-agents that it waited for.
         cost: US dollars for them, or ``None`` if the price of any is not known.
-        steps: Its steps in the order in which they began. Branches of ``gather`` stand inside it.
+        steps: Its steps in the order in which they began. Branches of ``gather`` are inside it.
         conversations: The conversation of each agent loop in it.
     """
 

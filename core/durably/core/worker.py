@@ -23,16 +23,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 async def run_worker(backend: Backend, *, drain_timeout: Duration | None = None) -> None:
     """Run a worker until SIGTERM or SIGINT, then drain it and stop.
 
-    To drain is to take no new run, to give back at once every run that only waits, and to let bodies that run end.
-    What has not ended in time is cut off, and runs again elsewhere. A second signal ends the process at once: what
-    it still holds is taken over as after a crash.
+    To drain, it takes no new run, releases every run that only waits, and waits for running bodies. Bodies that do not
+    end in time are interrupted and run again on another worker. A second signal ends the process at once: other workers
+    take over its runs as after a crash.
 
     Args:
-        backend: What to work with; it is not running yet.
-        drain_timeout: How long bodies may go on after the signal; left out, as the backend was made.
+        backend: The backend; it is not running yet.
+        drain_timeout: How long to wait for bodies after the signal. Default: the backend's.
 
     Raises:
-        RuntimeError: If it is not called in the main thread, which alone hears signals.
+        RuntimeError: If it is not called in the main thread, because only that one receives signals.
         ValueError: If the timeout is no duration, or the backend has no functions.
     """
     if drain_timeout is not None:

@@ -15,15 +15,14 @@ class WorkerView:
 
     Attributes:
         id: Its id, new each time it starts.
-        name: What its program calls it.
+        name: Its name, from its program.
         host: The machine it runs on.
         pid: Its process there.
         version: The version of its program's code where the engine keeps one, else of this library.
         functions: The ids of the functions it serves.
-        lease_until: Until when it counts as alive unless it says so again; seconds since 1970.
-        runs: How many runs it holds.
-        lag: How many seconds late it was when it last looked after its runs: its event loop was busy, or the
-            process was stopped.
+        lease_until: The end of its lease, in seconds since 1970. It renews the lease while it lives.
+        runs: How many runs it owns.
+        lag: How many seconds late its last check of its runs was: its event loop was busy, or the process was stopped.
     """
 
     id: str

@@ -34,14 +34,14 @@ class MCPServer(Toolset):
     """The tools of an MCP server, for ``Agent(tools=[...])``. Give it either a ``command`` or a ``url``.
 
     The tools are listed in a step, once for each run. Each call is a step. A process connects when it first needs the
-    server, and again when the connection is lost, or where a run goes on elsewhere.
+    server, and again after a lost connection.
 
     Args:
         name: The name of the server, unique in an agent.
-        command: The program that is the server, and its arguments: it speaks MCP on its standard input and output.
+        command: The server program and its arguments. It speaks MCP on its standard input and output.
         url: The address of a server that speaks streamable HTTP.
-        env: Environment variables of the program, beside ``PATH`` and the like; or the name of a resource of the
-            backend that holds them. They are not recorded.
+        env: Environment variables of the program, in addition to ``PATH`` and similar ones; or the name of a resource
+            of the backend that holds them. They are not recorded.
         cwd: The working directory of the program.
         headers: HTTP headers, such as the one that holds a token; or the name of a resource of the backend that holds
             them. They are not recorded.
@@ -50,11 +50,11 @@ class MCPServer(Toolset):
         effect: What a second execution of a call would do (:data:`~durably.core.tools.Effect`): for all tools, or by
             the server's name of each. Default: ``"pure"`` for tools that say that they only read, ``"at_most_once"``
             for those that say that they are not idempotent, and else ``"idempotent"``.
-        requires_approval: Whether a person must approve each call; or the server's names of the tools for which.
-        approval_timeout: How long to wait for the person. Default: for ever.
-        retries: How often a call that could not be made is tried again. Default: as often as the agent's other steps.
+        requires_approval: Whether each call needs approval; or the server's names of the tools that do.
+        approval_timeout: How long to wait for approval. Default: no limit.
+        retries: How often a failed call is repeated. Default: as often as the agent's other steps.
         timeout: How long one call may take. Default: no limit.
-        idle: How long a connection is kept that nobody uses, in seconds.
+        idle: How long an unused connection is kept, in seconds.
 
     Raises:
         DefinitionError: If an option cannot work.
@@ -111,7 +111,7 @@ class MCPServer(Toolset):
 
         Raises:
             ConnectionError: If the server cannot be reached; the step is retried.
-            DefinitionError: If it has not the tools that the agent is to get, or one has a name that no model takes.
+            DefinitionError: If it lacks one of the agent's tools, or a tool has a name that no model accepts.
         """
         async with self._connection().using() as session:
             return listed(self.name, await session.tools(), self._choice)

@@ -22,6 +22,7 @@ class StreamedAnswer:
         self._message: dict[str, Any] = {}
         self._choice: dict[str, Any] = {"message": self._message, "finish_reason": None}
         self._places: dict[object, int] = {}
+        self._numbered: dict[object, int] = {}
         self._block: object = None
         self.data: dict[str, Any] = {"choices": [self._choice]}
 
@@ -99,15 +100,26 @@ class StreamedAnswer:
                 grown[key] = value
 
     def _call(self, piece: Mapping[str, Any]) -> Delta:
-        calls = self._message.setdefault("tool_calls", [])
-        place = piece.get("index")
-        if place is None:  # some servers do not number calls; then an id begins the next one
-            place = len(calls) if piece.get("id") or not calls else len(calls) - 1
-        while len(calls) <= place:
-            calls.append({"function": {"name": "", "arguments": ""}})
-        call, function = calls[place], piece.get("function") or {}
+        function = piece.get("function") or {}
+        place = self._place_of_call(piece, function)
+        call = self._message["tool_calls"][place]
         call.update({key: value for key, value in piece.items() if key not in ("function", "index") and value})
         call["function"]["name"] += function.get("name") or ""
         text = function.get("arguments") or ""
         call["function"]["arguments"] += text
         return Delta(kind="tool_call", text=text, index=self._place(("call", place)))
+
+    def _place_of_call(self, piece: Mapping[str, Any], function: Mapping[str, Any]) -> int:
+        """The place of the call that a piece belongs to, which may be a new one.
+
+        A number only tells calls apart: some servers begin with 1, some leave numbers out, some give every call the
+        number 0, and some give none. A call begins with its name and its id.
+        """
+        calls: list[dict[str, Any]] = self._message.setdefault("tool_calls", [])
+        number = piece.get("index")
+        place = len(calls) - 1 if number is None else self._numbered.get(number, -1)
+        begins = piece.get("id") and (number is None or function.get("name"))
+        if place < 0 or (begins and calls[place].get("id") not in (None, piece["id"])):
+            place = self._numbered[number] = len(calls)
+            calls.append({"function": {"name": "", "arguments": ""}})
+        return place

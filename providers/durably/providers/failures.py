@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -15,7 +16,8 @@ from typing import Any, NoReturn
 from pydantic import SecretStr
 
 from durably.core import ModelError
-from durably.core.errors import ContextWindowExceededError
+from durably.core.error_text import type_name
+from durably.core.errors import AnswerFailedError, ContextWindowExceededError
 from durably.core.secrets import Redactor
 
 __all__ = ["Failures", "raise_alone", "retry_delay"]
@@ -55,6 +57,10 @@ TOO_LONG_SENTENCES = (
     re.compile(r"maximum context length is \d+ tokens"),  # DeepSeek, OpenRouter, vLLM
     re.compile(r"maximum prompt length is \d+ but the request contains \d+ tokens"),  # xAI
 )
+
+
+MISREAD = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading something raises that has another form than it should."""
 
 
 class Failures:
@@ -122,9 +128,34 @@ class Failures:
         """Return the error for a stream that ended before its answer did."""
         return self._error("the stream was cut before the answer was whole", None, retriable=True)
 
+    def late(self, error: ModelError) -> ModelError:
+        """Return the error for an answer that was to come later: one that may succeed is submitted again for that."""
+        if not error.retriable:
+            return error
+        return AnswerFailedError(
+            error.message,
+            provider=error.provider,
+            model=error.model,
+            status=error.status,
+            request_id=error.request_id,
+        )
+
     def unusable(self, message: str) -> ModelError:
         """Return the error for a call that cannot be made."""
         return self._error(message, None, retriable=False)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """A block that reads an answer: one that has another form than its API documents is an error of the server.
+
+        Raises:
+            ModelError: If what is read has no such field, or another type.
+        """
+        try:
+            yield
+        except MISREAD as error:
+            what = f"the answer has not the form that the API documents: {type_name(error)}: {error}"
+            raise_alone(self._error(what, None, retriable=True))
 
     def _error(
         self,

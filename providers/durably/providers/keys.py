@@ -15,7 +15,7 @@ __all__ = ["Key"]
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """The place of a key on the worker. Give one of the two.
+    """Where the worker finds a key. Give one of the two.
 
     Args:
         env: The name of an environment variable.

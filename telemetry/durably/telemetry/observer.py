@@ -32,15 +32,15 @@ TOKENS = [4**power for power in range(14)]
 
 
 class OpenTelemetryObserver(Observer):
-    """Makes a span of each run and of each step, and counts the tokens and seconds of model calls.
+    """Makes a span for each run and each step, and counts the tokens and seconds of model calls.
 
-    A span is made when its run or step has ended, by the worker that ended it, and its ids are derived from the run id
-    and the step key. A run that was invoked stands below the step that did it, and one that a program started below
-    the span in which it did. The tracer provider needs :class:`~durably.telemetry.id_generator.RunIdGenerator`.
+    A span is made when its run or step ends, by the worker that ended it. Its ids are derived from the run id and the
+    step key. An invoked run is a child of the step that invoked it. A run started by a program is a child of the
+    program's span. The tracer provider needs :class:`~durably.telemetry.id_generator.RunIdGenerator`.
 
     Args:
-        functions: What the backend runs. Of agents among them and of those they delegate to, spans name the model that
-            was asked; their runs are ``invoke_agent`` spans.
+        functions: The functions of the backend. For agents among them and their sub-agents, spans name the requested
+            model, and their runs are ``invoke_agent`` spans.
         capture_content: Whether spans show inputs, outputs, answers, arguments and the messages of errors.
         tracer_provider: Where spans go; left out, the global one.
         meter_provider: Where metrics go; left out, the global one.

@@ -1,7 +1,7 @@
 """Deterministic tests for agents: a scripted model, and crashes at every point.
 
-The pytest plugin, the table for a terminal, the Hypothesis strategies and the conformance suite stand in modules of
-their own: they need more than the standard library.
+The pytest plugin, the table for a terminal, the Hypothesis strategies and the conformance suite are in separate
+modules, because they need more than the standard library.
 """
 
 from durably.testing.agents import answering

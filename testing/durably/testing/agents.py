@@ -40,7 +40,7 @@ def named_agents(function: Function[Any, Any]) -> list[Agent]:
 
 @contextmanager
 def answering(function: Function[Any, Any], models: Mapping[str, Model]) -> Iterator[None]:
-    """Let other models answer for the agents behind a function, as a fixture of a test does.
+    """Replace the models of the agents behind a function, as a test's fixture does.
 
     Args:
         function: The function or agent.

@@ -10,6 +10,7 @@ from typing import Any
 from durably.backends import SQLiteBackend
 from durably.core import Backend, DefinitionError, Function, NonDeterminismError, SerializationError
 from durably.core.history import History
+from durably.core.ids import step_id_of
 from durably.core.run_view import LIVE
 from durably.testing.replay import replay
 from durably.testing.source_lines import error_line, step_line
@@ -22,15 +23,15 @@ Runs = Backend | str | Path | Iterable[History]
 
 @dataclass(frozen=True, kw_only=True)
 class RunFit:
-    """What the code of now makes of one run.
+    """Whether the current code fits one run.
 
     Attributes:
         run_id: The run.
         function: The id of its function.
         fits: Whether its records fit the code.
         step: The key of the step that does not fit; empty for the function's own end.
-        line: The line of the code that asks for something else, or where the code stands; empty if it has none.
-        problem: What is wrong, in words.
+        line: The line of the code that asks for something else, or the current line; empty if unknown.
+        problem: What is wrong, as text.
     """
 
     run_id: str
@@ -50,7 +51,7 @@ class RunFit:
 
 @dataclass(frozen=True)
 class DeployReport:
-    """What a deploy check found.
+    """The result of a deploy check.
 
     Attributes:
         runs: Each run that was looked at.
@@ -77,11 +78,11 @@ class DeployReport:
 async def check_deploy(
     functions: Sequence[Function[Any, Any]], runs: Runs, *, progress: Callable[[], object] = lambda: None
 ) -> DeployReport:
-    """Take the code of now through runs that are live, before it is deployed. Nothing is run and nothing is written.
+    """Replay live runs with new code before it is deployed. No body runs and nothing is written.
 
     Args:
         functions: The functions and agents of the new code.
-        runs: Where the runs are. Of a backend or a database, all that are live; of exported histories, each one.
+        runs: Where the runs are: a backend or a database (all live runs), or exported histories (each one).
         progress: Called after each run.
 
     Raises:
@@ -101,7 +102,7 @@ async def fit_run(history: History, functions: Sequence[Function[Any, Any]]) -> 
         await replay(history, functions)
     except NonDeterminismError as error:
         function = next((each for each in functions if each.id == history.function), None)
-        step_id = error.step.rpartition("/")[2].partition(":")[0]
+        step_id = step_id_of(error.step)
         line = error_line(error) or step_line(function, step_id)
         return RunFit(**about, fits=False, step=error.step, line=line, problem=str(error))
     except (DefinitionError, SerializationError) as error:

@@ -23,7 +23,7 @@ DIRECTORY = "histories"
 
 
 class GoldenMissingError(DurablyError, AssertionError):
-    """There is no recorded run for a test, or one that does not fit any more."""
+    """There is no recorded run for a test, or it no longer fits."""
 
 
 @dataclass(slots=True)
@@ -56,13 +56,13 @@ class Golden:
         functions: Sequence[Function[Any, Any]] = (),
         label: str = "",
     ) -> Any:
-        """Replay the recorded run through the code of today; record it first where the mode says so.
+        """Replay the recorded run with today's code. Record it first if the mode says so.
 
         Args:
             target: The function or agent. It runs, on the memory backend, only to be recorded.
             data: Its input.
             functions: Further functions it calls.
-            label: Tells several recorded runs of one test apart.
+            label: Distinguishes several recorded runs of one test.
 
         Returns:
             What the run returned.

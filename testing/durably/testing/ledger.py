@@ -9,13 +9,14 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from durably.core import current_step
 from durably.core.history import StepRecord
+from durably.core.ids import step_id_of
 from durably.core.steps import Point, StepInfo, _current
 
 __all__ = ["EffectLedger", "Entry", "EntryKind", "Repeated", "append_line", "repeated_step"]
@@ -58,8 +59,8 @@ class Entry:
 class EffectLedger:
     """Keeps an entry for each start and end of a body, for each commit and for each crash.
 
-    Set it as ``backend.probe``, alone or with ``chain``, and the engine reports them. Where not even the engine is to
-    be believed, bodies call :meth:`body_started` themselves.
+    Set it as ``backend.probe``, alone or with ``chain``, and the engine reports them. To be independent of the engine,
+    bodies call :meth:`body_started` themselves.
 
     Args:
         path: A file to keep it in, one JSON object a line, which several processes may append to; left out, it is
@@ -220,7 +221,7 @@ def repeated_step(expected: Iterable[Entry], found: Iterable[Entry]) -> Repeated
 
 def _innocence(entry: Entry) -> tuple[bool, bool]:
     """Sorts steps by how unlikely it is that carrying them out twice does harm."""
-    step_id = entry.key.rpartition("/")[2].partition(":")[0]
+    step_id = step_id_of(entry.key)
     return (step_id in ("load-context", "load-history", "think"), entry.used_key)
 
 
@@ -234,8 +235,7 @@ class _WatchedStep(StepInfo):
 
     @classmethod
     def of(cls, info: StepInfo) -> _WatchedStep:
-        beat: Callable[[], None] = info.heartbeat
-        watched = cls(info.run_id, info.key, info.attempt, info.resources, beat)
+        watched = cls(*(getattr(info, each.name) for each in fields(StepInfo)))
         watched.shown_key = info.idempotency_key
         watched.used_key = False
         return watched

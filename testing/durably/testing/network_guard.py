@@ -15,10 +15,10 @@ _LOCAL_NAMES = ("localhost", "localhost.localdomain", "")
 
 
 class UnscriptedCallError(DurablyError, AssertionError):
-    """A test tried to reach another machine. Never retried.
+    """A test tried to connect to another machine. Never retried.
 
     Attributes:
-        address: What it wanted to reach.
+        address: The address.
     """
 
     fields = ("address",)
@@ -36,7 +36,7 @@ class NetworkGuard:
     """A context manager in which this process can open no connection to another machine.
 
     Attributes:
-        refused: What was tried, for a test to be failed even if the error was swallowed.
+        refused: The refused connections, so that a test can fail even if the error was swallowed.
     """
 
     def __init__(self) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from durably.core import Context, DefinitionError, Event, Function, NonDeterminismError
-from durably.core.attempts import judged_input
 from durably.core.errors import Signal, error_to_json
+from durably.core.function_attempts import judged_input
 from durably.core.history import History, Kind, StepRecord
 from durably.core.replay import RecordedEngine
 from durably.core.secrets import Redactor
@@ -71,22 +71,22 @@ async def replay(
     resources: Mapping[str, Any] | None = None,
     secrets: Iterable[str | SecretStr] = (),
 ) -> Any:
-    """Take the code of today through a recorded run, of any backend, and compare every step and the end.
+    """Replay a recorded run, of any backend, with today's code, and compare every step and the end.
 
-    Nothing is executed: no body, no model, no tool, no child run. What a step returned then, it returns now.
+    Nothing is executed: no body, no model, no tool, no child run. Every step returns its recorded value.
 
     Args:
         history: The run.
         functions: Functions and agents; the one whose id the run has is replayed.
-        resources: What ``ctx.resources`` shows the code.
-        secrets: What the backend masked when it recorded the run.
+        resources: The value of ``ctx.resources``.
+        secrets: The texts that the backend masked when it recorded the run.
 
     Returns:
         What the function returned, rebuilt; ``None`` for a run that failed as recorded, or had not ended.
 
     Raises:
-        NonDeterminismError: If the code asks for another step than was recorded, gives one another input, or comes
-            to another end. It has both sides.
+        NonDeterminismError: If the code asks for another step, passes another input, or ends differently. It has both
+            sides.
         DefinitionError: If no function has the run's id.
     """
     function = _function_of(history, functions)

@@ -16,10 +16,10 @@ from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterru
 from durably.backends.inngest.steps import InngestSteps
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import Event, Function, NonDeterminismError
-from durably.core.attempts import function_retry_delay, run_function
 from durably.core.cause import Cause
 from durably.core.errors import CrashLoopError, InterruptSignal, Signal, SuspendSignal, error_to_json
 from durably.core.failure_log import log_failed_run
+from durably.core.function_attempts import function_retry_delay, run_function
 from durably.core.functions import FailedRun, check_event_keys
 from durably.core.history import RecordStatus, StepRecord
 from durably.core.run_events import FAILED
@@ -212,7 +212,7 @@ class Driver:
         """Record a failed attempt of a run's code: to be tried again later, or the run's end."""
         function, redact = run_pass.function, self.host.environment.redactor.text
         data = error_to_json(error, redact)
-        if run_pass.target is not None:
+        if run_pass.target is not None and not run_pass.recorder.is_for_retry(failures):
             self._give_up(run_pass, data)
         delay = function_retry_delay(function, run_pass.run_id, failures, error)
         log_failed_run(function.id, run_pass.run_id, failures, error, delay, redact)

@@ -17,7 +17,7 @@ from durably.backends.inngest.outcome import error_data
 from durably.backends.inngest.records import is_fragile
 from durably.backends.inngest.sdk import ServerClient
 from durably.core import Event, Function
-from durably.core.attempts import Environment
+from durably.core.environment import Environment
 from durably.core.errors import PayloadTooLargeError
 from durably.core.functions import FailedRun
 from durably.core.ids import derive_id

@@ -9,7 +9,7 @@ from durably.backends.inngest.apps import Apps
 from durably.backends.inngest.events import EventSender
 from durably.backends.inngest.run_cache import RunCache
 from durably.backends.inngest.suspended_code import SuspendedRuns
-from durably.core.attempts import Environment
+from durably.core.environment import Environment
 
 __all__ = ["InngestHost"]
 

@@ -5,33 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import SecretStr
 
 from durably.backends.cron_times import check_cron
-from durably.backends.replay.clock import Alarm, Clock
-from durably.backends.replay.driver import Driver
-from durably.backends.replay.events import EventWaiters
-from durably.backends.replay.flow.cron import CronTicks
+from durably.backends.replay.clock import Clock
+from durably.backends.replay.deliveries import Deliveries
 from durably.backends.replay.flow.rules import check_priority
-from durably.backends.replay.flow.slots import Slots
-from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes, Claim, Journal, Subscription
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import Subscription
 from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
+from durably.backends.replay.parts import Parts
 from durably.backends.replay.patience import patiently
-from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.run_list import find_page, is_heard, tally, waiting_behind
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.slots import BodySlots
-from durably.backends.replay.steps import ReplaySteps
 from durably.backends.replay.upkeep import Upkeep
+from durably.backends.replay.watcher import Watcher
 from durably.core import (
     Backend,
     Event,
@@ -47,7 +42,6 @@ from durably.core.approval import APPROVAL_GIVEN
 from durably.core.call_timeout import own_timeout
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
-from durably.core.errors import CancelSignal, JournalBusyError, JournalError
 from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
 from durably.core.run_events import started_event
@@ -55,42 +49,14 @@ from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
 from durably.core.run_view import RunStatus, RunView
 from durably.core.services import EngineServices, WaitingRun
-from durably.core.step_keys import KeyedSteps
 
-__all__ = ["Parts", "ReplayBackend"]
+__all__ = ["ReplayBackend"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("durably")
 
 BUSY_SECONDS = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """The classes the engine is built from. The harness puts a broken one in the place of one of them.
-
-    Attributes:
-        log: How a worker writes to the journal.
-        events: Who waits for which event.
-        slots: Which bodies run, where a function limits them.
-        crons: When the times of crons come.
-        host: What the runs of a worker share.
-        driver: How runs are driven.
-        records: How the records of a run are kept.
-        steps: What each kind of step does.
-        keys: What the code of runs calls: it numbers steps, and refuses what no engine allows.
-    """
-
-    log: type[Log] = Log
-    events: type[EventWaiters] = EventWaiters
-    slots: type[Slots] = Slots
-    crons: type[CronTicks] = CronTicks
-    host: type[ReplayHost] = ReplayHost
-    driver: type[Driver] = Driver
-    records: type[RunRecords] = RunRecords
-    steps: type[ReplaySteps] = ReplaySteps
-    keys: type[KeyedSteps] = KeyedSteps
 
 
 class ReplayBackend(Backend):
@@ -119,6 +85,8 @@ class ReplayBackend(Backend):
         journal: Where runs are kept.
         clock: Where time comes from.
         worker: The id of this worker.
+        lease: Until when its runs are its own.
+        claims: Which runs it takes up.
     """
 
     parts: ClassVar[Parts] = Parts()
@@ -165,10 +133,7 @@ class ReplayBackend(Backend):
         self._poll = poll
         self._died = asyncio.Event()
         self._awaited: Counter[str] = Counter()
-        self._poller: asyncio.Task[None] | None = None
         self._up = False
-        self._delivery = Alarm(clock, self._deliver)
-        self._recovery = Alarm(clock, self._recover)
         self.lease = Lease(journal, self.worker)
         self._scheduler = Scheduler(clock)
         self._log = self.parts.log(journal, self.worker, self.functions, self.environment, self._scheduler)
@@ -192,10 +157,10 @@ class ReplayBackend(Backend):
             keys=self.parts.keys,
             max_runs=None if max_runs is None else check_limit("max_runs", max_runs),
         )
-        self._log.takes_runs = self._has_room
-        self._turned_away = False
-        self._claiming = self._claim_again = False
-        self._scheduler.run_rests = self._fill_up
+        self.claims = self.parts.claims(self.functions, self._log, self._driver, clock)
+        self._log.takes_runs = self.claims.has_room
+        self._scheduler.run_rests = self.claims.fill_up
+        self._deliveries = Deliveries(self._log, clock)
         self._upkeep = Upkeep(
             self.name,
             journal,
@@ -211,11 +176,20 @@ class ReplayBackend(Backend):
         )
         self._log.subscribe(self._upkeep.apply)
         self.lease.lapsed = self._driver.drop_lost
-        self._driver.trial_over = self._recover
-        self._log.subscribe(self._arm_for)
+        self._driver.trial_over = self.claims.recover
+        self._log.subscribe(self._deliveries.apply)
+        self._log.subscribe(self.claims.apply)
         for writer in self.delta_writers:
             writer.place = self._driver.place
         self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
+        self._watcher = Watcher(
+            self._host,
+            self._driver,
+            upkeep=self._upkeep,
+            claims=self.claims,
+            deliveries=self._deliveries,
+            crons=self._crons,
+        )
 
     # -- the worker
 
@@ -226,8 +200,8 @@ class ReplayBackend(Backend):
         if function.priority is not None:
             check_priority(function.priority, function.id)
 
-    def _waiting(self, run_id: str) -> list[WaitingRun]:
-        return waiting_behind(self.journal, run_id)
+    async def _waiting(self, run_id: str, known: Collection[str]) -> list[WaitingRun]:
+        return waiting_behind(self.journal, run_id, known)
 
     def hears(self, event_name: str) -> bool:
         return is_heard(self.journal, event_name)
@@ -249,8 +223,11 @@ class ReplayBackend(Backend):
         if self._log.crash is not None:
             raise RuntimeError("this backend has crashed; open a new one on the same journal")
         self._died = asyncio.Event()
-        await patiently(self._open, self.busy_timeout)
+        await patiently(self.journal.start, self.busy_timeout)
         self._up = True
+        self.claims.open()
+        if not self.is_client:
+            self._deliveries.open()
         try:
             self._driver.open()
             if not self.is_client:
@@ -259,19 +236,15 @@ class ReplayBackend(Backend):
             await self._leave()
             raise
         if self._poll is not None:
-            look = self._look_on if self.is_client else self._watch
-            self._poller = asyncio.create_task(look(self._poll))
+            self._watcher.begin(self._poll, is_client=self.is_client)
         return self
-
-    async def _open(self) -> None:
-        self.journal.open()
 
     async def _begin_work(self) -> None:
         await patiently(self._sign_on, self.busy_timeout)
-        self._deliver()
+        self._deliveries.deliver()
         if self._crons is not None:
             await patiently(self._crons.open, self.busy_timeout)
-        await patiently(self._claim, self.busy_timeout)
+        await patiently(self.claims.claim, self.busy_timeout)
         self._driver.begin()  # not before: whoever opens this may have something to set before its runs go on
 
     async def _sign_on(self) -> None:
@@ -286,11 +259,9 @@ class ReplayBackend(Backend):
     async def _leave(self) -> None:
         await self._upkeep.stop()
         cut_off = await self._driver.stop(self.drain_timeout)  # meanwhile the lease is looked after
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
-        self._delivery.clear()
-        self._recovery.clear()
+        await self._watcher.stop()
+        self._deliveries.close()
+        self.claims.close()
         if self._crons is not None:
             self._crons.close()
         self._up = False
@@ -298,9 +269,9 @@ class ReplayBackend(Backend):
             if self._log.crash is None and not self.is_client:
                 await self._patiently(lambda: self._log.write(lambda: self.journal.let_go(self.worker, cut_off)))
         finally:
-            self.journal.close()
+            await self.journal.stop()
             if self.deltas is not None:
-                self.deltas.close()
+                await self.deltas.close()
 
     async def work_until(self, stop: asyncio.Event) -> None:
         waits = [asyncio.ensure_future(each.wait()) for each in (stop, self._died)]
@@ -318,166 +289,6 @@ class ReplayBackend(Backend):
         """
         self._driver.crash(signal)
         self._died.set()
-
-    async def _look_on(self, poll: float) -> None:
-        """Look at the runs whose ends somebody waits for. It is all that a client does by itself."""
-        while True:
-            await asyncio.sleep(poll)
-            try:
-                if self.journal.changed():
-                    self._look_at_ends()
-            except JournalError as error:
-                logger.warning("cannot look after runs now, will try again: %s", error)
-
-    async def _watch(self, poll: float) -> None:
-        """Look after the lease, and at what other processes did."""
-        while True:
-            due = time.monotonic() + poll
-            await asyncio.sleep(poll)
-            self._upkeep.lag = time.monotonic() - due
-            try:
-                await self._upkeep.renew()
-                await self._claim()
-                await self._host.slots.look()
-                if self.journal.changed():
-                    self._look_around()
-            except JournalBusyError:
-                continue  # the storage says it itself if that takes long
-            except JournalError as error:
-                logger.warning("cannot look after runs now, will try again: %s", error)
-            self._upkeep.look()
-
-    def claim_runs(self, otherwise: Callable[[BaseException], None] | None = None) -> asyncio.Future[Claim] | None:
-        """Take up the live runs that no worker has, as far as there is room for them.
-
-        Args:
-            otherwise: Called with the error if that cannot be written.
-
-        Returns:
-            What it takes; ``None`` if there is nothing to take, or it is at it.
-
-        Raises:
-            JournalError: If it cannot be looked.
-        """
-        room = self._room
-        if room == 0 or self._claiming:
-            self._claim_again = self._claiming
-            return None
-        served, now, unfit, moment = list(self.functions), time.time(), self._driver.unfit, self.clock.now()
-        suspects = 0 if self._driver.on_trial else 1
-        nothing = self.journal.leaves(self.worker, served, now, unfit, moment=moment, suspects=suspects)
-        if nothing is not None:
-            self._claimed(room, nothing)
-            return None
-
-        def refused(error: BaseException) -> None:
-            self._claiming = False
-            if otherwise is not None:
-                otherwise(error)
-
-        self._claiming = True
-        take = partial(self.journal.claim, self.worker, served, now, unfit)
-        return self._log.write(
-            lambda: take(moment=moment, suspects=suspects, limit=room), partial(self._claimed, room), refused
-        )
-
-    def _claimed(self, room: int | None, claim: Claim) -> None:
-        again, self._claiming, self._claim_again = self._claim_again, False, False
-        self._turned_away = room is not None and len(claim.runs) >= room  # there may be more
-        for row in claim.runs:
-            self._driver.spawn(row)
-        self._recovery.set(claim.due)
-        if again:
-            self._fill_up()
-
-    async def _claim(self) -> None:
-        claim = self.claim_runs()
-        if claim is not None:
-            await claim
-
-    def _recover(self) -> None:
-        """Take up the runs whose pause after their crashes is over."""
-        if self._log.crash is not None:
-            return
-        try:
-            self.claim_runs(self._not_recovered)
-        except JournalError as error:
-            self._not_recovered(error)
-
-    def _not_recovered(self, error: BaseException) -> None:
-        if isinstance(error, JournalError):
-            logger.warning("cannot take up runs now, will try again: %s", error)
-            self._recovery.set(self.clock.now() + 1)
-
-    @property
-    def _room(self) -> int | None:
-        """How many more runs it takes now, when those have begun that are being created; ``None`` for any number."""
-        room = self._driver.room
-        return None if room is None else max(0, room - self._log.placing)
-
-    def _has_room(self) -> bool:
-        has_room = self._room != 0
-        self._turned_away = self._turned_away or not has_room
-        return has_room
-
-    def _fill_up(self) -> None:
-        """Take up runs for which there was no room before."""
-        if not self._turned_away or self._room == 0 or self._log.crash is not None:
-            return
-        try:
-            self.claim_runs(self._not_filled)
-        except JournalError as error:
-            self._not_filled(error)
-
-    def _not_filled(self, error: BaseException) -> None:
-        self._turned_away = True  # the next look takes them up
-
-    def _look_around(self) -> None:
-        """Find what concerns the runs that wait here, after another process wrote to the journal."""
-        self._look_at_ends()
-        self._host.events.look()
-        for run_id in self._driver.live:
-            row = self.journal.get(run_id)
-            if row is not None and row.status is RunStatus.CANCELLED:
-                self._driver.interrupt(run_id, CancelSignal)
-        self._arm(self.journal.next_moment())
-        if self._crons is not None:
-            self._crons.look()
-
-    def _look_at_ends(self) -> None:
-        for run_id in self._scheduler.awaited_runs:
-            row = self.journal.get(run_id)
-            if row is None or row.status.final:  # who waits for a run that is not there any more is told so
-                self._scheduler.run_ended(run_id)
-
-    # -- scheduled events
-
-    def _arm_for(self, changes: Changes) -> None:
-        if changes.scheduled is not None:
-            self._arm(changes.scheduled)
-        if changes.claimable and self._up:
-            self._turned_away = True
-            self._fill_up()
-
-    def _arm(self, due: float | None) -> None:
-        if self._up and not self.is_client:
-            self._delivery.set(due)
-
-    def _deliver(self) -> None:
-        if self._log.crash is not None:
-            return
-        self._log.deliver(self.clock.now(), self._delivered, self._not_delivered)
-
-    def _delivered(self) -> None:
-        try:
-            self._arm(self.journal.next_moment())
-        except JournalError as error:
-            self._not_delivered(error)
-
-    def _not_delivered(self, error: BaseException) -> None:
-        if isinstance(error, JournalError):
-            logger.warning("cannot deliver scheduled events now, will try again: %s", error)
-            self._arm(self.clock.now() + 1)
 
     # -- the port
 
@@ -557,7 +368,7 @@ class ReplayBackend(Backend):
     async def retry_run(self, run_id: str) -> RunView:
         self._check_up("retry")
         await self._patiently(lambda: self._log.resume(run_id, self.clock.now()))
-        await self._claim()
+        await self.claims.claim()
         return await self.view(run_id)
 
     async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:

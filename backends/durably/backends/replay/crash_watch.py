@@ -12,7 +12,8 @@ from typing import Protocol
 
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.crashes import SUSPECTED
-from durably.backends.replay.journal import Journal, RunRow, nothing
+from durably.backends.replay.journal import Journal, nothing
+from durably.backends.replay.journal_types import RunRow
 from durably.core import Function
 from durably.core.errors import CrashLoopError, JournalError
 from durably.core.history import StepRecord

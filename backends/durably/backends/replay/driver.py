@@ -12,12 +12,13 @@ from typing import Any, NoReturn
 
 from durably.backends.replay.crash_watch import Trial
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes, RunRow, nothing
+from durably.backends.replay.journal import nothing
+from durably.backends.replay.journal_types import Changes, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Function, NonDeterminismError
-from durably.core.attempts import function_retry_delay, run_function
+from durably.core.call_off import call_off
 from durably.core.error_text import error_text
 from durably.core.errors import (
     CancelSignal,
@@ -30,6 +31,7 @@ from durably.core.errors import (
     error_to_json,
 )
 from durably.core.failure_log import log_failed_run
+from durably.core.function_attempts import function_retry_delay, run_function
 from durably.core.history import StepRecord
 from durably.core.run_events import failed_event
 from durably.core.run_view import RunStatus
@@ -297,6 +299,9 @@ class Driver:
             # Told by the worker that held the run, whoever cancelled it: only it knows what it told of the run before.
             self._tell_of(self.host.log.journal.last_record(row.id), row)
             self.host.scheduler.run_ended(row.id)
+            if row.id in self._passes:
+                calls = self._passes[row.id].steps.to_call_off
+                await call_off(calls, self.host.environment, function=row.function, run_id=row.id)
         except SuspendSignal:
             pass
         except InterruptSignal:

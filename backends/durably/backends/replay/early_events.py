@@ -11,7 +11,8 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from durably.backends.replay.flow.store import Entry
-from durably.backends.replay.journal import Changes, Journal, Received, Subscription
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import Changes, Received, Subscription
 
 __all__ = ["sign_on"]
 

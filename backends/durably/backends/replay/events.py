@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from durably.backends.replay.journal import Journal, Received
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import Received
 from durably.backends.replay.scheduler import Scheduler
 from durably.core import Event
 from durably.core.events import matches

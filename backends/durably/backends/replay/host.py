@@ -10,13 +10,13 @@ from typing import Any
 
 from durably.backends.replay.events import EventWaiters
 from durably.backends.replay.flow.slots import Slots
-from durably.backends.replay.journal import NewRun, Subscription
+from durably.backends.replay.journal_types import NewRun, Subscription
 from durably.backends.replay.lease import Lease
 from durably.backends.replay.records import Log
 from durably.backends.replay.scheduler import Scheduler
 from durably.backends.replay.slots import BodySlots
 from durably.core import Function
-from durably.core.attempts import Environment
+from durably.core.environment import Environment
 
 __all__ = ["ReplayHost"]
 

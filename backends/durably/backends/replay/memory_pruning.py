@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from durably.backends.replay.journal import Received, RunRow
+from durably.backends.replay.journal_types import Received, RunRow
 from durably.backends.replay.pruning import NEEDS_PARENT, EndedRun, LoggedEvent, OpenWait, PrunableStorage
 from durably.core.history import StepRecord
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from durably.backends.replay.journal import Journal, RunRow
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import RunRow
 from durably.core.run_view import RunStatus, RunView
 from durably.core.standing import Standing, standing, waits_for_turn, waits_for_worker
 from durably.core.stuck import stuck_by

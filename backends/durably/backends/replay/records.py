@@ -11,12 +11,13 @@ from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.early_events import sign_on
-from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow, Subscription, nothing
+from durably.backends.replay.journal import Journal, nothing
+from durably.backends.replay.journal_types import Changes, NewRun, RunRow, Subscription
 from durably.backends.replay.repair import fork, resume, stick
 from durably.backends.replay.scheduler import RunScheduler, Scheduler
 from durably.core import Event, Function
-from durably.core.attempts import Environment
 from durably.core.cause import Cause
+from durably.core.environment import Environment
 from durably.core.errors import (
     CancelSignal,
     JournalBusyError,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from durably.backends.replay.journal import Changes, Journal, NewRun, RunRow
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import Changes, NewRun, RunRow
 from durably.core import DurablyError
 from durably.core.errors import RunNotFailedError, RunNotFoundError, StaleRunError
 from durably.core.history import StepRecord

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from durably.backends.replay.flow.rules import gate_of
 from durably.backends.replay.journal import Journal
 from durably.backends.replay.outcome import view_of
 from durably.core import Event
-from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
+from durably.core.run_filter import FoundRuns, RunFilter, found_page, read_cursor
 from durably.core.run_view import LIVE, RunStatus, RunView
 from durably.core.services import WaitingRun
 
@@ -31,15 +31,7 @@ def find_page(journal: Journal, where: RunFilter, after: str | None, before: str
     page = found[:limit]
     if back:
         page.reverse()
-    if not page:
-        return FoundRuns(())
-    first, last = encode_cursor(page[0][0]), encode_cursor(page[-1][0])
-    return FoundRuns(
-        [view for _, view in page],
-        # The page that a cursor comes from lies on its other side.
-        next=last if more or back else None,
-        previous=first if (more if back else after is not None) else None,
-    )
+    return found_page([((number,), view) for number, view in page], after=after, back=back, more=more)
 
 
 def tally(journal: Journal, where: RunFilter) -> dict[RunStatus, int]:
@@ -55,12 +47,19 @@ def tally(journal: Journal, where: RunFilter) -> dict[RunStatus, int]:
     return dict(counts)
 
 
-def waiting_behind(journal: Journal, run_id: str) -> list[WaitingRun]:
-    """The runs that stand in line for the end of a run, because they have its singleton key."""
+def waiting_behind(journal: Journal, run_id: str, known: Collection[str]) -> list[WaitingRun]:
+    """The runs that stand in line for the end of a run, because they have its singleton key.
+
+    Args:
+        journal: Where they are.
+        run_id: The run whose end they wait for.
+        known: Those to leave out.
+    """
     row = journal.get(run_id)
     if row is None or row.singleton is None or journal.flow is None:
         return []
-    line = journal.flow.list("held", gate_of("singleton", row.function, row.singleton))
+    held = journal.flow.list("held", gate_of("singleton", row.function, row.singleton))
+    line = [each for each in held if each.id not in known]
     events = (Event.model_validate_json(journal.first_record(each.id).output or "") for each in line)
     return [WaitingRun(each.id, event) for each, event in zip(line, events, strict=True)]
 

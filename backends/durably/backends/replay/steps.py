@@ -17,6 +17,7 @@ from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import DefinitionError, Event, Function, FunctionRef
 from durably.core.attempts import StepCall, StepOutput, run_step, step_crash_limit, step_retry_delay
+from durably.core.contained_errors import drop_outcome
 from durably.core.errors import CancelSignal, InterruptSignal, JournalError, Signal, SuspendSignal
 from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
@@ -327,6 +328,7 @@ class ReplaySteps(StepEngine):
         except BaseException:
             for task in tasks:
                 task.cancel()
+                task.add_done_callback(drop_outcome)
             raise
         signals = [error for task in tasks if (error := task.exception()) is not None]
         if signals:

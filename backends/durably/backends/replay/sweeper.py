@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from durably.backends.replay.clock import Clock
-from durably.backends.replay.journal import Changes
+from durably.backends.replay.journal_types import Changes
 from durably.backends.replay.pruning import Pruner
 from durably.core.errors import JournalError
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from durably.backends.replay.clock import Clock
-from durably.backends.replay.journal import Changes, Journal
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import Changes
 from durably.backends.replay.lease import Lease
 from durably.backends.replay.pruning import Pruner
 from durably.backends.replay.sweeper import Sweeper

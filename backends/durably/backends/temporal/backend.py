@@ -30,6 +30,7 @@ from durably.backends.temporal.registry import StepRegistry
 from durably.backends.temporal.repair import RunRepair
 from durably.backends.temporal.run_info import run_memo
 from durably.backends.temporal.run_list import RunLister
+from durably.backends.temporal.runs_in_line import LineReader
 from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, versioning_of
@@ -45,6 +46,7 @@ from durably.core.run_events import outside_events, started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
 from durably.core.run_view import RunStatus, RunView
+from durably.core.services import EngineServices, WaitingRun
 from durably.core.standing import open_records, standing, waits_for_worker
 from durably.core.stuck import Stuck
 from durably.core.worker_view import WorkerView
@@ -105,7 +107,6 @@ class TemporalBackend(Backend):
             "errors of attempts that another one followed, in history()": "Temporal keeps the last one of an activity; "
             "observers and the log have each",
             "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",
-            "steering": "a run does not see which others wait for it: use on_message='queue' or 'cancel'",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
             "retention": "Temporal keeps ended runs as long as its namespace says: set it there, "
             "with 'temporal operator namespace update --retention 30d'",
@@ -142,6 +143,7 @@ class TemporalBackend(Backend):
             max_payload_bytes=max_payload_bytes,
             observers=observers,
             deltas=deltas,
+            services=EngineServices(waiting=self._waiting),
         )
         check_client("TemporalBackend", client, Client, "await Client.connect('localhost:7233')")
         self.client = client
@@ -154,6 +156,7 @@ class TemporalBackend(Backend):
         task_timeout = min(timedelta(seconds=10), max(timedelta(seconds=3), heartbeat))
         self._events = EventSender(client, hub_queue, task_timeout)
         self._locks = SingletonClient(client, hub_queue, task_timeout)
+        self._lines = LineReader(client, hub_queue, self.functions)
         self._crons = CronClient(client, task_queue, task_timeout)
         system = SystemActivities(self._events, self._locks, client)
         self._host = TemporalHost(
@@ -213,6 +216,9 @@ class TemporalBackend(Backend):
             for name in function.triggers:
                 await self._events.add_triggers(name, {function.id: self.task_queue})
         await self._events.retire_earlier_hubs()
+
+    async def _waiting(self, run_id: str, known: Collection[str]) -> list[WaitingRun]:
+        return await self._lines.behind(run_id, known)
 
     # -- the port
 

@@ -16,8 +16,9 @@ from durably.backends.temporal.code_change.recorded_history import RecordedHisto
 from durably.backends.temporal.crash import Crash
 from durably.backends.temporal.registry import StepRegistry
 from durably.core import Function
-from durably.core.attempts import Environment, StepCall
+from durably.core.attempts import StepCall
 from durably.core.cause import Cause
+from durably.core.environment import Environment
 from durably.core.history import StepRecord
 
 __all__ = ["HOST", "TemporalHost"]

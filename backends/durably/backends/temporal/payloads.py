@@ -37,8 +37,10 @@ __all__ = [
     "GIVEN_BACK",
     "GIVEN_UP",
     "INPUT",
+    "LINE",
     "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
+    "NO_STEP",
     "OFFER",
     "PATCH",
     "PATCHED",
@@ -83,6 +85,9 @@ STATUS = "durably-status"
 ARGUMENT = "durably-argument"
 """The query by which an activity asks its workflow for a large argument."""
 
+LINE = "durably-line"
+"""The query that asks a singleton lock which runs wait for the end of its holder."""
+
 RETRY = "retry: "
 """How the summary of a timer begins that delays the next attempt of a function. No step key begins like that."""
 
@@ -115,6 +120,9 @@ SUMMARY = 200
 
 KEPT = 2_400
 """Bytes of texts in the failure of an attempt that is not the last: Temporal drops the details of one over 4 kB."""
+
+NO_STEP = "durably:"
+"""How the id of an activity begins that is no step of the run's code."""
 
 FIND = "durably.find"
 SEND = "durably.send"

@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from durably.backends.temporal.commands import Commands
-from durably.backends.temporal.payloads import CLAIM, STATUS
+from durably.backends.temporal.payloads import CLAIM, LINE, STATUS
 from durably.core import Event, Function, RunStatus
 from durably.core.serialization import digest
 
@@ -89,6 +89,17 @@ class SingletonLock:
     def release(self, run_id: str) -> None:
         """A run has ended."""
         self._inbox.append(["release", run_id])
+
+    @workflow.query(name=LINE)
+    def line(self, run_id: str) -> list[str]:
+        """The runs that wait for the end of a run, in their order; none if that does not hold the lock."""
+        if self._holder is None or self._holder["run"] != run_id:
+            return []
+        # What has come and is not handled yet counts: whoever started a run may know that its claim was taken.
+        released = {message for kind, message in self._inbox if kind == "release"}
+        claims = [message for kind, message in self._inbox if kind == "claim" and message["mode"] == "queue"]
+        waiting = {each["run"]: each["at"] for each in (*self._line, *claims) if each["run"] not in {run_id, *released}}
+        return sorted(waiting, key=lambda run: float(waiting[run]))
 
     async def _claim(self, claim: dict[str, Any]) -> None:
         holder = self._holder

@@ -35,14 +35,13 @@ READ_BYTES = 1 << 20
 
 
 class JSONLSessions:
-    """Keeps sessions in files that people can read. Several processes may share them: writers wait for each other.
+    """Keeps sessions in readable files. Several processes may share them: writers wait for each other.
 
-    An append reads the session's file to see whether its key is there, so ``SQLiteSessions`` is faster for very long
-    sessions. An append that returned survives a power cut. It needs file locks, which Windows and some network drives
-    do not have.
+    An append searches the session's file for its key, so ``SQLiteSessions`` is faster for very long sessions. An append
+    that returned survives a power cut. It needs file locks, which Windows and some network drives do not have.
 
     Args:
-        directory: The directory of the files. The first append makes it, readable by its owner alone.
+        directory: The directory of the files. The first append creates it, readable by its owner only.
 
     Raises:
         SessionError: If this system has no file locks.

@@ -34,11 +34,11 @@ INDEX = "CREATE INDEX IF NOT EXISTS by_session ON appends (session)"
 class SQLiteSessions:
     """Keeps sessions in one file. Several processes may share it: writers wait for each other.
 
-    Each call opens the file and closes it again, so there is nothing to close at the end. An append that returned
-    survives a power cut.
+    Each call opens and closes the file, so there is nothing to close at the end. An append that returned survives a
+    power cut.
 
     Args:
-        path: The file. The first append makes it, readable by its owner alone. It must not be the file of a
+        path: The file. The first append creates it, readable by its owner only. It must not be the file of a
             ``SQLiteBackend``.
     """
 

@@ -19,10 +19,10 @@ class SessionError(DurablyError):
 
 @runtime_checkable
 class SessionStore(Protocol):
-    """Keeps the messages of each session, in order, and the notes of the library between them."""
+    """Keeps the messages of each session in order, with the library's notes between them."""
 
     async def append(self, session_key: str, messages: Sequence[SessionEntry], *, key: str) -> None:
-        """Add messages at the end, all or none. A key that was seen before adds nothing.
+        """Add messages at the end, all or none. A known key adds nothing.
 
         Args:
             session_key: The session.
@@ -38,26 +38,26 @@ class SessionStore(Protocol):
         ...
 
     async def load(self, session_key: str) -> list[SessionEntry]:
-        """Return all entries of a session, oldest first. A session that nobody wrote to is empty."""
+        """Return all entries of a session, oldest first. An unknown session is empty."""
         ...
 
 
 class MemorySessions:
-    """Keeps sessions as long as the program lives, for tests and scripts."""
+    """Keeps sessions in memory, for tests and scripts."""
 
     def __init__(self) -> None:
         self._appends: dict[str, list[list[SessionEntry]]] = {}
         self._keys: set[tuple[str, str]] = set()
 
     def copy(self) -> MemorySessions:
-        """Return a store with the same sessions, which goes its own way."""
+        """Return an independent store with the same sessions."""
         copy = MemorySessions()
         copy._appends = {session: list(appends) for session, appends in self._appends.items()}
         copy._keys = set(self._keys)
         return copy
 
     async def delete(self, session_key: str) -> None:
-        """Forget a session. A run that has read it cannot go on."""
+        """Delete a session. A live run that has read it fails."""
         self._appends.pop(session_key, None)
         self._keys = {each for each in self._keys if each[0] != session_key}
 

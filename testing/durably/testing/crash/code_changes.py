@@ -55,7 +55,7 @@ async def change_matrix(
     functions: Sequence[Function[Any, Any]] = (),
     events: Sequence[Event] = (),
 ) -> ChangeReport:
-    """Change the code of a run that crashed half-way, once for each change and place, and hold it to law L11.
+    """Change the code of a half-finished run, once for each change and place, and check law L11.
 
     Args:
         target: See :func:`~durably.testing.crash_matrix`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from durably.core.ids import new_id
 __all__ = ["ENGINES", "Engine", "OpenBackend", "Store", "find_engine"]
 
 RUN_ID = "crash-test"
+MEMORY_FILES = "/dev/shm"
+"""Where Linux has files that are in memory alone."""
 
 
 class Store:
@@ -60,7 +63,9 @@ class Store:
     def path(self) -> Path:
         """A directory that is this experiment's own."""
         if self._path is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="durably-")
+            # A process that dies loses no file, wherever it is. A disk would be waited for at each commit.
+            memory = MEMORY_FILES if os.access(MEMORY_FILES, os.W_OK) else None
+            self._temporary = tempfile.TemporaryDirectory(prefix="durably-", dir=memory)
             self._path = Path(self._temporary.name)
         return self._path
 

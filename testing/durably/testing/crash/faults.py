@@ -39,7 +39,7 @@ class PointSpec:
     Attributes:
         name: What :class:`Crash` calls it.
         kinds: The kinds of steps that pass it; ``run`` for the run itself.
-        meaning: What has happened by then, and what has not.
+        meaning: What has happened at this point, and what has not.
     """
 
     name: PointName
@@ -71,7 +71,7 @@ POINTS: dict[PointName, PointSpec] = {spec.name: spec for spec in _SPECS}
 
 
 class CrashSignal(Signal):
-    """The harness's crash. Nothing in the library catches it; the engine drops everything and is dead.
+    """A crash made by the harness. Nothing in the library catches it; the engine drops everything and is dead.
 
     Attributes:
         crash: What was planned.
@@ -85,7 +85,7 @@ class CrashSignal(Signal):
 
 
 class PointNotReachedError(DurablyError, AssertionError):
-    """A planned crash point was never reached, so the test has tested nothing."""
+    """A planned crash point was never reached, so the test tested nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class CrashWitness(Protocol):
 
 @dataclass(slots=True)
 class FaultPlan:
-    """Planned crashes, in order. Each is armed when the one before it has struck.
+    """Planned crashes, in order. Each is armed when the one before it has happened.
 
     Set it as ``backend.probe``. It outlives the backends it kills: call :meth:`revive` and give it to the next one.
 
@@ -166,7 +166,7 @@ class FaultPlan:
         ledger: Where bodies and crashes are noted: an ``EffectLedger``, or ``None``.
 
     Attributes:
-        fired: The crashes that struck, with the place.
+        fired: The crashes that happened, with the place.
         trace: Every passage since the last crash, in order.
     """
 
@@ -180,7 +180,7 @@ class FaultPlan:
 
     @property
     def pending(self) -> tuple[Crash, ...]:
-        """The crashes that have not struck."""
+        """The crashes that have not happened."""
         return tuple(self.crashes[len(self.fired) :])
 
     def __call__(self, point: Point) -> None:
@@ -217,7 +217,7 @@ class FaultPlan:
         self.trace.clear()
 
     def check(self) -> None:
-        """Refuse a plan that was not carried out.
+        """Raise if a planned crash did not happen.
 
         Raises:
             PointNotReachedError: If a crash never struck; it says what was passed instead.

@@ -21,16 +21,16 @@ library one can only say what was seen: that no crash made it run again."""
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What the experiments showed about one step.
+    """The result of the experiments for one step.
 
     Attributes:
         key: Its key.
         function: The function it belongs to.
         kind: Its kind.
         guarantee: How often its effect can happen, whatever crashes.
-        most: How often its body was carried out in the worst experiment.
-        doubled_at: A crash after which it was carried out again; empty if there was none.
-        warning: What its author should do about it; empty if nothing.
+        most: How often its body ran in the worst experiment.
+        doubled_at: A crash after which it ran again; empty if there was none.
+        warning: What to do about it; empty if nothing.
     """
 
     key: str
@@ -96,9 +96,9 @@ class GuaranteeCount:
         warning = ""
         if guarantee == "at-least-once" and doubled and _may_have_effect(owner, step_id):
             warning = (
-                f"{step_id} never asks for its idempotency key: a crash at {doubled} carries it out "
-                f"{self._most[step]} times. If it only reads, say so with @tool(effect='pure'); if not, hand "
-                "current_step().idempotency_key to whatever has the effect"
+                f"{step_id} does not use its idempotency key: a crash at {doubled} runs it {self._most[step]} times. "
+                "If it only reads, declare it @tool(effect='pure'). Otherwise pass current_step().idempotency_key to "
+                "the service that has the effect"
             )
         return StepReport(
             key=key,

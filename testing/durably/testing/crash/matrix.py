@@ -60,10 +60,10 @@ async def crash_matrix(
     progress: Progress | None = None,
     deadline: float = 30.0,
 ) -> Report:
-    """Crash a function everywhere it can be crashed, and check that each run recovers.
+    """Crash a function at every point, and check that each run recovers.
 
-    It runs without a crash, a few times on different days, then once for each point it passed, crashed there and
-    started again. Whatever ran is held to the laws (``durably.testing.laws``).
+    It first runs the function without a crash, a few times on different days. Then it runs it once for each point it
+    passed, crashes it there and restarts it. It checks every run against the laws (``durably.testing.laws``).
 
     Args:
         target: A function or an agent. Or a factory, called for each experiment, that makes one along with the world it
@@ -73,19 +73,19 @@ async def crash_matrix(
         backend: ``"memory"``, ``"sqlite"``, the name of an engine in ``ENGINES``, or a function
             ``(functions, store) -> backend`` that is called for each life. Left out, memory (sqlite for sigkill).
         crashes: How many crashes to put into one run at most: 1, 2 for pairs too, and so on.
-        points: Which points: names (``"after_effect"``) or ``step/name``, with ``*`` for anything. A step is meant by
-            its id, its key, or its key without the branches it stands in.
+        points: Which points: names (``"after_effect"``) or ``step/name``, with ``*`` for anything. A step matches by
+            its id, its key, or its key without the branches.
         mode: ``"inproc"`` drops the event loop's tasks; ``"sigkill"`` kills a process, once for each kind of point
             of each step id.
         functions: Further functions the backend must serve.
         state: Reads the world at the end: ``(world) -> data``. Two worlds are the same if their data is.
-        events: What the outside world answers, one event each time the run waits and nothing else is left to do.
+        events: The events that answer waits: one is sent each time the run waits and nothing else is left to do.
         secrets: Texts that must not be in any record.
         first: The label of the first crash; only cells that begin with it are run.
         since: The key of a step of the function: only points from there on are crashed at.
         repro: Labels of one cell, as a failure prints them; only that cell is run.
         seed: Fixes the order of concurrent branches, on the memory backend; try a few.
-        progress: Told before each cell.
+        progress: Called before each cell.
         deadline: Seconds one life may take.
 
     Raises:

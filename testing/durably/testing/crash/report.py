@@ -30,12 +30,12 @@ class CellReport:
     """One cell of the matrix: an experiment and its verdict.
 
     Attributes:
-        label: The crashes, as ``repro=`` takes them.
+        label: The crashes, as in ``repro=``.
         step: The key of the step the last crash struck at; empty for the run itself.
         at: The name of that point.
         function: The function it struck in.
         crashes: How many crashes there were.
-        outcome: What came of it.
+        outcome: How it ended.
         restarts: How many bodies ran again.
         violations: The laws that were broken.
         timeline: What happened, for a cell that failed.
@@ -57,7 +57,7 @@ class CellReport:
     def of(
         cls, experiment: Experiment, baseline: Experiment, label: str, violations: Sequence[Violation]
     ) -> CellReport:
-        """Judge an experiment by what the laws found."""
+        """Return the verdict of the laws on an experiment."""
         point = experiment.fired[-1][1] if experiment.fired else None
         last = experiment.crashes[-1] if experiment.crashes else None
         restarts = len(experiment.ledger.of("started")) - len(baseline.ledger.of("started"))
@@ -94,7 +94,7 @@ class Report:
         mode: How crashes were made.
         cells: Every cell, in the order they ran.
         steps: The steps of the function and of those it calls, in the order they first ran.
-        left_out: How many combinations of several crashes were left out by sampling.
+        left_out: How many combinations of several crashes sampling skipped.
         seconds: How long it took.
         error: Why the run failed without a crash; empty if it did not.
         reproduce: How to run one cell again; ``{label}`` stands for its label.
@@ -128,30 +128,30 @@ class Report:
 
     @property
     def failures(self) -> list[CellReport]:
-        """The cells that did not go well, those with the fewest crashes first."""
+        """The failed and missed cells, those with the fewest crashes first."""
         bad = [cell for cell in self.cells if cell.outcome in ("failed", "missed")]
         return sorted(bad, key=lambda cell: cell.crashes)
 
     @property
     def warnings(self) -> list[str]:
-        """What is no failure, but should be known."""
+        """Problems that are not failures."""
         failed = [f"the run fails without any crash, {self.error}"] if self.error else []
         return failed + [step.warning for step in self.steps if step.warning]
 
     @property
     def counts(self) -> dict[CellOutcome, int]:
-        """How many cells came to what."""
+        """The number of cells by outcome."""
         return dict(Counter(cell.outcome for cell in self.cells))
 
     def to_json(self) -> str:
-        """Everything, as one JSON document."""
+        """Return the report as one JSON document."""
         data = {"ok": self.ok, "counts": self.counts, **asdict(self), "trace": _data_of(self.trace)}
         for cell, told in zip(data["cells"], self.cells, strict=True):
             cell["trace"] = _data_of(told.trace)
         return json.dumps(data, ensure_ascii=False, indent=1)
 
     def to_html(self, path: str | Path | None = None) -> str:
-        """The picture: one HTML page that needs nothing else. Written to a file if a path is given."""
+        """Return the report as one HTML page without other files. Write it to a file if a path is given."""
         page = render_html(self)
         if path is not None:
             Path(path).write_text(page, encoding="utf-8")
@@ -181,7 +181,7 @@ class Report:
             if number == 0:
                 lines.append(f"{len(cells) - 1} more cells fail in the same way" if len(cells) > 1 else "")
             elif number <= 10:
-                found = cells[0].violations[0].found if cells[0].violations else "the crash never struck"
+                found = cells[0].violations[0].found if cells[0].violations else "the crash did not happen"
                 lines.append(f"another problem, at {cells[0].label}: {found} ({len(cells)} cells)")
         return ["", *lines] if any(lines) else []
 
@@ -189,7 +189,7 @@ class Report:
         """The smallest failure, in full."""
         lines = [f"CRASH AT {cell.label}"]
         if cell.outcome == "missed":
-            lines.append("  the crash never struck: the run did not pass this point again")
+            lines.append("  the crash did not happen: the run did not pass this point again")
         for violation in cell.violations:
             lines += [f"  {violation.law} broken: {violation.found}", f"     {violation.meaning}"]
             if violation.line:

@@ -32,7 +32,7 @@ class CrashTest:
         function: The function or agent.
         data: Its input.
         state: Reads the world, which the test made, at the end.
-        events: What the outside world answers; see :func:`~durably.testing.crash_matrix`.
+        events: The events that answer waits; see :func:`~durably.testing.crash_matrix`.
         functions: Further functions the backend must serve.
     """
 

@@ -44,27 +44,27 @@ def foreign_matrix(
 ) -> Report:
     """Kill an agent of any library at each point that its watched tools pass, resume it, and compare.
 
-    The agent runs twice without a crash; if these runs differ, nothing is said of crashes. Then it runs once for each
-    point, in a folder of its own, dies there by SIGKILL, and is resumed until it ends.
+    The agent runs twice without a crash; if these runs differ, the test is refused. Then it runs once for each point in
+    a separate folder, is killed there by SIGKILL, and is resumed until it ends.
 
     Args:
         start: How it is started: a command, in which ``{folder}`` stands for the folder of the run and whose standard
             output is the answer; or a function at the top of a module, sync or async, that takes this folder and
             returns the answer as JSON data.
-        resume: How it is taken up again in another process, in the same form.
+        resume: How it is resumed in another process, in the same form.
         name: Its name in the report.
-        engine: What keeps its state, for the report.
+        engine: The name of its storage, for the report.
         state: Reads the world in the end: ``(folder) -> JSON data``.
         events: The ids of the messages that their receivers got in the end, with repetitions.
         crashes: How many crashes to put into one run at most.
         points: Which points: names (``"after_effect"``), or ``tool/name`` with ``*`` for anything: ``"refund*/*"``.
         repro: Labels of one cell, as a failure prints them; only that cell is run.
-        restarts: How often it is resumed when it fails by itself, before it is said never to end.
+        restarts: How often it is resumed when it fails by itself, before it counts as never ending.
         deadline: Seconds that one process may take.
         progress: Told before each cell.
 
     Returns:
-        A report as that of :func:`~durably.testing.crash_matrix`: printed, as a picture, as data.
+        A report like that of :func:`~durably.testing.crash_matrix`.
 
     Raises:
         NotDeterministicError: If it fails without a crash, or two runs without a crash differ.

@@ -129,12 +129,12 @@ def watched(*, by: Sequence[str] | None = None) -> Callable[[Tool], Tool]: ...
 def watched(tool: Tool | None = None, *, by: Sequence[str] | None = None) -> Tool | Callable[[Tool], Tool]:
     """Report the calls of a tool to the crash test: ``@watched`` below the decorator of the agent's library.
 
-    Outside a crash test the tool is called as if nothing stood before it.
+    Outside a crash test it does nothing.
 
     Args:
         tool: A function, sync or async. Its name, signature and docstring are kept.
-        by: The names of the arguments that tell one call from another; left out, all that are JSON data. Leave out
-            ids that the model makes up: it makes up others after a crash.
+        by: The names of the arguments that identify a call. Default: all that are JSON data. Leave out ids that the
+            model makes up: it makes up others after a crash.
     """
     if tool is None:
         return functools.partial(_watch_tool, by=by)
@@ -199,7 +199,7 @@ def _is_data(value: Any) -> bool:
 
 
 def inside() -> None:
-    """Let a tool be killed here, in the middle of its effect: between request and answer, or between two writes."""
+    """Mark a point in the middle of a tool's effect where the process may be killed."""
     if _watch is not None:
         _watch.halfway()
 
@@ -207,8 +207,8 @@ def inside() -> None:
 def model_asked(transcript: Iterable[Turn] | None = None) -> None:
     """Say that the agent asks its model now: called by the model of the test, with the conversation that it was sent.
 
-    By then the agent has gone on from the results it shows, so it must not begin those calls again (L3). Without this
-    call it has gone on when its process ends.
+    At this point the agent has used the results in the conversation, so it must not begin those calls again (L3).
+    Without this call, results count as used when the process ends.
 
     Args:
         transcript: The tool calls and results in the conversation, in order: ``("call", id)``, ``("result", id)``.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from durably.backends.memory import MemoryJournal
-from durably.backends.replay.journal import Changes
+from durably.backends.replay.journal_types import Changes
 from durably.core.errors import JournalError, Signal
 
 __all__ = ["Fault", "FaultKind", "FaultyJournal", "OutsideEvent", "WorkerKilledSignal"]

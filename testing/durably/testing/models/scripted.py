@@ -55,11 +55,11 @@ def by_message(scripts: Mapping[str, Sequence[Reply]]) -> Callable[[ModelRequest
 class ScriptedModel:
     """Answers from a script, by position: the n-th assistant message of a conversation is the n-th reply.
 
-    How often it is asked makes no difference, so a replay or a retry cannot confuse it.
+    The number of calls makes no difference, so a replay or a retry cannot confuse it.
 
     Args:
         replies: The script. Or one function of the request, called for each answer, for replies that are computed.
-        name: What it calls itself.
+        name: Its name.
 
     Attributes:
         requests: Every request so far, for tests to look at.
@@ -105,7 +105,7 @@ class ScriptedModel:
         return reply
 
     def assert_used_up(self) -> None:
-        """Check that every reply of the script was asked for.
+        """Check that every reply of the script was used.
 
         Raises:
             AssertionError: If some were not; it lists them.

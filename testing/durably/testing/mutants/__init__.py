@@ -15,6 +15,7 @@ from durably.testing.mutants import (
     finding,
     flow_control,
     identity,
+    kept_sessions,
     memoization,
     observing,
     places,
@@ -55,4 +56,5 @@ _PARTS = (
     sessions,
     places,
     exactness,
+    kept_sessions,
 )

@@ -10,7 +10,7 @@ from durably.backends.memory import MemoryJournal
 from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.crashes import CrashLog
 from durably.backends.replay.driver import Driver, RunPass
-from durably.backends.replay.journal import Claim, RunRow
+from durably.backends.replay.journal_types import Claim, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import NonRetriableError

@@ -12,7 +12,7 @@ from typing import Any
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import NewRun
+from durably.backends.replay.journal_types import NewRun
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event

@@ -9,7 +9,7 @@ from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes, NewRun
+from durably.backends.replay.journal_types import Changes, NewRun
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event

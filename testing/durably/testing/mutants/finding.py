@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
-from durably.backends.replay.journal import Changes, Received
+from durably.backends.replay.journal_types import Changes, Received
 from durably.backends.replay.records import Log
 from durably.core.history import StepRecord
 from durably.core.run_filter import FoundRuns, RunFilter

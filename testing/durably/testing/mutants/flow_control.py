@@ -13,7 +13,8 @@ from durably.backends.replay.flow.cron import CronTicks
 from durably.backends.replay.flow.rules import Limit, Plan
 from durably.backends.replay.flow.slots import Slots, Wanted
 from durably.backends.replay.flow.store import Entry, FlowStore, Kind, MemoryFlowStore
-from durably.backends.replay.journal import NO_RULES, Changes, Journal, NewRun, RunRow
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import NO_RULES, Changes, NewRun, RunRow
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import Singleton
 from durably.core.ids import new_id

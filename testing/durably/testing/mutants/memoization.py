@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from durably.backends.memory import MemoryBackend, MemoryJournal
+from durably.backends.memory import MemoryJournal
+from durably.backends.replay.claims import Claims
 from durably.backends.replay.driver import Driver, RunPass
-from durably.backends.replay.journal import RunRow
+from durably.backends.replay.journal_types import RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, FunctionRef
@@ -211,7 +212,7 @@ class CommitBeforeEffect(ReplaySteps):
 
 
 @mutant("C06")
-class NobodyGoesOn(MemoryBackend):
+class NobodyGoesOn(Claims):
     """A worker that starts does not look for unfinished runs."""
 
     def claim_runs(self, otherwise: object = None) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
-from durably.backends.replay.backend import Parts
 from durably.backends.replay.memory_pruning import MemoryPruning
+from durably.backends.replay.parts import Parts
 from durably.testing.conformance import TESTS, MemorySubject, Outcome, check
 
 __all__ = ["MUTANTS", "Mutant", "killers", "mutant"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from durably.backends.memory import MemoryJournal
-from durably.backends.replay.journal import Received
+from durably.backends.replay.journal_types import Received
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, FunctionRef, InvokeError

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.driver import Driver, RunPass
-from durably.backends.replay.journal import Changes, NewRun, RunRow
+from durably.backends.replay.journal_types import Changes, NewRun, RunRow
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core.errors import SuspendSignal
@@ -145,6 +145,18 @@ class ForksKeepWhatHadBegun(MemoryBackend):
         begun = [record for record in self.journal.records(run_id) if record.kind == "wait_for_event"]
         kept = self.journal._records[new_id]
         kept += [replace(record, run_id=new_id, seq=len(kept)) for record in begun if record.status == "started"]
+        return view
+
+
+@mutant("C26")
+class ForksKeepFailuresTakenUp(MemoryBackend):
+    """A fork also begins with the failures that a retry of the other run took up again."""
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        view = await super().fork_run(run_id, after, new_id)
+        kept, last = self.journal._records[new_id], {record.key: record for record in self.journal.records(run_id)}
+        failed = [each for each in self.journal.records(run_id) if each.status == "failed" and each.key]
+        kept += [replace(each, run_id=new_id, seq=len(kept)) for each in failed if last[each.key] is not each]
         return view
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from durably.backends.replay.journal import RunRow
+from durably.backends.replay.journal_types import RunRow
 from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.backends.replay.pruning import EndedRun, OpenWait
 from durably.core import Event

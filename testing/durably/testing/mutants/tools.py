@@ -70,3 +70,12 @@ class FunctionsThatAreToolsRunTwice(ReplaySteps):
         again = self.host.new_run(new_id(), function, event, parent=self.run_id)
         self.host.log.create(again, self.clock.now())
         return await super()._start_child(scope, key, function, child, event, *rest)
+
+
+@mutant("C33")
+class OptionsChosenAnew(ReplaySteps):
+    """A run that is taken up chooses the options of its model again."""
+
+    async def run(self, scope: Any, call: StepCall) -> Any:
+        value = await super().run(scope, call)
+        return await call.fn(*call.args) if call.key == "load-options" and self.records.row.crashes else value

@@ -12,7 +12,7 @@ from durably.backends.cron_times import due_times, times_after
 from durably.backends.replay.clock import Clock, Timer
 from durably.backends.replay.flow.store import Entry, FlowStore
 from durably.backends.replay.host import ReplayHost
-from durably.backends.replay.journal import Changes
+from durably.backends.replay.journal_types import Changes
 from durably.core import Function
 from durably.core.errors import JournalError
 from durably.core.flow import Cron

@@ -47,7 +47,6 @@ _PARTS = (
     "ends",
     "redaction",
     "rules_of_flow",
-    "kept_sessions",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -69,7 +68,6 @@ from durably.testing.conformance import (  # noqa: E402
     finding,
     flow_control,
     identity,
-    kept_sessions,
     memoization,
     observing,
     places,
@@ -132,7 +130,6 @@ for _part in (
     ends,
     redaction,
     rules_of_flow,
-    kept_sessions,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -15,7 +15,6 @@ from durably.testing.mutants import (
     finding,
     flow_control,
     identity,
-    kept_sessions,
     memoization,
     observing,
     places,
@@ -56,5 +55,4 @@ _PARTS = (
     sessions,
     places,
     exactness,
-    kept_sessions,
 )

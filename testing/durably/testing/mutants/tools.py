@@ -44,6 +44,15 @@ class ToolsListedAnew(ReplaySteps):
 
 
 @mutant("C33")
+class OptionsChosenAnew(ReplaySteps):
+    """A run that is taken up chooses the options of its model again."""
+
+    async def run(self, scope: Any, call: StepCall) -> Any:
+        value = await super().run(scope, call)
+        return await call.fn(*call.args) if call.key == "load-options" and self.records.row.crashes else value
+
+
+@mutant("C33")
 class StepsOfToolsRunAgain(ReplaySteps):
     """The steps of a tool run again after a crash, although they are committed."""
 
@@ -70,12 +79,3 @@ class FunctionsThatAreToolsRunTwice(ReplaySteps):
         again = self.host.new_run(new_id(), function, event, parent=self.run_id)
         self.host.log.create(again, self.clock.now())
         return await super()._start_child(scope, key, function, child, event, *rest)
-
-
-@mutant("C33")
-class OptionsChosenAnew(ReplaySteps):
-    """A run that is taken up chooses the options of its model again."""
-
-    async def run(self, scope: Any, call: StepCall) -> Any:
-        value = await super().run(scope, call)
-        return await call.fn(*call.args) if call.key == "load-options" and self.records.row.crashes else value

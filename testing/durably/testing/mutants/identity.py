@@ -9,7 +9,7 @@ from typing import Any
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, FunctionRef
 from durably.core.attempts import StepCall, StepOutput
-from durably.core.history import Kind
+from durably.core.history import Kind, StepRecord
 from durably.core.ids import derive_id, new_id
 from durably.core.step_keys import Branch, KeyedSteps, Scope, StepEngine
 from durably.core.steps import StepInfo, _current
@@ -217,8 +217,10 @@ class ChildrenByStepId(ReplaySteps):
         self.child = derive_id("child", self.run_id, key.rpartition("/")[2])
         return await super().invoke(scope, key, function, data, timeout)
 
-    async def _start_child(self, scope: Scope, key: str, function: str, child: str, *rest: Any) -> Any:
-        return await super()._start_child(scope, key, function, self.child, *rest)
+    async def _start_child(
+        self, scope: Scope, key: str, function: str, child: str, event: str, asked: str, timeout: float | None
+    ) -> StepRecord:
+        return await super()._start_child(scope, key, function, self.child, event, asked, timeout)
 
     async def _await_child(self, child: str, due: float | None) -> Any:
         return await super()._await_child(self.child, due)

@@ -7,7 +7,9 @@ from typing import Any
 
 from durably.backends.replay.steps import ReplaySteps
 from durably.core.attempts import StepCall
+from durably.core.history import StepRecord
 from durably.core.ids import new_id
+from durably.core.step_keys import Scope
 from durably.core.tool_context import RunContext
 from durably.testing.mutants.mutant import mutant
 
@@ -75,7 +77,9 @@ class ResourcesAreRecorded(ReplaySteps):
 class FunctionsThatAreToolsRunTwice(ReplaySteps):
     """A durable function that is a tool is started twice for one call."""
 
-    async def _start_child(self, scope: Any, key: str, function: str, child: str, event: str, *rest: Any) -> Any:
+    async def _start_child(
+        self, scope: Scope, key: str, function: str, child: str, event: str, asked: str, timeout: float | None
+    ) -> StepRecord:
         again = self.host.new_run(new_id(), function, event, parent=self.run_id)
         self.host.log.create(again, self.clock.now())
-        return await super()._start_child(scope, key, function, child, event, *rest)
+        return await super()._start_child(scope, key, function, child, event, asked, timeout)

@@ -61,7 +61,6 @@ def test_random_programs_break_a_law_of(mutant: Mutant) -> None:
         max_examples=400,
         deadline=None,
         database=None,
-        deadline=None,
         derandomize=True,
         phases=[Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],

@@ -57,7 +57,7 @@ Probe = Callable[[Case], Awaitable[str]]
 
 def table() -> dict[str, dict[str, str]]:
     """The rows of the table, cell by column."""
-    [head, _, *rows] = re.findall(r"^\|.*\|$", PAGE.split("## What each can do")[1].split("\n## ")[0], re.MULTILINE)
+    [head, _, *rows] = re.findall(r"^\|.*\|$", PAGE.split("## Features by provider")[1].split("\n## ")[0], re.MULTILINE)
     names = [name.strip() for name in head.strip("|").split("|")][1:]
     assert names == list(COLUMNS)
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]

@@ -34,3 +34,11 @@ class MessagesOverlooked(MemoryBackend):
 
     async def _waiting(self, run_id: str, known: Collection[str]) -> list[WaitingRun]:
         return []
+
+
+@mutant("C34")
+class MessagesTakenUpAgain(MemoryBackend):
+    """A live run takes up a message at each of its turns."""
+
+    async def _waiting(self, run_id: str, known: Collection[str]) -> list[WaitingRun]:
+        return await super()._waiting(run_id, ())

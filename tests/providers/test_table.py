@@ -252,6 +252,7 @@ ELSEWHERE = {
     "the provider's own tools",
     "cost",
     "background answers",
+    "batches, at half the price",
     "errors under status 200",
 }
 """Tried by ``test_features`` and ``test_wire_quirks``."""

@@ -109,7 +109,7 @@ async def test_an_effect_without_a_key_is_found_and_explained() -> None:
     assert "had its effect twice" in violation.found
     assert "idempotency_key" in violation.meaning
     (warning,) = report.warnings
-    assert "a crash at gather[0]/tool-charge/after_effect carries it out 2 times" in warning
+    assert "a crash at gather[0]/tool-charge/after_effect runs it 2 times" in warning
     text = str(report)
     assert "---- crash 1 at gather[0]/tool-charge/after_effect" in text
     assert "reproduce: await crash_matrix(..., repro='gather[0]/tool-charge/after_effect')" in text
@@ -118,7 +118,7 @@ async def test_an_effect_without_a_key_is_found_and_explained() -> None:
 async def test_a_key_that_the_world_ignores_is_told_apart() -> None:
     report = await crash_matrix(agents.ignoring, "refund", state=agents.paid)
     (cell,) = report.failures
-    assert "does not look at it" in cell.violations[0].meaning
+    assert "ignores it" in cell.violations[0].meaning
 
 
 async def test_the_smallest_crash_set_is_shown() -> None:

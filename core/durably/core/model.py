@@ -16,9 +16,11 @@ from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 from durably.core.messages import AssistantMessage, JSONObject, Message
 from durably.core.server_tools import ServerTool
+from durably.core.submission import Submission
 
 __all__ = [
     "AnswerVerdict",
+    "DeferringModel",
     "Delta",
     "DeltaSink",
     "Model",
@@ -149,6 +151,7 @@ class ModelResponse(BaseModel):
             records lack it; for them these agents are asked without it.
         verdict: The agent's verdict on a typed answer, or on one that is too large to record. Older records lack it;
             for them the loop validates.
+        submitted: The request that the provider has taken and answers later. The message is empty then.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -164,6 +167,7 @@ class ModelResponse(BaseModel):
     checked_in_steps: bool = Field(default=False, exclude_if=lambda checked: not checked)
     shares_budget: bool = Field(default=False, exclude_if=lambda shares: not shares)
     verdict: AnswerVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
+    submitted: Submission | None = Field(default=None, exclude_if=lambda submitted: submitted is None)
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:
@@ -248,6 +252,28 @@ class StreamingModel(Model, Protocol):
 
     def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end what :meth:`Model.complete` would have returned."""
+        ...
+
+
+@runtime_checkable
+class DeferringModel(Model, Protocol):
+    """A model that may answer later: ``complete`` then returns a response that says what was ``submitted``."""
+
+    async def fetch(self, submitted: Submission, request: ModelRequest) -> ModelResponse:
+        """Ask once for the answer; a response that is still ``submitted`` says that there is none yet.
+
+        Args:
+            submitted: What ``complete`` returned.
+            request: The request, without its conversation.
+
+        Raises:
+            AnswerFailedError: If the provider failed to answer, and may not fail again.
+            ModelError: If it refused, or will never answer.
+        """
+        ...
+
+    async def give_up(self, submitted: Submission) -> None:
+        """Have the provider stop working on an answer that nobody waits for any more. One that has ended stays so."""
         ...
 
 

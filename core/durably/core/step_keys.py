@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
@@ -170,6 +170,9 @@ class KeyedSteps(FunctionSteps):
 
     Args:
         engine: What runs, records and replays each step.
+
+    Attributes:
+        to_call_off: The bodies that are to run if the run is cancelled where its code is now.
     """
 
     def __init__(self, engine: StepEngine) -> None:
@@ -178,6 +181,7 @@ class KeyedSteps(FunctionSteps):
         self._steps = 0
         self._branches = 0
         self.root = Scope()
+        self.to_call_off: list[StepCall] = []
 
     @property
     def refusal(self) -> DurablyError | None:
@@ -259,6 +263,18 @@ class KeyedSteps(FunctionSteps):
         return await self._perform(
             step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, wanted, limit)
         )
+
+    @contextmanager
+    def if_cancelled(self, fn: Callable[..., Any], *args: Any) -> Iterator[None]:
+        call = StepCall.of(f"durably:cancelled:{len(self.to_call_off)}", fn, args)
+        self.to_call_off.append(call)
+        try:
+            yield
+        except Exception:
+            self.to_call_off.remove(call)
+            raise
+        else:  # whatever else unwinds the code may be the cancellation
+            self.to_call_off.remove(call)
 
     def patched(self, patch_id: str) -> bool:
         check_patch_id(patch_id)

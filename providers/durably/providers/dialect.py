@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from durably.core.messages import AssistantMessage, ContentPart, FilePart, TextPart, ThinkingPart
+from durably.providers.documents import OFFICE, document_text
 
 __all__ = ["Dialect", "unreadable"]
 
@@ -56,8 +57,15 @@ _TEXTS = re.compile(r"text/.*|application/(.*[+])?(json|xml|yaml|toml|x-yaml|x-n
 
 
 def unreadable(part: FilePart) -> TextPart:
-    """Return the text that replaces a file which the provider does not take: what it holds, or that it is left out."""
+    """Return the text that replaces a file which the provider does not take: what it holds, or that it is left out.
+
+    Raises:
+        UnanswerableError: If the package is missing that reads an office document.
+    """
     name = f"{part.name}, " if part.name else ""
+    if part.data and part.media_type in OFFICE:
+        with suppress(ValueError):  # a damaged one stays a file
+            return TextPart(text=f"[a file: {name}{OFFICE[part.media_type]}]\n{document_text(part)}")
     if part.data and _TEXTS.fullmatch(part.media_type.partition(";")[0].strip().lower()):
         with suppress(ValueError):  # bytes that are no UTF-8 stay a file
             return TextPart(text=f"[a file: {name}{part.media_type}]\n{b64decode(part.data).decode()}")

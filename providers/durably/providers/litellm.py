@@ -9,22 +9,25 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
 
 from durably.core import ModelError
+from durably.core.messages import ContentPart, FilePart
 from durably.core.model import Delta, ModelRequest, ModelResponse, Usage
 from durably.core.server_tools import ServerTool
 from durably.providers import chat
 from durably.providers.answers import UnanswerableError
 from durably.providers.cache_key import conversation_key
-from durably.providers.chat_cache import wants_breakpoints
+from durably.providers.chat_cache import breakpoints_of, wants_breakpoints
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.dialect import Dialect
+from durably.providers.documents import OFFICE
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 
@@ -172,18 +175,24 @@ class LiteLLMModel:
 
     def _arguments(self, request: ModelRequest, key: str | None, origin: str) -> dict[str, Any]:
         route = origin.partition(":")[2]
+        if request.options.get("background"):
+            raise UnanswerableError(
+                "litellm makes no answers in the background that could be waited for: use OpenAIModel, with "
+                "api='responses'"
+            )
         strict = [spec.name for spec in request.tools if spec.strict]
         if strict and wants_breakpoints(self.model, route):
             raise UnanswerableError(
                 f"the tool {strict[0]!r} is strict, which litellm does not pass on to Claude: take strict=True away, "
                 "or use AnthropicModel"
             )
+        marks = self.cache and wants_breakpoints(self.model, route) and not _has_own_breakpoints(request)
         body = chat.request_body(
             request,
             model=self.model,
             dialect=dialect(self.model, origin),
             native_output=litellm.supports_response_schema(self.model),
-            cache=self.cache and wants_breakpoints(self.model, route) and not _has_own_breakpoints(request),
+            cache=breakpoints_of(self.model) if marks else None,
         )
         if self.cache and (route == "azure" or (route == "openai" and self.base_url is None)):
             body.setdefault("prompt_cache_key", conversation_key(request))
@@ -229,11 +238,11 @@ def dialect(model: str, origin: str) -> Dialect:
         model: The model, by litellm's name.
         origin: The provider that its messages are marked with.
     """
+    bedrock = origin.partition(":")[2].startswith("bedrock")
     return replace(
         chat.DIALECT,
         origin=origin,
-        # litellm silently drops sound on the way to a model that cannot hear.
-        file=chat.DIALECT.file if litellm.supports_audio_input(model) else chat.image_or_pdf,
+        file=partial(_file, hears=litellm.supports_audio_input(model), reads=_BEDROCK_READS if bedrock else ()),
         takes_thinking=lambda part: part.signature is not None or chat.is_thought_of(part, _server(origin)),
         refusals=False,  # litellm drops them on the way to any provider but OpenAI
         own_call_ids=re.compile(r"\S+"),  # litellm puts data into the ids that some providers want back
@@ -241,6 +250,25 @@ def dialect(model: str, origin: str) -> Dialect:
         user_first=True,
         may_end=lambda message: False,  # Claude's newer models and Mistral's refuse it
     )
+
+
+_BEDROCK_READS = ("docx", "xlsx")
+"""The office documents that Bedrock takes as files:
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_DocumentBlock.html."""
+
+
+def _file(part: FilePart, *, hears: bool, reads: Collection[str]) -> ContentPart:
+    """Return a file as a route takes it, or a text in its place.
+
+    Args:
+        part: The file.
+        hears: Whether the model takes sound. litellm silently drops it on the way to one that does not.
+        reads: The office documents that it takes.
+    """
+    kind = OFFICE.get(part.media_type)
+    if part.data and kind in reads:
+        return FilePart(media_type=part.media_type, data=part.data, name=part.name or f"file.{kind}")
+    return chat.DIALECT.file(part) if hears else chat.image_or_pdf(part)
 
 
 def _has_own_breakpoints(request: ModelRequest) -> bool:

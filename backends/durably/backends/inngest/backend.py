@@ -90,6 +90,7 @@ class InngestBackend(Backend):
             "waits in Run.stream()": "a wait leaves no record before it ends",
             "pieces of answers in Run.stream()": "nowhere to keep them: give deltas=, such as SQLiteDeltas(path)",
             "run_ended of a cancelled run": "Inngest cancels by itself, and no worker hears of it",
+            "step.if_cancelled()": "Inngest cancels by itself, and no worker hears of it",
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
             "retention": "Inngest keeps ended runs as long as its plan says, and forgets them by itself",
             "sessions": "no store of sessions is part of Inngest: give the agent one, such as SQLiteSessions(path)",

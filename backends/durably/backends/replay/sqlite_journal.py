@@ -83,6 +83,13 @@ class SQLiteJournal(Journal):
         self.file.close()
         self._sessions.close()
 
+    async def start(self) -> None:
+        await asyncio.to_thread(self.open)
+
+    async def stop(self) -> None:
+        await self.groups.finish()
+        await asyncio.to_thread(self.close)
+
     def transaction(self) -> AbstractContextManager[None]:
         return self.file.transaction()
 

@@ -323,6 +323,23 @@ async def test_c26_a_fork_begins_with_what_was_committed(subject: Subject) -> No
 
 
 @clause
+async def test_c26_a_fork_of_a_retried_run_has_each_step_once(subject: Subject) -> None:
+    ledger = _Ledger()
+    ledger.broken.add("b")
+    order = _order(ledger, retries=1)
+    await subject.fail(order)
+    ledger.broken.clear()
+    async with subject.open([order]) as backend:
+        run = await (await backend.run(subject.run_id())).retry()
+        await run.result()
+        fork = await run.fork(after="b", run_id=subject.run_id(1))
+        assert await fork.result() == ["a", "b", "c"]
+        history = await fork.history()
+    assert keys(history) == ["a", "b", "c"], "nothing is left of the failure that was taken up again"
+    assert ledger.counts == {"a": 1, "b": 3, "c": 2}
+
+
+@clause
 async def test_c26_a_fork_needs_a_step_that_has_ended(subject: Subject) -> None:
     ledger = _Ledger()
 

@@ -15,6 +15,7 @@ from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, NonRetriableError, RetryPolicy, Run, SerializationError
 from durably.core.attempts import StepCall, StepOutput
 from durably.core.durations import Duration, timeout_seconds
+from durably.core.errors import NonDeterminismError
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
@@ -185,6 +186,25 @@ class FunctionsAreNotRetried(Driver):
 
     async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
         return await super().attempt_failed(run_pass, run_pass.function.retries + 1, error)
+
+
+@mutant("C12")
+class EarlyFailuresAreRefused(Driver):
+    """Code that fails before it has come by all its recorded steps is taken for code that does not fit."""
+
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
+        if not run_pass.records.recorded.exhausted(run_pass.steps.root):
+            error = NonDeterminismError(step="", recorded="a step", asked="nothing more")
+        return await super().attempt_failed(run_pass, failures, error)
+
+
+@mutant("C12")
+class FailuresBehindGathersAreFinal(Driver):
+    """Code that fails right behind a gather is not tried again."""
+
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
+        behind = self.host.log.journal.last_record(run_pass.row.id).key.startswith("gather")
+        return await super().attempt_failed(run_pass, run_pass.function.retries + 1 if behind else failures, error)
 
 
 @mutant("C12")

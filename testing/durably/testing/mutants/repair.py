@@ -146,6 +146,18 @@ class ForksKeepWhatHadBegun(MemoryBackend):
 
 
 @mutant("C26")
+class ForksKeepFailuresTakenUp(MemoryBackend):
+    """A fork also begins with the failures that a retry of the other run took up again."""
+
+    async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
+        view = await super().fork_run(run_id, after, new_id)
+        kept, last = self.journal._records[new_id], {record.key: record for record in self.journal.records(run_id)}
+        failed = [each for each in self.journal.records(run_id) if each.status == "failed" and each.key]
+        kept += [replace(each, run_id=new_id, seq=len(kept)) for each in failed if last[each.key] is not each]
+        return view
+
+
+@mutant("C26")
 class ForksHideTheirOrigin(MemoryJournal):
     """A fork does not say which run it comes from."""
 

@@ -40,3 +40,12 @@ class ToolsListedAnew(ReplaySteps):
     async def run(self, scope: Any, call: StepCall) -> Any:
         value = await super().run(scope, call)
         return await call.fn(*call.args) if call.key.startswith("list-") and self.records.row.crashes else value
+
+
+@mutant("C33")
+class OptionsChosenAnew(ReplaySteps):
+    """A run that is taken up chooses the options of its model again."""
+
+    async def run(self, scope: Any, call: StepCall) -> Any:
+        value = await super().run(scope, call)
+        return await call.fn(*call.args) if call.key == "load-options" and self.records.row.crashes else value

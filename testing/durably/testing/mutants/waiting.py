@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,10 @@ from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal_types import Changes, NewRun, Received, RunRow, Subscription
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Singleton
+from durably.core.attempts import StepCall
 from durably.core.errors import CancelSignal, Signal
 from durably.core.history import Kind, StepRecord
-from durably.core.step_keys import Scope
+from durably.core.step_keys import KeyedSteps, Scope
 from durably.testing.mutants.mutant import mutant, with_part
 
 __all__: list[str] = []
@@ -150,6 +152,25 @@ class CancelledRunsGoOn(MemoryBackend):
 
     parts = with_part(_Deaf)
     storage = _Unending
+
+
+@mutant("C21")
+class NothingCalledOff(KeyedSteps):
+    """A cancelled run leaves what it waited for at work."""
+
+    @contextmanager
+    def if_cancelled(self, fn: Callable[..., Any], *args: Any) -> Iterator[None]:
+        yield
+
+
+@mutant("C21")
+class DoneIsCalledOff(KeyedSteps):
+    """A cancelled run calls off what it is past, too."""
+
+    @contextmanager
+    def if_cancelled(self, fn: Callable[..., Any], *args: Any) -> Iterator[None]:
+        self.to_call_off.append(StepCall.of("durably:cancelled", fn, args))
+        yield
 
 
 @mutant("C21")

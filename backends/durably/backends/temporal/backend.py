@@ -102,6 +102,8 @@ class TemporalBackend(Backend):
             "which then runs again, as after a crash; name the body instead",
             "events before the first worker": "an event goes to the functions that workers have registered by then, "
             "and is kept for no other: let a worker of the task queue run once before you send",
+            "singleton= of a function that the starting program does not have": "a start goes by the functions that "
+            "its backend was given: give it the function, and no FunctionRef",
             "errors of attempts that another one followed, in history()": "Temporal keeps the last one of an activity; "
             "observers and the log have each",
             "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",

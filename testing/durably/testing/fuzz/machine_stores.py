@@ -17,6 +17,7 @@ from durably.backends.sqlite_deltas import SQLiteDeltas
 from durably.core import Function
 from durably.core.deltas import StoredDelta
 from durably.testing.fuzz.faults import FaultyJournal
+from durably.testing.fuzz.stored_pieces import stored_pieces
 from durably.testing.snapshot import Snapshot
 
 __all__ = ["MachineStore", "MemoryStore", "SQLiteStore"]
@@ -77,7 +78,7 @@ class MemoryStore(MachineStore):
         return Snapshot.of_journal(self._journal)
 
     def pieces(self, run_id: str) -> Sequence[StoredDelta]:
-        return self._journal.deltas.read(run_id, 0)
+        return stored_pieces(self._journal.deltas, [run_id])[run_id]
 
     def refuse(self, times: int | None) -> None:
         self._journal.refuse = 0 if times is None else self._journal.refuse + times
@@ -100,11 +101,7 @@ class SQLiteStore(MachineStore):
         return Snapshot.of_journal(SQLiteJournal(self._path))
 
     def pieces(self, run_id: str) -> Sequence[StoredDelta]:
-        deltas = SQLiteDeltas(self._path)
-        try:
-            return deltas.read(run_id, 0)
-        finally:
-            deltas.close()
+        return stored_pieces(SQLiteDeltas(self._path), [run_id])[run_id]
 
     def close(self) -> None:
         self._folder.cleanup()

@@ -29,6 +29,7 @@ EXTRAS = {
     "anthropic": ("anthropic",),
     "cli": ("typer", "rich", "starlette", "jinja2", "uvicorn"),
     "cron": ("cronsim",),
+    "documents": ("markitdown",),
     "inngest": ("inngest", "fastapi"),
     "litellm": ("litellm",),
     "mcp": ("mcp",),

@@ -115,7 +115,7 @@ def _said_by_user(result: AgentResult) -> list[object]:
 
 @clause
 async def test_c34_a_message_that_arrives_is_taken_up_by_the_live_run_and_answered_once(subject: Subject) -> None:
-    live, waited = await _two_messages(subject, call("wait"), "both are here", "once more")
+    live, waited = await _two_messages(subject, call("wait"), call("wait"), "both are here", "once more")
     assert (live.text, live.stop_reason) == ("both are here", "completed")
     assert (waited.text, waited.stop_reason, waited.iterations) == ("both are here", "steered", 0)
     assert _said_by_user(live) == ["one", "two"]

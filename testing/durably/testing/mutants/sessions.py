@@ -43,6 +43,14 @@ class MessagesOverlooked(MemoryBackend):
         return []
 
 
+@mutant("C34")
+class MessagesTakenUpAgain(MemoryBackend):
+    """A live run takes up a message at each of its turns."""
+
+    async def _waiting(self, run_id: str, known: Collection[str]) -> list[WaitingRun]:
+        return await super()._waiting(run_id, ())
+
+
 class _Sorted(MemorySessions):
     async def append(self, session_key: str, messages: Sequence[SessionEntry], *, key: str) -> None:
         await super().append(session_key, messages, key=key)

@@ -334,12 +334,12 @@ async def test_a_long_agent_takes_one_run_for_each_point() -> None:
         async def act(n: int) -> str:
             return f"did {n}"
 
-        model = ScriptedModel(*[call("act", n=n) for n in range(20)], "done")
-        return Agent("long", model=model, instructions="", tools=[act], max_iterations=30)
+        model = ScriptedModel(*[call("act", n=n) for n in range(10)], "done")
+        return Agent("long", model=model, instructions="", tools=[act], max_iterations=20)
 
     report = await crash_matrix(build, "go")
     assert report.ok, report
-    assert len(report.cells) == 43 * 4 + 3 + 2  # 43 steps with four points, three of the run; calm, and evicted
+    assert len(report.cells) == 23 * 4 + 3 + 2  # 23 steps with four points, three of the run; calm, and evicted
 
 
 async def test_the_harness_needs_no_test_tools() -> None:

@@ -91,6 +91,8 @@ class AnthropicModel:
                 message = await client.messages.create(**_arguments(body))
                 with failures.reading():
                     data = message.model_dump(mode="json", exclude_unset=True, warnings=False)
+                    if data.get("error"):
+                        raise failures.in_body(data["error"])
                     return self._finish(data, request, message._request_id)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:

@@ -94,7 +94,8 @@ def request_body(
     body: dict[str, Any] = {"model": model}
     system = request.system
     if request.output_schema is not None:
-        schema = strict_schema(request.output_schema) if native_output else None
+        limits: dict[str, Any] = {"recursive": dialect.recursive_schemas, "unions": dialect.schema_unions}
+        schema = strict_schema(request.output_schema, **limits) if native_output else None
         if schema is None:
             system = schema_prompt(system, request.output_schema)
         else:

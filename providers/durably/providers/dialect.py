@@ -35,6 +35,8 @@ class Dialect:
         user_first: Whether the first message must be a user's.
         may_end: Returns whether a conversation may end with an answer of its own. If not, a user's message follows.
         joins_answers: Whether two assistant messages in a row are one.
+        recursive_schemas: Whether a strict schema may refer to itself.
+        schema_unions: How many parts with several types a strict schema may have, or ``None`` for any number.
     """
 
     origin: str
@@ -50,6 +52,8 @@ class Dialect:
     user_first: bool = False
     may_end: Callable[[AssistantMessage], bool] = lambda message: True
     joins_answers: bool = False
+    recursive_schemas: bool = True
+    schema_unions: int | None = None
 
 
 _TEXTS = re.compile(r"text/.*|application/(.*[+])?(json|xml|yaml|toml|x-yaml|x-ndjson|javascript|sql)")

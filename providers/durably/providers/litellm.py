@@ -23,6 +23,7 @@ from durably.core.model import Delta, ModelRequest, ModelResponse, Usage
 from durably.core.server_tools import ServerTool
 from durably.providers import chat
 from durably.providers.answers import UnanswerableError
+from durably.providers.anthropic_messages import MAX_UNIONS
 from durably.providers.cache_key import conversation_key
 from durably.providers.chat_cache import breakpoints_of, wants_breakpoints
 from durably.providers.chat_stream import StreamedAnswer
@@ -206,7 +207,8 @@ class LiteLLMModel:
             raise failures.in_body(error)
         response = chat.answer(data, request, origin=origin, server=_server(origin))
         request_id = failures.headers.get("request-id") or failures.headers.get("x-request-id")
-        known: dict[str, Any] = {"cost": self._price(response.usage), "request_id": request_id}
+        cost = self._price(response.usage) if _has_list_price(data) else None
+        known: dict[str, Any] = {"cost": cost, "request_id": request_id}
         own = (data["choices"][0].get("message") or {}).get("provider_specific_fields") or {}
         if own.get("stop_reason") == "pause_turn":  # litellm calls it "length"
             if own.get("server_tool_calls"):
@@ -238,6 +240,7 @@ def dialect(model: str, origin: str) -> Dialect:
         model: The model, by litellm's name.
         origin: The provider that its messages are marked with.
     """
+    claude = breakpoints_of(model) == "everywhere"
     bedrock = origin.partition(":")[2].startswith("bedrock")
     return replace(
         chat.DIALECT,
@@ -248,6 +251,8 @@ def dialect(model: str, origin: str) -> Dialect:
         own_call_ids=re.compile(r"\S+"),  # litellm puts data into the ids that some providers want back
         text_arguments=False,
         user_first=True,
+        recursive_schemas=not claude,
+        schema_unions=MAX_UNIONS if claude else None,
         may_end=lambda message: False,  # Claude's newer models and Mistral's refuse it
     )
 
@@ -281,6 +286,12 @@ _TAKES_REASONING = frozenset({"cerebras", "deepseek", "groq", "moonshot", "openr
 
 def _server(origin: str) -> str | None:
     return origin if origin.partition(":")[2] in _TAKES_REASONING else None
+
+
+def _has_list_price(data: Mapping[str, Any]) -> bool:
+    """Whether an answer costs what the price list says of its tokens: no other service tier."""
+    tiers = data.get("service_tier"), (data.get("usage") or {}).get("service_tier")
+    return all(tier in (None, "auto", "default", "standard") for tier in tiers)
 
 
 def _headers(made: Any) -> Mapping[str, str]:
@@ -339,7 +350,8 @@ def _layers(error: BaseException, outer: BaseException | None) -> Iterator[BaseE
 
 def _answered(error: openai.OpenAIError, layers: list[BaseException], failures: Failures) -> ModelError:
     # litellm gives every error a status, and some answers a wrong one. The first cause has the right one.
-    status = getattr(error, "status_code", None)
+    given = getattr(error, "status_code", None)
+    status = given if isinstance(given, int) else None  # of an error under status 200, litellm takes its code for one
     answered = next((layer.response for layer in layers if isinstance(layer, httpx.HTTPStatusError)), None)
     lost = next((layer for layer in layers if isinstance(layer, _LOST)), None)
     if answered is not None:

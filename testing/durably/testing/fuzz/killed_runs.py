@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import pickle
 from collections.abc import Sequence
@@ -84,7 +85,7 @@ def _check(block: Block, fork: int | None, snapshots: Sequence[Snapshot], ledger
     after = Snapshot.of_journal(SQLiteJournal(folder / "runs.db"))
     program = _program(block, folder)
     parts = Operator(block, program, RUN, fork).parts(after.runs[RUN].history)
-    pieces = stored_pieces(SQLiteDeltas(folder / "runs.db"), after.runs)
+    pieces = asyncio.run(stored_pieces(SQLiteDeltas(folder / "runs.db"), after.runs))
     raise_violations(
         [
             *check_program(after, program, parts, repeated=bool(snapshots)),

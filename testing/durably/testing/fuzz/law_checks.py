@@ -29,11 +29,11 @@ REPEATING_FAULTS: tuple[FaultKind, ...] = ("crash", "steal", "refuse")
 """After these a body may have its effect again: its record did not get into the journal."""
 
 
-def broken_laws(run: FaultedRun) -> list[Violation]:
+async def broken_laws(run: FaultedRun) -> list[Violation]:
     """Hold a run that has ended to every law."""
     after, struck = Snapshot.of_journal(run.journal), run.struck
     parts = run.operator.parts(after.runs[run.id].history)
-    pieces = stored_pieces(run.journal.deltas, after.runs)
+    pieces = await stored_pieces(run.journal.deltas, after.runs)
     repeated = any(struck[kind] for kind in REPEATING_FAULTS)
     return [
         *check_program(after, run.program, parts, repeated=repeated, owned=not struck["steal"]),

@@ -44,7 +44,7 @@ class MachineStore(ABC):
         """All that it holds now."""
 
     @abstractmethod
-    def pieces(self, run_id: str) -> Sequence[StoredDelta]:
+    async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
         """The pieces of the streamed answers of a run."""
 
     def refuse(self, times: int | None) -> None:
@@ -77,8 +77,8 @@ class MemoryStore(MachineStore):
     def snapshot(self) -> Snapshot:
         return Snapshot.of_journal(self._journal)
 
-    def pieces(self, run_id: str) -> Sequence[StoredDelta]:
-        return stored_pieces(self._journal.deltas, [run_id])[run_id]
+    async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
+        return (await stored_pieces(self._journal.deltas, [run_id]))[run_id]
 
     def refuse(self, times: int | None) -> None:
         self._journal.refuse = 0 if times is None else self._journal.refuse + times
@@ -100,8 +100,8 @@ class SQLiteStore(MachineStore):
     def snapshot(self) -> Snapshot:
         return Snapshot.of_journal(SQLiteJournal(self._path))
 
-    def pieces(self, run_id: str) -> Sequence[StoredDelta]:
-        return stored_pieces(SQLiteDeltas(self._path), [run_id])[run_id]
+    async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
+        return (await stored_pieces(SQLiteDeltas(self._path), [run_id]))[run_id]
 
     def close(self) -> None:
         self._folder.cleanup()

@@ -94,8 +94,16 @@ async def test_no_crash_pays_a_refund_twice_or_never_while_the_bank_is_out(clien
 
 
 async def test_no_crash_changes_what_the_desk_says(client: Client) -> None:
-    people = [refund.zoe(refund.APPROVES)]
-    await crashed(desk, "Where is my money? Order 1042.", worker(client), "tool-refund/after_effect", functions=people)
+    await crashed(
+        desk,
+        "Where is my money? Order 1042.",
+        worker(client),
+        "tool-refund/after_effect",
+        functions=[refund.zoe(refund.APPROVES)],
+        # Of a failed attempt that a crash followed Temporal's history says nothing: see its declared gaps. So one start
+        # of get_payments, which fails once, could not be accounted for.
+        since="think:1",
+    )
 
 
 async def test_no_crash_changes_a_report(client: Client) -> None:

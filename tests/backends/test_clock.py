@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from durably.backends import MemoryBackend
 from durably.backends.replay.clock import VirtualClock
-from durably.core import Context, RetryPolicy, function
+from durably.core import Context, RetryPolicy, RunStatus, function
 from durably.core.steps import Point
 from durably.testing.conformance.subject import Kill
 
@@ -97,3 +99,25 @@ async def test_a_crash_during_a_sleep_or_a_back_off_does_not_restart_it(target: 
         await backend.invoke(target, run_id="r")  # type: ignore[call-overload]
     assert times[1] == start + HOUR, "the outage is a part of the wait"
     assert len(times) == (2 if target is sleeper else 3)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_quiet_comes_although_a_cron_has_no_end(waits: bool) -> None:
+    ticks: list[float] = []
+
+    @function("daily", cron="0 12 * * *")
+    async def daily(ctx: Context[None]) -> None:
+        ticks.append(1)
+
+    @function("nap")
+    async def nap(ctx: Context[None]) -> None:
+        await ctx.step.sleep("long", 37 * HOUR)
+
+    async with MemoryBackend([daily, nap]) as backend:
+        run = await backend.start(nap)
+        ended = asyncio.ensure_future(run.result()) if waits else None
+        await asyncio.wait_for(backend.drain(), 20)
+        if ended is not None:
+            await ended
+        assert (await run.refresh()).status is RunStatus.COMPLETED
+        assert len(ticks) == 2

@@ -59,8 +59,8 @@ def test_random_programs_break_a_law_of(mutant: Mutant) -> None:
     cases = st.tuples(programs(), faults(), outside_events(), st.integers(0, 3))
     options = settings(
         max_examples=400,
-        database=None,
         deadline=None,
+        database=None,
         derandomize=True,
         phases=[Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],

@@ -14,7 +14,7 @@ from durably.core.steps import PointName
 from durably.testing.crash.faults import Crash
 from durably.testing.fuzz.killed_runs import run_under_kills
 from durably.testing.fuzz.programs import Block, Step, nodes
-from durably.testing.fuzz.strategies import programs
+from durably.testing.fuzz.strategies import forks, programs
 
 EXAMPLES = 200 if os.environ.get("DURABLY_LONG") else 10
 
@@ -33,10 +33,10 @@ crashes = st.lists(st.builds(Crash, st.just("*"), st.sampled_from(POINTS), st.in
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-@given(programs().filter(lambda block: sum(isinstance(node, Step) for node in nodes(block)) >= 3), crashes)
-def test_no_law_is_broken(program: Block, plan: list[Crash]) -> None:
+@given(programs().filter(lambda block: sum(isinstance(node, Step) for node in nodes(block)) >= 3), crashes, forks())
+def test_no_law_is_broken(program: Block, plan: list[Crash], fork: int | None) -> None:
     with TemporaryDirectory() as folder:
-        killed.append(run_under_kills(program, plan, Path(folder)))
+        killed.append(run_under_kills(program, plan, Path(folder), fork=fork))
 
 
 def test_the_kills_were_not_in_vain() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -12,6 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from durably.backends.memory import MemoryJournal
 from durably.testing.fuzz.faults import FaultyJournal
+from durably.testing.fuzz.machine_stores import MemoryStore, SQLiteStore
 from durably.testing.fuzz.state_machine import DurableStateMachine
 from durably.testing.mutants import MUTANTS, Mutant
 
@@ -35,6 +37,23 @@ class TestStateMachine(DurableStateMachine.TestCase):  # type: ignore[misc,valid
     )
 
 
+class SQLiteStateMachine(DurableStateMachine):
+    """Workers that are crashed in this process, on one file."""
+
+    store = SQLiteStore
+
+
+class TestStateMachineOnSQLite(SQLiteStateMachine.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(
+        TestStateMachine.settings,
+        max_examples=200 if os.environ.get("DURABLY_LONG") else 10,
+        stateful_step_count=25,
+        derandomize=True,
+        database=None,
+        print_blob=False,
+    )
+
+
 NOTICED = {
     "no-fencing",
     "prefix-rewritten",
@@ -46,7 +65,8 @@ NOTICED = {
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if each.name in NOTICED], ids=lambda each: each.name)
 def test_the_state_machine_notices(mutant: Mutant) -> None:
     journal = FaultyJournal if mutant.journal is MemoryJournal else type("Both", (FaultyJournal, mutant.journal), {})
-    broken = type("Broken", (DurableStateMachine,), {"backend": mutant.backend, "storage": journal})
+    store = partial(MemoryStore, mutant.backend, journal)
+    broken = type("Broken", (DurableStateMachine,), {"store": staticmethod(store)})
     options = settings(
         TestStateMachine.settings,
         max_examples=400,

@@ -217,7 +217,7 @@ class AgentBodies(HookBodies, SubmissionBodies, Function[str | AgentInput[C], Ag
         return None
 
     def _marked(self, response: ModelResponse, listed: ListedSpecs | None, *, changed: bool) -> ModelResponse:
-        """Return an answer that says whether steps check the arguments of its calls.
+        """Return an answer that says whether steps check the arguments of its calls, and agents share the budget.
 
         Args:
             response: The answer.
@@ -226,11 +226,12 @@ class AgentBodies(HookBodies, SubmissionBodies, Function[str | AgentInput[C], Ag
         """
         known = [(self.tools[call.name], call) for call in response.message.tool_calls if call.name in self.tools]
         elsewhere = {each.name for each in listed.tools} if listed is not None else set()
-        if any(call.name in elsewhere for call in response.message.tool_calls):
-            return response.model_copy(update={"checked_in_steps": True})
-        if not any(changed or tool.checks_in_step(call) for tool, call in known):
-            return response
-        return response.model_copy(update={"checked_in_steps": True})
+        checked = any(call.name in elsewhere for call in response.message.tool_calls)
+        marks = {
+            "checked_in_steps": checked or any(changed or tool.checks_in_step(call) for tool, call in known),
+            "shares_budget": any(tool.draws_on_budget for tool, _ in known),
+        }
+        return response.model_copy(update=marks) if any(marks.values()) else response
 
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse:
         """Have the older part of a conversation summarised: the body of ``compact``.

@@ -205,7 +205,8 @@ class _Turns:
         await self.session.save_turn()
         if self.logger:
             self.logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-        run = replace(self.run, budget=self.limit.left(progress.spent)) if self.limit else self.run
+        shared = self.limit.left(progress.spent) if self.limit and response.shares_budget else None
+        run = replace(self.run, budget=shared)
         checked_in_step = response.checked_in_steps
         answers = [partial(_answer, self.agent, self.tools, self.step, call, run, checked_in_step) for call in calls]
         outcomes = (await answers[0](),) if len(answers) == 1 else await self.step.gather(*answers)

@@ -147,6 +147,8 @@ class ModelResponse(BaseModel):
         request_id: The provider's id of the call.
         checked_in_steps: Whether the tools' steps validate the arguments of its calls. The agent sets it if the verdict
             could differ on replay. Older records lack it; for them the loop validates.
+        shares_budget: Whether agents that it calls are given what is left of the run's budget. The agent sets it. Older
+            records lack it; for them these agents are asked without it.
         verdict: The agent's verdict on a typed answer, or on one that is too large to record. Older records lack it;
             for them the loop validates.
         submitted: The request that the provider has taken and answers later. The message is empty then.
@@ -163,13 +165,14 @@ class ModelResponse(BaseModel):
     model: str | None = Field(default=None, exclude_if=lambda model: model is None)
     request_id: str | None = Field(default=None, exclude_if=lambda request_id: request_id is None)
     checked_in_steps: bool = Field(default=False, exclude_if=lambda checked: not checked)
+    shares_budget: bool = Field(default=False, exclude_if=lambda shares: not shares)
     verdict: AnswerVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
     submitted: Submission | None = Field(default=None, exclude_if=lambda submitted: submitted is None)
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:
-        # Records leave out both reasons, since the message tells them apart. So it does here, whatever a server said: the
-        # answer that is read back is the same. The instance is frozen, hence vars().
+        # Records leave out both reasons, since the message tells them apart. So it does here, whatever a server said:
+        # the answer that is read back is the same. The instance is frozen, hence vars().
         if self.stop_reason in ("end", "tool_calls"):
             vars(self)["stop_reason"] = "tool_calls" if self.message.tool_calls else "end"
         return self

@@ -67,9 +67,18 @@ def prefix_records(records: Sequence[StepRecord], cut: int, first: StepRecord) -
         first: The first record of the fork.
 
     Returns:
-        The first record, then those of steps that had ended at the cut and of patches, numbered anew.
+        The first record, then those of steps that had ended at the cut and of patches, numbered anew. Of a failure that
+        a retry of that run took up again there is nothing: a step ends once.
     """
     before = records[1:cut]
     last = {record.key: record for record in before if record.key}
-    kept = [record for record in before if record.kind == "patch" or (record.key and last[record.key].final)]
+    taken_up = {
+        each.key: each.seq for each in before if each.status == "failed" and last.get(each.key, each) is not each
+    }
+    kept = [
+        record
+        for record in before
+        if record.kind == "patch"
+        or (record.key and last[record.key].final and record.seq > taken_up.get(record.key, 0))
+    ]
     return [first, *(replace(each, run_id=first.run_id, seq=seq) for seq, each in enumerate(kept, 1))]

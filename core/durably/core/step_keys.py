@@ -160,6 +160,10 @@ class StepEngine(ABC):
         """Whether the run may begin with a step that judges its input. One that began without it must not."""
         return False
 
+    def redact(self, text: str) -> str:
+        """Mask the registered secrets in a text. An engine that has none returns it as it is."""
+        return text
+
     def before_step(self, scope: Scope) -> None:
         """Called before each step, to unwind code that may not go on. Does nothing unless an engine needs it."""
         return
@@ -257,7 +261,7 @@ class KeyedSteps(FunctionSteps):
         timeout: Duration | None = None,
     ) -> Event | None:
         check_given("wait_for_event", step_id, name, f"'wait', {step_id!r}")
-        check_match(step_id, match)
+        check_match(step_id, match, self._engine.redact)
         check_event_name(name)
         wanted, limit = dict(match or {}), timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(

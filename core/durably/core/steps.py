@@ -227,7 +227,8 @@ class StepAPI(ABC):
         Args:
             step_id: Names the step.
             name: The event's name.
-            match: Dotted paths in the event's data and the value that must be there, ``{"order.id": "7"}``.
+            match: Dotted paths in the event's data and the value that must be there, ``{"order.id": "7"}``. Not a
+                registered secret, which events are kept without.
             timeout: How long to wait. Default: no limit.
 
         Returns:

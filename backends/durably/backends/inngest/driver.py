@@ -212,7 +212,7 @@ class Driver:
         """Record a failed attempt of a run's code: to be tried again later, or the run's end."""
         function, redact = run_pass.function, self.host.environment.redactor.text
         data = error_to_json(error, redact)
-        if run_pass.target is not None:
+        if run_pass.target is not None and not run_pass.recorder.is_for_retry(failures):
             self._give_up(run_pass, data)
         delay = function_retry_delay(function, run_pass.run_id, failures, error)
         log_failed_run(function.id, run_pass.run_id, failures, error, delay, redact)

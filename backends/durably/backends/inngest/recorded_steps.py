@@ -26,6 +26,9 @@ __all__ = ["StepRecorder", "given"]
 
 T = TypeVar("T")
 
+_RETRY = "run~retry"
+"""The key under which Inngest keeps that the code itself has failed."""
+
 LONGEST_SLEEP = 364 * 86400.0
 """Seconds: Inngest sleeps for up to a year."""
 
@@ -125,7 +128,11 @@ class StepRecorder:
     async def retry_run(self, scope: Scope, record: StepRecord) -> None:
         """Have Inngest keep that the code itself failed and runs again. Ends the pass."""
         # Not suspended: the code has ended, and begins anew with the next request.
-        await self.commit(scope, "run~retry", given(record), number=record.attempt, suspends=False)
+        await self.commit(scope, _RETRY, given(record), number=record.attempt, suspends=False)
+
+    def is_for_retry(self, failures: int) -> bool:
+        """Whether the request is there to keep that the code has failed so often: behind a race that is planned."""
+        return self._code.request.is_target(_step_id(_RETRY, failures))
 
     # -- steps on Inngest
 
@@ -154,7 +161,7 @@ class StepRecorder:
             SuspendSignal: If the code is to be unwound, since the request has its answer.
         """
         number = self.number(key) if number is None else number
-        step_id = f"{key}~{number}" if number else key
+        step_id = _step_id(key, number)
 
         observers = self._host.environment.observers
 
@@ -255,6 +262,11 @@ class StepRecorder:
         if interrupt is not None:
             raise interrupt  # the SDK collects these: each is a step that a branch has come to
         return outcome
+
+
+def _step_id(key: str, number: int) -> str:
+    """The id on Inngest of one of the records of a step."""
+    return f"{key}~{number}" if number else key
 
 
 def given(record: StepRecord) -> Callable[[], Awaitable[StepRecord]]:

@@ -73,10 +73,10 @@ class Scheduler:
     def _advance(self) -> None:
         """Jump to the next timer, where the clock can jump; with none left, tell those who wait for quiet."""
         while self.active == 0 and (self._watchers or self._idle) and not self._stopped:
-            if not self.clock.advance():
-                if self.clock.armed == 0:
-                    for future in self._idle:
-                        self.wake(future)
+            if self.clock.armed == 0 and self._idle:  # a timer in the background may be left: a cron has no end
+                for future in self._idle:
+                    self.wake(future)
+            elif not self.clock.advance():
                 return
 
     # -- the ends of runs
@@ -142,6 +142,7 @@ class Scheduler:
             self.active -= 1  # the waker counted it; this waiter is no part of the engine
         finally:
             self._watchers -= 1
+            self.rest()
 
     def stop(self, signal: BaseException) -> None:
         """Let no time pass any more, and hand a signal to everybody who waits from outside or for a run."""

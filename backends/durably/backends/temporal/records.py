@@ -44,7 +44,8 @@ class RunRecords:
         self, run_id: str, environment: Environment, earlier: Sequence[StepRecord], history: RecordedHistory | None
     ) -> None:
         self.recorded = Recorded(earlier)
-        self.has_earlier = any(record.key for record in earlier)
+        self._earlier = frozenset(record.key for record in earlier if record.key)
+        self.has_earlier = bool(self._earlier)
         self.history = history
         self.replayed = 0
         self._run_id = run_id
@@ -102,7 +103,7 @@ class RunRecords:
     def check_failure(self, error: Exception) -> None:
         """Check that the code did not fail in a place where the run went on; raises what :meth:`take` raises."""
         if self.history is not None:
-            self.history.check_failure(error)
+            self.history.check_failure(error, self._earlier)
 
     def settled(self, kind: Kind, key: str, asked: str, value: RawValue, started: float) -> StepRecord:
         """The record of a step whose activity gave a value.

@@ -296,6 +296,45 @@ async def test_c12_on_failure_runs_once(subject: Subject) -> None:
 
 
 @clause
+async def test_c12_code_may_fail_before_it_comes_by_its_steps_again(subject: Subject) -> None:
+    bodies: list[str] = []
+
+    async def body(name: str) -> str:
+        bodies.append(name)
+        return name
+
+    @function("early", retries=2, retry_policy=RetryPolicy(initial=subject.unit / 4, jitter=0))
+    async def early(ctx: Context[None]) -> str:
+        if ctx.attempt == 2:
+            raise ConnectionError("before all steps")
+        await ctx.step.run("a", body, "a")
+        if ctx.attempt == 1:
+            raise ConnectionError("behind a step")
+        return await ctx.step.run("b", body, "b")
+
+    result, _ = await subject.run(early)
+    assert result == "b"
+    assert bodies == ["a", "b"]
+
+
+@clause
+async def test_c12_code_that_fails_behind_a_gather_is_tried_again(subject: Subject) -> None:
+    @function("child")
+    async def child(ctx: Context[None]) -> str:
+        return "child"
+
+    @function("behind", retries=2, retry_policy=RetryPolicy(initial=subject.unit / 4, jitter=0))
+    async def behind(ctx: Context[None]) -> list[Any]:
+        both = await ctx.step.gather(lambda: ctx.step.invoke("call", child), lambda: ctx.step.sleep("nap", 0))
+        if ctx.attempt < 3:
+            raise ConnectionError(f"attempt {ctx.attempt}")
+        return [*both, ctx.attempt]
+
+    result, _ = await subject.run(behind, child)
+    assert result == ["child", None, 3]
+
+
+@clause
 async def test_c15_nobody_retries_below_the_engine(subject: Subject) -> None:
     errors = (ConnectionError("reset"), TimeoutError("slow"), OSError("busy"), ConnectionRefusedError("closed"))
     bodies = [_Body(_always(error)) for error in errors]

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Set
 from functools import partial
 from typing import Any
 
-from durably.core import Agent, Context, DurablyError, Event, Function, RetryPolicy, StepAPI, Tool, function, tool
+from durably.core import (
+    APPROVAL_GIVEN,
+    Context,
+    DurablyError,
+    Event,
+    Function,
+    RetryPolicy,
+    StepAPI,
+    current_step,
+    function,
+)
+from durably.testing.fuzz.oracle import MAIN
+from durably.testing.fuzz.program_agents import MOMENT, ProgramAgents
+from durably.testing.fuzz.program_rivals import TICK, clockwork, rival, rival_event
 from durably.testing.fuzz.programs import (
     LONG,
     RETRIES,
     AgentTools,
     AskAndWait,
+    AwaitTick,
     Block,
+    Contend,
     FunctionFailure,
     Gather,
+    Heals,
     Invoke,
     InvokeTooSlow,
     Node,
@@ -27,52 +43,88 @@ from durably.testing.fuzz.programs import (
     WaitInVain,
     nodes,
 )
+from durably.testing.fuzz.world import World
 from durably.testing.ledger import EffectLedger
-from durably.testing.models.scripted import ScriptedModel, call
 
-__all__ = ["EVENT_NAMES", "DurableProgram"]
-
-EVENT_NAMES = ("program/told", "program/ask", "program/outside")
-"""The events that a program sends or gets."""
+__all__ = ["DurableProgram"]
 
 
 class DurableProgram:
     """A program made durable, and the world its effects go to.
 
+    Args:
+        block: The program.
+        world: Where its effects go; left out, a new one.
+        pace: Seconds that one second of the program takes, for engines in real time.
+
     Attributes:
-        functions: The program's function first, then what it calls.
-        effects: How often each body has returned, by the node's place.
-        told: The ids of the events that the listener got, and the runs that got them.
-        sent: The ids of the events that were sent to it, as their sender was told.
+        functions: The program's function first, then what it calls, and what its events start.
+        world: What happened.
         ledger: What its bodies noted themselves when they started.
         awaited: The keys of the events that are to come from outside.
     """
 
-    def __init__(self, block: Block) -> None:
-        self.effects: Counter[str] = Counter()
-        self.told: set[tuple[str | None, str]] = set()
-        self.sent: set[str] = set()
+    def __init__(self, block: Block, world: World | None = None, *, pace: float = 1.0) -> None:
+        self.world = World() if world is None else world
         self.ledger = EffectLedger()
         self.awaited = {node.key for node in nodes(block) if isinstance(node, WaitForOutside)}
-        self._failures: Counter[str] = Counter()
+        self._pace = pace
         self._called: dict[str, Function[Any, Any]] = {}
+        agents = self._agents = ProgramAgents(self.world, self.ledger)
 
         @function("listener", triggers=["program/told"])
         async def listener(ctx: Context[Any]) -> None:
-            self.told.add((ctx.event.id, ctx.run_id))
+            self.world.note("told", ctx.event.id or "", ctx.run_id)
 
         @function("sleeper")
         async def sleeper(ctx: Context[None]) -> None:
-            await ctx.step.sleep("long", LONG)
+            await ctx.step.sleep("long", LONG * pace)
 
         self._sleeper = sleeper
-        main = self._function("program", block, "")
-        self.functions: list[Function[Any, Any]] = [main, *self._called.values(), listener, sleeper]
+        main = self._function(MAIN, block, "")
+        rules = {
+            f"rival {n.mode}": partial(rival, n.mode, self.world, pace) for n in nodes(block) if isinstance(n, Contend)
+        }
+        rules |= {
+            f"cron {n.missed}": partial(clockwork, n.missed, self.world)
+            for n in nodes(block)
+            if isinstance(n, AwaitTick)
+        }
+        ruled = [make() for make in rules.values()]
+        others = [listener, sleeper, *ruled, *([agents.desk] if agents.desk is not None else [])]
+        self.functions: list[Function[Any, Any]] = [main, *self._called.values(), *others]
+
+    @property
+    def event_names(self) -> list[str]:
+        """The names of the events that were sent: to its functions, and to its waiting steps."""
+        names = {trigger for each in self.functions for trigger in each.triggers}
+        helpers = {trigger for each in self._called.values() for used in each.uses for trigger in used.triggers}
+        return sorted(names | helpers | {"program/ask", "program/outside", TICK, APPROVAL_GIVEN})
+
+    @property
+    def effects(self) -> Mapping[str, int]:
+        """How often each body has returned, by the node's place."""
+        return self.world.count("effect")
+
+    @property
+    def told(self) -> Set[tuple[str, str]]:
+        """The ids of the events that the listener got, and the runs that got them."""
+        return {(note.name, note.run_id) for note in self.world.of("told")}
+
+    @property
+    def sent(self) -> Set[str]:
+        """The ids of the events that were sent to the listener, as their sender was told."""
+        return set(self.world.count("sent"))
+
+    def heal(self) -> None:
+        """Mend the world: steps that waited for that do not fail any more."""
+        if not self.world.healed:
+            self.world.note("healed", "")
 
     def _function(self, id: str, block: Block, place: str) -> Function[None, Any]:
         self._prepare(block, place)
 
-        @function(id, retries=RETRIES, retry_policy=RetryPolicy(initial=1))
+        @function(id, retries=RETRIES, retry_policy=RetryPolicy(initial=self._pace))
         async def run(ctx: Context[None]) -> Any:
             return await self._block(ctx, block, place)
 
@@ -90,26 +142,10 @@ class DurableProgram:
                 case Gather(branches=branches):
                     for number, branch in enumerate(branches):
                         self._prepare(branch, f"{here}.{number}")
-                case AgentTools(turns=turns):
-                    self._called[here] = self._agent(turns, here)
+                case AgentTools():
+                    self._called[here] = self._agents.agent(node, here)
                 case _:
                     pass
-
-    def _agent(self, turns: tuple[tuple[int, ...], ...], place: str) -> Agent:
-        replies = [[call("work", turn=turn, value=value) for value in values] for turn, values in enumerate(turns)]
-        return Agent(
-            f"agent{place}", model=ScriptedModel(*replies, "done"), instructions="work", tools=[self._tool(place)]
-        )
-
-    def _tool(self, place: str) -> Tool:
-        @tool
-        async def work(turn: int, value: int) -> int:
-            """Work."""
-            self.ledger.body_started()
-            self.effects[f"{place}/{turn}/{value}"] += 1
-            return value
-
-        return work
 
     async def _block(self, ctx: Context[None], block: Block, place: str) -> list[Any]:
         return [await self._node(ctx, node, f"{place}.{index}") for index, node in enumerate(block)]
@@ -119,12 +155,14 @@ class DurableProgram:
         match node:
             case Step(id=id):
                 return await step.run(id, self._body(node, place))
+            case Heals():
+                return await step.run("mend", self._body(node, place))
             case Gather(branches=branches):
                 return await step.gather(*self._branches(ctx, branches, place))
             case Invoke():
                 return await step.invoke("invoke", self._called[place])
             case AgentTools():
-                return (await step.invoke("agent", self._called[place], "go")).iterations - 1
+                return json.loads((await step.invoke("agent", self._called[place], "go")).text)
             case Try(block=block):
                 try:
                     return await self._block(ctx, block, place)
@@ -143,28 +181,41 @@ class DurableProgram:
         for number, branch in enumerate(branches):
             yield partial(self._block, ctx, branch, f"{place}.{number}")
 
-    def _body(self, node: Step, place: str) -> Callable[[], Awaitable[int]]:
+    def _body(self, node: Step | Heals, place: str) -> Callable[[], Awaitable[int]]:
         async def body() -> int:
             self.ledger.body_started()
-            # Failures are counted by place, not by attempt: after a crash the attempt's number may have moved on.
-            if node.broken or self._failures[place] < node.fails:
-                self._failures[place] += 1
+            if self._fails(node, place):
+                self.world.note("failure", place, current_step().run_id)
                 raise ConnectionError(f"{place} fails")
-            self.effects[place] += 1
+            self.world.note("effect", place, current_step().run_id)
             return node.value
 
         return body
 
+    def _fails(self, node: Step | Heals, place: str) -> bool:
+        if isinstance(node, Heals):
+            return not self.world.healed
+        # Failures are counted by place, not by attempt: after a crash the attempt's number may have moved on.
+        return node.broken or self.world.count("failure")[place] < node.fails
+
     async def _primitive(self, step: StepAPI, node: Node, run_id: str) -> Any:
         match node:
             case Sleep(seconds=seconds):
-                await step.sleep("sleep", seconds)
+                await step.sleep("sleep", seconds * self._pace)
             case Send(count=count, delay=delay):
-                # The moment is fixed by the program: one taken from a clock would differ on replay.
-                ts = None if delay is None else 1767225600.0 + delay
+                ts = None if delay is None else MOMENT + delay
                 ids = await step.send_event("send", *[Event("program/told", n, ts=ts) for n in range(count)])
-                self.sent.update(ids)
+                for event_id in set(ids) - self.sent:
+                    self.world.note("sent", event_id, run_id)
                 return len(ids)
+            case Contend(mode=mode, keys=keys):
+                return len(await step.send_event("contend", *[Event(rival_event(mode), {"key": key}) for key in keys]))
+            case AwaitTick(missed=missed):
+                await step.gather(
+                    lambda: step.wait_for_event("tick", TICK, match={"missed": missed}),
+                    lambda: step.sleep("months", LONG * self._pace),
+                )
+                return "ticked"
             case AskAndWait(question=number):
                 event, _ = await step.gather(
                     lambda: step.wait_for_event("answer", "program/ask", match={"run": run_id, "number": number}),
@@ -172,11 +223,11 @@ class DurableProgram:
                 )
                 return None if event is None else event.data["number"]
             case WaitInVain(timeout=timeout):
-                event = await step.wait_for_event("wait", "program/never", timeout=timeout)
+                event = await step.wait_for_event("wait", "program/never", timeout=timeout * self._pace)
                 return None if event is None else event.data
             case WaitForOutside(key=key):
                 event = await step.wait_for_event("await", "program/outside", match={"key": key})
                 return None if event is None else event.data["key"]
             case InvokeTooSlow(timeout=timeout):
-                await step.invoke("late", self._sleeper, timeout=timeout)
+                await step.invoke("late", self._sleeper, timeout=timeout * self._pace)
         return None

@@ -20,6 +20,7 @@ async def run_under_faults(
     faults: Sequence[Fault] = (),
     events: Sequence[OutsideEvent] = (),
     *,
+    fork: int | None = None,
     seed: int = 0,
     evict: Literal["never", "always"] = "never",
     backend: type[MemoryBackend] = MemoryBackend,
@@ -33,7 +34,7 @@ async def run_under_faults(
     Raises:
         BrokenLawError: If a law does not hold.
     """
-    run = FaultedRun(block, faults, events, seed=seed, evict=evict, backend=backend, journal=journal)
+    run = FaultedRun(block, faults, events, fork=fork, seed=seed, evict=evict, backend=backend, journal=journal)
     await run.run()
-    raise_violations(broken_laws(run))
+    raise_violations(await broken_laws(run))
     return run

@@ -6,26 +6,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = [
+    "CHANGED",
     "LONG",
     "RETRIES",
     "AgentTools",
     "AskAndWait",
+    "AwaitTick",
     "Block",
+    "Contend",
     "FunctionFailure",
     "Gather",
+    "Heals",
     "Invoke",
     "InvokeTooSlow",
     "Node",
     "Send",
+    "SingletonMode",
     "Sleep",
     "Step",
+    "ToolKind",
+    "ToolUse",
     "Try",
     "WaitForOutside",
     "WaitInVain",
     "nodes",
 ]
+
+ToolKind = Literal["plain", "approved", "changed", "refused", "function", "ask", "start", "later"]
+SingletonMode = Literal["cancel", "skip", "queue"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,13 @@ class Step:
     value: int
     fails: int = 0
     broken: bool = False
+
+
+@dataclass(frozen=True)
+class Heals:
+    """A step that fails until the run has failed, and somebody mended the world and retried it."""
+
+    value: int
 
 
 @dataclass(frozen=True)
@@ -82,10 +100,39 @@ class InvokeTooSlow:
 
 
 @dataclass(frozen=True)
-class AgentTools:
-    """An agent that calls tools, a turn for each group of values."""
+class Contend:
+    """Events that start runs of a singleton: one for each of the keys, all sent at once."""
 
-    turns: tuple[tuple[int, ...], ...]
+    mode: SingletonMode
+    keys: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AwaitTick:
+    """A wait for a function that a cron starts, with a sleep of months in a branch beside it."""
+
+    missed: Literal["once", "each"]
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """A call of a tool, which works on a value.
+
+    ``plain``: a function does. ``approved``, ``changed``, ``refused``: it asks a person first, who says so.
+    ``function``: a durable function does. ``ask``: another agent does, and is waited for. ``start``, ``later``: it is
+    only started, at once or at a time.
+    """
+
+    kind: ToolKind
+    value: int
+
+
+@dataclass(frozen=True)
+class AgentTools:
+    """An agent that calls tools, a turn for each group, and shows its answers in pieces or as a whole."""
+
+    turns: tuple[tuple[ToolUse, ...], ...]
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,12 +165,15 @@ class FunctionFailure:
 
 Node = (
     Step
+    | Heals
     | Sleep
     | Send
     | AskAndWait
     | WaitInVain
     | WaitForOutside
     | InvokeTooSlow
+    | Contend
+    | AwaitTick
     | AgentTools
     | Gather
     | Invoke
@@ -133,8 +183,11 @@ Node = (
 Block = tuple[Node, ...]
 
 RETRIES = 2
+CHANGED = 100
+"""A person who changes the arguments of a call adds so much to the value."""
+
 LONG = 10_000_000.0
-"""Seconds; longer than any fault sets a clock back, so that a call that must be too slow is."""
+"""Seconds; longer than any fault sets a clock back: a call that must be too slow is, and each month's cron comes."""
 
 
 def nodes(block: Block) -> Iterator[Node]:

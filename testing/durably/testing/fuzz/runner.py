@@ -16,7 +16,7 @@ from durably.core import Event
 from durably.core.steps import Point
 from durably.testing.fuzz.durable_program import DurableProgram
 from durably.testing.fuzz.faults import Fault, FaultKind, FaultyJournal, OutsideEvent, WorkerKilledSignal
-from durably.testing.fuzz.oracle import expect
+from durably.testing.fuzz.operator import Operator
 from durably.testing.fuzz.programs import Block
 from durably.testing.laws import Violation, raise_violations
 from durably.testing.laws.violation import MUST_END
@@ -25,7 +25,6 @@ from durably.testing.snapshot import Snapshot
 
 __all__ = ["FaultedRun"]
 
-MANY = 1_000_000
 ROUNDS = 60
 """How often a program may come to rest and be given the events it waits for before it counts as stuck."""
 
@@ -37,6 +36,7 @@ class FaultedRun:
         block: The program.
         faults: What happens to it, in order.
         events: What arrives from outside.
+        fork: Behind which of its steps the run is forked once it has ended; ``None``: not at all.
         seed: Fixes the order of concurrent branches.
         evict: ``"always"`` replays the run from the start after each step.
         backend: The backend to try.
@@ -45,7 +45,7 @@ class FaultedRun:
     Attributes:
         id: The id of the program's run.
         program: The program made durable, with what its bodies did.
-        expected: What it must come to.
+        operator: Who looks after it.
         ledger: What the engine reported.
         snapshots: What the journal held when each worker began.
         struck: The faults that happened.
@@ -59,6 +59,7 @@ class FaultedRun:
         faults: Sequence[Fault] = (),
         events: Sequence[OutsideEvent] = (),
         *,
+        fork: int | None = None,
         seed: int = 0,
         evict: Literal["never", "always"] = "never",
         backend: type[MemoryBackend] = MemoryBackend,
@@ -66,7 +67,7 @@ class FaultedRun:
     ) -> None:
         self.id = "run"
         self.program = DurableProgram(block)
-        self.expected = expect(block)
+        self.operator = Operator(block, self.program, self.id, fork)
         self.journal = journal or FaultyJournal()
         self.clock = VirtualClock()
         self.ledger = EffectLedger()
@@ -138,10 +139,8 @@ class FaultedRun:
             drained.cancel()
             return False
         drained.result()
-        if all(row.status.final for row in self.journal.rows(None, None, MANY)):
-            return True
         if worker not in self._zombies and not self._stop:
-            await self._send(worker, *[Event("program/outside", {"key": key}) for key in sorted(self.program.awaited)])
+            return not await self.operator.act(worker)
         return False
 
     async def _send(self, worker: MemoryBackend, *events: Event) -> None:

@@ -13,50 +13,81 @@ try:
 except ImportError as error:
     raise ImportError("durably.testing.fuzz.strategies needs Hypothesis: pip install 'durably[testing]'") from error
 
+from durably.core import Capabilities
 from durably.testing.fuzz.faults import Fault, OutsideEvent
 from durably.testing.fuzz.programs import (
     RETRIES,
     AgentTools,
     AskAndWait,
+    AwaitTick,
     Block,
+    Contend,
     FunctionFailure,
     Gather,
+    Heals,
     Invoke,
     InvokeTooSlow,
     Node,
     Send,
+    SingletonMode,
     Sleep,
     Step,
+    ToolUse,
     Try,
     WaitForOutside,
     WaitInVain,
 )
 
-__all__ = ["faults", "outside_events", "programs"]
+__all__ = ["faults", "forks", "outside_events", "programs"]
 
 _KEYS = st.integers(0, 2)
 _SECONDS = st.sampled_from([0.0, 0.5, 7.0, 3600.0])
+_VALUES = st.integers(-3, 3)
 
 
-def _leaves() -> st.SearchStrategy[Node]:
-    values = st.integers(-3, 3)
-    runs = st.builds(Step, st.sampled_from(["a", "b"]), values, st.integers(0, RETRIES))
-    return st.one_of(
-        runs,
-        runs,
-        st.builds(Step, st.sampled_from(["a", "b"]), values, broken=st.just(True)),
+def _leaves(capabilities: Capabilities | None, crons: bool) -> st.SearchStrategy[Node]:
+    steps = st.builds(Step, st.sampled_from(["a", "b"]), _VALUES, st.integers(0, RETRIES))
+    leaves: list[st.SearchStrategy[Node]] = [
+        steps,
+        steps,
+        st.builds(Step, st.sampled_from(["a", "b"]), _VALUES, broken=st.just(True)),
         st.builds(Sleep, _SECONDS),
         st.builds(Send, st.integers(0, 3), st.none() | _SECONDS),
         st.builds(AskAndWait, _KEYS),
         st.builds(WaitInVain, _SECONDS),
         st.builds(WaitForOutside, _KEYS),
         st.builds(InvokeTooSlow, st.sampled_from([0.5, 7.0])),
-        st.builds(AgentTools, _turns()),
-    )
+        st.builds(AgentTools, _turns(), st.booleans()),
+        st.builds(AgentTools, _turns(), st.booleans()),
+    ]
+    if _has(capabilities, "retry"):
+        leaves.append(st.builds(Heals, _VALUES))
+    modes: list[SingletonMode] = []
+    if _has_rule(capabilities, "singleton"):
+        modes += ["cancel", "skip"]
+    if _has_rule(capabilities, "singleton_queue"):
+        modes.append("queue")
+    if modes:
+        keys = st.lists(st.integers(0, 1), min_size=1, max_size=3).map(tuple)
+        leaves.append(st.builds(Contend, st.sampled_from(modes), keys))
+    if crons and _has_rule(capabilities, "cron"):
+        leaves.append(st.builds(AwaitTick, st.sampled_from(["once", "each"])))
+    return st.one_of(leaves)
 
 
-def _turns() -> st.SearchStrategy[tuple[tuple[int, ...], ...]]:
-    turn = st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True).map(tuple)
+def _has(capabilities: Capabilities | None, feature: str) -> bool:
+    """Whether an engine has a feature that others declare as a gap."""
+    return capabilities is None or feature not in capabilities.gaps
+
+
+def _has_rule(capabilities: Capabilities | None, rule: str) -> bool:
+    """Whether an engine has a rule of flow control."""
+    return capabilities is None or capabilities.flow_control[rule].how != "refused"
+
+
+def _turns() -> st.SearchStrategy[tuple[tuple[ToolUse, ...], ...]]:
+    kinds = st.sampled_from(["plain", "plain", "approved", "changed", "refused", "function", "ask", "start", "later"])
+    turn = st.lists(st.builds(ToolUse, kinds, st.integers(0, 5)), min_size=1, max_size=3).map(tuple)
     return st.lists(turn, max_size=2).map(tuple)
 
 
@@ -75,14 +106,23 @@ def _or_function_failure(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[No
     return st.one_of(inner, inner, inner, st.builds(FunctionFailure, st.integers(1, RETRIES)))
 
 
-def programs(*, leaves: int = 12) -> st.SearchStrategy[Block]:
-    """Random trees of steps, branches, calls, events, sleeps, waits, tool calls and failures.
+def programs(
+    *, leaves: int = 12, capabilities: Capabilities | None = None, crons: bool = True
+) -> st.SearchStrategy[Block]:
+    """Random trees of steps, branches, calls, events, sleeps, waits, agents, rivals, crons and failures.
 
     Args:
         leaves: About how many leaves a tree has at most.
+        capabilities: What the engine has that will run them: what it declares as a gap is left out.
+        crons: Whether programs wait for what a cron starts, which comes once a month.
     """
-    node: st.SearchStrategy[Any] = st.recursive(_leaves(), _branching, max_leaves=leaves)
+    node: st.SearchStrategy[Any] = st.recursive(_leaves(capabilities, crons), _branching, max_leaves=leaves)
     return st.lists(_or_function_failure(node), min_size=1, max_size=5).map(tuple)
+
+
+def forks(*, capabilities: Capabilities | None = None) -> st.SearchStrategy[int | None]:
+    """Whether a run is forked once it has ended, and behind which of its steps, counted round and round."""
+    return st.none() | st.integers(0, 20) if _has(capabilities, "fork") else st.none()
 
 
 def faults(*, most: int = 4) -> st.SearchStrategy[list[Fault]]:

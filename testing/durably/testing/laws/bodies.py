@@ -16,14 +16,39 @@ StepPlace = tuple[str, str]
 """A step: the id of its run and its key."""
 
 
-def no_start_after_commit(entries: Iterable[Entry]) -> Iterator[Violation]:
-    """L2: no body starts once its step is recorded. Holds of workers that own their run, not of stale ones."""
+def _taken_up(after: Snapshot) -> Counter[StepPlace]:
+    """How often a failed step was taken up again by a retry of its run."""
+    taken: Counter[StepPlace] = Counter()
+    for log in after.runs.values():
+        failed: set[str] = set()
+        resumed: set[str] = set()
+        for record in log.history:
+            if record.status == "resumed":
+                resumed |= failed
+            elif record.key in resumed:
+                taken[log.id, record.key] += 1
+                resumed.discard(record.key)
+            if record.key and record.status == "failed":
+                failed.add(record.key)
+    return taken
+
+
+def no_start_after_commit(entries: Iterable[Entry], after: Snapshot | None = None) -> Iterator[Violation]:
+    """L2: no body starts once its step is recorded. Holds of workers that own their run, not of stale ones.
+
+    Args:
+        entries: The ledger.
+        after: What the store held in the end, if runs were retried.
+    """
+    taken = Counter[StepPlace]() if after is None else _taken_up(after)
     committed: set[StepPlace] = set()
     told: set[StepPlace] = set()
     for entry in entries:
         step = (entry.run_id, entry.key)
         if entry.kind == "committed":
-            committed.add(step)
+            taken[step] -= 1
+            if taken[step] < 0:
+                committed.add(step)
         elif entry.kind == "started" and step in committed and step not in told:
             told.add(step)
             what = f"the body of {entry.key!r} started again after its record was written"
@@ -41,7 +66,7 @@ def limited_starts(
         spare: How many more executions of any step other faults account for: a stolen lease, a refused commit.
         usual: How often each body starts without a crash; left out, once.
     """
-    crashes, retries, once_only = _crashes_in_window(entries), Counter[StepPlace](), set[StepPlace]()
+    crashes, retries, once_only = _crashes_in_window(entries), _taken_up(after), set[StepPlace]()
     for record in after.records():
         step = (record.run_id, record.key)
         if record.status == "retrying":

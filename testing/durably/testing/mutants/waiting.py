@@ -219,3 +219,58 @@ class OneRunForAllKeys(MemoryJournal):
         if new.singleton is not None:
             new = replace(new, singleton=Singleton("", mode=new.singleton.mode))
         return super().add_run(new, worker, now, changes)
+
+
+@mutant("C20")
+class TheLastEventCounts(EventWaiters):
+    """Of several events that came while no worker was up, the last one ends the wait."""
+
+    def find(self, waiter: EventWaiter) -> Event | None:
+        found = [each.event for each in self.journal.events_since(waiter.cursor, waiter.name) if waiter.wants(each)]
+        return found[-1] if found else None
+
+
+@mutant("C20")
+class WaitTimesOutLate(ReplaySteps):
+    """A wait gives up long after its time."""
+
+    async def wait_for_event(
+        self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
+    ) -> Event | None:
+        late = None if timeout is None else timeout * 10
+        return await super().wait_for_event(scope, key, name, match, late)
+
+
+@mutant("C21")
+class CancelSpreads(MemoryJournal):
+    """Cancelling a run cancels all others that nobody waits for."""
+
+    def cancel_children(self, run_id: str, now: float, changes: Changes) -> None:
+        super().cancel_children(run_id, now, changes)
+        for row in list(self._runs.values()):
+            if row.parent is None and row.function != "bystander":
+                self.end_cancelled(row.id, now, changes)
+
+
+class _DeafInBackOff(Driver):
+    def interrupt(self, run_id: str, signal: type[Signal]) -> None:
+        last = self.host.log.journal.records(run_id)[-2:-1]
+        if signal is not CancelSignal or not last or last[0].status != "retrying":
+            super().interrupt(run_id, signal)
+
+
+@mutant("C21")
+class CancelledRunsTryAgain(MemoryBackend):
+    """A run that is cancelled while it waits for its next attempt makes that attempt."""
+
+    parts = with_part(_DeafInBackOff)
+
+
+@mutant("C22")
+class CancelSkips(MemoryJournal):
+    """The mode cancel drops the newer run, as the mode skip does."""
+
+    def add_run(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
+        if new.singleton is not None and new.singleton.mode == "cancel":
+            new = replace(new, singleton=Singleton(new.singleton.key, mode="skip"))
+        return super().add_run(new, worker, now, changes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -144,8 +144,16 @@ class RecordedHistory:
         """The code of a scope has ended."""
         self._compare(lambda: self._recorded.check_end(self._scope(prefix)))
 
-    def check_failure(self, error: Exception) -> None:
-        """The code has failed."""
+    def check_failure(self, error: Exception, earlier: Collection[str]) -> None:
+        """The code has failed.
+
+        Args:
+            error: With what.
+            earlier: The keys of the steps that earlier histories recorded: code may fail before it comes by them again,
+                as long as no further step has begun.
+        """
+        if not any(record.key and record.key not in earlier for record in self.records):
+            return
         try:
             self._recorded.check_end(self._scope(""))
         except NonDeterminismError as left:

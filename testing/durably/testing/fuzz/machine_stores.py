@@ -1,0 +1,107 @@
+"""The stores that the state machine works on: what outlives its workers, in memory or in a SQLite file."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from durably.backends.memory import MemoryBackend
+from durably.backends.replay.backend import ReplayBackend
+from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.sqlite_journal import SQLiteJournal
+from durably.backends.sqlite import SQLiteBackend
+from durably.backends.sqlite_deltas import SQLiteDeltas
+from durably.core import Function
+from durably.core.deltas import StoredDelta
+from durably.testing.fuzz.faults import FaultyJournal
+from durably.testing.fuzz.stored_pieces import stored_pieces
+from durably.testing.snapshot import Snapshot
+
+__all__ = ["MachineStore", "MemoryStore", "SQLiteStore"]
+
+
+class MachineStore(ABC):
+    """A store, empty at first, and one clock for all its workers.
+
+    Attributes:
+        settling: Seconds of real time that what a worker writes may take.
+    """
+
+    settling: float = 0.0
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+
+    @abstractmethod
+    def open(self, functions: Sequence[Function[Any, Any]]) -> ReplayBackend:
+        """One more worker."""
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """All that it holds now."""
+
+    @abstractmethod
+    async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
+        """The pieces of the streamed answers of a run."""
+
+    def refuse(self, times: int | None) -> None:
+        """Refuse so many more commits, where that can be done; ``None``: none any more."""
+        return
+
+    def close(self) -> None:
+        """Be gone."""
+        return
+
+
+class MemoryStore(MachineStore):
+    """A journal in memory, which may refuse commits.
+
+    Args:
+        backend: The backend to try.
+        journal: The journal to try.
+    """
+
+    def __init__(
+        self, backend: type[MemoryBackend] = MemoryBackend, journal: type[FaultyJournal] = FaultyJournal
+    ) -> None:
+        super().__init__()
+        self._backend = backend
+        self._journal = journal()
+
+    def open(self, functions: Sequence[Function[Any, Any]]) -> ReplayBackend:
+        return self._backend(functions, journal=self._journal, clock=self.clock)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot.of_journal(self._journal)
+
+    async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
+        return (await stored_pieces(self._journal.deltas, [run_id]))[run_id]
+
+    def refuse(self, times: int | None) -> None:
+        self._journal.refuse = 0 if times is None else self._journal.refuse + times
+
+
+class SQLiteStore(MachineStore):
+    """A file, which each worker opens for itself."""
+
+    settling = 0.002
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory(prefix="durably-")
+        self._path = Path(self._folder.name) / "runs.db"
+
+    def open(self, functions: Sequence[Function[Any, Any]]) -> ReplayBackend:
+        return SQLiteBackend(self._path, functions, clock=self.clock)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot.of_journal(SQLiteJournal(self._path))
+
+    async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
+        return (await stored_pieces(SQLiteDeltas(self._path), [run_id]))[run_id]
+
+    def close(self) -> None:
+        self._folder.cleanup()

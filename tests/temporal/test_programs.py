@@ -1,0 +1,67 @@
+"""Random programs on Temporal, with workers that crash: with what they keep of runs, and evicted after each task."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from durably.backends.temporal import TemporalBackend
+from durably.testing.fuzz.crashed_runs import CrashedRun
+from durably.testing.fuzz.programs import Block
+from durably.testing.fuzz.strategies import forks, programs
+from tests.temporal.subject import TemporalSubject
+
+EXAMPLES = 100 if os.environ.get("DURABLY_LONG") else 4
+
+CAPABILITIES = TemporalBackend.capabilities
+
+PACE = 0.0005
+"""Seconds that one second of a program takes: an hour takes two."""
+
+CACHES: dict[str, dict[str, Any]] = {"cached": {}, "evicted": {"max_cached_workflows": 0}}
+
+crashed: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.timeout(60 * EXAMPLES)
+@pytest.mark.parametrize("cache", CACHES)
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    # A cron comes once a minute at most, and this time is real.
+    programs(leaves=5, capabilities=CAPABILITIES, crons=False),
+    st.lists(st.integers(0, 12), max_size=1),
+    forks(capabilities=CAPABILITIES),
+)
+def test_no_law_is_broken(
+    temporal_address: str, cache: str, program: Block, crashes: list[int], fork: int | None
+) -> None:
+    run = CrashedRun(TemporalSubject(temporal_address, **CACHES[cache]), program, crashes, fork=fork, pace=PACE)
+    asyncio.run(asyncio.wait_for(run.run(), 50))
+    crashed.append(run.crashed)
+
+
+def test_the_crashes_were_not_in_vain() -> None:
+    if not crashed:
+        pytest.skip("runs after the programs, in the same process")
+    assert sum(crashed)

@@ -255,9 +255,15 @@ def test_what_only_another_program_could_do_is_refused_by_name(kind: str) -> Non
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
-def test_a_background_answer_is_not_asked_for_again(status: str) -> None:
-    with pytest.raises(UnanswerableError, match="background"):
-        responses.answer({"status": status, "output": []}, question(user("?")))
+def test_a_background_answer_is_the_promise_of_one(status: str) -> None:
+    promised = responses.answer({"id": "resp_1", "status": status, "output": []}, question(user("?")))
+    assert promised.submitted is not None
+    assert (promised.submitted.id, promised.message.parts) == ("resp_1", [])
+
+
+def test_a_cancelled_answer_is_refused() -> None:
+    with pytest.raises(UnanswerableError, match="cancelled"):
+        responses.answer({"id": "resp_1", "status": "cancelled", "output": []}, question(user("?")))
 
 
 def test_an_unknown_reason_to_stop_is_refused_if_nothing_was_said() -> None:

@@ -77,15 +77,17 @@ class SteppedWorker:
 class DurableStateMachine(RuleBasedStateMachine):
     """Random programs, started, stepped, crashed, stolen, cancelled; every law is looked at after every rule.
 
-    Subclass it to try a variant: override ``store``.
+    Subclass it to try a variant: override :meth:`store`.
     """
 
-    store: Callable[[], MachineStore] = MemoryStore
+    def store(self) -> MachineStore:
+        """The store that its workers share, empty."""
+        return MemoryStore()
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.stored = type(self).store()
+        self.stored = self.store()
         self.clock = self.stored.clock
         self.program: DurableProgram | None = None
         self.workers: list[SteppedWorker] = []

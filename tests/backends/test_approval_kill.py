@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.backends.killed_process import live
 
 CHILD = Path(__file__).parent / "approval_child.py"
 
@@ -24,23 +23,10 @@ POINTS = [
 ]
 
 
-def live(directory: Path, *kill: str) -> tuple[int, Any]:
-    """One life of the process: its exit code and what it printed."""
-    done = subprocess.run(
-        [sys.executable, CHILD, directory / "runs.db", directory / "ledger", *kill],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, json.loads(done.stdout) if done.stdout else None
-
-
 @pytest.mark.parametrize("point", POINTS, ids="/".join)
 def test_a_killed_process_pays_once_what_a_person_wrote(tmp_path: Path, point: tuple[str, str]) -> None:
-    assert live(tmp_path, *point)[0] == -signal.SIGKILL
-    code, told = live(tmp_path)
+    assert live(CHILD, tmp_path, *point)[0] == -signal.SIGKILL
+    code, told = live(CHILD, tmp_path)
     assert (code, told) == (
         0,
         ["paid 1", 'A person changed the arguments: pay was run with {"amount": 10}\npaid 10'],

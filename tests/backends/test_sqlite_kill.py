@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.backends.killed_process import live
 
 CHILD = Path(__file__).parent / "kill_child.py"
 
@@ -42,19 +42,6 @@ POINTS = [
 ]
 
 
-def live(directory: Path, *kill: str) -> tuple[int, Any]:
-    """One life of the process: its exit code and what it printed."""
-    done = subprocess.run(
-        [sys.executable, CHILD, directory / "runs.db", directory / "ledger", *kill],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, json.loads(done.stdout) if done.stdout else None
-
-
 def effects(directory: Path) -> list[list[Any]]:
     return [json.loads(line) for line in (directory / "ledger").read_text().splitlines()]
 
@@ -63,7 +50,7 @@ def effects(directory: Path) -> list[list[Any]]:
 def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Counter[str]]:
     """The run that nothing disturbs, and its effects."""
     directory = tmp_path_factory.mktemp("calm")
-    code, seen = live(directory)
+    code, seen = live(CHILD, directory)
     assert code == 0
     return seen, Counter(name for name, *_ in effects(directory))
 
@@ -71,9 +58,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Counter[str]]:
 @pytest.mark.parametrize(("point", "step"), POINTS, ids=lambda text: text)
 def test_killed_at(point: str, step: str, calm: tuple[Any, Counter[str]], tmp_path: Path) -> None:
     calm_seen, calm_effects = calm
-    code, _ = live(tmp_path, point, step)
+    code, _ = live(CHILD, tmp_path, point, step)
     assert code == -signal.SIGKILL, "the point was never reached"
-    code, seen = live(tmp_path)
+    code, seen = live(CHILD, tmp_path)
     assert code == 0
     assert seen["result"] == calm_seen["result"]
     assert seen["histories"].keys() == calm_seen["histories"].keys()  # the same children and listeners, once each
@@ -94,7 +81,7 @@ def test_killed_at(point: str, step: str, calm: tuple[Any, Counter[str]], tmp_pa
 
 def test_killed_again_while_it_replays(calm: tuple[Any, Counter[str]], tmp_path: Path) -> None:
     for point, step in [("after_commit", "tool-charge"), ("replay", "load-context"), ("replay", "flaky")]:
-        assert live(tmp_path, point, step)[0] == -signal.SIGKILL
-    _, seen = live(tmp_path)
+        assert live(CHILD, tmp_path, point, step)[0] == -signal.SIGKILL
+    _, seen = live(CHILD, tmp_path)
     assert seen["result"] == calm[0]["result"]
     assert Counter(name for name, *_ in effects(tmp_path)) == calm[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,25 +58,37 @@ def piece(run: str, text: str) -> StoredDelta:
 async def test_a_store_numbers_and_forgets_the_pieces_of_each_run(tmp_path: Path, kind: str) -> None:
     store: DeltaStore = MemoryDeltas() if kind == "memory" else SQLiteDeltas(tmp_path / "deltas.db")
     quote = 'a "quoted" \u2028 line'
-    store.append([piece("a", "1"), piece('b"', quote), piece("a", "2")])
-    store.append([piece("a", "3")])
-    assert [(each.number, each.place, each.delta.delta.text) for each in store.read("a", 1)] == [
+    await store.append([piece("a", "1"), piece('b"', quote), piece("a", "2")])
+    await store.append([piece("a", "3")])
+    assert [(each.number, each.place, each.delta.delta.text) for each in await store.read("a", 1)] == [
         (1, 3, "2"),
         (2, 3, "3"),
     ]
-    assert store.read('b"', 0) == [piece('b"', quote)]
-    store.delete("a")
-    store.close()
-    assert store.read("a", 0) == []
-    assert len(store.read('b"', 0)) == 1, "it is opened again, and other runs are still there"
-    store.close()
+    assert await store.read('b"', 0) == [piece('b"', quote)]
+    await store.delete("a")
+    await store.close()
+    assert await store.read("a", 0) == []
+    assert len(await store.read('b"', 0)) == 1, "it is opened again, and other runs are still there"
+    await store.close()
+
+
+async def test_a_piece_stands_behind_the_records_that_came_while_it_was_on_its_way(tmp_path: Path) -> None:
+    agent = Agent("one", model=Teller(), instructions="", stream=True)
+    async with SQLiteBackend(tmp_path / "runs.db", [agent]) as backend:
+        await backend.invoke(agent, "go", run_id="run")
+        store, records = backend.deltas, len(list(await (await backend.run("run")).history()))
+        assert store is not None
+        before = len(await store.read("run", 0))
+        late = piece("run", "late")
+        await store.append([late, replace(late, place=records + 1), replace(late, place=None)])
+        assert [each.place for each in await store.read("run", before)] == [records, records + 1, None]
 
 
 async def test_pieces_that_cannot_be_written_are_missing_and_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     locked = tmp_path / "deltas.db"
-    SQLiteDeltas(locked).append([piece("other", "1")])
+    await SQLiteDeltas(locked).append([piece("other", "1")])
     holder = sqlite3.connect(locked, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     agent = Agent("one", model=Teller(), instructions="", stream=True)

@@ -114,7 +114,7 @@ async def test_a_delegate_draws_on_the_budget(open_backend: Open) -> None:
         "drawing",
         model=ScriptedModel(call("ask_drawing-helper", task="look"), "done"),
         instructions="",
-        tools=[delegate(helper, share_budget=True)],
+        tools=[delegate(helper)],
         budget=Budget(tool_calls=3),
     )
     async with open_backend([agent]) as backend:

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.backends.memory import MemoryJournal
 from durably.backends.replay.clock import VirtualClock
 from durably.core import Event, MemorySessions, SQLiteSessions, assistant, user
 from durably.core.errors import Signal
 from durably.core.model import ModelRequest, ModelResponse
 from durably.core.steps import Point
 from durably.testing import ScriptedModel
+from durably.testing.crash.engines import Store
 from tests.conftest import Open
 
 ROOT = Path(__file__).parent.parent.parent
@@ -158,44 +158,62 @@ class Killed(Signal):
     """The process is gone."""
 
 
-async def live(journal: MemoryJournal, sessions: MemorySessions, channel: Channel, kill: int | None) -> int:
-    """One life of the program; how many points it passed."""
-    passed = 0
+class World:
+    """What outlives a crash of the program."""
 
-    def probe(_: Point) -> None:
-        nonlocal passed
-        passed += 1
-        if passed == kill:
-            raise Killed
+    def __init__(self, engine: str, store: Store) -> None:
+        self.engine, self.store = engine, store
+        self.sessions, self.channel = MemorySessions(), Channel()
 
-    clock = VirtualClock()
-    functions = example.build(ScriptedModel(script("1 day")), sessions, now=clock.now)
-    backend = MemoryBackend(functions, journal=journal, clock=clock, resources={"channel": channel})
-    backend.probe = probe
-    try:
-        async with backend:
-            await backend.send(message("Where is order 7?", "m1"))
-            await backend.drain()
-    except Killed:
-        pass
-    return passed
+    def open(self) -> MemoryBackend | SQLiteBackend:
+        clock, resources = VirtualClock(), {"channel": self.channel}
+        functions = example.build(ScriptedModel(script("1 day")), self.sessions, now=clock.now)
+        if self.engine == "memory":
+            return MemoryBackend(functions, journal=self.store.journal, clock=clock, resources=resources)
+        return SQLiteBackend(self.store.path / "runs.db", functions, clock=clock, resources=resources)
+
+    async def live(self, kill: int | None) -> int:
+        """One life of the program; how many points it passed."""
+        passed = 0
+
+        def probe(_: Point) -> None:
+            nonlocal passed
+            passed += 1
+            if passed == kill:
+                raise Killed
+
+        backend = self.open()
+        backend.probe = probe
+        try:
+            async with backend:
+                await backend.send(message("Where is order 7?", "m1"))
+                await backend.drain()
+        except Killed:
+            pass
+        return passed
+
+    async def outcome(self) -> dict[str, str | None]:
+        async with self.open() as backend:
+            return {each.id: (await each.refresh()).view.output for each in await backend.runs()}
 
 
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
 @pytest.mark.asyncio
-async def test_a_crash_anywhere_loses_nothing_and_doubles_nothing() -> None:
-    journal, sessions, channel = MemoryJournal(), MemorySessions(), Channel()
-    points = await live(journal, sessions, channel, None)
-    outcome = {row.id: journal.last_record(row.id).output for row in journal.rows(None, None, 100)}
-    assert channel.calls == 3
+async def test_a_crash_anywhere_loses_nothing_and_doubles_nothing(engine: str) -> None:
+    with Store() as store:
+        world = World(engine, store)
+        points = await world.live(None)
+        outcome = await world.outcome()
+        assert world.channel.calls == 3
     for kill in range(1, points + 1):
-        journal, sessions, channel = MemoryJournal(), MemorySessions(), Channel()
-        await live(journal, sessions, channel, kill)
-        await live(journal, sessions, channel, None)
-        again = {row.id: journal.last_record(row.id).output for row in journal.rows(None, None, 100)}
-        assert again == outcome, f"after a crash at point {kill}"
-        assert channel.seen == TEXTS
-        assert channel.calls <= 4  # only what was cut off ran again
-        assert await sessions.load("ann") == [user("Where is order 7?"), assistant(ANSWER)]
+        with Store() as store:
+            world = World(engine, store)
+            await world.live(kill)
+            await world.live(None)
+            assert await world.outcome() == outcome, f"after a crash at point {kill}"
+        assert world.channel.seen == TEXTS
+        assert world.channel.calls <= 4  # only what was cut off ran again
+        assert await world.sessions.load("ann") == [user("Where is order 7?"), assistant(ANSWER)]
 
 
 @pytest.mark.parametrize("text", ["Asked about order 7.", ANSWER, "Did it arrive?"])

@@ -29,6 +29,7 @@ from durably.core.errors import (
 
 EXAMPLES = [
     errors.AmbiguousRunIdError(prefix="a", run_ids=["ab", "ac"]),
+    errors.AnswerFailedError("down", provider="p", model="m", status=500),
     errors.ApprovalNotPendingError(approval="a", reason="b", by="c", at=1.0),
     errors.ConcurrentStepError(step="a"),
     errors.CrashLoopError(crashes=6, since=1767225600.0),

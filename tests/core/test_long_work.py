@@ -15,17 +15,17 @@ from durably.core import (
     Compaction,
     DefinitionError,
     MemorySessions,
+    ToolContext,
     assistant,
     delegate,
     tool,
     user,
 )
-from durably.core.budget import Spent
 from durably.core.errors import ContextWindowExceededError
 from durably.core.messages import AssistantMessage, Message, ToolCall, ToolResultMessage
 from durably.core.model import ModelRequest
 from durably.core.pruning import can_be_pruned, pruned
-from durably.testing import ScriptedModel, call, crash_matrix
+from durably.testing import ScriptedModel, call, crash_matrix, replay
 
 LONG = "word " * 100
 
@@ -183,25 +183,56 @@ async def test_a_warned_and_pruned_run_is_the_same_wherever_it_crashes(backend: 
     assert report.ok, report
 
 
-@pytest.mark.parametrize(("shares", "looked"), [(True, 3), (False, 5)])
-@pytest.mark.asyncio
-async def test_a_delegate_may_draw_on_the_budget_of_who_asks(shares: bool, looked: int) -> None:
+def asking(**options: Any) -> tuple[Agent, Agent]:
+    """An agent with a budget, and the one that it asks."""
     helper_model = ScriptedModel(lambda request: call("look", place=request.turn) if request.turn < 5 else "done")
     helper = Agent("helper", model=helper_model, instructions="", tools=[look])
     model = ScriptedModel(call("ask_helper", task="look"), "done")
-    asks = delegate(helper, share_budget=shares)
-    agent = Agent("a", model=model, instructions="", tools=[asks], budget=Budget(tool_calls=4, time="1h"))
+    asks = delegate(helper, **options)
+    return Agent("a", model=model, instructions="", tools=[asks], budget=Budget(tool_calls=4, time="1h")), helper
+
+
+@pytest.mark.parametrize(("options", "looked"), [({}, 3), ({"share_budget": False}, 5)])
+@pytest.mark.asyncio
+async def test_a_delegate_draws_on_the_budget_of_who_asks(options: dict[str, Any], looked: int) -> None:
+    agent, _ = asking(**options)
     async with MemoryBackend([agent]) as backend:
         await backend.invoke(agent, "go")
         (child,) = await backend.runs(function="helper")
         result = await child.result()
-    assert (result.tool_calls, result.stop_reason) == (looked, "budget" if shares else "completed")
+    assert (result.tool_calls, result.stop_reason) == (looked, "completed" if options else "budget")
 
 
-def test_what_is_left_is_never_nothing_and_the_narrower_limit_holds() -> None:
-    spent = Spent(tokens=99, cost=None, tool_calls=2, seconds=5)
-    left = Budget(tokens=50, cost=1, tool_calls=5, time=10).left(spent)
-    assert (left.tokens, left.cost, left.tool_calls, left.time) == (1, 1e-9, 3, 5)
-    both = Budget(tokens=50).within(Budget(tokens=20, time="1m"))
-    assert (both.tokens, both.time, both.cost) == (20, 60, None)
-    assert Budget(tokens=1).within(None) == Budget(tokens=1)
+@pytest.mark.asyncio
+async def test_a_run_of_before_goes_on_with_delegates_that_share_nothing() -> None:
+    before, helper = asking(share_budget=False)  # as every delegate was
+    now, _ = asking()
+    async with MemoryBackend([before]) as backend:
+        run = await backend.start(before, "go")
+        recorded = (await run.result()).text
+        history = await run.history()
+    assert (await replay(history, [now, helper])).text == recorded
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+@pytest.mark.asyncio
+async def test_a_run_ends_by_its_budget_of_time_wherever_it_crashes(backend: str) -> None:
+    @tool(steps=True)
+    async def nap(ctx: ToolContext) -> str:
+        """Rest for a minute."""
+        await ctx.step.sleep("rest", "60s")
+        return "rested"
+
+    def world() -> Agent:
+        model = ScriptedModel(lambda request: call("nap"))
+        return Agent("a", model=model, instructions="", tools=[nap], budget=Budget(time="150s"))
+
+    report = await crash_matrix(world, "go", backend=backend)
+    assert report.ok, report
+    assert not report.error, report
+    assert [step.key for step in report.steps if step.key.startswith("check-time")] == [
+        "check-time",
+        "check-time:1",
+        "check-time:2",
+        "check-time:3",
+    ]

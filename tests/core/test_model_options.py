@@ -8,7 +8,7 @@ import pytest
 
 from durably.backends import MemoryBackend
 from durably.core import Agent, AgentInput, DefinitionError, ToolContext, Trace, tool
-from durably.testing import ScriptedModel, call
+from durably.testing import ScriptedModel, call, crash_matrix
 
 pytestmark = pytest.mark.asyncio
 
@@ -52,3 +52,37 @@ async def test_they_are_chosen_once_for_each_run_and_recorded() -> None:
 async def test_a_callable_that_wants_more_is_refused() -> None:
     with pytest.raises(DefinitionError, match="model_options"):
         Agent("a", model=ScriptedModel("x"), instructions="", model_options=lambda first, second: {})  # type: ignore[arg-type]
+
+
+class World:
+    """What was chosen for the runs of one cell."""
+
+    def __init__(self) -> None:
+        self.chosen = 0
+        self.model = ScriptedModel(call("look"), "done")
+        self.agent = Agent(
+            "chooser", model=self.model, instructions="", tools=[look], model_options=self.choose, retries=1
+        )
+
+    async def choose(self) -> dict[str, Any]:
+        self.chosen += 1
+        return {"seed": 7}
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+async def test_no_crash_chooses_anew_what_was_recorded(backend: str) -> None:
+    worlds: list[World] = []
+
+    def build() -> tuple[Agent, World]:
+        worlds.append(World())
+        return worlds[-1].agent, worlds[-1]
+
+    points = "*" if backend == "memory" else "load-options/*"
+    report = await crash_matrix(build, "?", backend=backend, points=points)
+    assert report.ok, report
+    used = [world for world in worlds if world.model.requests]
+    chosen = dict(zip((cell.label for cell in report.cells), used[-len(report.cells) :], strict=True))
+    assert {"load-options/before_body", "load-options/after_effect", "load-options/after_commit"} <= set(chosen)
+    for label, world in chosen.items():
+        assert world.chosen == (2 if label == "load-options/after_effect" else 1), label
+        assert all(request.options == {"seed": 7} for request in world.model.requests)

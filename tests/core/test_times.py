@@ -195,8 +195,8 @@ async def _try(subject: Subject, value: Any) -> list[str]:
         return "taken"
 
     said = []
-    for number, kind in enumerate(["sleep", "until", "send", *(["wait"] if value is not None else [])]):
-        async with subject.open([tries]) as backend:
+    async with subject.open([tries]) as backend:
+        for number, kind in enumerate(["sleep", "until", "send", *(["wait"] if value is not None else [])]):
             run = await backend.start(tries, kind, run_id=f"try-{number}")
             await run.ended()
             error = run.view.error

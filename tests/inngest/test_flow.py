@@ -10,10 +10,22 @@ from typing import Any
 import pytest
 
 from durably.backends.inngest import InngestBackend
-from durably.core import Context, Event, Function, InvokeError, RunStatus, Singleton, function
+from durably.core import (
+    Agent,
+    Context,
+    Event,
+    Function,
+    InvokeError,
+    MemorySessions,
+    RunStatus,
+    Singleton,
+    function,
+)
 from durably.core.errors import UnsupportedFeatureError
 from durably.core.flow import Batch, Concurrency, Cron, CronTick, Debounce, Priority, RateLimit, Throttle
+from durably.core.session_options import OnMessage
 from durably.testing.inngest import InngestEngine
+from durably.testing.models.scripted import ScriptedModel
 from tests.inngest.conftest import OpenInngest
 
 pytestmark = pytest.mark.asyncio
@@ -215,6 +227,15 @@ async def test_what_inngest_has_not_is_refused(engine: InngestEngine) -> None:
     ):
         with pytest.raises(UnsupportedFeatureError, match=reason):
             InngestBackend(engine.client(), [Started(engine, **options).function])
+
+
+async def test_an_agent_whose_messages_wait_is_refused(engine: InngestEngine) -> None:
+    modes: tuple[OnMessage, ...] = ("queue", "steer")
+    for mode in modes:
+        options: dict[str, Any] = {"sessions": MemorySessions(), "on_message": mode}
+        agent = Agent("waiting", model=ScriptedModel("done"), instructions="", **options)
+        with pytest.raises(UnsupportedFeatureError, match="its singleton cannot wait"):
+            InngestBackend(engine.client(), [agent])
 
 
 async def test_a_path_is_a_priority_too(engine: InngestEngine) -> None:

@@ -1,9 +1,10 @@
 """Make mutants of the replay engine by rule, and put them through the conformance suite on memory.
 
-Each mutant changes one function in a forked process, which stops at the first test that fails. A mutant that no test
-notices is printed: it is either equal to the original, or a word of the contract that no test covers.
+Each mutant changes one function in a forked process. Only tests that enter the changed line are run, the quick ones
+first, up to the first that fails. A mutant that no test notices has survived: it is either equal to the original, or a
+word of the contract that no test covers.
 
-Called as: python -m tests.mutation [--sample N] [--seed N] [--minutes N] [--only TEXT]
+Called as: python -m tests.mutation [--sample N] [--seed N] [--minutes N] [--only PATTERN]
 """
 
 from __future__ import annotations
@@ -15,27 +16,34 @@ import logging
 import os
 import pkgutil
 import random
-import select
+import re
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import durably.backends.replay
+from durably.core import attempts, replay, step_keys
 from durably.testing.conformance import TESTS, MemorySubject, Outcome, check
 from tests.mutation.rules import Change, changes_in, mutated_code
 
 FOLDER = Path(durably.backends.replay.__path__[0])
 
+SHARED = tuple(Path(str(module.__file__)) for module in (attempts, replay, step_keys))
+"""The rules that the replay engine shares with the others."""
+
 NOT_IN_MEMORY = ("sqlite", "wal", "file")
 """Parts of the names of modules that the memory engine does not enter."""
 
-PATIENCE = 3.0
+PATIENCE = 5.0
 """Real seconds a test may take; a healthy engine needs a fraction of one."""
 
-MUTANT_SECONDS = 240.0
+MUTANT_SECONDS = 60
+"""Real seconds for all tests of a mutant: one that never gives way to other tasks is ended by force."""
 
 
 class Patient(MemorySubject):
@@ -44,26 +52,50 @@ class Patient(MemorySubject):
     patience = PATIENCE
 
 
-def covered_lines() -> set[tuple[str, int]]:
-    """The lines of the engine that the suite enters, and whether it is green at all."""
-    lines: set[tuple[str, int]] = set()
-    folder = str(FOLDER)
+Line = tuple[str, int]
 
-    def local(frame: FrameType, event: str, _: Any) -> Any:
-        lines.add((frame.f_code.co_filename, frame.f_lineno))
-        return local
 
-    def enter(frame: FrameType, event: str, _: Any) -> Any:
-        return local if frame.f_code.co_filename.startswith(folder) else None
+@dataclass
+class Coverage:
+    """Which tests enter which lines of the engine, and how long each test takes in seconds."""
 
-    sys.settrace(enter)
-    try:
-        failures = check(MemorySubject).failures
-    finally:
-        sys.settrace(None)
-    if failures:
-        raise SystemExit(f"the suite fails without a mutant: {failures[0].test}: {failures[0].detail}")
-    return lines
+    tests: dict[Line, list[str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def measure(self, files: Sequence[Path]) -> None:
+        """Run the suite once.
+
+        Raises:
+            SystemExit: If it is not green.
+        """
+        names = {str(path) for path in files}
+        for test in TESTS:
+            entered: set[Line] = set()
+
+            def local(frame: FrameType, event: str, _: Any, entered: set[Line] = entered) -> Any:
+                entered.add((frame.f_code.co_filename, frame.f_lineno))
+                return local
+
+            def enter(frame: FrameType, event: str, _: Any, local: Any = local) -> Any:
+                return local if frame.f_code.co_filename in names else None
+
+            began = time.monotonic()
+            sys.settrace(enter)
+            try:
+                failures = [each for each in check(MemorySubject, tests=test).failures if each.test == test]
+            finally:
+                sys.settrace(None)
+            if failures:
+                raise SystemExit(f"the suite fails without a mutant: {test}: {failures[0].detail}")
+            self.seconds[test] = time.monotonic() - began
+            for line in entered:
+                self.tests.setdefault(line, []).append(test)
+
+    def order(self, change: Change, killers: Sequence[str]) -> list[str]:
+        """The tests that enter a changed line: those that killed others of late, then the quick ones."""
+        known = {name: place for place, name in enumerate(killers)}
+        entering = self.tests.get((str(change.path), change.line), [])
+        return sorted(entering, key=lambda name: (self.seconds[name] > 0.5, known.get(name, 1000), self.seconds[name]))
 
 
 def functions_of(change: Change) -> list[FunctionType]:
@@ -92,6 +124,7 @@ def killer(change: Change, code: CodeType, order: list[str]) -> str | None:
     if child == 0:
         os.close(reading)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        signal.alarm(MUTANT_SECONDS)
         try:
             for each in functions_of(change):
                 each.__code__ = code
@@ -103,13 +136,12 @@ def killer(change: Change, code: CodeType, order: list[str]) -> str | None:
             os._exit(0)
     os.close(writing)
     try:
-        ready, _, _ = select.select([reading], [], [], MUTANT_SECONDS)
-        said = os.read(reading, 200).decode() if ready else "time"
+        said = os.read(reading, 200).decode()
     finally:
         os.close(reading)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    return None if said == "-" else said or "the process died"
+    return None if said == "-" else said or "time"
 
 
 def main() -> int:
@@ -118,31 +150,36 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--only", default="", help="a part of a mutant's line, such as driver.py or Driver.attempt")
+    parser.add_argument(
+        "--only", default="", help="a pattern that fits a mutant's line, such as driver.py|Driver.attempt"
+    )
     asked = parser.parse_args()
     logging.lastResort = None  # what mutants do is not to be read on the terminal
     for module in pkgutil.walk_packages([str(FOLDER)], "durably.backends.replay."):
         importlib.import_module(module.name)
-    covered = covered_lines()
     files = [path for path in sorted(FOLDER.rglob("*.py")) if not any(word in path.stem for word in NOT_IN_MEMORY)]
-    made = [change for path in files for change in changes_in(path) if asked.only in str(change)]
-    entered = [change for change in made if (str(change.path), change.line) in covered]
+    made = [change for path in (*files, *SHARED) for change in changes_in(path) if re.search(asked.only, str(change))]
+    coverage = Coverage()
+    coverage.measure([*files, *SHARED])
+    entered = [change for change in made if (str(change.path), change.line) in coverage.tests]
     random.Random(asked.seed).shuffle(entered)
-    print(f"{len(made)} mutants in {len(files)} files, {len(entered)} in lines that the suite enters", flush=True)
+    print(f"{len(made)} mutants, {len(entered)} of them in lines that the suite enters", flush=True)
 
-    order, began, survivors, tried = list(TESTS), time.monotonic(), [], 0
+    killers: list[str] = []
+    began, survivors, tried = time.monotonic(), 0, 0
     for change in entered[: asked.sample]:
         if time.monotonic() - began > asked.minutes * 60:
             break
         tried += 1
-        found = killer(change, mutated_code(change), order)
+        found = killer(change, mutated_code(change), coverage.order(change, killers))
         if found is None:
-            survivors.append(change)
+            survivors += 1
             print(f"SURVIVED  {change}", flush=True)
-        elif found in order:
-            order.remove(found)  # what has noticed one is likely to notice the next
-            order.insert(0, found)
-    print(f"{tried} tried, {tried - len(survivors)} killed, {len(survivors)} survived")
+            continue
+        print(f"killed    {change}  by {found}", flush=True)
+        if found in TESTS:
+            killers = [found, *(name for name in killers if name != found)][:20]  # likely to notice the next, too
+    print(f"{tried} tried, {tried - survivors} killed, {survivors} survived")
     return 1 if survivors else 0
 
 

@@ -12,7 +12,7 @@ from litellm.llms.bedrock.chat.converse_transformation import AmazonConverseConf
 from durably.backends import MemoryBackend
 from durably.core import Agent, tool, user
 from durably.core.messages import AssistantMessage, Message, OpaquePart, TextPart, ToolCall, ToolResultMessage
-from durably.core.model import ModelRequest, ModelResponse, Usage
+from durably.core.model import Model, ModelRequest, ModelResponse, Usage
 from durably.core.result import AgentResult
 from durably.providers import Key
 from durably.providers.anthropic import AnthropicModel
@@ -21,8 +21,10 @@ from durably.providers.litellm import LiteLLMModel
 from durably.testing import ScriptedModel, call
 from durably.testing.models.llm_server import LLMServer
 from durably.testing.models.prompt_cache import PromptCache
-from tests.providers.cases import ANTHROPIC, LITELLM_ANTHROPIC, RESPONSES, Case, question
+from tests.providers.cases import ANTHROPIC, LITELLM_ANTHROPIC, RESPONSES, Case, close_litellm, question
+from tests.providers.converse import converse_server
 from tests.providers.subjects import ENV
+from tests.providers.test_litellm_routes import AWS
 
 TURNS = 50
 PRICES = {True: (0.1, 1.25), False: (0.1, 1.0)}
@@ -45,11 +47,15 @@ async def work(case: Case, prompt_cache: PromptCache, **changes: Any) -> AgentRe
         model = case.model(server)
         if changes:
             model = type(model)(**{**vars(model), **changes})
-        agent = Agent(
-            "a", model=model, instructions="Be thorough, and look twice. " * 600, tools=[look_up], max_iterations=TURNS
-        )
-        async with MemoryBackend([agent]) as backend:
-            return await backend.invoke(agent, "Look everything up.")
+        return await work_with(model)
+
+
+async def work_with(model: Model) -> AgentResult:
+    agent = Agent(
+        "a", model=model, instructions="Be thorough, and look twice. " * 600, tools=[look_up], max_iterations=TURNS
+    )
+    async with MemoryBackend([agent]) as backend:
+        return await backend.invoke(agent, "Look everything up.")
 
 
 def billed(usage: Usage, read_price: float, write_price: float) -> float:
@@ -59,16 +65,37 @@ def billed(usage: Usage, read_price: float, write_price: float) -> float:
 
 @pytest.mark.asyncio
 async def test_fifty_turns(case: Case) -> None:
-    read_price, write_price = PRICES[case in (ANTHROPIC, LITELLM_ANTHROPIC)]
     cache = PromptCache()
     result = await work(case, cache)
+    check(case.id, result, cache, *PRICES[case in (ANTHROPIC, LITELLM_ANTHROPIC)])
+
+
+def check(name: str, result: AgentResult, cache: PromptCache, read_price: float, write_price: float) -> None:
     assert (result.text, result.iterations, len(cache.ideal)) == ("done", TURNS, TURNS)
     ideal = sum(read_price * read + write_price * new for read, new in cache.ideal)
     paid = billed(result.usage, read_price, write_price)
-    print(f"\n{case.id}: billed {paid:,.0f}, ideal {ideal:,.0f}, without a cache {result.usage.input_tokens:,}")
+    print(f"\n{name}: billed {paid:,.0f}, ideal {ideal:,.0f}, without a cache {result.usage.input_tokens:,}")
     assert paid <= 1.2 * ideal
     assert result.usage.input_tokens > 4 * paid
     assert result.cache_breaks == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["us.anthropic.claude-sonnet-4-6", "amazon.nova-pro-v1:0"])
+async def test_fifty_turns_on_bedrock_through_litellm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "nova" in name:
+        monkeypatch.setattr("tests.providers.test_prompt_cache.TURNS", 6)
+    for variable, value in AWS.items():
+        monkeypatch.setenv(variable, value)
+    cache = PromptCache()
+    async with converse_server(cache, TURNS, "look_up") as url:
+        result = await work_with(LiteLLMModel(f"bedrock/{name}", base_url=url))
+    await close_litellm()
+    if "claude" in name:
+        check(f"litellm-bedrock: {name}", result, cache, *PRICES[True])
+    else:  # it takes no breakpoint behind a result, so what tools said is read anew
+        assert (result.text, result.iterations) == ("done", TURNS)
+        assert result.usage.cached_tokens > result.usage.input_tokens / 2
 
 
 @pytest.mark.asyncio
@@ -157,7 +184,7 @@ def test_a_reminder_stands_behind_the_last_breakpoint(name: str) -> None:
     sun = ToolResultMessage(call_id="c1", name="weather", content="sun")
     said: list[Message] = [user("?"), asked, sun]
     request = question(*said[: 1 if name == "user" else 3], reminder="hurry")
-    claude = AnthropicModel("claude-opus-4-6", key=Key(env=ENV))._arguments(request)["messages"][-1]["content"]
+    claude = AnthropicModel("claude-opus-4-6", key=Key(env=ENV))._body(request)["messages"][-1]["content"]
     routed = LiteLLMModel("anthropic/claude-opus-4-6", key=Key(env=ENV))._arguments(request, "k", "litellm:anthropic")
     for blocks in (claude, [block for message in routed["messages"][-2:] for block in message["content"]]):
         assert ["cache_control" in block for block in blocks] == [True, False]
@@ -168,10 +195,10 @@ def test_a_reminder_waits_where_nothing_may_be_said() -> None:
     search = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}
     paused = AssistantMessage(parts=[OpaquePart(data=search)], provider="anthropic")
     model = AnthropicModel("claude-opus-4-6", key=Key(env=ENV))
-    assert "hurry" not in str(model._arguments(question(user("?"), paused, reminder="hurry")))
+    assert "hurry" not in str(model._body(question(user("?"), paused, reminder="hurry")))
     by_code = {"caller": {"type": "code_execution_20250825", "tool_id": "s1"}}
     asked = AssistantMessage(
         parts=[ToolCall(id="c1", name="weather", arguments={"city": "Rome"}, native=by_code)], provider="anthropic"
     )
     sun = ToolResultMessage(call_id="c1", name="weather", content="sun")
-    assert "hurry" not in str(model._arguments(question(user("?"), asked, sun, reminder="hurry")))
+    assert "hurry" not in str(model._body(question(user("?"), asked, sun, reminder="hurry")))

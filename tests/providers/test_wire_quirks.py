@@ -160,7 +160,7 @@ def test_what_was_sent_is_the_beginning_of_what_is_sent_next() -> None:
 @pytest.mark.asyncio
 async def test_openai_is_told_which_requests_are_one_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     def sent(model: OpenAIModel, *messages: Message) -> Any:
-        return model._arguments(ModelRequest(system="s", messages=messages))["extra_body"].get("prompt_cache_key")
+        return model._body(ModelRequest(system="s", messages=messages)).get("prompt_cache_key")
 
     model = OpenAIModel("gpt-5", key=KEY)
     first = sent(model, user("a"))
@@ -324,7 +324,7 @@ DEEPSEEK, ROUTER = "api.deepseek.com", "openrouter.ai"
 
 def again(server: str, messages: Sequence[Message]) -> list[dict[str, Any]]:
     model = OpenAIModel("m", key=KEY, base_url=f"https://{server}/v1")
-    made: list[dict[str, Any]] = model._arguments(ModelRequest(system="", messages=messages))["messages"]
+    made: list[dict[str, Any]] = model._body(ModelRequest(system="", messages=messages))["messages"]
     return made
 
 

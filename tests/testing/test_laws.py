@@ -68,7 +68,7 @@ def test_the_same_outcome() -> None:
     ("found", "said"),
     [
         (replace(DONE, output='"lost"'), 'the run came to "lost" instead of "paid"'),
-        (replace(DONE, state="[1, 1]"), "the world is not the one without the crash: [1, 1] instead of [1]"),
+        (replace(DONE, state="[1, 1]"), "the world differs from the run without a crash: [1, 1] instead of [1]"),
         (FAILED, "the run came to the error ToolError: no instead of"),
         (
             Outcome(status="failed", error={"type": "NonDeterminismError", "asked": "b", "recorded": "a", "step": "a"}),
@@ -86,7 +86,7 @@ def test_another_error_is_another_outcome() -> None:
     assert broken(laws.same_outcome(FAILED, replace(FAILED, error={"type": "ModelError", "message": "no"}))) == ["L1"]
 
 
-@pytest.mark.parametrize(("used_key", "advice"), [(False, "Hand current_step()"), (True, "does not look at it")])
+@pytest.mark.parametrize(("used_key", "advice"), [(False, "Pass current_step()"), (True, "ignores it")])
 def test_the_step_to_blame_decides_the_advice(used_key: bool, advice: str) -> None:
     (violation,) = laws.same_outcome(DONE, replace(DONE, state="[1, 1]"), Repeated("pay", 2, used_key))
     assert violation.step == "pay"

@@ -136,7 +136,7 @@ class MemoryJournal(Journal):
 
     def _forget(self, run_id: str) -> None:
         del self._numbers[run_id]
-        self.deltas.delete(run_id)
+        self.deltas.forget(run_id)
 
     def left_behind(self) -> MemoryJournal:
         """Return a copy, as if every worker died at this moment. For the harness."""

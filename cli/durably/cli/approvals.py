@@ -16,19 +16,21 @@ from durably.core.approval import ApprovalDecision
 
 __all__ = ["approvals", "approve", "reject"]
 
-Approval = Annotated[str, typer.Argument(metavar="APPROVAL", help="The id of a question: see 'durably approvals'.")]
+Approval = Annotated[str, typer.Argument(metavar="APPROVAL", help="The id of an approval: see 'durably approvals'.")]
 Run = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run.")]
 FunctionFilter = Annotated[str | None, typer.Option("--function", metavar="ID", help="Only those of its runs.")]
 By = Annotated[str | None, typer.Option("--by", metavar="NAME", show_default="you", help="Who decides; recorded.")]
 Arguments = Annotated[
     str | None,
-    typer.Option("--arguments", metavar="JSON", help="Run the tool with these instead; needs --backend MODULE:OBJECT."),
+    typer.Option(
+        "--arguments", metavar="JSON", help="Run the tool with these arguments; needs --backend MODULE:OBJECT."
+    ),
 ]
-Reason = Annotated[str, typer.Option("--reason", help="Why not; the model is told.")]
+Reason = Annotated[str, typer.Option("--reason", help="The reason, for the model.")]
 
 
 def approvals(backend: BackendName, run: Run = None, function: FunctionFilter = None, as_json: AsJSON = False) -> None:
-    """List the tool calls that wait for a person, the oldest first."""
+    """List the tool calls that wait for approval, the oldest first."""
 
     async def main() -> Any:
         async with open_client(backend) as engine:
@@ -50,7 +52,7 @@ def approvals(backend: BackendName, run: Run = None, function: FunctionFilter = 
 def approve(
     approval: Approval, backend: BackendName, arguments: Arguments = None, by: By = None, as_json: AsJSON = False
 ) -> None:
-    """Let a tool run."""
+    """Approve a tool call."""
     changed = None if arguments is None else read_json(arguments, "--arguments")
     _answer(backend, as_json, approval, approved=True, by=by, arguments=changed)
 
@@ -58,7 +60,7 @@ def approve(
 def reject(
     approval: Approval, backend: BackendName, reason: Reason = "", by: By = None, as_json: AsJSON = False
 ) -> None:
-    """Refuse to let a tool run."""
+    """Reject a tool call."""
     _answer(backend, as_json, approval, approved=False, by=by, reason=reason)
 
 

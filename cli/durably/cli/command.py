@@ -49,7 +49,7 @@ BackendName = Annotated[
         help="sqlite:///runs.db, temporal://host:port/namespace?task_queue=q, inngest://host:port/app, or app:backend.",
     ),
 ]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, or how it begins.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, or a unique prefix of it.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

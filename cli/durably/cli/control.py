@@ -20,9 +20,11 @@ Input = Annotated[
     str, typer.Option("--input", "-i", metavar="JSON", help="Its input; a text needs its quotes. @FILE reads a file.")
 ]
 Data = Annotated[str, typer.Option("--data", "-d", metavar="JSON", help="Its data; @FILE reads a file.")]
-EventId = Annotated[str | None, typer.Option("--id", metavar="ID", help="Its id: an id is taken once only.")]
-RunId = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Its id; left out, a random one.")]
-After = Annotated[str, typer.Option("--after", metavar="STEP", help="The key of the last step to take over.")]
+EventId = Annotated[
+    str | None, typer.Option("--id", metavar="ID", help="Its id. A second event with the same id is dropped.")
+]
+RunId = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Its id. Default: a random one.")]
+After = Annotated[str, typer.Option("--after", metavar="STEP", help="The key of the last step to copy.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exits with 1 if it does not complete.")]
 
 
@@ -34,7 +36,7 @@ def start(
     wait: Wait = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Start a run. A worker that serves the function takes it up."""
+    """Start a run. A worker that serves the function executes it."""
     data = read_json(input, "--input")
 
     async def main() -> Run[Any]:
@@ -78,7 +80,7 @@ def send(
 
 
 def cancel(run: RunName, backend: BackendName, as_json: AsJSON = False) -> None:
-    """Stop a run at its next step, with the runs that it waits for."""
+    """Stop a run at its next step, with the children that it waits for."""
 
     async def main() -> Run[Any]:
         async with open_client(backend) as engine:
@@ -94,7 +96,7 @@ def cancel(run: RunName, backend: BackendName, as_json: AsJSON = False) -> None:
 
 
 def retry(run: RunName, backend: BackendName, wait: Wait = False, as_json: AsJSON = False) -> None:
-    """Take up a failed run again from its records, with the code of now. What was committed stays."""
+    """Resume a failed run from its records, with the current code. Committed steps do not run again."""
 
     async def main() -> Run[Any]:
         async with open_client(backend) as engine:
@@ -112,7 +114,7 @@ def fork(
     wait: Wait = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Start a new run with the beginning of another one's records; it goes on with the code of now."""
+    """Start a new run from a copy of another run's records, with the current code."""
 
     async def main() -> Run[Any]:
         async with open_client(backend) as engine:

@@ -30,7 +30,7 @@ Target = Annotated[
         metavar="MODULE:OBJECT", help="An agent, a durable function, or a function that makes one with its world."
     ),
 ]
-Input = Annotated[str, typer.Option("--input", metavar="JSON", help="What it is called with; a text needs its quotes.")]
+Input = Annotated[str, typer.Option("--input", metavar="JSON", help="Its input; a text needs its quotes.")]
 BackendName = Annotated[
     str | None,
     typer.Option(metavar="memory|sqlite", show_default="memory, or sqlite for sigkill", help="The engine it runs on."),
@@ -62,12 +62,13 @@ def crash_test(
     html: Html = None,
     as_data: AsData = False,
 ) -> None:
-    """Crash an agent at every point where it can be crashed, and check that it recovers.
+    """Crash an agent at every point, and check that it recovers.
 
-    It runs without a crash, then once for each point at which a process can die; each time it is started again, and
-    what it left behind is held to the laws. Its model must answer from a script: the network is cut.
+    It runs the agent without a crash, then once for each point at which a process can die. Each time it restarts the
+    agent and checks the records and effects against the laws. The model must answer from a script: the network is
+    blocked.
 
-    Exits with 0 if every law held, with 1 if one was broken, with 2 if the test could not be made.
+    Exits with 0 if every law held, with 1 if one was broken, with 2 if the test could not run.
     """
     logging.getLogger("durably").addHandler(logging.NullHandler())  # what fails, and where, stands in the report
     if html is not None and not html.absolute().parent.is_dir():

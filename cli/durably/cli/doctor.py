@@ -67,7 +67,7 @@ class Finding:
 
 
 def doctor(backend: OptionalBackend = None, as_json: AsJSON = False) -> None:
-    """Look at this installation: versions, extras, the clock, and the engine that is named.
+    """Check this installation: versions, extras, the clock, and the engine.
 
     Exits with 0 if nothing is wrong, with 1 if something is.
     """

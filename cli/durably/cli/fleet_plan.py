@@ -115,7 +115,7 @@ def plan(engine: str, cost: RunCost, runs_per_day: float, peak: float = 4.0) -> 
         engine: One of `ENGINES`.
         cost: What one run comes to.
         runs_per_day: How many there are a day.
-        peak: How many times the mean there is in the busiest minutes.
+        peak: The ratio of the busiest minutes to the mean.
     """
     costs = ENGINES[engine]
     steps_a_day = runs_per_day * (cost.steps + 2 * cost.runs)  # each run has a beginning and an end

@@ -28,9 +28,9 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="Where to write it; made if it is not there.")],
+    directory: Annotated[Path, typer.Argument(help="Where to write it; created if it does not exist.")],
 ) -> None:
-    """Write a small project: an agent, a test that crashes it everywhere, a Makefile."""
+    """Create a small project: an agent, a test that crashes it everywhere, a Makefile."""
     name = directory.resolve().name
     if not NAME.fullmatch(name):
         refuse(f"{name!r} is no name for a Python project: use letters, digits, '-', '_' and '.'")

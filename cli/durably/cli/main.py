@@ -53,8 +53,8 @@ def durably(
 
 
 Command = Callable[..., None]
-LOOK, ACT, PERSON = "Look at runs", "Act on runs", "Answer what waits for a person"
-START, CODE, MACHINE = "Begin", "Try code", "Machines"
+LOOK, ACT, PERSON = "View runs", "Control runs", "Answer approvals"
+START, CODE, MACHINE = "Start", "Check code", "Machines"
 
 COMMANDS: dict[str, dict[str, Command]] = {
     START: {"init": init},

@@ -20,7 +20,7 @@ DEFAULT_PORT = 7070
 
 Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen; beyond this machine --remote is needed.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
-Remote = Annotated[bool, typer.Option("--remote", help="Let other machines in. They need the password.")]
+Remote = Annotated[bool, typer.Option("--remote", help="Allow other machines. They need the password.")]
 Password = Annotated[
     str | None,
     typer.Option(envvar="DURABLY_UI_PASSWORD", metavar="TEXT", help="What a user must give, with any name."),
@@ -42,10 +42,10 @@ def ui(
     work: Work = False,
     open_browser: Open = False,
 ) -> None:
-    """Open the page: runs, their waterfalls and conversations, live; approvals and what else can be done about them.
+    """Serve the page: runs, their waterfalls and conversations, live; approve, cancel, retry and fork.
 
-    It listens on this machine alone. --remote lets others in, who need the password of --password or
-    DURABLY_UI_PASSWORD; put TLS before it.
+    It listens on this machine only. --remote allows other machines, which need the password of --password or
+    DURABLY_UI_PASSWORD; put TLS in front of it.
     """
     if not _is_loopback(host) and not remote:
         refuse(f"--host {host} lets other machines in: say so with --remote, and give a password")

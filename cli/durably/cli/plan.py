@@ -16,15 +16,15 @@ from durably.core.history import History
 
 __all__ = ["plan_fleet"]
 
-PerDay = Annotated[float, typer.Option("--runs-per-day", min=0, help="How many such runs there are a day.")]
-Peak = Annotated[float, typer.Option("--peak", min=1, help="How many times the mean there is in the busiest minutes.")]
+PerDay = Annotated[float, typer.Option("--runs-per-day", min=0, help="The number of such runs per day.")]
+Peak = Annotated[float, typer.Option("--peak", min=1, help="The ratio of the busiest minutes to the mean.")]
 On = Annotated[str | None, typer.Option("--on", metavar="ENGINE", help=f"Only on one of: {', '.join(ENGINES)}.")]
 
 
 def plan_fleet(
     run: RunName, backend: BackendName, runs_per_day: PerDay, peak: Peak = 4.0, on: On = None, as_json: AsJSON = False
 ) -> None:
-    """Say what a fleet needs for so many runs a day, from what one recorded run came to."""
+    """Calculate the fleet for so many runs per day, from one recorded run."""
     if on is not None and on not in ENGINES:
         refuse(f"--on {on} is none of {', '.join(ENGINES)}")
 

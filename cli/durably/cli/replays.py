@@ -28,7 +28,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The records of a run
 
 
 def replay(file: File, target: Target, as_json: AsJSON = False) -> None:
-    """Take the code of now through a recorded run. No body runs; the first step that does not fit is named.
+    """Replay a recorded run with the current code, and name the first step that does not fit. No body runs.
 
     Exits with 0 if all of it fits, with 1 if a step does not.
     """
@@ -43,9 +43,9 @@ def replay(file: File, target: Target, as_json: AsJSON = False) -> None:
 
 
 def check(target: Target, backend: BackendName, as_json: AsJSON = False) -> None:
-    """Take the code of now through every live run of an engine, before a deployment. Nothing is run or changed.
+    """Replay every live run of an engine with the current code, before a deploy. No body runs and no run changes.
 
-    Exits with 0 if every run can go on with this code, with 1 if one cannot; its step and line are named.
+    Exits with 0 if every run fits this code. Otherwise it names the step and the line, and exits with 1.
     """
     functions = _functions(target)
 

@@ -31,19 +31,21 @@ _WHEN = "a time such as 2030-01-31T09:00:00Z, or how long ago, such as 2h."
 
 FunctionFilter = Annotated[str | None, typer.Option("--function", metavar="ID", help="Only runs of this function.")]
 StatusFilter = Annotated[
-    list[RunStatus] | None, typer.Option("--status", help="Only runs that stand there; may be given several times.")
+    list[RunStatus] | None, typer.Option("--status", help="Only runs with this status; may be given several times.")
 ]
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="TAG", help="Only runs with this tag; several: with all of them.")
 ]
 Session = Annotated[str | None, typer.Option("--session", metavar="KEY", help="Only runs of this session key.")]
 Parent = Annotated[str | None, typer.Option("--parent", metavar="RUN", help="Only runs that this run invoked.")]
-Root = Annotated[str | None, typer.Option("--root", metavar="RUN", help="This run, and all that it led to.")]
+Root = Annotated[str | None, typer.Option("--root", metavar="RUN", help="Only runs in the tree of calls of this run.")]
 Since = Annotated[str | None, typer.Option("--since", metavar="WHEN", help=f"Started then or later: {_WHEN}")]
 Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help=f"Started before then: {_WHEN}")]
-TextFilter = Annotated[str, typer.Option("--text", metavar="TEXT", help="Only runs with this in their ids.")]
-After = Annotated[str | None, typer.Option("--after", metavar="CURSOR", help="The runs that are older than a page.")]
-Before = Annotated[str | None, typer.Option("--before", metavar="CURSOR", help="The runs that are newer than a page.")]
+TextFilter = Annotated[str, typer.Option("--text", metavar="TEXT", help="Only runs with this text in their ids.")]
+After = Annotated[str | None, typer.Option("--after", metavar="CURSOR", help="Runs older than a page: its 'next'.")]
+Before = Annotated[
+    str | None, typer.Option("--before", metavar="CURSOR", help="Runs newer than a page: its 'previous'.")
+]
 
 
 def asked_filters(

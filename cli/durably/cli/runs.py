@@ -40,12 +40,12 @@ from durably.core.run_filter import RunPage
 __all__ = ["export", "runs", "show"]
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many runs to show at most.")]
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again every second, until interrupted.")]
-StepKey = Annotated[str | None, typer.Option("--step", metavar="KEY", help="One step, whole.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second, until interrupted.")]
+StepKey = Annotated[str | None, typer.Option("--step", metavar="KEY", help="Show one step in full.")]
 Form = Annotated[
     Literal["history", "trace"], typer.Option("--as", help="Its records as JSON Lines, or its trace as JSON.")
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="A file; left out, the terminal.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="A file. Default: the terminal.")]
 
 
 AsTest = Annotated[
@@ -53,7 +53,7 @@ AsTest = Annotated[
 ]
 TestTarget = Annotated[
     str | None,
-    typer.Option("--target", metavar="MODULE:OBJECT", help="What the test imports: the function of the run."),
+    typer.Option("--target", metavar="MODULE:OBJECT", help="The function of the run, which the test imports."),
 ]
 
 
@@ -74,7 +74,7 @@ def runs(
     watch: Watch = False,
     as_json: AsJSON = False,
 ) -> None:
-    """List the newest runs that fit all that is asked, and count them."""
+    """List and count the runs that match all options, the newest first."""
 
     async def main() -> None:
         filters = asked_filters(
@@ -159,7 +159,7 @@ def export(
     target: TestTarget = None,
     output: Output = None,
 ) -> None:
-    """Write down a run: its records, which `durably replay` and tests read, its trace, or a test of it."""
+    """Export a run: its records, which `durably replay` and tests read, its trace, or a test of it."""
     if as_test:
         write_test(run, backend, target, output)
         return

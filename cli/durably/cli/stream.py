@@ -27,9 +27,7 @@ from durably.core.stream import StreamItem
 
 __all__ = ["stream"]
 
-FromOffset = Annotated[
-    int, typer.Option("--from-offset", min=0, help="Go on there: one more than the last offset that was seen.")
-]
+FromOffset = Annotated[int, typer.Option("--from-offset", min=0, help="Where to start: one more than the last offset.")]
 
 KINDS: dict[type[Any], str] = {
     RunStarted: "run_started",
@@ -44,7 +42,7 @@ KINDS: dict[type[Any], str] = {
 
 
 def stream(run: RunName, backend: BackendName, from_offset: FromOffset = 0, as_json: AsJSON = False) -> None:
-    """Follow a run to its end: attempts, the pieces of answers as they are written, waits, ends."""
+    """Follow a run to its end: attempts, answers while they are written, waits."""
 
     async def main() -> None:
         async with open_client(backend) as engine:

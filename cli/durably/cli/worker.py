@@ -19,18 +19,21 @@ Target = Annotated[
     str, typer.Argument(metavar="MODULE:OBJECT", help="A backend with functions, or a function that makes one.")
 ]
 Drain = Annotated[
-    str | None, typer.Option("--drain", metavar="DURATION", help="How long bodies may go on after the signal: '30s'.")
+    str | None, typer.Option("--drain", metavar="DURATION", help="How long to wait for bodies after the signal: '30s'.")
 ]
 OlderThan = Annotated[
-    str | None, typer.Option("--older-than", metavar="DURATION", help="Forget what ended longer ago than this: '30d'.")
+    str | None,
+    typer.Option("--older-than", metavar="DURATION", help="Delete runs that ended longer ago than this: '30d'."),
 ]
-Keep = Annotated[int | None, typer.Option("--keep", min=0, help="How many runs of each function stay: the newest.")]
+Keep = Annotated[
+    int | None, typer.Option("--keep", min=0, help="How many of the newest runs of each function to keep.")
+]
 
 
 def worker(target: Target, drain: Drain = None) -> None:
-    """Run the functions of a program: new runs, and those that are unfinished. SIGTERM and Ctrl-C end it.
+    """Run the functions of a program, in new and unfinished runs, until SIGTERM or Ctrl-C.
 
-    It takes no new run then, and lets bodies that run come to their end. A second signal ends it at once.
+    It then takes no new run and waits for running bodies. A second signal ends it at once.
     """
     if ":" not in target or "://" in target:
         refuse(f"{target!r} names no program: a worker needs its functions, such as app:backend")
@@ -46,7 +49,7 @@ def worker(target: Target, drain: Drain = None) -> None:
 
 
 def workers(backend: BackendName, as_json: AsJSON = False) -> None:
-    """List the workers that live now."""
+    """List the live workers."""
 
     async def main() -> Any:
         async with open_client(backend) as engine:
@@ -68,7 +71,7 @@ def workers(backend: BackendName, as_json: AsJSON = False) -> None:
 
 
 def prune(backend: BackendName, older_than: OlderThan = None, keep: Keep = None, as_json: AsJSON = False) -> None:
-    """Forget finished runs, with their records. Workers do so by themselves, by the retention of their functions."""
+    """Delete finished runs with their records. Workers do so by themselves, by the retention of their functions."""
     if older_than is None and keep is None:
         refuse("say what is to go: --older-than 30d, --keep 100, or both")
 

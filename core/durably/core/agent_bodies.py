@@ -15,9 +15,9 @@ from typing_extensions import TypeVar
 
 from durably.core.agent_types import Instructions, ModelOptions, takes_none
 from durably.core.answers import fitting, recordable
-from durably.core.compaction import Compaction, summary_request
+from durably.core.compaction import Compaction, checked_summary, summary_request
 from durably.core.error_text import error_text
-from durably.core.errors import ModelError, ToolError
+from durably.core.errors import ToolError
 from durably.core.functions import Function
 from durably.core.hints import hint_text
 from durably.core.hooks import HookBodies
@@ -33,6 +33,7 @@ from durably.core.server_tools import ServerTool
 from durably.core.sessions import SessionError, SessionReader
 from durably.core.sink import publish
 from durably.core.steps import current_step
+from durably.core.submission_bodies import SubmissionBodies
 from durably.core.tool_context import AskedContext, RunContext
 from durably.core.tools import Tool
 from durably.core.toolsets import ListedSpecs
@@ -43,7 +44,7 @@ C = TypeVar("C", default=Any)
 Out = TypeVar("Out", default=Any)
 
 
-class AgentBodies(HookBodies, Function[str | AgentInput[C], AgentResult[Out]], Generic[Out, C]):
+class AgentBodies(HookBodies, SubmissionBodies, Function[str | AgentInput[C], AgentResult[Out]], Generic[Out, C]):
     """What an agent does in its steps. The attributes are what it needs for that; the agent has them."""
 
     __slots__ = ()
@@ -181,8 +182,17 @@ class AgentBodies(HookBodies, Function[str | AgentInput[C], AgentResult[Out]], G
             response = await publish(self.model, request, self.sink)
         else:
             response = await self.model.complete(request)
-        if not isinstance(response, ModelResponse):
-            return response  # the step refuses it, and names what it is
+        return self.finished(response, listed)
+
+    def finished(self, response: ModelResponse, listed: ListedSpecs | None) -> ModelResponse:
+        """Return an answer as it is recorded, or the promise of one.
+
+        Args:
+            response: What the model gave.
+            listed: The tools that its toolsets have listed for the run.
+        """
+        if not isinstance(response, ModelResponse) or response.submitted is not None:
+            return response  # what is no answer the step refuses, and names what it is
         kept = recordable(response)
         marked = self._marked(kept, listed, changed=kept is not response)
         if self.output_form is not None:
@@ -207,7 +217,7 @@ class AgentBodies(HookBodies, Function[str | AgentInput[C], AgentResult[Out]], G
         return None
 
     def _marked(self, response: ModelResponse, listed: ListedSpecs | None, *, changed: bool) -> ModelResponse:
-        """Return an answer that says whether steps check the arguments of its calls.
+        """Return an answer that says whether steps check the arguments of its calls, and agents share the budget.
 
         Args:
             response: The answer.
@@ -216,11 +226,12 @@ class AgentBodies(HookBodies, Function[str | AgentInput[C], AgentResult[Out]], G
         """
         known = [(self.tools[call.name], call) for call in response.message.tool_calls if call.name in self.tools]
         elsewhere = {each.name for each in listed.tools} if listed is not None else set()
-        if any(call.name in elsewhere for call in response.message.tool_calls):
-            return response.model_copy(update={"checked_in_steps": True})
-        if not any(changed or tool.checks_in_step(call) for tool, call in known):
-            return response
-        return response.model_copy(update={"checked_in_steps": True})
+        checked = any(call.name in elsewhere for call in response.message.tool_calls)
+        marks = {
+            "checked_in_steps": checked or any(changed or tool.checks_in_step(call) for tool, call in known),
+            "shares_budget": any(tool.draws_on_budget for tool, _ in known),
+        }
+        return response.model_copy(update=marks) if any(marks.values()) else response
 
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse:
         """Have the older part of a conversation summarised: the body of ``compact``.
@@ -231,11 +242,7 @@ class AgentBodies(HookBodies, Function[str | AgentInput[C], AgentResult[Out]], G
         """
         instructions = "" if self.compaction is None else self.compaction.instructions
         told = summary_request(instructions, summary, await self._messages(older))
-        response = recordable(await self.summarizer.complete(told))
-        if not response.message.text:
-            provider, _, name = self.summarizer.name.partition(":")
-            raise ModelError("the summary is empty", provider=provider, model=name, retriable=True)
-        return response
+        return checked_summary(await self.summarizer.complete(told), self.summarizer)
 
     async def save(self, session_key: str, messages: Sequence[SessionEntry]) -> None:
         """Add the run's messages to the session, once: the body of ``save-session``."""

@@ -10,8 +10,10 @@ from durably.core.compaction import Compaction
 from durably.core.hooks import HookedParts
 from durably.core.messages import Message, SessionPrefix, Transcript
 from durably.core.model import ModelResponse
+from durably.core.model_steps import ModelSteps
 from durably.core.output import OutputForm
 from durably.core.run_session import SessionParts
+from durably.core.submission import Submission
 from durably.core.tool_context import RunContext
 from durably.core.tools import Tool
 from durably.core.toolsets import ListedSpecs, Toolset
@@ -19,7 +21,7 @@ from durably.core.toolsets import ListedSpecs, Toolset
 __all__ = ["AgentParts"]
 
 
-class AgentParts(SessionParts, HookedParts, Protocol):
+class AgentParts(SessionParts, HookedParts, ModelSteps, Protocol):
     """What the loop needs of an agent. The methods are bodies of steps."""
 
     @property
@@ -28,8 +30,6 @@ class AgentParts(SessionParts, HookedParts, Protocol):
     def toolsets(self) -> Sequence[Toolset]: ...
     @property
     def max_iterations(self) -> int: ...
-    @property
-    def model_timeout(self) -> float | None: ...
     @property
     def output_form(self) -> OutputForm | None: ...
     @property
@@ -57,4 +57,10 @@ class AgentParts(SessionParts, HookedParts, Protocol):
         listed: ListedSpecs | None = None,
         options: dict[str, Any] | None = None,
     ) -> ModelResponse: ...
+    async def fetch_answer(
+        self, submitted: Submission, waited: float, turn: int, listed: ListedSpecs | None = None
+    ) -> ModelResponse: ...
+    async def give_up(self, submitted: Submission) -> None: ...
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse: ...
+    async def fetch_summary(self, submitted: Submission, waited: float) -> ModelResponse: ...
+    async def give_up_summary(self, submitted: Submission) -> None: ...

@@ -99,6 +99,7 @@ async def pending_approvals(
     """
     found = []
     for each in await desk.asking_run_ids(function) if run_id is None else [run_id]:
+        await asyncio.sleep(0)  # there may be thousands of histories: others have a turn between two of them
         for question in _questions(await desk.history(each)):
             asked = question.pending
             wanted = tool in (None, asked.tool) and function in (None, asked.function)

@@ -39,9 +39,9 @@ class Spent:
 class Budget(NamedValues):
     """Ends a run that has spent this much, before its next turn.
 
-    The spending of sub-agents counts if the run waits for them. With ``delegate(share_budget=True)`` they get only what
-    is left. The turn that exceeds the limit is finished, so that every tool call has its result. A run may therefore
-    spend somewhat more than its budget.
+    The spending of sub-agents counts if the run waits for them, and they get only what is left, unless
+    ``delegate(share_budget=False)`` says otherwise. The turn that exceeds the limit is finished, so that every tool
+    call has its result. A run may therefore spend somewhat more than its budget.
 
     Args:
         cost: US dollars.

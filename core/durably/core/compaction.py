@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from durably.core.errors import DefinitionError
+from durably.core.answers import recordable
+from durably.core.errors import DefinitionError, ModelError
 from durably.core.messages import ContentPart, Message, user
-from durably.core.model import Model, ModelRequest, Usage, resolve_model
+from durably.core.model import Model, ModelRequest, ModelResponse, Usage, resolve_model
 from durably.core.named_values import NamedValues
 
-__all__ = ["Compaction", "first_kept", "summary_message", "summary_note", "summary_request"]
+__all__ = ["Compaction", "checked_summary", "first_kept", "summary_message", "summary_note", "summary_request"]
 
 INSTRUCTIONS = (
     "Summarise the conversation below for the assistant who goes on with it and will not see it again. Keep what was "
@@ -102,6 +103,19 @@ def summary_request(instructions: str, summary: str, older: Sequence[Message]) -
     before = [f"(summary of what came before)\n{summary}"] if summary else []
     told = "\n\n".join([*before, *map(_told, older)])
     return ModelRequest(system=instructions, messages=[user(told)])
+
+
+def checked_summary(response: ModelResponse, model: Model) -> ModelResponse:
+    """Return a summary as a record can hold it, or the promise of one.
+
+    Raises:
+        ModelError: If it is empty.
+    """
+    kept = recordable(response)
+    if kept.submitted is None and not kept.message.text:
+        provider, _, name = model.name.partition(":")
+        raise ModelError("the summary is empty", provider=provider, model=name, retriable=True)
+    return kept
 
 
 def _told(message: Message) -> str:

@@ -63,6 +63,12 @@ class Conversation:
             rare.pop()
         return [self.transcript, turns_left, *rare]
 
+    @property
+    def known(self) -> tuple[Any, ...]:
+        """What an answer is read with that comes later: the turn, and the listed tools if there are some."""
+        listed = () if self.listed is None else (self.listed,)
+        return (self.transcript.turn, *listed)
+
     def older(self, keep: int) -> Transcript | None:
         """Return the part that a summary may replace: all but the answered message and the newest ones.
 

@@ -78,7 +78,12 @@ class Delegate(Tool):
     max_depth: int | None = None
     now: Callable[[], float] = time.time
     pass_context: bool = True
-    share_budget: bool = False
+    share_budget: bool = True
+
+    @property
+    def draws_on_budget(self) -> bool:
+        """See :attr:`~durably.core.Tool.draws_on_budget`. Nobody counts what an agent spends that is not waited for."""
+        return self.mode == "wait" and self.share_budget
 
     async def act(self, step: StepAPI, call: ToolCall, run: RunContext = NO_CONTEXT) -> str | ToolOutcome:
         """See :meth:`~durably.core.Tool.act`: ``step.invoke`` or ``step.send_event``."""
@@ -93,7 +98,7 @@ class Delegate(Tool):
         given = run.context if self.pass_context else None
         if self.mode == "wait":
             context = self._typed(given)
-            budget = run.budget if self.share_budget else None
+            budget = run.budget if self.draws_on_budget else None
             asked = AgentInput(message=task.task, context=context, depth=run.depth + 1, budget=budget)
             return await self._wait(step, asked)
         asked = AgentInput(message=task.task, context=given, depth=run.depth + 1)
@@ -153,7 +158,7 @@ def delegate(
     on_error: Literal["report", "raise"] = "report",
     max_depth: int | None = None,
     pass_context: bool = True,
-    share_budget: bool = False,
+    share_budget: bool = True,
 ) -> Delegate:
     """Return a tool that gives a task to another agent and waits for its answer.
 

@@ -41,11 +41,12 @@ class StoredDelta:
 class DeltaStore(ABC):
     """Keeps the pieces of streamed answers, until their run is deleted.
 
-    They need not survive a power cut: what counts is in the records. The methods are called in the event loop.
+    They need not survive a power cut: what counts is in the records. The methods are called in the event loop, and must
+    not hold it up.
     """
 
     @abstractmethod
-    def append(self, pieces: Sequence[StoredDelta]) -> None:
+    async def append(self, pieces: Sequence[StoredDelta]) -> None:
         """Add pieces, of any runs, each behind those of its run; their numbers are not looked at.
 
         Raises:
@@ -53,14 +54,14 @@ class DeltaStore(ABC):
         """
 
     @abstractmethod
-    def read(self, run_id: str, start: int) -> list[StoredDelta]:
+    async def read(self, run_id: str, start: int) -> list[StoredDelta]:
         """The pieces of a run from a number on, in their order."""
 
     @abstractmethod
-    def delete(self, run_id: str) -> None:
+    async def delete(self, run_id: str) -> None:
         """Forget the pieces of a run."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of files. What was written stays; a call after that opens them again."""
         return
 
@@ -83,15 +84,19 @@ class MemoryDeltas(DeltaStore):
             run_id: len(each) for run_id, each in copy._runs.items()
         }
 
-    def append(self, pieces: Sequence[StoredDelta]) -> None:
+    async def append(self, pieces: Sequence[StoredDelta]) -> None:
         for piece in pieces:
             known = self._runs.setdefault(piece.delta.run_id, [])
             known.append(replace(piece, number=len(known)))
 
-    def read(self, run_id: str, start: int) -> list[StoredDelta]:
+    async def read(self, run_id: str, start: int) -> list[StoredDelta]:
         return self._runs.get(run_id, [])[start:]
 
-    def delete(self, run_id: str) -> None:
+    async def delete(self, run_id: str) -> None:
+        self.forget(run_id)
+
+    def forget(self, run_id: str) -> None:
+        """What :meth:`delete` does, within another call."""
         self._runs.pop(run_id, None)
 
 
@@ -110,22 +115,32 @@ class DeltaWriter(Observer):
         self._store = store
         self._pending: list[StreamedDelta] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._turn = asyncio.Lock()
+        self._flushing: set[asyncio.Task[None]] = set()
 
     def delta(self, event: StreamedDelta) -> None:
         self._pending.append(event)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self.flush)
+            self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self._begin_to_flush)
 
-    def flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
+    def _begin_to_flush(self) -> None:
+        task = asyncio.ensure_future(self.flush())
+        self._flushing.add(task)
+        task.add_done_callback(self._flushing.discard)
+
+    async def flush(self) -> None:
+        async with self._turn:  # behind the pieces before these, also where those are still being written
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            pending, self._pending = self._pending, []
+            if pending:
+                await self._write(pending)
+
+    async def _write(self, pending: Sequence[StreamedDelta]) -> None:
         try:
             # The place is that of now, not of when the piece came: who has read a later record reads no earlier piece.
-            self._store.append([StoredDelta(event, self.place(event.run_id)) for event in pending])
+            await self._store.append([StoredDelta(event, self.place(event.run_id)) for event in pending])
         except DurablyError as error:
             # Not kept: behind the record of the answer, which is whole, they would come too late.
             logger.warning("%d pieces of answers are missing in streams: %s", len(pending), error)

@@ -17,6 +17,7 @@ The tree::
     ├── RetryAfterError            raised by users: retry after this long
     ├── ToolError                  raised by tools: tell the model, do not retry
     ├── ModelError                 raised by providers
+    │   ├── AnswerFailedError      ... at an answer that it had taken to be made later
     │   └── ContextWindowExceededError
     ├── NonDeterminismError        the code no longer matches what was recorded
     ├── NestedStepError            a step inside a step's body
@@ -54,6 +55,7 @@ from durably.core.error_trace import carry_traceback, traceback_text
 
 __all__ = [
     "AmbiguousRunIdError",
+    "AnswerFailedError",
     "ApprovalNotPendingError",
     "CancelSignal",
     "ConcurrentStepError",
@@ -283,6 +285,10 @@ class ModelError(DurablyError):
 
 class ContextWindowExceededError(ModelError):
     """The conversation is too long for the model. An agent with ``compaction`` shortens it."""
+
+
+class AnswerFailedError(ModelError):
+    """A provider failed at an answer that it had taken to be made later. An agent submits the request again."""
 
 
 class NonDeterminismError(DurablyError):

@@ -5,13 +5,38 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from durably.core.errors import ContextWindowExceededError, DefinitionError, ModelError
-from durably.core.model import Delta, Model, ModelRequest, ModelResponse, StreamingModel, resolve_model
+from durably.core.model import (
+    DeferringModel,
+    Delta,
+    Model,
+    ModelRequest,
+    ModelResponse,
+    StreamingModel,
+    resolve_model,
+)
+from durably.core.submission import Submission
 
-__all__ = ["FallbackModel", "with_fallback"]
+__all__ = ["FallbackModel", "deferring", "with_fallback"]
 
 
 def _always(error: ModelError) -> bool:
     return True
+
+
+def deferring(model: Model) -> DeferringModel:
+    """Return a model that has taken a request, to be asked for the answer.
+
+    Raises:
+        ModelError: If it is another model by now, which has no way to ask.
+    """
+    if isinstance(model, DeferringModel):
+        return model
+    provider, _, name = model.name.partition(":")
+    raise ModelError(
+        f"{model.name} cannot fetch an answer that was submitted before: give the agent the model that it had",
+        provider=provider,
+        model=name,
+    )
 
 
 class FallbackModel:
@@ -47,9 +72,9 @@ class FallbackModel:
             ModelError: If every model failed.
         """
         errors: list[ModelError] = []
-        for model in self.models:
+        for place, model in enumerate(self.models):
             try:
-                return await model.complete(request)
+                return _placed(await model.complete(request), place)
             except ModelError as error:
                 if not self.when(error):
                     raise
@@ -68,17 +93,40 @@ class FallbackModel:
         for place, model in enumerate(self.models):
             try:
                 if not isinstance(model, StreamingModel):
-                    yield await model.complete(request)
+                    yield _placed(await model.complete(request), place)
                     return
                 async for piece in model.stream(request):
-                    whole = not isinstance(piece, Delta)
-                    yield piece if whole else piece.model_copy(update={"answer": place})
+                    if isinstance(piece, Delta):
+                        yield piece.model_copy(update={"answer": place})
+                    else:
+                        yield _placed(piece, place)
                 return
             except ModelError as error:
                 if not self.when(error):
                     raise
                 errors.append(error)
         raise _all_failed(errors) from errors[-1]
+
+    async def fetch(self, submitted: Submission, request: ModelRequest) -> ModelResponse:
+        """Ask the model that has taken a request for its answer. The others are not asked if it fails.
+
+        Raises:
+            ModelError: As the model does.
+        """
+        place, inner = submitted.inner()
+        return _placed(await deferring(self.models[place]).fetch(inner, request), place)
+
+    async def give_up(self, submitted: Submission) -> None:
+        """Have the provider of the model that has taken a request stop working on it."""
+        place, inner = submitted.inner()
+        await deferring(self.models[place]).give_up(inner)
+
+
+def _placed(response: ModelResponse, place: int) -> ModelResponse:
+    """A response that says of a submission which model has it."""
+    if response.submitted is None:
+        return response
+    return response.model_copy(update={"submitted": response.submitted.within(place)})
 
 
 def _all_failed(errors: Sequence[ModelError]) -> ModelError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from durably.core.errors import SerializationError
+from durably.core.ids import step_id_of
 
 __all__ = ["SCHEMA_VERSION", "History", "Kind", "RecordStatus", "StepRecord"]
 
@@ -82,7 +83,7 @@ class StepRecord:
     @property
     def step_id(self) -> str:
         """The step id that the caller gave: the key without its branch and number."""
-        return self.key.rpartition("/")[2].partition(":")[0]
+        return step_id_of(self.key)
 
     def to_json(self) -> str:
         """Return one line of JSON. Fields that hold their default are left out."""

@@ -185,8 +185,8 @@ async def after_model(agent: HookedParts, step: StepAPI, response: ModelResponse
         if isinstance(verdict, Refusal):
             return verdict
         if verdict is not None:  # what was found of the first one, when it was recorded, does not hold for this one
-            kept = {"usage": response.usage, "cost": response.cost, "verdict": None, "checked_in_steps": True}
-            response = verdict.model_copy(update=kept)
+            kept = {name: getattr(response, name) for name in ("usage", "cost", "shares_budget")}
+            response = verdict.model_copy(update={**kept, "verdict": None, "checked_in_steps": True})
     return response
 
 

@@ -42,6 +42,11 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
+def step_id_of(key: str) -> str:
+    """Return the step id that the caller gave: the key without its branch and number."""
+    return key.rpartition("/")[2].partition(":")[0]
+
+
 def derive_id(kind: str, run_id: str, key: str) -> str:
     """The id of what a step makes: the same on every attempt and after every crash.
 

@@ -17,6 +17,7 @@ from durably.core.hooks import Refusal, after_model, after_tool, before_model, b
 from durably.core.ids import check_session_key
 from durably.core.messages import ContentPart, ToolCall, ToolResultMessage, UserMessage, user
 from durably.core.model import ModelResponse
+from durably.core.model_steps import Later, call_model
 from durably.core.progress import Progress
 from durably.core.result import AgentResult, AgentStopReason
 from durably.core.run_session import RunSession
@@ -180,7 +181,8 @@ class _Turns:
         while True:
             try:
                 asked = conversation.asked(few_turns)
-                response = await step.run("think", agent.think, *asked, timeout=agent.model_timeout)
+                later = Later("fetch-answer", agent.fetch_answer, agent.give_up, conversation.known)
+                response = await call_model(agent, step, "think", agent.think, *asked, later=later)
                 break
             except StepError as error:
                 too_long = tries and error.error_type == ContextWindowExceededError.__name__
@@ -203,7 +205,8 @@ class _Turns:
         await self.session.save_turn()
         if self.logger:
             self.logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-        run = replace(self.run, budget=self.limit.left(progress.spent)) if self.limit else self.run
+        shared = self.limit.left(progress.spent) if self.limit and response.shares_budget else None
+        run = replace(self.run, budget=shared)
         checked_in_step = response.checked_in_steps
         answers = [partial(_answer, self.agent, self.tools, self.step, call, run, checked_in_step) for call in calls]
         outcomes = (await answers[0](),) if len(answers) == 1 else await self.step.gather(*answers)

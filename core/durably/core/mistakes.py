@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from durably.core.error_text import shown
@@ -79,16 +79,27 @@ def check_invoked(step_id: object, function: object) -> None:
     _refuse(f"step.invoke({step_id!r}, ...) takes a durable function or an agent, not {shown(function)}")
 
 
-def check_match(step_id: str, match: object) -> None:
-    """Refuse what is no match of an event.
+def check_match(step_id: str, match: object, redact: Callable[[str], str]) -> None:
+    """Refuse what is no match of an event, and one that names a secret: it would be written, and events have none.
+
+    Args:
+        step_id: The step.
+        match: What was given.
+        redact: Masks secrets in a text.
 
     Raises:
         TypeError: If it is none.
+        ValueError: If it names a secret.
     """
     if match is not None and not isinstance(match, Mapping):
         _refuse(
             f"step {step_id!r}: match= is a dict of dotted paths in the event's data and the values that must be "
             f"there, such as {{'order.id': '7'}}, not {shown(match)}"
+        )
+    if match and redact(said := repr(match)) != said:
+        raise ValueError(
+            f"step {step_id!r}: match= names a registered secret, which is masked in every event: match something "
+            "else, such as an id, and compare the secret in a step"
         )
 
 

@@ -16,9 +16,11 @@ from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 from durably.core.messages import AssistantMessage, JSONObject, Message
 from durably.core.server_tools import ServerTool
+from durably.core.submission import Submission
 
 __all__ = [
     "AnswerVerdict",
+    "DeferringModel",
     "Delta",
     "DeltaSink",
     "Model",
@@ -145,8 +147,11 @@ class ModelResponse(BaseModel):
         request_id: The provider's id of the call.
         checked_in_steps: Whether the tools' steps validate the arguments of its calls. The agent sets it if the verdict
             could differ on replay. Older records lack it; for them the loop validates.
+        shares_budget: Whether agents that it calls are given what is left of the run's budget. The agent sets it. Older
+            records lack it; for them these agents are asked without it.
         verdict: The agent's verdict on a typed answer, or on one that is too large to record. Older records lack it;
             for them the loop validates.
+        submitted: The request that the provider has taken and answers later. The message is empty then.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -160,12 +165,14 @@ class ModelResponse(BaseModel):
     model: str | None = Field(default=None, exclude_if=lambda model: model is None)
     request_id: str | None = Field(default=None, exclude_if=lambda request_id: request_id is None)
     checked_in_steps: bool = Field(default=False, exclude_if=lambda checked: not checked)
+    shares_budget: bool = Field(default=False, exclude_if=lambda shares: not shares)
     verdict: AnswerVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
+    submitted: Submission | None = Field(default=None, exclude_if=lambda submitted: submitted is None)
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:
-        # Records leave out both reasons, since the message tells them apart. So it does here, whatever a server said: the
-        # answer that is read back is the same. The instance is frozen, hence vars().
+        # Records leave out both reasons, since the message tells them apart. So it does here, whatever a server said:
+        # the answer that is read back is the same. The instance is frozen, hence vars().
         if self.stop_reason in ("end", "tool_calls"):
             vars(self)["stop_reason"] = "tool_calls" if self.message.tool_calls else "end"
         return self
@@ -245,6 +252,28 @@ class StreamingModel(Model, Protocol):
 
     def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
         """Yield the pieces of the answer, and at the end what :meth:`Model.complete` would have returned."""
+        ...
+
+
+@runtime_checkable
+class DeferringModel(Model, Protocol):
+    """A model that may answer later: ``complete`` then returns a response that says what was ``submitted``."""
+
+    async def fetch(self, submitted: Submission, request: ModelRequest) -> ModelResponse:
+        """Ask once for the answer; a response that is still ``submitted`` says that there is none yet.
+
+        Args:
+            submitted: What ``complete`` returned.
+            request: The request, without its conversation.
+
+        Raises:
+            AnswerFailedError: If the provider failed to answer, and may not fail again.
+            ModelError: If it refused, or will never answer.
+        """
+        ...
+
+    async def give_up(self, submitted: Submission) -> None:
+        """Have the provider stop working on an answer that nobody waits for any more. One that has ended stays so."""
         ...
 
 

@@ -204,8 +204,8 @@ class Observer:
     def delta(self, event: StreamedDelta) -> None:
         """A model wrote another piece of its answer."""
 
-    def flush(self) -> None:
-        """A streamed answer has ended: pass on buffered pieces."""
+    async def flush(self) -> None:
+        """A streamed answer has ended: pass on buffered pieces. Its step waits until this returns."""
 
     def attempt_failed(self, event: AttemptFailed) -> None:
         """An attempt of a step, or of the function's own code, failed, and another one follows."""
@@ -280,10 +280,13 @@ class Observers:
         for observer in self._told[type(event)]:
             self._call(observer, getattr(observer, name), event)
 
-    def flush(self) -> None:
+    async def flush(self) -> None:
         """Make observers pass on buffered pieces of answers."""
         for observer in self._told[StreamedDelta]:
-            self._call(observer, lambda observer: observer.flush(), observer)
+            try:
+                await observer.flush()
+            except Exception:
+                self._note(observer)
 
     def traceparent(self, run_id: str = "", step: str = "", cause: Cause | None = None) -> str | None:
         """Return the first answer of an :meth:`Observer.traceparent`, or ``None``."""
@@ -320,11 +323,15 @@ class Observers:
     def _call(self, observer: Observer, method: Callable[[Any], Any], argument: Any) -> Any:
         try:
             return method(argument)
-        except Exception:  # an observer must not fail what it looks at
-            if id(observer) not in self._failed:
-                self._failed.add(id(observer))
-                logger.warning("observer %r failed; its further failures are not logged", observer, exc_info=True)
+        except Exception:
+            self._note(observer)
             return None
+
+    def _note(self, observer: Observer) -> None:
+        """Log what an observer has just raised, the first time: it must not fail what it looks at."""
+        if id(observer) not in self._failed:
+            self._failed.add(id(observer))
+            logger.warning("observer %r failed; its further failures are not logged", observer, exc_info=True)
 
 
 def _overrides(observer: Observer, name: str) -> bool:

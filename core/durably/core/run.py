@@ -126,7 +126,7 @@ class Run(Generic[Out]):
         store, wait = self._engine.deltas, FIRST_LOOK
         while not reader.ended:
             records = await self._engine.records_since(self.id, reader.records)
-            deltas = [] if store is None else store.read(self.id, reader.deltas)
+            deltas = [] if store is None else await store.read(self.id, reader.deltas)
             for item in reader.read(records, deltas):
                 if item.offset >= from_offset:
                     yield item

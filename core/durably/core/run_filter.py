@@ -25,6 +25,7 @@ __all__ = [
     "RunPage",
     "check_limit",
     "encode_cursor",
+    "found_page",
     "read_cursor",
     "run_filter",
 ]
@@ -225,6 +226,28 @@ class RunPage(Sequence[R]):
 
     def __repr__(self) -> str:
         return f"RunPage({list(self.items)!r}, next={self.next!r}, previous={self.previous!r})"
+
+
+def found_page(
+    found: Sequence[tuple[tuple[int | float | str, ...], RunView]], *, after: str | None, back: bool, more: bool
+) -> FoundRuns:
+    """A page of runs, with the cursors of its neighbours.
+
+    Args:
+        found: The runs with their places, newest first.
+        after: The cursor of the page before it, or ``None``.
+        back: Whether it was looked for from older runs to newer ones. The page that the cursor came from lies on its
+            other side.
+        more: Whether there are more runs in the direction in which it was looked.
+    """
+    if not found:
+        return FoundRuns(())
+    first, last = encode_cursor(*found[0][0]), encode_cursor(*found[-1][0])
+    return FoundRuns(
+        [view for _, view in found],
+        next=last if more or back else None,
+        previous=first if (more if back else after is not None) else None,
+    )
 
 
 def encode_cursor(*place: int | float | str) -> str:

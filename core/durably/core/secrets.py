@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
@@ -41,9 +42,8 @@ class Redactor(logging.Filter):
         text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
         if len(text) < 4:
             raise ValueError("a secret shorter than 4 characters cannot be redacted: it would mask ordinary text")
-        # JSON escapes a secret. The longest form goes first: masking a part of it first would leave the rest readable.
-        forms = {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
-        self._forms = sorted({*self._forms, *forms}, key=len, reverse=True)
+        # The longest form goes first: masking a part of it first would leave the rest readable.
+        self._forms = sorted({*self._forms, *_written(text)}, key=len, reverse=True)
 
     def add_from(self, resources: Mapping[str, object]) -> None:
         """Register every ``SecretStr`` among the resources."""
@@ -66,6 +66,17 @@ class Redactor(logging.Filter):
                 # A formatter would print the exception as it is, so it is rendered and masked here, and then dropped.
                 record.exc_text, record.exc_info = self.text(_FORMATTER.formatException(record.exc_info)), None
         return True
+
+
+def _written(text: str) -> set[str]:
+    """The forms in which a text is written: as it is, by ``repr``, in a URL, and each of them in JSON, also in a text
+    that is itself JSON.
+    """
+    in_url = (encode(text, safe="", errors="replace") for encode in (quote, quote_plus))
+    forms = {text, repr(text)[1:-1], ascii(text)[1:-1], *in_url}
+    for _ in range(2):
+        forms |= {json.dumps(form, ensure_ascii=plain)[1:-1] for form in forms for plain in (True, False)}
+    return forms
 
 
 _FORMATTER = logging.Formatter()

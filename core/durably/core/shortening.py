@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from durably.core.agent_parts import AgentParts
 from durably.core.conversation import Conversation
+from durably.core.model_steps import Later, call_model
 from durably.core.progress import Progress
 from durably.core.run_session import RunSession
 from durably.core.steps import StepAPI
@@ -39,7 +40,8 @@ async def _compact(
     older = conversation.older(agent.compaction.keep) if agent.compaction else None
     if older is None or agent.compaction is None:
         return False
-    response = await step.run("compact", agent.summarize, older, conversation.summary, timeout=agent.model_timeout)
+    later = Later("fetch-summary", agent.fetch_summary, agent.give_up_summary)
+    response = await call_model(agent, step, "compact", agent.summarize, older, conversation.summary, later=later)
     progress.spend(response.usage, response.cost)
     if agent.compaction.save:
         await session.save_summary(response.message.text)

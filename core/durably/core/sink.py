@@ -43,7 +43,7 @@ async def publish(model: StreamingModel, request: ModelRequest, sink: DeltaSink 
             await _show(_placed(piece, info, offset), info, listen)
             offset += 1
     finally:
-        info.observers.flush()  # before the record of the answer, behind which they would come too late
+        await info.observers.flush()  # before the record of the answer, behind which they would come too late
     if answer is None:
         provider, _, name = model.name.partition(":")
         raise ModelError("the stream ended without an answer", provider=provider, model=name, retriable=True)

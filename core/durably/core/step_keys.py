@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
@@ -160,6 +160,10 @@ class StepEngine(ABC):
         """Whether the run may begin with a step that judges its input. One that began without it must not."""
         return False
 
+    def redact(self, text: str) -> str:
+        """Mask the registered secrets in a text. An engine that has none returns it as it is."""
+        return text
+
     def before_step(self, scope: Scope) -> None:
         """Called before each step, to unwind code that may not go on. Does nothing unless an engine needs it."""
         return
@@ -170,6 +174,9 @@ class KeyedSteps(FunctionSteps):
 
     Args:
         engine: What runs, records and replays each step.
+
+    Attributes:
+        to_call_off: The bodies that are to run if the run is cancelled where its code is now.
     """
 
     def __init__(self, engine: StepEngine) -> None:
@@ -178,6 +185,7 @@ class KeyedSteps(FunctionSteps):
         self._steps = 0
         self._branches = 0
         self.root = Scope()
+        self.to_call_off: list[StepCall] = []
 
     @property
     def refusal(self) -> DurablyError | None:
@@ -253,12 +261,24 @@ class KeyedSteps(FunctionSteps):
         timeout: Duration | None = None,
     ) -> Event | None:
         check_given("wait_for_event", step_id, name, f"'wait', {step_id!r}")
-        check_match(step_id, match)
+        check_match(step_id, match, self._engine.redact)
         check_event_name(name)
         wanted, limit = dict(match or {}), timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(
             step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, wanted, limit)
         )
+
+    @contextmanager
+    def if_cancelled(self, fn: Callable[..., Any], *args: Any) -> Iterator[None]:
+        call = StepCall.of(f"durably:cancelled:{len(self.to_call_off)}", fn, args)
+        self.to_call_off.append(call)
+        try:
+            yield
+        except Exception:
+            self.to_call_off.remove(call)
+            raise
+        else:  # whatever else unwinds the code may be the cancellation
+            self.to_call_off.remove(call)
 
     def patched(self, patch_id: str) -> bool:
         check_patch_id(patch_id)

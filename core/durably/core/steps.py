@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -226,7 +227,8 @@ class StepAPI(ABC):
         Args:
             step_id: Names the step.
             name: The event's name.
-            match: Dotted paths in the event's data and the value that must be there, ``{"order.id": "7"}``.
+            match: Dotted paths in the event's data and the value that must be there, ``{"order.id": "7"}``. Not a
+                registered secret, which events are kept without.
             timeout: How long to wait. Default: no limit.
 
         Returns:
@@ -259,6 +261,18 @@ class StepAPI(ABC):
         Raises:
             ExceptionGroup: With the errors of the branches that failed, once every branch has ended.
         """
+
+    def if_cancelled(self, fn: Callable[..., Any], *args: Any) -> AbstractContextManager[None]:
+        """Have a body run if the run is cancelled inside a block, such as one that calls off what the block waits for.
+
+        The body is no step and leaves no record; if it fails, that is logged. The worker that holds the run does it:
+        nobody does if no worker is up, or on an engine that cancels by itself.
+
+        Args:
+            fn: The body, sync or async.
+            args: Its arguments.
+        """
+        return nullcontext()
 
     def patched(self, patch_id: str) -> bool:
         """Return whether this run takes the new code of a patch, so that code can change under live runs.

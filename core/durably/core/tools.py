@@ -176,6 +176,11 @@ class Tool:
         """Return what is wrong with a call's arguments, as a text for the model, or ``None``."""
         return complaint_about(self.arguments, call.arguments, self.name)
 
+    @property
+    def draws_on_budget(self) -> bool:
+        """Whether what answers a call is given what is left of the run's budget."""
+        return False
+
     def checks_in_step(self, call: ToolCall) -> bool:
         """Return whether the verdict on a call must be recorded, because a replay could differ.
 

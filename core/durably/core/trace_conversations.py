@@ -43,6 +43,7 @@ SAVES = (
     "find-answer",
     "check-time",
     "check-output",
+    "wait-answer",
 )
 """Steps of the loop that say nothing of the conversation."""
 
@@ -127,7 +128,9 @@ class _LoopReader:
             "after-think": self._hook,
             "read-messages": self._take,
             "think": self._think,
+            "fetch-answer": self._fetch,
             "compact": self._compact,
+            "fetch-summary": self._compact,
         }
         for item in self._items[1:]:
             if isinstance(item, str):
@@ -167,6 +170,12 @@ class _LoopReader:
         if not _is_asked(step, conversation):
             conversation = self._conversation = _pruned(conversation, step) or conversation
         self._exact = self._exact and _is_asked(step, conversation)
+        if is_model_answer(step.value):
+            self._answer = ModelResponse.model_validate(step.value)
+            self._answered_by = step.key
+
+    def _fetch(self, step: StepDraft) -> None:
+        """The answer to the model call before, if the provider has given it by now."""
         if is_model_answer(step.value):
             self._answer = ModelResponse.model_validate(step.value)
             self._answered_by = step.key

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.conversation import Conversation
 from durably.core.history import Kind
+from durably.core.ids import step_id_of
 from durably.core.messages import AssistantMessage, Message, SessionPrefix, ToolResultMessage, Transcript, UserMessage
 from durably.core.model import Usage
 
@@ -142,7 +143,7 @@ class TraceStep(_Part):
     @property
     def step_id(self) -> str:
         """The step id that the caller gave: the key without its branch and number."""
-        return self.key.rpartition("/")[2].partition(":")[0]
+        return step_id_of(self.key)
 
     def walk(self) -> Iterator[TraceStep]:
         """Yield this step and all below it, each before those inside it."""

@@ -142,8 +142,8 @@ def group_records(records: Iterable[StepRecord]) -> dict[str, StepDraft]:
 
 
 def is_model_answer(value: Any) -> bool:
-    """Whether a recorded value is an answer of a model."""
-    message = value.get("message") if isinstance(value, dict) else None
+    """Whether a recorded value is an answer of a model, and not only the promise of one."""
+    message = value.get("message") if isinstance(value, dict) and "submitted" not in value else None
     return isinstance(message, dict) and message.get("role") == "assistant" and isinstance(message.get("parts"), list)
 
 

@@ -15,19 +15,23 @@ from pydantic import SecretStr
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
 from durably.core.server_tools import ServerTool
+from durably.core.submission import Submission
 from durably.providers.answers import UnanswerableError
-from durably.providers.anthropic_messages import answer, has_list_price, request_body
+from durably.providers.anthropic_messages import DIALECT, answer, has_list_price, request_body
 from durably.providers.anthropic_stream import StreamedAnswer
 from durably.providers.clients import Clients
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
-from durably.providers.options import sdk_arguments
+from durably.providers.later import batched, pending
+from durably.providers.options import plain_body, sdk_arguments
 from durably.providers.prices import price
 from durably.providers.server_tools import anthropic_gap
 
 try:
     import anthropic
     import httpx2
+
+    from durably.providers import anthropic_batches
 except ImportError as error:
     raise ImportError("AnthropicModel needs the package anthropic: pip install 'durably[anthropic]'") from error
 
@@ -52,6 +56,8 @@ class AnthropicModel:
         max_tokens: The longest answer, in tokens, unless the options set it.
         cache: Whether the provider keeps the conversation in its prompt cache, so that the next turn pays a tenth for
             it. Breakpoints are set behind tools, system prompt and the newest messages, unless the options set some.
+        batch: Whether each request is a batch of its own: for half the price, with an answer within a day, most within
+            an hour. The run of an agent waits for it.
         timeout: Seconds to wait for a connection, and then for each next piece of the answer.
             ``Agent(model_timeout=)`` limits the whole call.
     """
@@ -62,6 +68,7 @@ class AnthropicModel:
     base_url: str | None = None
     max_tokens: int = 8192
     cache: bool = True
+    batch: bool = False
     timeout: float = 600.0
 
     @property
@@ -70,17 +77,22 @@ class AnthropicModel:
         return f"{PROVIDER}:{self.model}"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
-        """Answer a request.
+        """Answer a request; or, with ``batch``, submit it.
 
         Raises:
             ModelError: If the provider refused or failed.
         """
-        arguments = self._arguments(request)
+        body = self._body(request)
         async with self._client() as (client, failures):
             with _failing(failures):
-                message = await client.messages.create(**arguments)
+                if self.batch:
+                    submitted = batched(await anthropic_batches.submit(client, *plain_body(body)))
+                    return pending(submitted, origin=DIALECT.origin)
+                message = await client.messages.create(**_arguments(body))
                 with failures.reading():
                     data = message.model_dump(mode="json", exclude_unset=True, warnings=False)
+                    if data.get("error"):
+                        raise failures.in_body(data["error"])
                     return self._finish(data, request, message._request_id)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelResponse]:
@@ -89,7 +101,10 @@ class AnthropicModel:
         Raises:
             ModelError: If the provider refused or failed, or the stream was cut.
         """
-        arguments = self._arguments(request)
+        if self.batch:
+            yield await self.complete(request)
+            return
+        arguments = _arguments(self._body(request))
         made = StreamedAnswer()
         async with self._client() as (client, failures):
             with _failing(failures):
@@ -106,19 +121,46 @@ class AnthropicModel:
                     response = self._finish(made.data, request, failures.headers.get("request-id"))
             yield response
 
+    async def fetch(self, submitted: Submission, request: ModelRequest) -> ModelResponse:
+        """Ask once for the answer in a batch. A response that is still ``submitted`` says that there is none yet.
+
+        Args:
+            submitted: What :meth:`complete` returned.
+            request: The request, without its conversation.
+
+        Raises:
+            AnswerFailedError: If the provider failed to answer, and may not fail again.
+            ModelError: If it refused the request, or the batch expired or was cancelled.
+        """
+        async with self._client() as (client, failures):
+            with _failing(failures), failures.reading():
+                data = await anthropic_batches.fetch(client, submitted.id, failures)
+                if data is None:
+                    return pending(submitted, origin=DIALECT.origin)
+                return self._finish(data, request, None)
+
+    async def give_up(self, submitted: Submission) -> None:
+        """Cancel a batch whose answer nobody waits for.
+
+        Raises:
+            ModelError: If the provider refused or failed.
+        """
+        async with self._client() as (client, failures):
+            with _failing(failures):
+                await anthropic_batches.cancel(client, submitted.id)
+
     def server_tool_gap(self, tool: ServerTool) -> str | None:
         """Return what the provider lacks of a tool of its own, in words, or ``None``."""
         return anthropic_gap(tool)
 
-    def _arguments(self, request: ModelRequest) -> dict[str, Any]:
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
         with _failing(Failures(PROVIDER, self.model)):
-            body = request_body(request, model=self.model, max_tokens=self.max_tokens, cache=self.cache)
-        return sdk_arguments(body, "model", "max_tokens", "messages")
+            return request_body(request, model=self.model, max_tokens=self.max_tokens, cache=self.cache)
 
     def _finish(self, data: Mapping[str, Any], request: ModelRequest, request_id: str | None) -> ModelResponse:
         response = answer(data, turn=request.turn)
-        known = has_list_price(data)
-        cost = price(response.usage, response.model or self.model, provider=PROVIDER) if known else None
+        known, model = has_list_price(data), response.model or self.model
+        cost = price(response.usage, model, provider=PROVIDER, batched=self.batch) if known else None
         return response.model_copy(update={"cost": cost, "request_id": request_id})
 
     @asynccontextmanager
@@ -135,6 +177,10 @@ class AnthropicModel:
         key = found.get_secret_value()
         async with _CLIENTS.client(key, self.base_url, self.timeout) as client:
             yield client, Failures(PROVIDER, self.model, key)
+
+
+def _arguments(body: Mapping[str, Any]) -> dict[str, Any]:
+    return sdk_arguments(body, "model", "max_tokens", "messages")
 
 
 def _make_client(key: str, base_url: str | None, timeout: float) -> anthropic.AsyncAnthropic:

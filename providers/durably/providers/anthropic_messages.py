@@ -308,7 +308,7 @@ def has_list_price(data: Mapping[str, Any]) -> bool:
     """Whether an answer costs what the price list says of its tokens: no other tier, speed or region, no searches."""
     usage = data.get("usage") or {}
     return (
-        usage.get("service_tier") in (None, "standard")
+        usage.get("service_tier") in (None, "standard", "batch")
         and usage.get("speed") in (None, "standard")
         and usage.get("inference_geo") in (None, "global", "not_available")
         and not (usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens")

@@ -29,7 +29,7 @@ from durably.core.messages import (
 from durably.core.model import ModelRequest, ModelResponse, StopReason, ToolSpec, Usage
 from durably.providers.answers import check_stop, said
 from durably.providers.calls import call_arguments, distrust_last_call, merged_tools, name_calls
-from durably.providers.chat_cache import mark_cached
+from durably.providers.chat_cache import Breakpoints, mark_cached
 from durably.providers.dialect import Dialect, unreadable
 from durably.providers.schemas import described, schema_prompt, strict_parameters, strict_schema
 from durably.providers.transcript import repaired
@@ -78,7 +78,7 @@ DIALECT = Dialect(
 
 
 def request_body(
-    request: ModelRequest, *, model: str, dialect: Dialect, native_output: bool, cache: bool = False
+    request: ModelRequest, *, model: str, dialect: Dialect, native_output: bool, cache: Breakpoints | None = None
 ) -> dict[str, Any]:
     """Return the body of a request. The request's options overwrite it, but add to its tools.
 
@@ -87,13 +87,15 @@ def request_body(
         model: The model.
         dialect: What the server accepts.
         native_output: Whether the server knows ``response_format``. If not, the system prompt asks for the schema.
-        cache: Whether breakpoints say up to where the provider is to keep the conversation in its prompt cache.
+        cache: Where breakpoints say up to what the provider is to keep the conversation in its prompt cache, or
+            ``None`` for a provider that needs none.
     """
     options = dict(request.options)
     body: dict[str, Any] = {"model": model}
     system = request.system
     if request.output_schema is not None:
-        schema = strict_schema(request.output_schema) if native_output else None
+        limits: dict[str, Any] = {"recursive": dialect.recursive_schemas, "unions": dialect.schema_unions}
+        schema = strict_schema(request.output_schema, **limits) if native_output else None
         if schema is None:
             system = schema_prompt(system, request.output_schema)
         else:
@@ -109,9 +111,9 @@ def request_body(
             named = isinstance(choice, str) and choice not in ("auto", "none", "required")
             body["tool_choice"] = {"type": "function", "function": {"name": choice}} if named else choice
     if cache:
-        mark_cached(body)
+        mark_cached(body, cache)
     if request.reminder:
-        body["messages"] = _reminded(body["messages"], request.reminder, alone=cache)
+        body["messages"] = _reminded(body["messages"], request.reminder, alone=cache is not None)
     return {**body, **options}
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from durably.core.messages import AssistantMessage, ContentPart, FilePart, TextPart, ThinkingPart
+from durably.providers.documents import OFFICE, document_text
 
 __all__ = ["Dialect", "unreadable"]
 
@@ -34,6 +35,8 @@ class Dialect:
         user_first: Whether the first message must be a user's.
         may_end: Returns whether a conversation may end with an answer of its own. If not, a user's message follows.
         joins_answers: Whether two assistant messages in a row are one.
+        recursive_schemas: Whether a strict schema may refer to itself.
+        schema_unions: How many parts with several types a strict schema may have, or ``None`` for any number.
     """
 
     origin: str
@@ -49,6 +52,8 @@ class Dialect:
     user_first: bool = False
     may_end: Callable[[AssistantMessage], bool] = lambda message: True
     joins_answers: bool = False
+    recursive_schemas: bool = True
+    schema_unions: int | None = None
 
 
 _TEXTS = re.compile(r"text/.*|application/(.*[+])?(json|xml|yaml|toml|x-yaml|x-ndjson|javascript|sql)")
@@ -56,8 +61,15 @@ _TEXTS = re.compile(r"text/.*|application/(.*[+])?(json|xml|yaml|toml|x-yaml|x-n
 
 
 def unreadable(part: FilePart) -> TextPart:
-    """Return the text that replaces a file which the provider does not take: what it holds, or that it is left out."""
+    """Return the text that replaces a file which the provider does not take: what it holds, or that it is left out.
+
+    Raises:
+        UnanswerableError: If the package is missing that reads an office document.
+    """
     name = f"{part.name}, " if part.name else ""
+    if part.data and part.media_type in OFFICE:
+        with suppress(ValueError):  # a damaged one stays a file
+            return TextPart(text=f"[a file: {name}{OFFICE[part.media_type]}]\n{document_text(part)}")
     if part.data and _TEXTS.fullmatch(part.media_type.partition(";")[0].strip().lower()):
         with suppress(ValueError):  # bytes that are no UTF-8 stay a file
             return TextPart(text=f"[a file: {name}{part.media_type}]\n{b64decode(part.data).decode()}")

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from durably.core import ModelError
 from durably.core.error_text import type_name
-from durably.core.errors import ContextWindowExceededError
+from durably.core.errors import AnswerFailedError, ContextWindowExceededError
 from durably.core.secrets import Redactor
 
 __all__ = ["Failures", "raise_alone", "retry_delay"]
@@ -127,6 +127,18 @@ class Failures:
     def cut(self) -> ModelError:
         """Return the error for a stream that ended before its answer did."""
         return self._error("the stream was cut before the answer was whole", None, retriable=True)
+
+    def late(self, error: ModelError) -> ModelError:
+        """Return the error for an answer that was to come later: one that may succeed is submitted again for that."""
+        if not error.retriable:
+            return error
+        return AnswerFailedError(
+            error.message,
+            provider=error.provider,
+            model=error.model,
+            status=error.status,
+            request_id=error.request_id,
+        )
 
     def unusable(self, message: str) -> ModelError:
         """Return the error for a call that cannot be made."""

@@ -9,22 +9,26 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
 
 from durably.core import ModelError
+from durably.core.messages import ContentPart, FilePart
 from durably.core.model import Delta, ModelRequest, ModelResponse, Usage
 from durably.core.server_tools import ServerTool
 from durably.providers import chat
 from durably.providers.answers import UnanswerableError
+from durably.providers.anthropic_messages import MAX_UNIONS
 from durably.providers.cache_key import conversation_key
-from durably.providers.chat_cache import wants_breakpoints
+from durably.providers.chat_cache import breakpoints_of, wants_breakpoints
 from durably.providers.chat_stream import StreamedAnswer
 from durably.providers.dialect import Dialect
+from durably.providers.documents import OFFICE
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
 
@@ -172,18 +176,24 @@ class LiteLLMModel:
 
     def _arguments(self, request: ModelRequest, key: str | None, origin: str) -> dict[str, Any]:
         route = origin.partition(":")[2]
+        if request.options.get("background"):
+            raise UnanswerableError(
+                "litellm makes no answers in the background that could be waited for: use OpenAIModel, with "
+                "api='responses'"
+            )
         strict = [spec.name for spec in request.tools if spec.strict]
         if strict and wants_breakpoints(self.model, route):
             raise UnanswerableError(
                 f"the tool {strict[0]!r} is strict, which litellm does not pass on to Claude: take strict=True away, "
                 "or use AnthropicModel"
             )
+        marks = self.cache and wants_breakpoints(self.model, route) and not _has_own_breakpoints(request)
         body = chat.request_body(
             request,
             model=self.model,
             dialect=dialect(self.model, origin),
             native_output=litellm.supports_response_schema(self.model),
-            cache=self.cache and wants_breakpoints(self.model, route) and not _has_own_breakpoints(request),
+            cache=breakpoints_of(self.model) if marks else None,
         )
         if self.cache and (route == "azure" or (route == "openai" and self.base_url is None)):
             body.setdefault("prompt_cache_key", conversation_key(request))
@@ -197,7 +207,8 @@ class LiteLLMModel:
             raise failures.in_body(error)
         response = chat.answer(data, request, origin=origin, server=_server(origin))
         request_id = failures.headers.get("request-id") or failures.headers.get("x-request-id")
-        known: dict[str, Any] = {"cost": self._price(response.usage), "request_id": request_id}
+        cost = self._price(response.usage) if _has_list_price(data) else None
+        known: dict[str, Any] = {"cost": cost, "request_id": request_id}
         own = (data["choices"][0].get("message") or {}).get("provider_specific_fields") or {}
         if own.get("stop_reason") == "pause_turn":  # litellm calls it "length"
             if own.get("server_tool_calls"):
@@ -229,18 +240,40 @@ def dialect(model: str, origin: str) -> Dialect:
         model: The model, by litellm's name.
         origin: The provider that its messages are marked with.
     """
+    claude = breakpoints_of(model) == "everywhere"
+    bedrock = origin.partition(":")[2].startswith("bedrock")
     return replace(
         chat.DIALECT,
         origin=origin,
-        # litellm silently drops sound on the way to a model that cannot hear.
-        file=chat.DIALECT.file if litellm.supports_audio_input(model) else chat.image_or_pdf,
+        file=partial(_file, hears=litellm.supports_audio_input(model), reads=_BEDROCK_READS if bedrock else ()),
         takes_thinking=lambda part: part.signature is not None or chat.is_thought_of(part, _server(origin)),
         refusals=False,  # litellm drops them on the way to any provider but OpenAI
         own_call_ids=re.compile(r"\S+"),  # litellm puts data into the ids that some providers want back
         text_arguments=False,
         user_first=True,
+        recursive_schemas=not claude,
+        schema_unions=MAX_UNIONS if claude else None,
         may_end=lambda message: False,  # Claude's newer models and Mistral's refuse it
     )
+
+
+_BEDROCK_READS = ("docx", "xlsx")
+"""The office documents that Bedrock takes as files:
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_DocumentBlock.html."""
+
+
+def _file(part: FilePart, *, hears: bool, reads: Collection[str]) -> ContentPart:
+    """Return a file as a route takes it, or a text in its place.
+
+    Args:
+        part: The file.
+        hears: Whether the model takes sound. litellm silently drops it on the way to one that does not.
+        reads: The office documents that it takes.
+    """
+    kind = OFFICE.get(part.media_type)
+    if part.data and kind in reads:
+        return FilePart(media_type=part.media_type, data=part.data, name=part.name or f"file.{kind}")
+    return chat.DIALECT.file(part) if hears else chat.image_or_pdf(part)
 
 
 def _has_own_breakpoints(request: ModelRequest) -> bool:
@@ -253,6 +286,12 @@ _TAKES_REASONING = frozenset({"cerebras", "deepseek", "groq", "moonshot", "openr
 
 def _server(origin: str) -> str | None:
     return origin if origin.partition(":")[2] in _TAKES_REASONING else None
+
+
+def _has_list_price(data: Mapping[str, Any]) -> bool:
+    """Whether an answer costs what the price list says of its tokens: no other service tier."""
+    tiers = data.get("service_tier"), (data.get("usage") or {}).get("service_tier")
+    return all(tier in (None, "auto", "default", "standard") for tier in tiers)
 
 
 def _headers(made: Any) -> Mapping[str, str]:
@@ -311,7 +350,8 @@ def _layers(error: BaseException, outer: BaseException | None) -> Iterator[BaseE
 
 def _answered(error: openai.OpenAIError, layers: list[BaseException], failures: Failures) -> ModelError:
     # litellm gives every error a status, and some answers a wrong one. The first cause has the right one.
-    status = getattr(error, "status_code", None)
+    given = getattr(error, "status_code", None)
+    status = given if isinstance(given, int) else None  # of an error under status 200, litellm takes its code for one
     answered = next((layer.response for layer in layers if isinstance(layer, httpx.HTTPStatusError)), None)
     lost = next((layer for layer in layers if isinstance(layer, _LOST)), None)
     if answered is not None:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
 from durably.core.server_tools import ServerTool
+from durably.core.submission import Submission
 from durably.providers import chat, responses
 from durably.providers.answers import UnanswerableError
 from durably.providers.cache_key import conversation_key
@@ -24,13 +25,16 @@ from durably.providers.clients import Clients
 from durably.providers.dialect import Dialect
 from durably.providers.failures import Failures, raise_alone
 from durably.providers.keys import Key
-from durably.providers.options import sdk_arguments
+from durably.providers.later import batched, pending, with_key
+from durably.providers.options import plain_body, sdk_arguments
 from durably.providers.prices import price
 from durably.providers.server_tools import openai_gap
 
 try:
     import httpx2
     import openai
+
+    from durably.providers import openai_batches
 except ImportError as error:
     raise ImportError("OpenAIModel needs the package openai: pip install 'durably[openai]'") from error
 
@@ -61,6 +65,9 @@ class OpenAIModel:
         prices: The provider whose prices count, by its name in the package genai-prices. Default: found by the address.
         cache: Whether OpenAI is told which requests belong to one conversation, so that each meets the machine that has
             the beginning in its prompt cache.
+        batch: Whether each request is a batch of its own: for half the price, with an answer within a day. The run of
+            an agent waits for it. For an answer that is made in the background, at the usual price, give the option
+            ``{"background": True}`` instead (Responses only).
         timeout: Seconds to wait for a connection, and then for each next piece of the answer.
             ``Agent(model_timeout=)`` limits the whole call.
     """
@@ -74,6 +81,7 @@ class OpenAIModel:
     native_output: bool = True
     prices: str | None = None
     cache: bool = True
+    batch: bool = False
     timeout: float = 600.0
 
     @property
@@ -82,15 +90,21 @@ class OpenAIModel:
         return f"{PROVIDER}:{self.model}"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
-        """Answer a request.
+        """Answer a request; or, with ``batch`` or in the background, submit it.
 
         Raises:
             ModelError: If the provider refused or failed.
         """
-        arguments = self._arguments(request)
+        body = self._body(request)
         async with self._client() as (client, failures):
             with _failing(failures):
-                made: Any = await self._endpoint(client).create(**arguments)
+                if self.batch:
+                    endpoint = "/v1/chat/completions" if self._chat else "/v1/responses"
+                    submitted = batched(await openai_batches.submit(client, endpoint, *plain_body(body)))
+                    return pending(submitted, origin=self._origin)
+                if body.get("background"):
+                    body["extra_headers"] = with_key(body.get("extra_headers"))
+                made: Any = await self._endpoint(client).create(**self._arguments(body))
                 with failures.reading():
                     data = made.model_dump(mode="json", exclude_unset=True, warnings=False)
                     return self._finish(data, request, made._request_id, failures)
@@ -101,7 +115,11 @@ class OpenAIModel:
         Raises:
             ModelError: If the provider refused or failed, or the stream was cut.
         """
-        arguments = {**self._arguments(request), "stream": True}
+        body = self._body(request)
+        if self.batch or body.get("background"):
+            yield await self.complete(request)
+            return
+        arguments = {**self._arguments(body), "stream": True}
         made: StreamedAnswer | _StreamedResponse = StreamedAnswer() if self._chat else _StreamedResponse()
         if self._chat:
             arguments.setdefault("stream_options", {"include_usage": True})
@@ -119,6 +137,52 @@ class OpenAIModel:
                 with failures.reading():
                     response = self._finish(made.data, request, failures.headers.get("x-request-id"), failures)
             yield response
+
+    async def fetch(self, submitted: Submission, request: ModelRequest) -> ModelResponse:
+        """Ask once for an answer that comes later. A response that is still ``submitted`` says that there is none yet.
+
+        Args:
+            submitted: What :meth:`complete` returned.
+            request: The request, without its conversation.
+
+        Raises:
+            AnswerFailedError: If the provider failed to answer, and may not fail again.
+            ModelError: If it refused the request, or the answer expired or was cancelled.
+        """
+        async with self._client() as (client, failures):
+            with _failing(failures), failures.reading():
+                if submitted.kind == "batch":
+                    found = await openai_batches.fetch(client, submitted.id, failures)
+                    if found is None:
+                        return pending(submitted, origin=self._origin)
+                    return self._finish(found, request, None, failures)
+                include: Any = responses.included(self._reasons)
+                made: Any = await client.responses.retrieve(submitted.id, include=include)
+                data = made.model_dump(mode="json", exclude_unset=True, warnings=False)
+                if data.get("error"):
+                    raise failures.late(failures.in_body(data["error"]))
+                return self._finish(data, request, made._request_id, failures)
+
+    async def give_up(self, submitted: Submission) -> None:
+        """Cancel an answer that nobody waits for.
+
+        Raises:
+            ModelError: If the provider refused or failed.
+        """
+        async with self._client() as (client, failures):
+            with _failing(failures):
+                if submitted.kind == "batch":
+                    await openai_batches.cancel(client, submitted.id)
+                else:
+                    await client.responses.cancel(submitted.id)
+
+    @property
+    def _origin(self) -> str:
+        return chat.DIALECT.origin if self._chat else responses.DIALECT.origin
+
+    @property
+    def _reasons(self) -> bool:
+        return _is_reasoning(self.model) if self.reasons is None else self.reasons
 
     @property
     def _chat(self) -> bool:
@@ -140,18 +204,25 @@ class OpenAIModel:
         """Return what the server lacks of a tool of its own, in words, or ``None``."""
         return "chat completions have no tools of their own: use api='responses'" if self._chat else openai_gap(tool)
 
-    def _arguments(self, request: ModelRequest) -> dict[str, Any]:
-        with _failing(Failures(PROVIDER, self.model)):
-            return self._body(request)
+    def _arguments(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return sdk_arguments(body, "model", "messages" if self._chat else "input")
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
+        with _failing(Failures(PROVIDER, self.model)):
+            return self._checked_body(request)
+
+    def _checked_body(self, request: ModelRequest) -> dict[str, Any]:
         if self.cache and self.base_url is None:  # other servers may refuse a field that they do not know
             request = replace(request, options={"prompt_cache_key": conversation_key(request), **request.options})
         if self._chat:
-            body = chat.request_body(request, model=self.model, dialect=self._dialect, native_output=self.native_output)
-            return sdk_arguments(body, "model", "messages")
-        reasons = _is_reasoning(self.model) if self.reasons is None else self.reasons
-        return sdk_arguments(responses.request_body(request, model=self.model, reasons=reasons), "model", "input")
+            if request.options.get("background"):
+                raise UnanswerableError("chat completions make no answers in the background: use api='responses'")
+            return chat.request_body(request, model=self.model, dialect=self._dialect, native_output=self.native_output)
+        body = responses.request_body(request, model=self.model, reasons=self._reasons)
+        if body.get("background") and (self.batch or not body["store"]):
+            what = "is no batch: take batch=True" if self.batch else "is stored until it is fetched: take store=False"
+            raise UnanswerableError(f"an answer in the background {what} away")
+        return body
 
     def _finish(
         self, data: Mapping[str, Any], request: ModelRequest, request_id: str | None, failures: Failures
@@ -164,10 +235,12 @@ class OpenAIModel:
             response = chat.answer(data, request, origin=chat.DIALECT.origin, server=self._server)
         else:
             response = responses.answer(data, request)
+        if response.submitted is not None:
+            return response.model_copy(update={"request_id": request_id})
         by_name = self.prices or (PROVIDER if self.base_url is None else None)
         url = None if by_name else self.base_url
-        known = _has_list_price(data)
-        cost = price(response.usage, response.model or self.model, provider=by_name, url=url) if known else None
+        known, model = _has_list_price(data), response.model or self.model
+        cost = price(response.usage, model, provider=by_name, url=url, batched=self.batch) if known else None
         return response.model_copy(update={"cost": cost, "request_id": request_id})
 
     @asynccontextmanager
@@ -196,7 +269,7 @@ _CLIENTS = Clients(_make_client)
 def _has_list_price(data: Mapping[str, Any]) -> bool:
     """Whether an answer costs what the price list says of its tokens: no other tier, and no tools that cost extra."""
     searched = any(str(item.get("type")).endswith("_search_call") for item in data.get("output") or ())
-    return data.get("service_tier") in (None, "auto", "default") and not searched
+    return data.get("service_tier") in (None, "auto", "default", "batch") and not searched
 
 
 _REASONING = re.compile(r"(o[1-9]|gpt-[5-9])(?![a-z])(?!.*chat).*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["sdk_arguments"]
+__all__ = ["plain_body", "sdk_arguments"]
 
 _OF_THE_SDK = ("extra_headers", "extra_query", "timeout")
 
@@ -24,3 +24,13 @@ def sdk_arguments(body: Mapping[str, Any], *required: str) -> dict[str, Any]:
     named = {name: body[name] for name in (*required, *_OF_THE_SDK) if name in body}
     rest = {name: value for name, value in body.items() if name not in named and name != "extra_body"}
     return {**named, "extra_body": {**rest, **body.get("extra_body", {})}}
+
+
+def plain_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the JSON of a request that stands in a batch, and the headers that go with the batch.
+
+    Args:
+        body: The request's JSON, as for :func:`sdk_arguments`.
+    """
+    plain = {name: value for name, value in body.items() if name not in (*_OF_THE_SDK, "extra_body")}
+    return {**plain, **body.get("extra_body", {})}, dict(body.get("extra_headers", {}))

@@ -13,8 +13,15 @@ except ImportError as error:
 
 __all__ = ["price"]
 
+BATCHED = 0.5
+"""What a token in a batch costs beside one that is answered at once:
+https://platform.claude.com/docs/en/build-with-claude/batch-processing and
+https://platform.openai.com/docs/guides/batch."""
 
-def price(usage: Usage, model: str, *, provider: str | None = None, url: str | None = None) -> float | None:
+
+def price(
+    usage: Usage, model: str, *, provider: str | None = None, url: str | None = None, batched: bool = False
+) -> float | None:
     """Return the US dollars for a call, or ``None`` if the list does not know the model.
 
     Args:
@@ -22,6 +29,7 @@ def price(usage: Usage, model: str, *, provider: str | None = None, url: str | N
         model: The model, as the provider names it.
         provider: The provider's name in the list. Give this or ``url``.
         url: The provider's address.
+        batched: Whether the call was in a batch.
     """
     tokens = genai_prices.Usage(
         input_tokens=usage.input_tokens,
@@ -36,4 +44,4 @@ def price(usage: Usage, model: str, *, provider: str | None = None, url: str | N
             found = genai_prices.calc_price(tokens, model, provider_api_url=url)
     except (LookupError, ValueError):  # not in the list, or counts that contradict each other
         return None
-    return float(found.total_price)
+    return float(found.total_price) * (BATCHED if batched else 1.0)

@@ -32,11 +32,13 @@ from durably.providers.answers import UnanswerableError
 from durably.providers.calls import call_arguments, merged_tools, name_calls
 from durably.providers.chat import image_or_pdf
 from durably.providers.dialect import Dialect
+from durably.providers.documents import OFFICE
+from durably.providers.later import in_background, pending
 from durably.providers.schemas import described, schema_prompt, strict_parameters, strict_schema
 from durably.providers.server_tools import openai_tools
 from durably.providers.transcript import repaired
 
-__all__ = ["DIALECT", "answer", "delta", "request_body"]
+__all__ = ["DIALECT", "answer", "delta", "included", "request_body"]
 
 _DELTAS: dict[str, Literal["text", "thinking", "tool_call"]] = {
     "response.output_text.delta": "text",
@@ -50,6 +52,9 @@ _DELTAS: dict[str, Literal["text", "thinking", "tool_call"]] = {
 _OWN_TOOL = "give the agent a tool of your own that does it, which then is a durable step"
 
 APPROVAL = "mcp_approval_request"
+
+PENDING = ("queued", "in_progress")
+"""The states of an answer that is still being made."""
 
 UNANSWERABLE: Mapping[str, str] = {
     APPROVAL: "name the server in tools=, RemoteMCP(..., requires_approval=True), or set require_approval='never'",
@@ -65,6 +70,11 @@ UNANSWERABLE: Mapping[str, str] = {
 def _file(part: FilePart) -> ContentPart:
     if part.media_type == "application/pdf" and part.url and not part.data:
         return FilePart(media_type=part.media_type, url=part.url)
+    if part.media_type in OFFICE and (part.data or part.url):
+        if part.url and not part.data:
+            return FilePart(media_type=part.media_type, url=part.url)
+        name = part.name or f"file.{OFFICE[part.media_type]}"  # by its ending the provider knows what it is
+        return FilePart(media_type=part.media_type, data=part.data, name=name)
     return image_or_pdf(part)
 
 
@@ -80,9 +90,10 @@ def request_body(request: ModelRequest, *, model: str, reasons: bool) -> dict[st
         reasons: Whether it is a reasoning model. Its reasoning then comes back encrypted.
     """
     options = dict(request.options)
-    body: dict[str, Any] = {"model": model, "store": False}
+    # What is made in the background is stored until it is fetched.
+    body: dict[str, Any] = {"model": model, "store": bool(options.get("background"))}
     if reasons:
-        body["include"] = ["reasoning.encrypted_content"]
+        body["include"] = included(reasons)
     system = request.system
     if request.output_schema is not None:
         schema = strict_schema(request.output_schema)
@@ -113,6 +124,11 @@ def request_body(request: ModelRequest, *, model: str, reasons: bool) -> dict[st
     if not body["store"]:
         body["input"] = [item for item in body["input"] if not _is_stored_thought(item)]
     return body
+
+
+def included(reasons: bool) -> list[str]:
+    """What an answer is to hold besides: of a reasoning model its reasoning, encrypted."""
+    return ["reasoning.encrypted_content"] if reasons else []
 
 
 def _is_stored_thought(item: Mapping[str, Any]) -> bool:
@@ -212,13 +228,12 @@ def answer(data: Mapping[str, Any], request: ModelRequest) -> ModelResponse:
 
     Raises:
         ValueError: If it holds no answer.
-        UnanswerableError: If it asks for what only another program could do.
+        UnanswerableError: If it asks for what only another program could do, or was cancelled.
     """
-    if data.get("status") in ("queued", "in_progress"):
-        raise UnanswerableError(
-            "the answer is made in the background, and asking again would pay for it twice: take background= out of "
-            "the options"
-        )
+    if data.get("status") in PENDING:
+        return pending(in_background(str(data.get("id"))), origin=DIALECT.origin)
+    if data.get("status") == "cancelled":
+        raise UnanswerableError("the answer was cancelled at the provider before it was made")
     if data.get("status") not in ("completed", "incomplete"):
         raise ValueError(f"the response has status {data.get('status')!r}")
     servers = [tool for tool in request.server_tools if isinstance(tool, RemoteMCP)]

@@ -93,8 +93,10 @@ class _Size:
 
 
 def _is_recursive(schema: Mapping[str, Any]) -> bool:
-    """Whether a definition refers to itself, directly or through others."""
+    """Whether the schema or a definition of it refers to itself, directly or through others."""
     definitions = schema.get("$defs", {})
+    if "#" in _references(schema):
+        return True
     to = {name: set(_references(node)) for name, node in definitions.items()}
     for name in to:
         seen: set[str] = set()

@@ -183,7 +183,10 @@ def _add_model_call(
     }
     if event.status != "completed" or event.output is None:
         return
-    said.answer = ModelResponse.model_validate_json(event.output)
+    answer = ModelResponse.model_validate_json(event.output)
+    if answer.submitted is not None:  # the span of the step that fetches it says what it came to
+        return
+    said.answer = answer
     usage, reason = said.answer.usage, said.answer.stop_reason
     said.attributes |= {
         "gen_ai.response.model": said.answer.model,
@@ -203,7 +206,7 @@ def _asked(agent: Agent | None, step: TraceStep) -> tuple[str, str]:
     """The provider and the model that were asked first; empty texts if that is not known."""
     if agent is None:
         return "", ""
-    model = agent.summarizer if step.step_id == "compact" else agent.model
+    model = agent.summarizer if step.step_id in ("compact", "fetch-summary") else agent.model
     provider, _, name = (model.models[0] if isinstance(model, FallbackModel) else model).name.partition(":")
     return provider, name or provider
 

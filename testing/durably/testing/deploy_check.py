@@ -10,6 +10,7 @@ from typing import Any
 from durably.backends import SQLiteBackend
 from durably.core import Backend, DefinitionError, Function, NonDeterminismError, SerializationError
 from durably.core.history import History
+from durably.core.ids import step_id_of
 from durably.core.run_view import LIVE
 from durably.testing.replay import replay
 from durably.testing.source_lines import error_line, step_line
@@ -101,7 +102,7 @@ async def fit_run(history: History, functions: Sequence[Function[Any, Any]]) -> 
         await replay(history, functions)
     except NonDeterminismError as error:
         function = next((each for each in functions if each.id == history.function), None)
-        step_id = error.step.rpartition("/")[2].partition(":")[0]
+        step_id = step_id_of(error.step)
         line = error_line(error) or step_line(function, step_id)
         return RunFit(**about, fits=False, step=error.step, line=line, problem=str(error))
     except (DefinitionError, SerializationError) as error:

@@ -20,6 +20,9 @@ __all__ = ["ExportedTest", "export_test"]
 FITS = "test_the_run_fits_the_code"
 """The test that replays the records."""
 
+ANSWERS = ("think", "fetch-answer")
+"""The steps that give what the model said; either may also say that it is not there yet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedTest:
@@ -105,11 +108,12 @@ Scripts = dict[str, list[tuple[str | None, list[ModelResponse]]]]
 def _scripts(histories: Sequence[History], agents: Sequence[str]) -> Scripts:
     scripts: Scripts = {}
     for history in histories:
-        said = [each for each in history if each.step_id == "think" and each.status == "completed" and each.output]
+        said = [each for each in history if each.step_id in ANSWERS and each.status == "completed" and each.output]
         name = history.function if history.function in agents else agents[0] if len(agents) == 1 else None
         if name is None or not said:
             continue
-        answers = [ModelResponse.model_validate_json(each.output or "") for each in said]
+        given = [ModelResponse.model_validate_json(each.output or "") for each in said]
+        answers = [each for each in given if each.submitted is None]
         scripts.setdefault(name, []).append((_message(history), answers))
     return scripts
 

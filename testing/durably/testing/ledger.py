@@ -16,6 +16,7 @@ from typing import Literal
 
 from durably.core import current_step
 from durably.core.history import StepRecord
+from durably.core.ids import step_id_of
 from durably.core.steps import Point, StepInfo, _current
 
 __all__ = ["EffectLedger", "Entry", "EntryKind", "Repeated", "append_line", "repeated_step"]
@@ -220,7 +221,7 @@ def repeated_step(expected: Iterable[Entry], found: Iterable[Entry]) -> Repeated
 
 def _innocence(entry: Entry) -> tuple[bool, bool]:
     """Sorts steps by how unlikely it is that carrying them out twice does harm."""
-    step_id = entry.key.rpartition("/")[2].partition(":")[0]
+    step_id = step_id_of(entry.key)
     return (step_id in ("load-context", "load-history", "think"), entry.used_key)
 
 

@@ -47,25 +47,26 @@ MAX_PAYLOAD_BYTES = 4 * 2**20 - 64 * 2**10
 class InngestBackend(Backend):
     """Runs durable functions on Inngest.
 
-    A function is an Inngest function, a run one of its runs, a step one of its steps under the step's name. ``async
-    with`` serves the functions on a loopback port and registers them, for scripts and tests; a deployed app mounts
-    :attr:`app`, or calls ``serve`` of ``durably.backends.inngest.fastapi`` or of the module for its own framework.
+    A function is an Inngest function, a run is one of its runs, and a step is one of its steps under the step's name.
+    ``async with`` serves the functions on a loopback port and registers them, for scripts and tests; a deployed app
+    mounts :attr:`app`, or calls ``serve`` of ``durably.backends.inngest.fastapi`` or of the module for its own
+    framework.
 
     Args:
-        client: The SDK's client. Its keys, environment and mode are kept.
-        functions: What this process runs. Without any, it only starts runs and sends events.
+        client: The SDK's client. Its keys, environment and mode apply.
+        functions: The functions to run. Without any, it is a client: it starts runs and sends events.
         apps: The app ids of functions that other apps serve, for ``step.invoke`` by reference.
-        serve: Makes the ASGI app reachable while a block lasts and gives its address; left out, a loopback port.
+        serve: Makes the ASGI app reachable while a block lasts, and returns its address. Default: a loopback port.
         now: The time, in seconds since 1970.
-        poll: Seconds between two looks at a run that is waited for.
-        grace: Seconds that requests under way are given when the backend is closed.
-        hold: Seconds that the code of a run stays suspended between two requests at most, so that it need not be
-            replayed; 0: it is replayed for each.
+        poll: Seconds between two reads of a run that is waited for.
+        grace: Seconds to wait for live requests when the backend is closed.
+        hold: The longest time, in seconds, that the code of a run stays suspended between two requests, so that it need
+            not be replayed. 0 replays it for each request.
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
-        max_payload_bytes: The largest value a step may return; left out, a little less than Inngest's own limit.
+        max_payload_bytes: The largest value a step may return. Default: a little less than Inngest's own limit.
         observers: See :class:`~durably.core.Backend`.
-        deltas: Where the pieces of streamed answers are kept, such as ``SQLiteDeltas(path)``; left out, nowhere.
+        deltas: The store for pieces of streamed answers, such as ``SQLiteDeltas(path)``. Default: none.
 
     Attributes:
         client: The SDK's client.
@@ -90,6 +91,7 @@ class InngestBackend(Backend):
             "waits in Run.stream()": "a wait leaves no record before it ends",
             "pieces of answers in Run.stream()": "nowhere to keep them: give deltas=, such as SQLiteDeltas(path)",
             "run_ended of a cancelled run": "Inngest cancels by itself, and no worker hears of it",
+            "step.if_cancelled()": "Inngest cancels by itself, and no worker hears of it",
             "at_most_once under a request sent twice": "Inngest does not fence two copies of one request",
             "retention": "Inngest keeps ended runs as long as its plan says, and forgets them by itself",
             "sessions": "no store of sessions is part of Inngest: give the agent one, such as SQLiteSessions(path)",

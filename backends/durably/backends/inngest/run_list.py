@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Container
 
 from durably.backends.inngest.server.runs import ServerRuns
 from durably.core.errors import UnsupportedFeatureError
-from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
+from durably.core.run_filter import FoundRuns, RunFilter, found_page, read_cursor
 from durably.core.run_view import RunStatus, RunView
 
 __all__ = ["RunLister"]
@@ -46,14 +46,7 @@ class RunLister:
                 break
         more = len(found) > limit
         page = found[-limit:] if back else found[:limit]
-        if not page:
-            return FoundRuns(())
-        first, last = encode_cursor(*page[0][0]), encode_cursor(*page[-1][0])
-        return FoundRuns(
-            [view for _, view in page],
-            next=last if more or back else None,
-            previous=first if (more if back else after is not None) else None,
-        )
+        return found_page(page, after=after, back=back, more=more)
 
     async def tally(self, where: RunFilter) -> dict[RunStatus, int]:
         """See :meth:`~durably.core.Backend.tally_runs`."""

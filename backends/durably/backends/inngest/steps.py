@@ -317,7 +317,10 @@ class InngestSteps(StepEngine):
 
     def asked(self, args: Sequence[Any], key: str) -> str:
         """What a record keeps of a step's arguments, and a replay compares."""
-        return self.host.environment.redactor.text(encode_input(args, step=key))
+        return self.redact(encode_input(args, step=key))
+
+    def redact(self, text: str) -> str:
+        return self.host.environment.redactor.text(text)
 
     async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
         """The last record of the step the code asks for now, or ``None`` if it is new."""

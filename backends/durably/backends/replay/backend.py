@@ -223,7 +223,7 @@ class ReplayBackend(Backend):
         if self._log.crash is not None:
             raise RuntimeError("this backend has crashed; open a new one on the same journal")
         self._died = asyncio.Event()
-        await patiently(self._open, self.busy_timeout)
+        await patiently(self.journal.start, self.busy_timeout)
         self._up = True
         self.claims.open()
         if not self.is_client:
@@ -238,9 +238,6 @@ class ReplayBackend(Backend):
         if self._poll is not None:
             self._watcher.begin(self._poll, is_client=self.is_client)
         return self
-
-    async def _open(self) -> None:
-        self.journal.open()
 
     async def _begin_work(self) -> None:
         await patiently(self._sign_on, self.busy_timeout)
@@ -272,9 +269,9 @@ class ReplayBackend(Backend):
             if self._log.crash is None and not self.is_client:
                 await self._patiently(lambda: self._log.write(lambda: self.journal.let_go(self.worker, cut_off)))
         finally:
-            self.journal.close()
+            await self.journal.stop()
             if self.deltas is not None:
-                self.deltas.close()
+                await self.deltas.close()
 
     async def work_until(self, stop: asyncio.Event) -> None:
         waits = [asyncio.ensure_future(each.wait()) for each in (stop, self._died)]

@@ -18,6 +18,7 @@ from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Function, NonDeterminismError
+from durably.core.call_off import call_off
 from durably.core.error_text import error_text
 from durably.core.errors import (
     CancelSignal,
@@ -298,6 +299,9 @@ class Driver:
             # Told by the worker that held the run, whoever cancelled it: only it knows what it told of the run before.
             self._tell_of(self.host.log.journal.last_record(row.id), row)
             self.host.scheduler.run_ended(row.id)
+            if row.id in self._passes:
+                calls = self._passes[row.id].steps.to_call_off
+                await call_off(calls, self.host.environment, function=row.function, run_id=row.id)
         except SuspendSignal:
             pass
         except InterruptSignal:

@@ -14,7 +14,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -42,13 +42,14 @@ LARGEST = 250
 
 @dataclass(slots=True, eq=False)
 class _Change:
-    """A change, and who waits for it."""
+    """A change, and who waits for it; a single one shares no transaction."""
 
     make: Callable[[], Any]
     then: Callable[[Any], None]
     otherwise: Callable[[BaseException], None] | None
     future: asyncio.Future[Any]
     result: Any = None
+    is_single: bool = False
 
     def settle(self) -> None:
         """It is on the disk."""
@@ -166,9 +167,9 @@ class GroupCommit:
 
     def settle(self) -> None:
         """Finish all that waits, while the loop stands still: for those who write without this group."""
-        while self._task is not None or self._group:
+        while self._task is not None or self._group or self._waiting:
             if self._task is None:
-                self._commit(self._group[0].future.get_loop())
+                self._go_on((self._group or self._waiting)[0].future.get_loop())
             task = self._task
             while task is not None and not task.done:
                 time.sleep(SETTLE_SECONDS)
@@ -176,6 +177,11 @@ class GroupCommit:
                 task.landed(task)
         while self._made:
             self._made.popleft().settle()
+
+    async def finish(self) -> None:
+        """Wait until all is made, or refused, that was asked for until now."""
+        if self._task is not None or self._group or self._waiting or self._made:
+            await asyncio.wait([self.write(lambda: None, lambda _: None, lambda _: None, alone=False)])
 
     def close(self) -> None:
         """Make what still waits, and end the thread."""
@@ -189,7 +195,7 @@ class GroupCommit:
 
     def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make the changes that wait, and commit them."""
-        while self._waiting and self._task is None and len(self._group) < self.largest:
+        while self._waiting and self._task is None and self._may_join(self._waiting[0]):
             try:
                 if not self._group and not self._begin(loop):
                     return
@@ -199,6 +205,11 @@ class GroupCommit:
             self._make(self._waiting.popleft())
         if self._group:
             self._commit(loop)
+
+    def _may_join(self, change: _Change) -> bool:
+        if not self._group:
+            return True
+        return len(self._group) < self.largest and not change.is_single and not self._group[-1].is_single
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Open a transaction; ``False``: another process has the lock, and the thread waits for it."""
@@ -241,25 +252,18 @@ class GroupCommit:
                 self._file.apart = False
                 undone, self._group = self._group, []
             change.fail(error)
-            self._again(undone)
+            if undone:
+                self._again(undone)
+                loop = change.future.get_loop()
+                loop.call_soon(self._go_on, loop)
         else:
             self._group.append(change)
 
-    def _again(self, undone: list[_Change]) -> None:
-        """Make each of some changes once more, in a transaction of its own."""
-        errors: list[BaseException | None] = []
+    def _again(self, undone: Sequence[_Change]) -> None:
+        """Have each of some changes made once more, before those that wait, in a transaction of its own."""
         for change in undone:
-            try:
-                with self._file.transaction():
-                    change.result = change.make()
-                errors.append(None)
-            except BaseException as error:
-                errors.append(error)
-        for change, failure in zip(undone, errors, strict=True):
-            if failure is None:
-                change.settle()
-            else:
-                change.fail(failure)
+            change.is_single = True
+        self._waiting.extendleft(reversed(undone))
 
     def _commit(self, loop: asyncio.AbstractEventLoop, *, wait: bool = False) -> None:
         """Have the thread commit what was made; with ``wait``, the loop stands still for it for a moment."""

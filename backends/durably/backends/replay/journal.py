@@ -72,6 +72,14 @@ class Journal(EventRules, Ownership):
         future.set_result(result)
         return future
 
+    async def start(self) -> None:
+        """Open it for a worker. A storage that waits for a lock or a disk then does so away from the event loop."""
+        self.open()
+
+    async def stop(self) -> None:
+        """Close it for a worker that has ended."""
+        self.close()
+
     def abandon(self, error: BaseException) -> None:
         """Do not make the changes that wait, since their worker has died; whoever waits for them gets the error."""
         return  # here none wait

@@ -11,7 +11,7 @@ from durably.backends.replay.flow.rules import gate_of
 from durably.backends.replay.journal import Journal
 from durably.backends.replay.outcome import view_of
 from durably.core import Event
-from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
+from durably.core.run_filter import FoundRuns, RunFilter, found_page, read_cursor
 from durably.core.run_view import LIVE, RunStatus, RunView
 from durably.core.services import WaitingRun
 
@@ -31,15 +31,7 @@ def find_page(journal: Journal, where: RunFilter, after: str | None, before: str
     page = found[:limit]
     if back:
         page.reverse()
-    if not page:
-        return FoundRuns(())
-    first, last = encode_cursor(page[0][0]), encode_cursor(page[-1][0])
-    return FoundRuns(
-        [view for _, view in page],
-        # The page that a cursor comes from lies on its other side.
-        next=last if more or back else None,
-        previous=first if (more if back else after is not None) else None,
-    )
+    return found_page([((number,), view) for number, view in page], after=after, back=back, more=more)
 
 
 def tally(journal: Journal, where: RunFilter) -> dict[RunStatus, int]:

@@ -195,17 +195,16 @@ class SQLiteFile:
             raise
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        self._is_new(db)  # nothing is written to a file of another program, not even its journal mode
-        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes hold only before the first table is made
+        if self._is_new(db):  # nothing is written to a file of another program, not even its journal mode
+            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes hold only before the first table is made
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
-        with self.transaction():
-            version = 0 if self._is_new(db) else self._schema(db)
-            for statements in VERSIONS[version:]:
-                for statement in statements.split(";"):
-                    db.execute(statement)
-            if version < len(VERSIONS):
+        if self._made(db) < len(VERSIONS):  # else nobody's lock is waited for: the file may be opened to be read
+            with self.transaction():
+                for statements in VERSIONS[self._made(db) :]:
+                    for statement in statements.split(";"):
+                        db.execute(statement)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {len(VERSIONS)}")
         self._grow(db)
@@ -239,6 +238,10 @@ class SQLiteFile:
                 "upgrade durably"
             )
         return not tables
+
+    def _made(self, db: sqlite3.Connection) -> int:
+        """The version of the tables that are there, 0 for none."""
+        return 0 if self._is_new(db) else self._schema(db)
 
     def _schema(self, db: sqlite3.Connection) -> int:
         (version,) = db.execute("PRAGMA user_version").fetchone()

@@ -24,7 +24,7 @@ from durably.backends.replay.pruning import PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
 from durably.backends.replay.sqlite_pruning import SQLitePruning
 from durably.backends.replay.sqlite_sessions import SQLiteFileSessions
-from durably.backends.replay.sqlite_text import packed, unpacked
+from durably.backends.replay.sqlite_text import packed, packed_beside, unpacked
 from durably.core import Event, Singleton
 from durably.core.errors import DurablyError, JournalCorruptError, JournalError, StaleRunError
 from durably.core.history import StepRecord
@@ -82,6 +82,13 @@ class SQLiteJournal(Journal):
         self.groups.close()
         self.file.close()
         self._sessions.close()
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.open)
+
+    async def stop(self) -> None:
+        await self.groups.finish()
+        await asyncio.to_thread(self.close)
 
     def transaction(self) -> AbstractContextManager[None]:
         return self.file.transaction()
@@ -299,14 +306,17 @@ class SQLiteJournal(Journal):
         n = self._number(run_id)
         first = n << RUN_SHIFT
         rows = self.file.run(_OPEN, n, first + (1 << RUN_SHIFT)).fetchall()
-        return [_record(run_id, row[0] - first, first, row) for row in rows]
+        return [self._record(run_id, row[0] - first, first, row) for row in rows]
 
     def runs_waiting_for(self, event: str) -> Sequence[str]:
         return [id for (id,) in self.file.run(_WAITING_FOR, event).fetchall()]
 
     def _append(self, record: StepRecord, fence: int) -> None:
         n = self._number(record.run_id)
-        fields = _fields(record)
+        output = None if record.output is None else packed(record.output)
+        if isinstance(output, bytes) and record.kind == "run" and record.seq:
+            output = self._packed_result(record, n << RUN_SHIFT)
+        fields = _fields(record, output)
         try:
             done = self.file.run(
                 _APPEND, (n << RUN_SHIFT) + record.seq, *fields, _checksum(record.seq, fields), n, fence
@@ -315,6 +325,44 @@ class SQLiteJournal(Journal):
             done = 0  # another worker wrote this record first
         if not done:
             raise self._refusal(record, fence)
+
+    def _packed_result(self, record: StepRecord, first: int) -> str | bytes:
+        """What is written of a run's result, which may repeat what one of its last steps came to."""
+        text = record.output or ""
+        sql = "SELECT id FROM records WHERE id >= ? AND id < ? AND typeof(output) = 'blob' ORDER BY id DESC LIMIT 1"
+        row = self.file.run(sql, max(first + 1, first + record.seq - _BACK), first + record.seq).fetchone()
+        return packed(text) if row is None else packed_beside(text, row[0], self._output(row[0]))
+
+    def _output(self, id: int) -> str:
+        """What the record of an id came to."""
+        row = self.file.run("SELECT * FROM records WHERE id = ?", id).fetchone()
+        first = id >> RUN_SHIFT << RUN_SHIFT
+        (run_id,) = self.file.run("SELECT id FROM runs WHERE n = ?", id >> RUN_SHIFT).fetchone()
+        if row is None:
+            raise JournalCorruptError(run_id=run_id, seq=id - first)
+        return self._record(run_id, id - first, first, row).output or ""
+
+    def _record(self, run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepRecord:
+        id, *fields, crc = row
+        if id != first + seq or crc != _checksum(seq, tuple(fields)):
+            raise JournalCorruptError(run_id=run_id, seq=seq)
+        key, kind, status, attempt, name, input, output, error, due, at, took, v = fields
+        return StepRecord(
+            run_id,
+            seq,
+            key or "",
+            kind or "step",
+            status or "completed",
+            attempt,
+            name or "",
+            input or "",
+            None if output is None else unpacked(output, self._output),
+            None if error is None else json.loads(error),
+            due,
+            at / 1e3,
+            took / 1e6,
+            v,
+        )
 
     def _refusal(self, record: StepRecord, fence: int) -> DurablyError:
         row = self.get(record.run_id)
@@ -337,7 +385,7 @@ class SQLiteJournal(Journal):
             if _is_damage(error):
                 raise JournalCorruptError(run_id=run_id, seq=0) from error
             raise
-        return [_record(run_id, number, first, row) for number, row in enumerate(rows, seq)]
+        return [self._record(run_id, number, first, row) for number, row in enumerate(rows, seq)]
 
     def count(self, run_id: str) -> int:
         first = self._number(run_id) << RUN_SHIFT
@@ -351,14 +399,14 @@ class SQLiteJournal(Journal):
         row = self.file.run("SELECT * FROM records WHERE id = ?", first).fetchone()
         if row is None:
             raise JournalCorruptError(run_id=run_id, seq=0)
-        return _record(run_id, 0, first, row)
+        return self._record(run_id, 0, first, row)
 
     def last_record(self, run_id: str) -> StepRecord:
         first = self._number(run_id) << RUN_SHIFT
         row = self.file.run(
             "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT 1", first, first + (1 << RUN_SHIFT)
         ).fetchone()
-        return _record(run_id, row[0] - first, first, row)
+        return self._record(run_id, row[0] - first, first, row)
 
     def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
         sql = "UPDATE runs SET status = ?, owner = NULL, ended_at = ? WHERE id = ?"
@@ -416,6 +464,9 @@ class SQLiteJournal(Journal):
         return [Event.model_validate_json(event) for (event,) in rows]
 
 
+_BACK = 16
+"""Among so many records before a run's result the one is looked for that it may repeat."""
+
 _SCAN = 100
 """How many runs one look reads."""
 
@@ -458,7 +509,7 @@ WHERE EXISTS (
 """
 
 
-def _fields(record: StepRecord) -> tuple[Any, ...]:
+def _fields(record: StepRecord, output: str | bytes | None) -> tuple[Any, ...]:
     return (
         record.key or None,
         None if record.kind == "step" else record.kind,
@@ -466,7 +517,7 @@ def _fields(record: StepRecord) -> tuple[Any, ...]:
         record.attempt,
         record.name or None,
         record.input or None,
-        None if record.output is None else packed(record.output),
+        output,
         None if record.error is None else json.dumps(record.error, ensure_ascii=False),
         record.due,
         round(record.at * 1e3),
@@ -478,29 +529,6 @@ def _fields(record: StepRecord) -> tuple[Any, ...]:
 def _checksum(seq: int, fields: tuple[Any, ...]) -> int:
     text = "\0".join(map(str, fields))
     return zlib.crc32(text.encode(), seq) & 0x7FFFFFFF  # 31 bits: SQLite keeps them in 4 bytes
-
-
-def _record(run_id: str, seq: int, first: int, row: tuple[Any, ...]) -> StepRecord:
-    id, *fields, crc = row
-    if id != first + seq or crc != _checksum(seq, tuple(fields)):
-        raise JournalCorruptError(run_id=run_id, seq=seq)
-    key, kind, status, attempt, name, input, output, error, due, at, took, v = fields
-    return StepRecord(
-        run_id,
-        seq,
-        key or "",
-        kind or "step",
-        status or "completed",
-        attempt,
-        name or "",
-        input or "",
-        None if output is None else unpacked(output),
-        None if error is None else json.loads(error),
-        due,
-        at / 1e3,
-        took / 1e6,
-        v,
-    )
 
 
 def _worker_view(id: str, pid: int, lease_until: float, details: str | None, runs: int) -> WorkerView:

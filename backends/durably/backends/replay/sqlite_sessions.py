@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
+from durably.backends.replay.file_thread import FileThread
 from durably.backends.replay.patience import patiently
 from durably.backends.replay.sqlite_file import SQLiteFile
 from durably.core.ids import check_session_key
@@ -40,13 +41,14 @@ class SQLiteFileSessions:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._file = SQLiteFile(path)
+        self._path = Path(path)
+        self._thread = FileThread(SQLiteFile(path))
 
     async def append(self, session_key: str, messages: Sequence[SessionEntry], *, key: str) -> None:
         """See :meth:`~durably.core.SessionStore.append`."""
         check_session_key(session_key)
         text = _appends.encode([list(messages)], step="")
-        await self._patiently(lambda: self._append(session_key, key, text))
+        await self._patiently(lambda file: self._append(file, session_key, key, text))
 
     async def load(self, session_key: str) -> list[SessionEntry]:
         """See :meth:`~durably.core.SessionStore.load`.
@@ -63,69 +65,54 @@ class SQLiteFileSessions:
             SessionError: If the file is damaged.
         """
         found: list[list[SessionEntry]] = []
-        for place, text in await self._patiently(lambda: self._chunks(session_key, after)):
+        for place, text in await self._patiently(lambda file: self._chunks(file, session_key, after)):
             appends: list[list[SessionEntry]] = _appends.decode(text, step="")
             found += appends[max(0, after - place) :]
         return found
 
     async def delete(self, session_key: str) -> None:
         """Forget a session. A run that has read it cannot go on."""
-        await self._patiently(lambda: self._delete(session_key))
+        await self._patiently(lambda file: self._delete(file, session_key))
 
     def close(self) -> None:
         """Let go of the file, until the next use."""
-        self._file.close()
+        self._thread.close()
 
-    async def _patiently(self, call: Callable[[], T]) -> T:
-        async def called() -> T:
-            return call()
+    async def _patiently(self, call: Callable[[SQLiteFile], T]) -> T:
+        return await patiently(lambda: self._thread.run(call), BUSY_SECONDS)
 
-        return await patiently(called, BUSY_SECONDS)
+    # -- in the thread
 
-    def _opened(self) -> SQLiteFile:
-        if not self._file.is_open:
-            self._file.open()
-        return self._file
-
-    def _append(self, session_key: str, key: str, text: str) -> None:
-        file, short = self._opened(), blake2b(key.encode(), digest_size=16).digest()
+    def _append(self, file: SQLiteFile, session_key: str, key: str, text: str) -> None:
+        short = blake2b(key.encode(), digest_size=16).digest()
         with file.transaction():
             file.run("INSERT OR IGNORE INTO sessions VALUES (NULL, ?, 0)", session_key)
             number, appends = file.run("SELECT n, appends FROM sessions WHERE session_key = ?", session_key).fetchone()
             if file.run("SELECT 1 FROM session_keys WHERE session = ? AND key = ?", number, short).fetchone():
                 return
-            place, text = self._joined_to_last(session_key, number, appends, text)
+            place, text = self._joined_to_last(file, session_key, number, appends, text)
             data = text.encode()
             id = _ids(number)[0] + place
             file.run("REPLACE INTO appends VALUES (?, ?, ?)", id, zlib.compress(data), zlib.crc32(data))
             file.run("UPDATE sessions SET appends = ? WHERE n = ?", appends + 1, number)
             file.run("INSERT INTO session_keys VALUES (?, ?)", number, short)
 
-    def _joined_to_last(self, session_key: str, number: int, appends: int, text: str) -> tuple[int, str]:
+    def _joined_to_last(
+        self, file: SQLiteFile, session_key: str, number: int, appends: int, text: str
+    ) -> tuple[int, str]:
         """An append with those of the last row, if that has room: the place of the first of them, and their text."""
-        last = self._rows(number, appends - 1) if appends else []
+        last = _rows(file, number, appends - 1) if appends else []
         if last:
             place, before = self._read(session_key, *last[-1])
             if len(before) + len(text) <= CHUNK:
                 return place, f"{before[:-1]},{text[1:]}"
         return appends, text
 
-    def _chunks(self, session_key: str, after: int) -> list[tuple[int, str]]:
-        found = self._opened().run("SELECT n FROM sessions WHERE session_key = ?", session_key).fetchone()
-        return [] if found is None else [self._read(session_key, *row) for row in self._rows(found[0], after)]
+    def _chunks(self, file: SQLiteFile, session_key: str, after: int) -> list[tuple[int, str]]:
+        found = file.run("SELECT n FROM sessions WHERE session_key = ?", session_key).fetchone()
+        return [] if found is None else [self._read(session_key, *row) for row in _rows(file, found[0], after)]
 
-    def _rows(self, number: int, after: int) -> list[tuple[int, bytes, int]]:
-        """The rows of a session from the one on that holds an append."""
-        first, last = _ids(number)
-        sql = """
-            SELECT id, CAST(messages AS BLOB), crc FROM appends WHERE id <= ?1 AND id >= (
-                SELECT coalesce(max(id), 0) FROM appends WHERE id BETWEEN ?2 AND ?3
-            ) AND id >= ?2 ORDER BY id
-        """
-        return self._opened().run(sql, last, first, first + after).fetchall()
-
-    def _delete(self, session_key: str) -> None:
-        file = self._opened()
+    def _delete(self, file: SQLiteFile, session_key: str) -> None:
         with file.transaction():
             found = file.run("SELECT n FROM sessions WHERE session_key = ?", session_key).fetchone()
             if found is not None:
@@ -135,7 +122,7 @@ class SQLiteFileSessions:
 
     def _read(self, session_key: str, id: int, packed: bytes, crc: int) -> tuple[int, str]:
         place = id & (1 << APPEND_SHIFT) - 1
-        where = f"{self._file.path}: append {place} of session {session_key!r}"
+        where = f"{self._path}: append {place} of session {session_key!r}"
         try:
             data = zlib.decompress(packed)
         except zlib.error as error:
@@ -148,3 +135,14 @@ class SQLiteFileSessions:
 def _ids(session: int) -> tuple[int, int]:
     """The first and the last id that an append of a session can have."""
     return session << APPEND_SHIFT, (session + 1 << APPEND_SHIFT) - 1
+
+
+def _rows(file: SQLiteFile, number: int, after: int) -> list[tuple[int, bytes, int]]:
+    """The rows of a session from the one on that holds an append."""
+    first, last = _ids(number)
+    sql = """
+        SELECT id, CAST(messages AS BLOB), crc FROM appends WHERE id <= ?1 AND id >= (
+            SELECT coalesce(max(id), 0) FROM appends WHERE id BETWEEN ?2 AND ?3
+        ) AND id >= ?2 ORDER BY id
+    """
+    return file.run(sql, last, first, first + after).fetchall()

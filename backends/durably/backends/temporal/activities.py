@@ -25,6 +25,7 @@ from durably.backends.temporal.payloads import (
     ATTEMPT,
     GIVEN_BACK,
     INPUT,
+    NO_STEP,
     REFERENCE,
     ActivityRequest,
     failure,
@@ -114,6 +115,7 @@ class _StepAttempt:
         self._heartbeat = _Heartbeat(info, self._failures, self._reported)
         self._number = info.attempt + request.failures + request.lost + request.earlier
         self._cause = Cause(**request.cause) if request.cause else None
+        self._is_step = not request.is_system and not info.activity_id.startswith(NO_STEP)
 
     async def run(self, args: Sequence[RawValue]) -> RawValue:
         """Find the body and run it; its value as a payload."""
@@ -168,7 +170,7 @@ class _StepAttempt:
                 run_id=self._run_id,
                 attempt=number,
                 failures=self._failures,
-                kind=None if observers.steps and request.is_system else "step",
+                kind="step" if self._is_step or not observers.steps else None,
                 beats=True,
                 before_body=self._before_body,
                 cause=self._cause,
@@ -201,7 +203,7 @@ class _StepAttempt:
 
     def _tell(self, status: RecordStatus, started: float, *, delay: float | None = None, **fields: Any) -> None:
         """Tell observers what this attempt came to. Who runs the body tells, since each attempt may be elsewhere."""
-        if self._request.is_system:
+        if not self._is_step:
             return
         observers = self._host.environment.observers
         now = observers.now()

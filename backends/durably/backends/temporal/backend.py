@@ -60,32 +60,32 @@ CANCEL = 15.0
 class TemporalBackend(Backend):
     """Runs durable functions on a Temporal cluster.
 
-    A function is a workflow type, a run a workflow execution with the run's id, a step an activity named after the
-    step. ``async with`` starts a worker on the task queue; :func:`~durably.core.run_worker` does so for a
+    A function is a workflow type, a run is a workflow execution with the run's id, and a step is an activity named
+    after the step. ``async with`` starts a worker on the task queue; :func:`~durably.core.run_worker` does so for a
     whole process.
 
     Args:
-        client: A connected client. Its data converter, interceptors and TLS settings are kept.
+        client: A connected client. Its data converter, interceptors and TLS settings apply.
         task_queue: Where the functions' workflows and activities go.
-        functions: What this process runs. Without any, it only starts runs and sends events.
-        hub_queue: The task queue of the workflows that hand on events. Programs that share events name the same;
-            left out, the task queue.
+        functions: The functions to run. Without any, it is a client: it starts runs and sends events.
+        hub_queue: The task queue of the workflows that forward events. Programs that share events need the same one.
+            Default: the task queue.
         queues: The task queues of functions that other programs serve, for ``step.invoke`` by reference.
-        role: ``"workflows"`` runs functions without the bodies of their steps, ``"activities"`` those bodies only.
-        heartbeat: After how long without a sign of life a worker counts as dead, and its bodies start again elsewhere.
-        drain: How long bodies may go on when the worker is told to stop. What is not done then starts again elsewhere.
-        continue_after: A run goes on in a fresh history once its own has got this many events.
-        on_code_change: What becomes of a run whose code no longer fits its history: ``"fail"`` ends it with
+        role: ``"workflows"`` runs functions without step bodies, ``"activities"`` only step bodies.
+        heartbeat: How long without a heartbeat until a worker counts as dead and its bodies run on another one.
+        drain: How long a stopping worker waits for running bodies. The rest runs again on another worker.
+        continue_after: How many events a history may have before the run continues in a fresh one.
+        on_code_change: What happens to a run whose code no longer fits its history: ``"fail"`` ends it with
             ``NonDeterminismError``; ``"wait"`` leaves it, as Temporal does, until the old code is back.
-        worker_name: What Temporal calls this worker, its identity; left out, as the client's: its process and its host.
-        max_runs: How many runs it works on at once, those that wait not counted; left out, as Temporal's worker does.
-        max_steps: How many bodies it runs at once; left out, as Temporal's worker does.
-        worker_options: Passed to ``temporalio.worker.Worker`` as they are: versioning, tuners, cache sizes.
+        worker_name: The worker's identity on Temporal. Default: the client's, which is its process and host.
+        max_runs: How many runs it executes at once, without waiting runs. Default: as Temporal's worker.
+        max_steps: How many bodies it runs at once. Default: as Temporal's worker.
+        worker_options: Options of ``temporalio.worker.Worker``: versioning, tuners, cache sizes.
         resources: See :class:`~durably.core.Backend`.
         secrets: See :class:`~durably.core.Backend`.
-        max_payload_bytes: The largest value a step may return; left out, a little less than Temporal's own limit.
-        observers: See :class:`~durably.core.Backend`. What happens in workflows is told a moment later than it happens.
-        deltas: Where the pieces of streamed answers are kept, such as ``SQLiteDeltas(path)``; left out, nowhere.
+        max_payload_bytes: The largest value a step may return. Default: a little less than Temporal's own limit.
+        observers: See :class:`~durably.core.Backend`. Events of workflows are reported with a short delay.
+        deltas: The store for pieces of streamed answers, such as ``SQLiteDeltas(path)``. Default: none.
     """
 
     name = "temporal"
@@ -102,6 +102,8 @@ class TemporalBackend(Backend):
             "which then runs again, as after a crash; name the body instead",
             "events before the first worker": "an event goes to the functions that workers have registered by then, "
             "and is kept for no other: let a worker of the task queue run once before you send",
+            "singleton= of a function that the starting program does not have": "a start goes by the functions that "
+            "its backend was given: give it the function, and no FunctionRef",
             "errors of attempts that another one followed, in history()": "Temporal keeps the last one of an activity; "
             "observers and the log have each",
             "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",

@@ -21,6 +21,7 @@ from durably.backends.temporal.payloads import PAUSE, REFERENCE, ActivityRequest
 from durably.backends.temporal.registry import encode_argument, parameter_types
 from durably.core.attempts import StepCall
 from durably.core.errors import CancelSignal, PayloadTooLargeError, Signal
+from durably.core.ids import step_id_of
 from durably.core.messages import Transcript
 from durably.core.serialization import digest
 
@@ -101,7 +102,7 @@ class Commands:
         """
         with self._findable(call), _cancelled_by_code():
             value: RawValue = await workflow.execute_activity(
-                _step_id(call.key),
+                step_id_of(call.key),
                 args=[request.to_payload(), *args],
                 activity_id=call.key,
                 result_type=RawValue,
@@ -121,7 +122,7 @@ class Commands:
         """
         with self._findable(call), _cancelled_by_code():
             value: RawValue = await workflow.execute_local_activity(
-                _step_id(call.key),
+                step_id_of(call.key),
                 request.to_payload(),
                 activity_id=call.key,
                 result_type=RawValue,
@@ -261,11 +262,6 @@ class HistoryRoom:
             # from one history to the next for ever.
             self._begun = (length, size) if replayed else (0, 0)
         return length - self._begun[0] >= self._continue_after or size - self._begun[1] >= ROOM
-
-
-def _step_id(key: str) -> str:
-    """The id the caller gave: what Temporal's pages show as the activity's type."""
-    return key.rpartition("/")[2].partition(":")[0]
 
 
 async def _by_name(*args: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.workflow import DynamicWorkflowConfig, ParentClosePolicy
 
 from durably.backends.temporal.commands import Commands, ContinueAsNewSignal, check_cancelled
@@ -26,6 +26,7 @@ from durably.backends.temporal.payloads import (
     STATUS,
     STUCK,
     SUMMARY,
+    ActivityRequest,
     failure,
     payload,
     text_of,
@@ -47,6 +48,9 @@ from durably.core.run_view import RunStatus
 from durably.core.step_keys import KeyedSteps
 
 __all__ = ["FunctionWorkflow", "RunDriver"]
+
+CALL_OFF_RETRIES = 2
+"""How often an activity is tried again that a cancelled run asked for."""
 
 
 class RunDriver:
@@ -79,6 +83,7 @@ class RunDriver:
         self._origin: dict[str, Any] = json.loads(text_of(args[1])) if len(args) > 1 else {}
         self._failures: int = self._origin.get("failures", 0)
         self._commands = commands
+        self._steps: KeyedSteps | None = None
         self._inbox = inbox
         self._claim = SingletonClaim(function, self._run_id, self._event, host.hub_queue, commands, answers)
 
@@ -96,6 +101,7 @@ class RunDriver:
         except (CancelSignal, asyncio.CancelledError):
             self._tell("cancelled")
             await self._claim.release()
+            await self._call_off()
             # Whatever unwound the code: this is what Temporal takes for the end of a run that was cancelled.
             raise asyncio.CancelledError from None
         except Signal as signal:
@@ -108,6 +114,22 @@ class RunDriver:
         self._tell("completed", output=text_of(output))
         await self._claim.release()
         return output
+
+    async def _call_off(self) -> None:
+        """Run what the code asked for in the case that it is cancelled: activities that are no steps."""
+        if self._steps is None or workflow.cancellation_reason() is None:  # else the workflow only leaves the cache
+            return
+        for call in self._steps.to_call_off:
+            name = self._host.registry.name_of(call.fn, self._function)
+            request = ActivityRequest(body=name or "", retries=CALL_OFF_RETRIES)
+            try:
+                if name is None:
+                    await self._commands.local_activity(call, request)
+                else:
+                    await self._commands.activity(call, request, self._commands.arguments(call))
+            except (ActivityError, ApplicationError) as error:
+                what = call.fn.__qualname__
+                workflow.logger.warning("run %s was cancelled, and %s failed: %s", self._run_id, what, error.__cause__)
 
     def _tell(self, status: RecordStatus, **fields: Any) -> None:
         """Tell observers how the run goes; ``at`` is when, in seconds since 1970, if not now."""
@@ -149,7 +171,7 @@ class RunDriver:
         engine = TemporalSteps(
             host, self._function, run_id, self._cause, records, self._commands, self._inbox, returning=returning
         )
-        steps = KeyedSteps(engine)
+        steps = self._steps = KeyedSteps(engine)
         engine.pass_point("before_first", "")
         if "continued" not in self._origin:
             started = workflow.info().workflow_start_time.timestamp()

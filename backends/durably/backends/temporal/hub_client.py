@@ -2,7 +2,7 @@
 
 Temporal lets a workflow go on in a fresh history only in a moment in which no signal comes, and refuses the
 ten-thousandth signal of a history. So a sender looks first, and holds off while the history is long: the hub finds its
-moment, and nothing is refused.
+moment, and nothing is refused. It holds off, too, while hubs as a whole are behind (`hub_pressure.py`).
 """
 
 from __future__ import annotations
@@ -12,18 +12,26 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from durably.backends.temporal.wait_hub import LONG
+from durably.backends.temporal.hub_pressure import HubPressure, hubs_are_behind
+from durably.backends.temporal.wait_hub import LONG, queue_of_hubs
 
 __all__ = ["HubClient"]
 
 AT_ONCE = 8
 """How many signals one process has under way to one hub: while a task of it runs, Temporal buffers about a hundred."""
+
+UNDER_WAY = 32
+"""And how many requests to all hubs: more make a server that has much to do slower, and none of them quicker."""
+
+ALL = ""
+"""In the place of a hub's id: all of them."""
 
 SHORTEST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
@@ -35,24 +43,32 @@ class HubClient:
 
     Args:
         client: The way to the server.
-        queue: The task queue of the hubs.
+        queue: The task queue that the hubs belong to.
         task_timeout: After how long a task of theirs is given to another worker.
     """
 
     def __init__(self, client: Client, queue: str, task_timeout: timedelta) -> None:
         self._client = client
-        self._queue = queue
+        self._queue = queue_of_hubs(queue)
+        self._pressure = HubPressure(partial(hubs_are_behind, client, self._queue))
         self._task_timeout = task_timeout
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
     async def room(self, hub: str) -> AsyncIterator[bool]:
         """Wait until a hub has room for a signal, which is to be sent within; ``False`` at once if it is not there."""
+        async with self._turn(hub, AT_ONCE):
+            is_there = await self._has_room(hub)
+            if is_there:
+                await self._pressure.admit()
+            async with self._turn(ALL, UNDER_WAY):
+                yield is_there
+
+    def _turn(self, hub: str, at_once: int) -> asyncio.Semaphore:
         turn = self._turns.get(hub)
         if turn is None:
-            turn = self._turns[hub] = asyncio.Semaphore(AT_ONCE)
-        async with turn:
-            yield await self._has_room(hub)
+            turn = self._turns[hub] = asyncio.Semaphore(at_once)
+        return turn
 
     async def tell(self, hub: str, signal: str, *args: Any) -> None:
         """Signal a hub that was there, and had room."""
@@ -64,6 +80,7 @@ class HubClient:
 
     async def open(self, kind: str, hub: str, signal: str, *args: Any) -> None:
         """Signal a hub once it has room; it is started if it is not there."""
+        await self._pressure.admit()
         async with self.room(hub):
             await self._client.start_workflow(
                 kind,
@@ -79,7 +96,8 @@ class HubClient:
         pause = SHORTEST_PAUSE
         while True:
             try:
-                found = await self._client.get_workflow_handle(hub).describe()
+                async with self._turn(ALL, UNDER_WAY):
+                    found = await self._client.get_workflow_handle(hub).describe()
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
                     return False

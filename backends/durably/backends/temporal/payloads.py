@@ -40,6 +40,7 @@ __all__ = [
     "LINE",
     "LOCAL_ACTIVITY",
     "MAX_PAYLOAD_BYTES",
+    "NO_STEP",
     "OFFER",
     "PATCH",
     "PATCHED",
@@ -119,6 +120,9 @@ SUMMARY = 200
 
 KEPT = 2_400
 """Bytes of texts in the failure of an attempt that is not the last: Temporal drops the details of one over 4 kB."""
+
+NO_STEP = "durably:"
+"""How the id of an activity begins that is no step of the run's code."""
 
 FIND = "durably.find"
 SEND = "durably.send"

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from temporalio.client import Client, WorkflowExecution
 
 from durably.backends.temporal.outcome import view_of
-from durably.core.run_filter import FoundRuns, RunFilter, encode_cursor, read_cursor
+from durably.core.run_filter import FoundRuns, RunFilter, found_page, read_cursor
 from durably.core.run_view import RunStatus, RunView
 
 __all__ = ["RunLister"]
@@ -77,14 +77,7 @@ class RunLister:
         page = found[:limit]
         if back:
             page.reverse()
-        if not page:
-            return FoundRuns(())
-        first, last = encode_cursor(*page[0][0]), encode_cursor(*page[-1][0])
-        return FoundRuns(
-            [view for _, view in page],
-            next=last if more or back else None,
-            previous=first if (more if back else after is not None) else None,
-        )
+        return found_page(page, after=after, back=back, more=more)
 
     async def tally(self, where: RunFilter) -> dict[RunStatus, int]:
         """See :meth:`~durably.core.Backend.tally_runs`."""

@@ -23,7 +23,7 @@ from durably.core import Event
 from durably.core.events import matches
 from durably.core.ids import derive_id
 
-__all__ = ["LONG", "WAIT_HUB", "WaitHub", "hub_of_match", "hubs_of_event"]
+__all__ = ["LONG", "WAIT_HUB", "WaitHub", "hub_of_match", "hubs_of_event", "queue_of_hubs"]
 
 WAIT_HUB = "durably.waits"
 
@@ -51,11 +51,20 @@ Waiter = dict[str, Any]
 """A ``run``, the ``key`` of its step, and ``since`` when it waits, in seconds since 1970 by the server's clock."""
 
 
+def queue_of_hubs(queue: str) -> str:
+    """The task queue of the hubs that belong to a task queue: one of their own, as :class:`HubWorker` says.
+
+    Args:
+        queue: The task queue that the programs which share events have named as their hub queue.
+    """
+    return f"{WAIT_HUB}/{queue}"
+
+
 def hub_of_match(queue: str, name: str, match: Mapping[str, Any]) -> str:
     """The workflow id of the hub of those who wait for these values.
 
     Args:
-        queue: The task queue of the hubs.
+        queue: The task queue that the hubs belong to.
         name: The event name.
         match: Dotted paths and the values that must be there.
     """
@@ -67,7 +76,7 @@ def hubs_of_event(queue: str, event: Event, kinds: Iterable[Sequence[str]]) -> l
     """The hubs of those who wait for the values that an event has.
 
     Args:
-        queue: The task queue of the hubs.
+        queue: The task queue that the hubs belong to.
         event: The event.
         kinds: By which paths runs wait. Where the event has nothing at one of them, nobody waits for it by these.
     """

@@ -13,6 +13,7 @@ from temporalio.common import VersioningBehavior
 from temporalio.converter import DataConverter, WorkflowSerializationContext
 from temporalio.worker import (
     Interceptor,
+    UnsandboxedWorkflowRunner,
     Worker,
     WorkerDeploymentConfig,
     WorkflowInterceptorClassInput,
@@ -27,9 +28,9 @@ from durably.backends.temporal.earlier_hub import EventHub
 from durably.backends.temporal.event_facts import EventFact
 from durably.backends.temporal.events import EventMark, EventSender, ScheduledEvent
 from durably.backends.temporal.host import HOST, TemporalHost
+from durably.backends.temporal.hub_worker import hub_worker
 from durably.backends.temporal.logged_failure import silence_sdk
 from durably.backends.temporal.singleton import SingletonClient, SingletonLock
-from durably.backends.temporal.wait_hub import WaitHub
 from durably.backends.temporal.workflow_runner import CheckedRunner
 
 __all__ = [
@@ -110,7 +111,14 @@ class TemporalWorker:
         self._host.histories.arm()
         self._worker = self._make(steps, timedelta(seconds=drain_timeout))
         # A context of its own: a worker that is started inside a body must not seem to be inside it.
-        self._running = asyncio.get_running_loop().create_task(self._worker.run(), context=contextvars.Context())
+        running = self._worker.run() if self._options.role == "activities" else self._run_with_hubs(self._worker)
+        self._running = asyncio.get_running_loop().create_task(running, context=contextvars.Context())
+
+    async def _run_with_hubs(self, worker: Worker) -> None:
+        host, options = self._host, self._options.options
+        given = {**self._shared(HostInterceptor(host)), "workflow_runner": self._runner(UnsandboxedWorkflowRunner())}
+        async with hub_worker(host.client, host.task_queue, options, **given):
+            await worker.run()
 
     async def stop(self) -> None:
         """Stop it, once its bodies have ended or the time to drain is over; raises what it died of."""
@@ -158,7 +166,6 @@ class TemporalWorker:
         host, role, options = self._host, self._options.role, self._options.options
         workflows = [
             FunctionWorkflow,
-            WaitHub,
             EventHub,
             EventFact,
             EventMark,
@@ -173,12 +180,6 @@ class TemporalWorker:
             *self._crons.activities(),
         ]
         beat = host.heartbeat / 4
-        runner = CheckedRunner(
-            with_shared_modules(options.get("workflow_runner", SandboxedWorkflowRunner())),
-            host,
-            fail=self._options.fail_on_code_change,
-            contexts=_wants_contexts(host.client.data_converter),
-        )
         given: dict[str, Any] = {
             "graceful_shutdown_timeout": drain,
             # The SDK holds heartbeats back for most of their timeout: a busy worker would seem dead.
@@ -187,14 +188,8 @@ class TemporalWorker:
             "no_remote_activities": role == "workflows",
             **_limits(self._options),
             **options,
-            "workflow_runner": runner,
-            "interceptors": [*options.get("interceptors", ()), HostInterceptor(host)],
+            **self._shared(HostInterceptor(host)),
         }
-        if host.versioning is not VersioningBehavior.UNSPECIFIED:
-            # What hands on events outlives every version: the newest takes it over.
-            given["deployment_config"] = replace(
-                options["deployment_config"], default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE
-            )
         return Worker(
             host.client,
             task_queue=host.task_queue,
@@ -202,6 +197,25 @@ class TemporalWorker:
             activities=activities,
             **given,
         )
+
+    def _shared(self, interceptor: Interceptor) -> dict[str, Any]:
+        """What the worker of the runs and that of the hubs are told alike."""
+        host, options = self._host, self._options.options
+        runner = options.get("workflow_runner", SandboxedWorkflowRunner())
+        shared: dict[str, Any] = {
+            "workflow_runner": self._runner(with_shared_modules(runner)),
+            "interceptors": [*options.get("interceptors", ()), interceptor],
+        }
+        if host.versioning is not VersioningBehavior.UNSPECIFIED:
+            # What hands on events outlives every version: the newest takes it over.
+            shared["deployment_config"] = replace(
+                options["deployment_config"], default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE
+            )
+        return shared
+
+    def _runner(self, runner: WorkflowRunner) -> WorkflowRunner:
+        contexts = _wants_contexts(self._host.client.data_converter)
+        return CheckedRunner(runner, self._host, fail=self._options.fail_on_code_change, contexts=contexts)
 
 
 class HostInterceptor(Interceptor):

@@ -16,6 +16,7 @@ import pytest
 
 _PARTS = (
     "identity",
+    "drawn_programs",
     "memoization",
     "recovery",
     "replay",
@@ -41,6 +42,11 @@ _PARTS = (
     "sessions",
     "places",
     "exactness",
+    "changed_code",
+    "delays",
+    "ends",
+    "redaction",
+    "rules_of_flow",
 )
 
 # Before they are imported: a failed assertion then shows its values.
@@ -49,10 +55,14 @@ pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 from durably.testing.conformance import (  # noqa: E402
     approvals,
     causes,
+    changed_code,
     containment,
     control,
     crash_loops,
     data,
+    delays,
+    drawn_programs,
+    ends,
     exactness,
     failure,
     finding,
@@ -63,10 +73,12 @@ from durably.testing.conformance import (  # noqa: E402
     places,
     primitives,
     recovery,
+    redaction,
     refusal,
     repair,
     replay,
     retention,
+    rules_of_flow,
     sessions,
     streams,
     tools,
@@ -87,6 +99,7 @@ from durably.testing.conformance.suite import (  # noqa: E402
 
 for _part in (
     identity,
+    drawn_programs,
     memoization,
     recovery,
     replay,
@@ -112,6 +125,11 @@ for _part in (
     sessions,
     places,
     exactness,
+    changed_code,
+    delays,
+    ends,
+    redaction,
+    rules_of_flow,
 ):
     globals().update({name: test for name, test in vars(_part).items() if name in TESTS})
 

@@ -94,6 +94,34 @@ async def test_c21_cancelling_a_run_cancels_its_children_and_timers(subject: Sub
 
 
 @clause
+async def test_c21_a_cancelled_run_calls_off_what_it_waits_for(subject: Subject) -> None:
+    called_off: list[str] = []
+    reached: list[str] = []
+
+    async def call_off(what: str) -> None:
+        called_off.append(what)
+
+    @function("c21-waits")
+    async def waits(ctx: Context[str]) -> None:
+        with ctx.step.if_cancelled(call_off, f"{ctx.input}, done before"):
+            await ctx.step.run("work", _echo, "done")
+        with ctx.step.if_cancelled(call_off, ctx.input):
+            reached.append(ctx.input)
+            await ctx.step.sleep("nap", 0 if ctx.input == "calm" else 100 * subject.unit)
+
+    async with subject.open([waits]) as backend:
+        await backend.invoke(waits, "calm")
+        run = await backend.start(waits, "cut off")
+        await subject.until(lambda: "cut off" in reached)
+        await run.cancel()
+        await subject.until_ended(run)
+        await subject.until(lambda: bool(called_off))
+        before = await run.history()
+    assert called_off == ["cut off"]
+    assert "call_off" not in before.to_jsonl(), "it leaves no record"
+
+
+@clause
 async def test_c21_a_run_that_has_ended_cannot_be_cancelled(subject: Subject) -> None:
     @function("quick")
     async def quick(ctx: Context[None]) -> str:

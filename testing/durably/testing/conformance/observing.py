@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,7 +21,7 @@ from durably.core.observer import (
     StreamedDelta,
 )
 from durably.testing.conformance.subject import Subject, at, heard
-from durably.testing.conformance.suite import clause
+from durably.testing.conformance.suite import RefusedError, clause
 
 
 class Ear(Observer):
@@ -158,6 +159,8 @@ async def test_c28_each_thing_is_told_once_and_in_order(subject: Subject) -> Non
     for record in history.steps():
         event = ended[record.key]
         assert (event.kind, event.status, event.output) == (record.kind, record.status, record.output)
+    assert subject.unit / 20 <= ended["nap"].took < 100 * subject.unit, "how long it took, in seconds"
+    assert 0 <= ended["bad"].took < 100 * subject.unit
     assert ended["bad"].error is not None
     assert ended["bad"].error["error_type"] == "ValueError"
     (failed,) = (event for event in ear.events if isinstance(event, AttemptFailed))
@@ -194,6 +197,34 @@ async def test_c28_an_attempt_that_a_crash_cuts_off_is_not_told_as_ended(subject
 
 
 @clause
+async def test_c28_what_is_refused_is_not_told(subject: Subject) -> None:
+    if subject.unit < 60:
+        raise RefusedError("where time is real, a server tells what it has taken")
+    stale_ear, ear = Ear(subject.run_id()), Ear(subject.run_id())
+    begun, pause = asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        if not begun.is_set():
+            begun.set()
+            await pause.wait()
+        return "done"
+
+    @function("c28-fenced")
+    async def fenced(ctx: Context[None]) -> str:
+        return await ctx.step.run("work", work)
+
+    async with subject.open([fenced], observers=[stale_ear]) as stale:
+        await stale.start(fenced, run_id=subject.run_id())
+        await begun.wait()
+        await subject.expire(stale)
+        async with subject.open([fenced], observers=[ear]) as owner:
+            await (await owner.run(subject.run_id())).result()
+            pause.set()
+    assert stale_ear.said == ["RunStarted", "StepBegan work #1"]
+    assert ear.said == ["StepBegan work #2", "StepEnded work #2", "RunEnded"]
+
+
+@clause
 async def test_c28_the_failure_of_a_run_is_told(subject: Subject) -> None:
     ear = Ear(subject.run_id())
 
@@ -208,6 +239,21 @@ async def test_c28_the_failure_of_a_run_is_told(subject: Subject) -> None:
     assert last.status == "failed"
     assert (last.error or {})["type"] == "ValueError"
     assert "c28-secret" not in repr(ear.events)
+
+
+@clause
+async def test_c28_an_observer_may_listen_to_failures_alone(subject: Subject) -> None:
+    told: list[str] = []
+
+    class Worried(Observer):
+        def attempt_failed(self, event: AttemptFailed) -> None:
+            told.append(shown(event))
+
+        def run_ended(self, event: RunEnded) -> None:
+            told.append(f"{event.function} {event.status}")
+
+    await subject.run(*_Program(subject).functions, observers=[Worried()])
+    assert told == ["AttemptFailed flaky #1", "c28-child completed", "c28-everything completed"]
 
 
 @clause

@@ -130,6 +130,21 @@ async def test_c16_a_timeout_raises_and_cancels_the_child(subject: Subject) -> N
 
 
 @clause
+async def test_c16_a_child_that_ends_in_its_time_gives_its_output(subject: Subject) -> None:
+    @function("child")
+    async def child(ctx: Context[None]) -> str:
+        await ctx.step.sleep("nap", subject.unit)
+        return "in time"
+
+    @function("parent")
+    async def parent(ctx: Context[None]) -> str:
+        return await ctx.step.invoke("call", child, timeout=20 * subject.unit)
+
+    result, _ = await subject.run(parent, child)
+    assert result == "in time"
+
+
+@clause
 async def test_c17_each_event_once_whatever_crashes(subject: Subject) -> None:
     told: dict[str, set[str]] = {}
 
@@ -211,6 +226,7 @@ async def test_c17_ts_delays_delivery_and_send_does_not_wait(subject: Subject) -
         await (await backend.start(sender, run_id=subject.run_id())).result()
     assert len(received) == 1
     assert received[0] >= start + 2 * unit, "not before its time"
+    assert received[0] < start + 4 * unit, "and not much later"
     assert sent[0] < start + 2 * unit, "sending does not wait"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from durably.core import Context, Event, Function, InvokeError, NonDeterminismError, RunStatus, function
 from durably.core.steps import Point
 from durably.testing.conformance.subject import Subject, at, keys, nth
-from durably.testing.conformance.suite import clause
+from durably.testing.conformance.suite import RefusedError, clause
 
 
 async def _echo(value: Any) -> Any:
@@ -237,6 +237,37 @@ async def test_c08_a_worker_that_wakes_after_its_lease_begins_no_body(subject: S
             go_on.set()
             await asyncio.sleep(0.05)
     assert bodies == ["owner"]
+
+
+@clause
+async def test_c08_a_worker_that_wakes_goes_on_with_a_run_that_is_still_its_own(subject: Subject) -> None:
+    if subject.unit < 60:
+        raise RefusedError("where time is real, a lease ends when another worker has taken the run")
+    bodies: list[str] = []
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        bodies.append("body")
+        return "done"
+
+    @function("woken")
+    async def woken(ctx: Context[None]) -> str:
+        return await ctx.step.run("work", work)
+
+    def pause(point: Point) -> Awaitable[Any] | None:
+        if (point.name, point.key) != ("before_body", "work") or reached.is_set():
+            return None
+        reached.set()
+        return go_on.wait()
+
+    async with subject.open([woken]) as backend:
+        backend.probe = pause
+        run = await backend.start(woken, run_id=subject.run_id())
+        await reached.wait()
+        await subject.expire(backend)
+        go_on.set()
+        assert await run.result() == "done"
+    assert bodies == ["body"]
 
 
 @clause

@@ -121,6 +121,9 @@ async def test_c13_arguments_without_json_fail_before_the_body(subject: Subject)
 NO_IDS = ["", " padded", "padded ", "line\nbreak", "zero\0", "half \ud83d", "x" * 201]
 """Texts that are no run id and no event name."""
 
+NO_STEP_IDS = [*NO_IDS, "a/b", "a:1"]
+"""Texts that are no step id: they could also be mistaken for the key of another step."""
+
 NO_DURATIONS: list[Any] = [
     float("inf"),
     float("nan"),
@@ -150,7 +153,7 @@ NO_MOMENTS: list[Any] = [
 
 @clause
 async def test_c13_an_id_that_is_none_is_refused(subject: Subject) -> None:
-    """At a start, at a send and at a wait: before anything is recorded. One of the longest that are allowed works."""
+    """Of runs, events, steps and patches: before anything is recorded. One of the longest that are allowed works."""
     started: list[str] = []
 
     @function("named", triggers=["c13/named"])
@@ -162,6 +165,20 @@ async def test_c13_an_id_that_is_none_is_refused(subject: Subject) -> None:
                 await ctx.step.wait_for_event("wait", name, timeout=subject.unit)
             except ValueError as error:
                 assert "is not an event name" in str(error)
+            else:
+                taken.append(name)
+        for name in NO_STEP_IDS:
+            try:
+                await ctx.step.run(name, len, "x")
+            except ValueError as error:
+                assert "is not a step id" in str(error)
+            else:
+                taken.append(name)
+        for name in NO_IDS:
+            try:
+                ctx.patched(name)
+            except ValueError as error:
+                assert "is not a patch id" in str(error)
             else:
                 taken.append(name)
         return taken

@@ -52,6 +52,7 @@ class _Ledger:
     def check_attempts(self) -> None:
         """No two executions of a step saw the same number, and all saw the same key."""
         assert len({(key, attempt) for _, key, attempt in self.seen}) == len(self.seen)
+        assert len({(name, key) for name, key, _ in self.seen}) == len(self.counts)
 
 
 Act = Callable[[Backend], Awaitable[Any]]
@@ -337,6 +338,24 @@ async def test_c26_a_fork_of_a_retried_run_has_each_step_once(subject: Subject) 
         history = await fork.history()
     assert keys(history) == ["a", "b", "c"], "nothing is left of the failure that was taken up again"
     assert ledger.counts == {"a": 1, "b": 3, "c": 2}
+
+
+@clause
+async def test_c26_a_fork_knows_the_steps_that_were_given_the_id_of_the_run(subject: Subject) -> None:
+    ledger = _Ledger()
+
+    @function("names-itself")
+    async def names_itself(ctx: Context[None]) -> list[str]:
+        told = await ctx.step.run("tell", ledger.effect, f"run {ctx.run_id}")
+        await ctx.step.run("mark", ledger.effect, "mark")
+        return [told, await ctx.step.run("last", ledger.effect, f"again {ctx.run_id}")]
+
+    async with subject.open([names_itself]) as backend:
+        run = await backend.start(names_itself, run_id=subject.run_id())
+        await run.result()
+        fork = await run.fork(after="mark", run_id=subject.run_id(1))
+        assert await fork.result() == [f"run {run.id}", f"again {fork.id}"], "what was committed stays as it was said"
+    assert ledger.counts == {f"run {run.id}": 1, "mark": 1, f"again {run.id}": 1, f"again {fork.id}": 1}
 
 
 @clause

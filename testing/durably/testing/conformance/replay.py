@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from durably.core import Context, Event, RetryPolicy, StepError, function
+from durably.core import Agent, Context, Event, RetryPolicy, StepError, function, tool
 from durably.core.history import History
 from durably.testing.conformance.subject import Subject, at, heard, nth
 from durably.testing.conformance.suite import clause
+from durably.testing.models.scripted import ScriptedModel, call
 
 
 async def _echo(value: Any) -> Any:
@@ -52,6 +53,21 @@ async def test_c07_replay_of_a_finished_prefix_does_nothing(subject: Subject) ->
     assert bodies == ["a", "b", "d"]
     assert told == ["c"]
     assert history.to_jsonl().startswith(before)
+
+
+@clause
+async def test_c07_no_provider_is_called_for_an_answer_that_was_given(subject: Subject) -> None:
+    @tool
+    async def look() -> str:
+        """Look."""
+        return "seen"
+
+    model = ScriptedModel(call("look"), "done")
+    agent = Agent("c07-agent", model=model, instructions="", tools=[look])
+    for key in ("think", "tool-look", "think:1"):
+        assert await subject.crash(agent, data="go", where=at("after_commit", key))
+    result, _ = await subject.run(agent, data="go")
+    assert (result.text, len(model.requests)) == ("done", 2)
 
 
 async def _records(subject: Subject, *functions: Any) -> str:

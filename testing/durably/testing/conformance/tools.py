@@ -151,3 +151,27 @@ async def test_c33_a_toolset_lists_its_tools_once_and_a_run_keeps_them(subject: 
     for request in script.requests:
         (spec,) = request.tools
         assert (spec.name, spec.description) == ("pick", "Pick, of list 1."), "what the model sees stays as it was"
+
+
+@clause
+async def test_c33_options_of_the_model_are_chosen_once_for_a_run(subject: Subject) -> None:
+    chosen: list[str] = []
+
+    async def choose(ctx: ToolContext[_Customer]) -> dict[str, Any]:
+        chosen.append(ctx.context.name)
+        return {"temperature": 0.5 * len(chosen)}
+
+    async def pick(item: str) -> str:
+        return f"{item} picked"
+
+    script = ScriptedModel(call("pick", item="tea"), "done")
+    agent = Agent(
+        "c33-chooser", model=script, instructions="", tools=[pick], context_type=_Customer, model_options=choose
+    )
+    asked = AgentInput[_Customer](message="go", context=_Customer("Ann", 2))
+    assert await subject.crash(agent, data=asked, where=at("after_commit", "load-options"))
+    assert await subject.crash(agent, data=asked, where=at("after_effect", "think"))
+    result, _ = await subject.run(agent, data=asked)
+    assert result.text == "done"
+    assert chosen == ["Ann"], "they are not chosen anew"
+    assert [request.options for request in script.requests] == [{"temperature": 0.5}] * len(script.requests)

@@ -203,7 +203,7 @@ async def test_c20_none_at_the_timeout_and_not_before(subject: Subject) -> None:
     async with subject.open([waiter]) as backend:
         start = subject.now(backend)
         await backend.invoke(waiter)
-    assert ended[0] >= start + unit
+    assert start + unit <= ended[0] < start + 4 * unit
 
 
 @clause

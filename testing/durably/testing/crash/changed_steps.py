@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from durably.core import Context, Event, Function, FunctionRef, StepAPI
+from durably.core.ids import step_id_of
 from durably.core.serialization import codec_for, return_type
 from durably.core.step_keys import Scope
 from durably.core.steps import Duration
@@ -79,7 +80,7 @@ class ChangedSteps(StepAPI):
         change = self._change
         if change.kind == "swap" and key in (change.step, change.other):
             other = change.other if key == change.step else change.step
-            return other.rpartition("/")[2].partition(":")[0], True
+            return step_id_of(other), True
         if key != change.step:
             return step_id, False
         return (f"{step_id}-renamed" if change.kind == "rename" else step_id), True

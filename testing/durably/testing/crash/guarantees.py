@@ -96,9 +96,9 @@ class GuaranteeCount:
         warning = ""
         if guarantee == "at-least-once" and doubled and _may_have_effect(owner, step_id):
             warning = (
-                f"{step_id} never asks for its idempotency key: a crash at {doubled} carries it out "
-                f"{self._most[step]} times. If it only reads, say so with @tool(effect='pure'); if not, hand "
-                "current_step().idempotency_key to whatever has the effect"
+                f"{step_id} does not use its idempotency key: a crash at {doubled} runs it {self._most[step]} times. "
+                "If it only reads, declare it @tool(effect='pure'). Otherwise pass current_step().idempotency_key to "
+                "the service that has the effect"
             )
         return StepReport(
             key=key,

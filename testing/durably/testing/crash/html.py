@@ -13,11 +13,11 @@ from durably.testing.crash.run_rows import run_rows
 __all__ = ["render_html"]
 
 _MEANINGS = {
-    "recovered": "crashed here, went on, came to the same end",
-    "unchanged": "crashed here, nothing had to be done again",
-    "interrupted": "cut off a step that may run only once, and said so",
+    "recovered": "crashed here, with the same result in the end",
+    "unchanged": "crashed here, and nothing had to run again",
+    "interrupted": "interrupted an at-most-once step",
     "failed": "crashed here, and a law is broken",
-    "missed": "the crash never struck",
+    "missed": "the crash did not happen",
 }
 
 
@@ -249,7 +249,7 @@ function show(number, group) {
     lines(time, cell.timeline, Math.max(0, crash - 8));
   } else if (cell.outcome !== 'missed') {
     const again = cell.restarts === 1 ? '1 body ran again.' : cell.restarts + ' bodies ran again.';
-    element(detail, 'p', again + ' The end was that of the run without a crash.', 'soft');
+    element(detail, 'p', again + ' The result is that of the run without a crash.', 'soft');
   }
   const rows = cell.run.length ? cell.run : whole;
   element(detail, 'div', cell.run.length ? 'Its run, step by step:' : 'The run without a crash, step by step:', 'soft');

@@ -52,7 +52,7 @@ _GLOBAL = (
 
 _VIOLATIONS = {
     AT_LEAST_ONCE: (
-        "take key = current_step().idempotency_key in the body, and hand it to the request that has the effect, such "
+        "take key = current_step().idempotency_key in the body, and pass it to the request that has the effect, such "
         "as pay(order_id, idempotency_key=key); whoever gets it must do nothing for a key it knows. If nobody there "
         "knows keys: @tool(effect='at_most_once')"
     ),

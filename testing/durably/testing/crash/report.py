@@ -181,7 +181,7 @@ class Report:
             if number == 0:
                 lines.append(f"{len(cells) - 1} more cells fail in the same way" if len(cells) > 1 else "")
             elif number <= 10:
-                found = cells[0].violations[0].found if cells[0].violations else "the crash never struck"
+                found = cells[0].violations[0].found if cells[0].violations else "the crash did not happen"
                 lines.append(f"another problem, at {cells[0].label}: {found} ({len(cells)} cells)")
         return ["", *lines] if any(lines) else []
 
@@ -189,7 +189,7 @@ class Report:
         """The smallest failure, in full."""
         lines = [f"CRASH AT {cell.label}"]
         if cell.outcome == "missed":
-            lines.append("  the crash never struck: the run did not pass this point again")
+            lines.append("  the crash did not happen: the run did not pass this point again")
         for violation in cell.violations:
             lines += [f"  {violation.law} broken: {violation.found}", f"     {violation.meaning}"]
             if violation.line:

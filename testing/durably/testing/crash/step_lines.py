@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durably.core import Function
+from durably.core.ids import step_id_of
 from durably.core.steps import Point
 from durably.testing.agents import agents_of
 from durably.testing.source_lines import caller_line, definition_line
@@ -33,7 +34,7 @@ class StepLines:
     def line(self, function: str, key: str) -> str:
         """The line of a step, such as ``"app.py:12 in refund"``; empty if no code of the user's asks for it."""
         owner = self.functions.get(function)
-        tool = key.rpartition("/")[2].partition(":")[0].removeprefix("tool-")
+        tool = step_id_of(key).removeprefix("tool-")
         for agent in agents_of(owner).values() if owner is not None else ():
             if f"tool-{tool}" in key and tool in agent.tools:
                 return definition_line(agent.tools[tool].fn)

@@ -16,17 +16,17 @@ __all__ = ["Seen", "broken_laws"]
 
 AGAIN = (
     "The crash fell between the effect and the record that the agent keeps of it, so the agent ran the tool again. "
-    "Give whatever has the effect a key that is the same for both attempts, and let it do nothing for a key it knows. "
+    "Pass a key that is the same for both attempts to the service that has the effect, which ignores a known key. "
     "A key that is made of the call's id helps only if the model is not asked again. Or let the tool look first "
     "whether its work is done."
 )
 FORGOT = (
     "The agent had shown the tool's result to its model, or had ended, and ran the tool again after the crash: it had "
-    "not stored the result by then. Store each result before the next request."
+    "not stored the result. Store each result before the next request."
 )
 ELSEWHERE = (
-    "After the crash the agent came to another end. Look at what it had stored by then, and at what it reads that is "
-    "not stored: the clock, a random number, a global variable."
+    "After the crash the agent ended differently. Check what it had stored by then, and what it reads that is not "
+    "stored: the clock, a random number, a global variable."
 )
 TRANSCRIPT = (
     "Providers refuse a conversation in which a call has no result, or two, or a result has no call. Store a turn as a "
@@ -62,7 +62,7 @@ def _world(baseline: Seen, found: Seen) -> Iterator[Violation]:
     if found.state != baseline.state:
         again = repeated_step(baseline.ledger, found.ledger)
         blame = "" if again is None else f"{again.key} had its effect {times(again.times)} and "
-        what = f"{blame}the world is not the one without the crash: {found.state} instead of {baseline.state}"
+        what = f"{blame}the world differs from the run without a crash: {found.state} instead of {baseline.state}"
         yield Violation("L1", what, ELSEWHERE if again is None else AGAIN, "" if again is None else again.key)
 
 

@@ -68,7 +68,7 @@ class CrashedRun:
             self.crashed += 1
         async with self._subject.open(self._program.functions, deltas=self._deltas) as backend:
             after = await self._snapshot(backend)
-            pieces = {} if backend.deltas is None else {id: backend.deltas.read(id, 0) for id in after.runs}
+            pieces = {} if backend.deltas is None else {id: await backend.deltas.read(id, 0) for id in after.runs}
         parts = self._operator.parts(after.runs[self._run_id].history)
         raise_violations(
             [

@@ -36,5 +36,5 @@ async def run_under_faults(
     """
     run = FaultedRun(block, faults, events, fork=fork, seed=seed, evict=evict, backend=backend, journal=journal)
     await run.run()
-    raise_violations(broken_laws(run))
+    raise_violations(await broken_laws(run))
     return run

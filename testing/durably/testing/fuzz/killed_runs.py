@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import pickle
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from durably.testing.fuzz.durable_program import DurableProgram
 from durably.testing.fuzz.operator import Operator
 from durably.testing.fuzz.program_laws import check_program, check_stream
 from durably.testing.fuzz.programs import Block
+from durably.testing.fuzz.stored_pieces import stored_pieces
 from durably.testing.fuzz.world import World
 from durably.testing.laws import (
     Violation,
@@ -83,18 +85,17 @@ def _check(block: Block, fork: int | None, snapshots: Sequence[Snapshot], ledger
     after = Snapshot.of_journal(SQLiteJournal(folder / "runs.db"))
     program = _program(block, folder)
     parts = Operator(block, program, RUN, fork).parts(after.runs[RUN].history)
-    deltas = SQLiteDeltas(folder / "runs.db")
+    pieces = asyncio.run(stored_pieces(SQLiteDeltas(folder / "runs.db"), after.runs))
     raise_violations(
         [
             *check_program(after, program, parts, repeated=bool(snapshots)),
             *(violation for before in snapshots for violation in append_only(before, after)),
-            *(each for log in after.runs.values() for each in check_stream(log, deltas.read(log.id, 0))),
+            *(each for log in after.runs.values() for each in check_stream(log, pieces[log.id])),
             *no_start_after_commit(ledger, after),
             *limited_starts(ledger.entries, after),
             *one_key_per_step(ledger),
         ]
     )
-    deltas.close()
 
 
 def _program(block: Block, folder: Path) -> DurableProgram:

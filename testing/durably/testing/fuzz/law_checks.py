@@ -10,6 +10,7 @@ from durably.testing.fuzz.faults import FaultKind
 from durably.testing.fuzz.program_laws import check_program, check_stream
 from durably.testing.fuzz.programs import RETRIES
 from durably.testing.fuzz.runner import FaultedRun
+from durably.testing.fuzz.stored_pieces import stored_pieces
 from durably.testing.laws import (
     Violation,
     append_only,
@@ -28,15 +29,16 @@ REPEATING_FAULTS: tuple[FaultKind, ...] = ("crash", "steal", "refuse")
 """After these a body may have its effect again: its record did not get into the journal."""
 
 
-def broken_laws(run: FaultedRun) -> list[Violation]:
+async def broken_laws(run: FaultedRun) -> list[Violation]:
     """Hold a run that has ended to every law."""
     after, struck = Snapshot.of_journal(run.journal), run.struck
     parts = run.operator.parts(after.runs[run.id].history)
+    pieces = await stored_pieces(run.journal.deltas, after.runs)
     repeated = any(struck[kind] for kind in REPEATING_FAULTS)
     return [
         *check_program(after, run.program, parts, repeated=repeated, owned=not struck["steal"]),
         *(violation for before in run.snapshots for violation in append_only(before, after)),
-        *(each for log in after.runs.values() for each in check_stream(log, run.journal.deltas.read(log.id, 0))),
+        *(each for log in after.runs.values() for each in check_stream(log, pieces[log.id])),
         *_events(run.program, run.journal),
         *_bodies(run, after),
     ]

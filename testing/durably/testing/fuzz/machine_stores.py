@@ -17,6 +17,7 @@ from durably.backends.sqlite_deltas import SQLiteDeltas
 from durably.core import Function
 from durably.core.deltas import StoredDelta
 from durably.testing.fuzz.faults import FaultyJournal
+from durably.testing.fuzz.stored_pieces import stored_pieces
 from durably.testing.snapshot import Snapshot
 
 __all__ = ["MachineStore", "MemoryStore", "SQLiteStore"]
@@ -37,7 +38,7 @@ class MachineStore(ABC):
         """All that it holds now."""
 
     @abstractmethod
-    def pieces(self, run_id: str) -> Sequence[StoredDelta]:
+    async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
         """The pieces of the streamed answers of a run."""
 
     def settle(self, backend: ReplayBackend) -> None:
@@ -74,8 +75,8 @@ class MemoryStore(MachineStore):
     def snapshot(self) -> Snapshot:
         return Snapshot.of_journal(self._journal)
 
-    def pieces(self, run_id: str) -> Sequence[StoredDelta]:
-        return self._journal.deltas.read(run_id, 0)
+    async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
+        return (await stored_pieces(self._journal.deltas, [run_id]))[run_id]
 
     def refuse(self, times: int | None) -> None:
         self._journal.refuse = 0 if times is None else self._journal.refuse + times
@@ -100,12 +101,8 @@ class SQLiteStore(MachineStore):
     def snapshot(self) -> Snapshot:
         return Snapshot.of_journal(SQLiteJournal(self._path))
 
-    def pieces(self, run_id: str) -> Sequence[StoredDelta]:
-        deltas = SQLiteDeltas(self._path)
-        try:
-            return deltas.read(run_id, 0)
-        finally:
-            deltas.close()
+    async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
+        return (await stored_pieces(SQLiteDeltas(self._path), [run_id]))[run_id]
 
     def close(self) -> None:
         self._folder.cleanup()

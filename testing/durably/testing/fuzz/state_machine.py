@@ -210,7 +210,7 @@ class DurableStateMachine(RuleBasedStateMachine):
         raise_violations([*append_only(self.before, now), *check_snapshot(now)])
         self.before = now
         for log in now.runs.values():
-            items = StreamReader(log.id, log.function).read(log.history.records, self.stored.pieces(log.id))
+            items = StreamReader(log.id, log.function).read(log.history.records, self._do(self.stored.pieces(log.id)))
             # Whether a piece was given up is known only later.
             read, before = [(item.offset, item.event) for item in items], self.read.get(log.id, [])
             assert read[: len(before)] == before, f"L5: the stream of run {log.id} has changed"

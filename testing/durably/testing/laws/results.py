@@ -50,7 +50,7 @@ class Outcome:
 
 
 def same_outcome(expected: Outcome, found: Outcome, repeated: Repeated | None = None) -> Iterator[Violation]:
-    """L1: the result, and the world in the end, are those of the run without a crash.
+    """L1: the result, and the world at the end, equal those of the run without a crash.
 
     Args:
         expected: What the run without a crash came to.
@@ -70,7 +70,7 @@ def same_outcome(expected: Outcome, found: Outcome, repeated: Repeated | None = 
         )
     if not same_text(found.state, expected.state):
         blame = "" if repeated is None else f"step {step!r} had its effect {times(repeated.times)} and "
-        what = f"{blame}the world is not the one without the crash: {found.state} instead of {expected.state}"
+        what = f"{blame}the world differs from the run without a crash: {found.state} instead of {expected.state}"
         meaning = explain_repeated_effect(repeated is not None, repeated is not None and repeated.used_key)
         yield Violation("L1", what, meaning, step)
 
@@ -108,7 +108,7 @@ def same_effects(
 def change_is_noticed(
     expected: Outcome, found: Outcome, started: Sequence[str], *, change: str, step: str = ""
 ) -> Iterator[Violation]:
-    """L11: changed code is noticed before any new effect, or gives the same result.
+    """L11: changed code is detected before any new effect, or gives the same result.
 
     Args:
         expected: What the run came to on the unchanged code.

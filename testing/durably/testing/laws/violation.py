@@ -70,25 +70,25 @@ def raise_violations(violations: Iterable[Violation]) -> None:
         raise BrokenLawError(found)
 
 
-ENGINE = "This is a fault of the backend, not of your agent: no code of yours can cause it."
+ENGINE = "This is a fault of the backend, not of your agent: your code cannot cause it."
 MUST_END = f"A run must always end by itself when a worker is up again. {ENGINE}"
 SECRETS = "Give secrets to the backend as resources= or secrets=, and pass none to a step as an argument."
 AT_LEAST_ONCE = (
-    "A crash can fall between an effect and the record of it, so a step's body may run again after the crash. Hand "
-    "current_step().idempotency_key to whatever has the effect (a payment provider, a unique column), which then "
-    "ignores the second request; or declare the tool @tool(effect='at_most_once'), which never repeats it and "
-    "reports it as interrupted instead."
+    "A crash can fall between an effect and its record, so a step's body may run again after the crash. Pass "
+    "current_step().idempotency_key to the service that has the effect (a payment provider, a unique column), which "
+    "then ignores the second request. Or declare the tool @tool(effect='at_most_once'): it never runs twice, and is "
+    "reported as interrupted instead."
 )
-NO_LONGER_FITS = "A run must not go on, on code that no longer fits what it recorded, as if nothing had happened."
+NO_LONGER_FITS = "A run must not continue with code that no longer fits its records."
 KEY_IGNORED = (
-    "The step ran again after the crash, as steps may, under the same idempotency key. The body asked for that key, "
-    "but whatever has the effect does not look at it: it must remember the keys it has seen and do nothing for one it "
-    "knows, as payment providers do and as a unique column does."
+    "The step ran again after the crash, as steps may, under the same idempotency key. The body read that key, but the "
+    "service that has the effect ignores it. It must remember the keys it has seen and do nothing for a known one, as "
+    "payment providers and unique columns do."
 )
 DECIDES = (
-    "Code outside the steps runs again from its beginning after a crash, and must take the same way as before. It took "
-    "another one, so it looked at something that no record holds: the clock, a random number, the order of a set, a "
-    "global variable, a file. Read such things inside a step, ctx.step.run('look', ...), which remembers the value."
+    "Code outside the steps runs again from its beginning after a crash, and must take the same path. It took another "
+    "one, so it depends on something that is not recorded: the clock, a random number, the order of a set, a "
+    "global variable, a file. Read such things inside a step, ctx.step.run('look', ...), which records the value."
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from durably.core import ModelError
 from durably.core.model import ModelRequest
 from durably.core.serialization import digest
+from durably.testing.models.late import LateAnswers
 from durably.testing.models.prompt_cache import PromptCache
 from durably.testing.models.scripted import Reply, ScriptedModel
 from durably.testing.models.wire import anthropic, chat, responses
@@ -98,7 +99,8 @@ class LLMServer:
 
     The reply is chosen as by :class:`~durably.testing.ScriptedModel`: by the number of assistant messages in the
     request, so a repeated request gets the same reply, and the same request id. A request that the real server would
-    refuse is refused.
+    refuse is refused. It also makes answers in the background (Responses), and takes batches of one request
+    (Anthropic's, and OpenAI's with their files).
 
     Args:
         replies: The script: see :class:`~durably.testing.ScriptedModel`. A ``ModelError`` in it is answered with its
@@ -106,10 +108,13 @@ class LLMServer:
         faults: What goes wrong with the first request that comes in, with the second, and so on; ``None``: nothing.
             Or a function that says it of each request.
         prompt_cache: A cache that says how many tokens each answer reads and writes, in place of the script.
+        polls: How often it is asked for an answer made in the background, or in a batch, before that is there.
 
     Attributes:
         requests: Every valid request, as the model's side reads it.
         received: Every request at all, as it came in.
+        submitted: The requests that it has taken to answer them later. Each has an ``id`` and says how it ``ended``,
+            if it was not by its answer.
     """
 
     def __init__(
@@ -117,11 +122,14 @@ class LLMServer:
         *replies: Reply | Callable[[ModelRequest], Reply],
         faults: Sequence[Fault | None] | Callable[[HTTPRequest], Fault | None] = (),
         prompt_cache: PromptCache | None = None,
+        polls: int = 2,
     ) -> None:
         self._model = ScriptedModel(*replies)
         self._choose = faults if callable(faults) else None
         self._faults = [] if callable(faults) else list(faults)
         self._prompt_cache = prompt_cache
+        self._late = LateAnswers(self._body, polls)
+        self.submitted = self._late.jobs
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.received: list[HTTPRequest] = []
@@ -198,13 +206,10 @@ class LLMServer:
         if fault is not None and fault.kind == "hang":
             await reader.read(1)  # returns when the client closes
             return False
-        wire = FORMATS.get(request.path)
+        wire = FORMATS.get(request.path, anthropic if request.path.startswith("/v1/messages/") else responses)
         # The same for the same request, as the reply is: a client that asks again must not see another world.
         request_id = f"req_{digest(request.path.encode() + request.body)}"
         headers = {"request-id": request_id, "x-request-id": request_id}
-        if wire is None or request.method != "POST":
-            write_json(writer, 404, '{"error": {"message": "no such path", "type": "not_found_error"}}', headers)
-            return True
         try:
             frames, text = await self._answer(wire, request)
         except (InvalidRequest, ModelError) as error:
@@ -227,17 +232,28 @@ class LLMServer:
     async def _answer(self, wire: ModuleType, request: HTTPRequest) -> tuple[list[Any] | None, str]:
         """The events of the answer, or ``None`` if no stream was asked for, and its body."""
         try:
+            late = await self._late.handle(request)
+            if late is not None:
+                return None, late
+            if request.path not in FORMATS or request.method != "POST":
+                raise InvalidRequest("no such path", status=404)
             data = request.json()
         except ValueError as error:
             raise InvalidRequest(f"the body is not a JSON object: {error}") from None
-        asked = wire.parse(data, request.headers)
+        body = await self._body(request.path, data, request.headers)
+        return list(wire.events(body)) if data.get("stream") else None, json.dumps(body)
+
+    async def _body(self, path: str, data: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+        """The JSON of the answer to a request."""
+        wire = FORMATS[path]
+        asked = wire.parse(data, headers)
         response = await self._model.complete(asked)
         if self._prompt_cache is not None:
-            counted = self._prompt_cache.usage(request.path, data)
+            counted = self._prompt_cache.usage(path, data)
             usage = counted.model_copy(update={"output_tokens": response.usage.output_tokens})
             response = response.model_copy(update={"usage": usage})
-        body = wire.body(response, asked, data["model"])
-        return list(wire.events(body)) if data.get("stream") else None, json.dumps(body)
+        body: dict[str, Any] = wire.body(response, asked, data["model"])
+        return body
 
 
 def _answer_with_fault(

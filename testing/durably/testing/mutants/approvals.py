@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryBackend
@@ -79,3 +80,11 @@ class ApprovalJudgedAgain(ReplaySteps):
         if "request-" in call.key and self.is_replaying(scope):
             await run_step(call, self.host.environment, function=self.function.id, run_id=self.run_id, attempt=1)
         return value
+
+
+@mutant("C31")
+class ArgumentsUnlisted(MemoryBackend):
+    """What is pending is listed without its arguments."""
+
+    async def approvals(self, **options: Any) -> list[PendingApproval]:
+        return [replace(each, arguments={}) for each in await super().approvals(**options)]

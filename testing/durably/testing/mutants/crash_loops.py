@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +10,12 @@ from durably.backends.memory import MemoryJournal
 from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.crashes import CrashLog
 from durably.backends.replay.driver import Driver, RunPass
-from durably.backends.replay.journal_types import RunRow
+from durably.backends.replay.journal_types import Claim, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
+from durably.core import NonRetriableError
 from durably.core.attempts import StepCall, step_crash_limit
-from durably.core.errors import CrashLoopError
+from durably.core.errors import CrashLoopError, StepCrashedError
 from durably.core.step_keys import Scope
 from durably.testing.mutants.mutant import mutant
 
@@ -95,3 +96,48 @@ class StopsAreCrashes(MemoryJournal):
             row = self._runs[run_id]
             self.take(row.with_crashes(row.crash_log.crashed(self.count(run_id), 1.0)))
         self.release(worker)
+
+
+class _Pausing(MemoryJournal):
+    pause = 0.0
+
+    def claim(
+        self,
+        worker: str,
+        served: Sequence[str],
+        now: float,
+        unfit: Container[str] = (),
+        *,
+        moment: float | None = None,
+        **options: Any,
+    ) -> Claim:
+        noticed = now if moment is None else moment
+        for row in self._free(worker, served, now, unfit):
+            if row.owner is not None:
+                log = row.crash_log.crashed(self.count(row.id), noticed)
+                due = noticed + self.pause if log.due and self.pause else 0.0
+                self.take(replace(row.with_crashes(replace(log, due=due)), owner=None, fence=row.fence + 1))
+        return super().claim(worker, served, now, unfit, moment=moment, **options)
+
+
+@mutant("C25")
+class NoPauseBetweenRecoveries(_Pausing):
+    """A run that crashes again and again is taken up at once each time."""
+
+
+@mutant("C25")
+class PausesDoNotGrow(_Pausing):
+    """A run that crashes again and again is taken up after the same pause each time."""
+
+    pause = 1.0
+
+
+@mutant("C25")
+class CrashedStepsRaiseSomethingElse(ReplaySteps):
+    """The failure of a step past its limit cannot be caught as what it is."""
+
+    async def check_crashes(self, scope: Scope, call: StepCall, asked: str) -> None:
+        try:
+            await super().check_crashes(scope, call, asked)
+        except StepCrashedError as error:
+            raise NonRetriableError(str(error)) from error

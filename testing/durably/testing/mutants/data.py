@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
+from durably.backends.replay.driver import Driver, RunPass
+from durably.backends.replay.host import ReplayHost
+from durably.backends.replay.journal_types import NewRun
 from durably.backends.replay.records import Log, RunRecords
+from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event
+from durably.core.durations import Duration, timeout_seconds
 from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
+from durably.core.serialization import encode_input
+from durably.core.step_keys import KeyedSteps
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
@@ -108,3 +116,77 @@ class SecretsInEvents(Log):
 
     def redacted(self, events: Iterable[Event]) -> list[Event]:
         return list(events)
+
+
+@mutant("C24")
+class SecretsInInputs(ReplayHost):
+    """What starts a run is kept with the secrets in it."""
+
+    def new_run(self, run_id: str, function: str, event: str, parent: str | None = None) -> NewRun:
+        return replace(super().new_run(run_id, function, event, parent), event=event)
+
+
+@mutant("C24")
+class SecretsInArguments(ReplaySteps):
+    """What a step was asked with is recorded with the secrets in it."""
+
+    def asked(self, args: Sequence[Any], key: str) -> str:
+        return encode_input(args, step=key)
+
+
+class _NotByRepr(Redactor):
+    def add(self, secret: Any) -> None:
+        super().add(secret)
+        self._forms = [form for form in self._forms if form != repr(str(secret))[1:-1] or form == secret]
+
+
+@mutant("C24")
+class SecretsShownByRepr(_Redacting):
+    """A secret that ``repr`` writes with escapes is not recognised."""
+
+    rules = _NotByRepr
+
+
+@mutant("C24")
+class SecretsToldToObservers(MemoryBackend):
+    """Observers are told the pieces of an answer with the secrets in them."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.environment.observers.redact = str
+
+
+@mutant("C24")
+class SecretsInResults(Driver):
+    """What a function returned is recorded with the secrets in it."""
+
+    async def attempt(self, run_pass: RunPass) -> bool:
+        masked = self.host.environment
+        self.host.environment = replace(masked, redactor=_Blind())
+        try:
+            return await super().attempt(run_pass)
+        finally:
+            self.host.environment = masked
+
+
+@mutant("C23")
+class RecordsArePython(MemoryJournal):
+    """What a step returned is written as Python shows it."""
+
+    def append(self, record: StepRecord, fence: int) -> None:
+        if record.output is not None and record.kind == "step":
+            record = replace(record, output=repr(json.loads(record.output)))
+        super().append(record, fence)
+
+
+@mutant("C24")
+class SecretsInMatches(KeyedSteps):
+    """What an event is matched with may be a secret."""
+
+    async def wait_for_event(
+        self, step_id: str, name: str = "", *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
+    ) -> Event | None:
+        limit = timeout_seconds(timeout, f"step {step_id!r}: timeout")
+        return await self._perform(
+            step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, dict(match or {}), limit)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -12,13 +13,14 @@ from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.journal_types import NewRun
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import Event, NonRetriableError, RetryPolicy, Run, SerializationError
+from durably.core import Event, NonRetriableError, RetryAfterError, RetryPolicy, Run, SerializationError
 from durably.core.attempts import StepCall, StepOutput
 from durably.core.durations import Duration, timeout_seconds
-from durably.core.errors import NonDeterminismError
+from durably.core.errors import CancelSignal, NonDeterminismError, PayloadTooLargeError, Signal, error_to_json
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
+from durably.core.run_events import failed_event
 from durably.core.run_input import encode_data
 from durably.core.step_keys import KeyedSteps, Scope
 from durably.core.steps import _current
@@ -321,3 +323,137 @@ class RetriesUnderneath(ReplaySteps):
                 return await once(*args)
 
         return await super().attempt(scope, replace(call, fn=fn), attempt, asked)
+
+
+@mutant("C10")
+class JitterIgnored(_WithPolicy):
+    """All steps that failed together come back together."""
+
+    def policy(self, old: RetryPolicy) -> RetryPolicy:
+        return replace(old, jitter=0)
+
+
+class _OfNobody(RetryPolicy):
+    def delay(self, failures: int, seed: str) -> float:
+        return super().delay(failures, "")
+
+
+@mutant("C10")
+class JitterIsTheSameForAll(_WithPolicy):
+    """The random part of a delay is the same for each step."""
+
+    def policy(self, old: RetryPolicy) -> RetryPolicy:
+        return _OfNobody(initial=old.initial, factor=old.factor, maximum=old.maximum, jitter=old.jitter)
+
+
+class _AtLeast(RetryPolicy):
+    def next_delay(self, error: BaseException, failures: int, seed: str) -> float:
+        return max(super().next_delay(error, failures, seed), self.delay(failures, seed))
+
+
+@mutant("C10")
+class RetryAfterOnlyLengthens(_WithPolicy):
+    """The delay an error asks for is not obeyed where it is a shorter one."""
+
+    def policy(self, old: RetryPolicy) -> RetryPolicy:
+        return _AtLeast(initial=old.initial, factor=old.factor, maximum=old.maximum, jitter=old.jitter)
+
+
+class _Sticky(RetryPolicy):
+    def next_delay(self, error: BaseException, failures: int, seed: str) -> float:
+        asked = vars(self).setdefault("asked", {})
+        if isinstance(error, RetryAfterError):
+            asked[seed] = error.delay
+        return float(asked.get(seed) or super().next_delay(error, failures, seed))
+
+
+@mutant("C10")
+class RetryAfterSticks(_WithPolicy):
+    """The delay an error asks for holds for the failures after it, too."""
+
+    def policy(self, old: RetryPolicy) -> RetryPolicy:
+        return _Sticky(initial=old.initial, factor=old.factor, maximum=old.maximum, jitter=old.jitter)
+
+
+@mutant("C10")
+class BackOffForgottenByACrash(ReplaySteps):
+    """A step that waits for its next attempt begins it at once after a crash."""
+
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        record = await super().take(scope, key, kind, asked)
+        return replace(record, due=None) if record is not None and record.status == "retrying" else record
+
+
+@mutant("C12")
+class BackOffOfFunctionsForgottenByACrash(Driver):
+    """A function that waits for its next attempt begins it at once after a crash."""
+
+    def _begin(self, row: Any, records: Any, scheduler: Any) -> RunPass:
+        begun = super()._begin(row, records, scheduler)
+        return replace(begun, due=None) if row.crashes else begun
+
+
+class _Handling(Driver):
+    def handle(self, run_pass: RunPass, error: Exception) -> None:
+        function = run_pass.function
+        if function.on_failure is not None:
+            cause = Event.model_validate_json(run_pass.first.output or "")
+            told = failed_event(function, run_pass.row.id, cause, error_to_json(error))
+            new = self.host.new_run(new_id(), function.on_failure.id, told.model_dump_json())
+            self.host.log.create(new, self.host.scheduler.clock.now())
+
+
+@mutant("C12")
+class EachFailedAttemptIsHandled(_Handling):
+    """on_failure runs after each failed attempt, and not only at the end."""
+
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
+        if failures <= run_pass.function.retries:
+            self.handle(run_pass, error)
+        return await super().attempt_failed(run_pass, failures, error)
+
+
+@mutant("C12")
+class CancelledRunsAreHandled(_Handling):
+    """on_failure runs for a run that was cancelled, too."""
+
+    def interrupt(self, run_id: str, signal: type[Signal]) -> None:
+        run_pass = self._passes.get(run_id)
+        if run_pass is not None and signal is CancelSignal:
+            asyncio.get_running_loop().call_soon(self.handle, run_pass, RuntimeError("cancelled"))
+        super().interrupt(run_id, signal)
+
+
+class _AnyId(Scope):
+    def key(self, step_id: str) -> str:
+        self._counts.setdefault(step_id, 0)
+        return super().key(step_id).removesuffix(":0")
+
+
+@mutant("C13")
+class StepIdsAsTheyCome(KeyedSteps):
+    """Any text is the id of a step."""
+
+    def __init__(self, engine: Any) -> None:
+        super().__init__(engine)
+        self.root = _AnyId()
+
+
+@mutant("C13")
+class ResultsThatCannotBeKeptAreTriedAgain(Driver):
+    """A function whose result has no JSON form is run again."""
+
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
+        if isinstance(error, SerializationError):
+            error = RuntimeError(str(error))
+        return await super().attempt_failed(run_pass, failures, error)
+
+
+@mutant("C13")
+class RefusalsNameNoStep(ReplaySteps):
+    """The error of a value that cannot be recorded does not say of which step, and how large it may be."""
+
+    async def fail(self, scope: Scope, record: StepRecord, error: Exception, cancel: str | None = None) -> Any:
+        if isinstance(error, PayloadTooLargeError):
+            error = PayloadTooLargeError(step="a step", size=0, limit=0)
+        return await super().fail(scope, record, error, cancel)

@@ -92,3 +92,25 @@ class EveryFunctionCatchesUp(MemoryJournal):
 
     def _all(self, names: Sequence[str]) -> list[Received]:
         return [each for name in names for each in self.events_since(0, name)]
+
+
+@mutant("C32")
+class OtherFunctionTaken(MemoryBackend):
+    """A start with a known id attaches, whatever its function."""
+
+    async def start_run(self, function: Any, data: str, run_id: str | None, tags: Sequence[str] = ()) -> RunView:
+        known = None if run_id is None else self.journal.get(run_id)
+        if known is not None and known.function != function.id:
+            return await self.view(known.id)
+        return await super().start_run(function, data, run_id, tags)
+
+
+@mutant("C32")
+class UnservedRunsAreSkipped(MemoryJournal):
+    """A run that no worker serves ends at once."""
+
+    def add_run(self, new: Any, worker: str | None, now: float, changes: Changes) -> Any:
+        row = super().add_run(new, worker, now, changes)
+        if row.function not in self._subscriptions:
+            self.set_status(row.id, RunStatus.SKIPPED, now)
+        return row

@@ -14,10 +14,11 @@ from durably.backends.replay.flow.rules import Limit, Plan
 from durably.backends.replay.flow.slots import Slots, Wanted
 from durably.backends.replay.flow.store import Entry, FlowStore, Kind, MemoryFlowStore
 from durably.backends.replay.journal import Journal
-from durably.backends.replay.journal_types import Changes, NewRun, RunRow
+from durably.backends.replay.journal_types import NO_RULES, Changes, NewRun, RunRow
 from durably.backends.replay.scheduler import RunScheduler
 from durably.core import Singleton
 from durably.core.ids import new_id
+from durably.core.run_view import RunStatus
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
@@ -237,3 +238,33 @@ class AbsentKeysAreOneKey(MemoryJournal):
     def add_failed(self, new: NewRun, error: Exception, now: float, changes: Changes) -> RunRow:
         assert new.singleton is not None
         return self.add_run(replace(new, singleton=Singleton("", new.singleton.mode)), None, now, changes)
+
+
+@mutant("C22")
+class QueueStopsAtAFailure(MemoryJournal):
+    """When a run has failed, those that wait for it go on waiting."""
+
+    def leave(self, run_id: str, now: float, changes: Changes) -> None:
+        row = self.get(run_id)
+        if row is None or row.status is not RunStatus.FAILED:
+            super().leave(run_id, now, changes)
+
+
+@mutant("C30")
+class StrangersBeginAsTheyLike(MemoryJournal):
+    """A run without a value at the key begins under no rule."""
+
+    def add_failed(self, new: NewRun, error: Exception, now: float, changes: Changes) -> RunRow:
+        return self.add_run(replace(new, singleton=None, rules=NO_RULES), None, now, changes)
+
+
+@mutant("C30")
+class EachWorkerHasItsOwnSlots(Slots):
+    """How many bodies run is counted by each worker for itself."""
+
+    def _living(self, gates: Iterable[str]) -> list[Entry]:
+        return [each for each in super()._living(gates) if each.value["worker"] == self._log.worker]
+
+    def _is_free(self, limits: Iterable[tuple[str, int]]) -> bool:
+        mine = {gate: self._living([gate]) for gate, _ in limits}
+        return all(sum(each.value["taken"] for each in mine[gate]) < limit for gate, limit in limits)

@@ -127,3 +127,98 @@ class ChildIdPerAttempt(ReplaySteps):
                 scope.position += 1
                 key = f"{key}-{len(crashes)}"
         return await super().invoke(scope, key, function, data, timeout)
+
+
+@mutant("C01")
+class StepsByKeyAlone(ReplaySteps):
+    """What a step came to is found by its key, whichever run it is of."""
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        known = vars(self.host.log.journal).setdefault("known", {})
+        return known.setdefault((self.function.id, call.key), await super().run(scope, call))
+
+
+class _Flat(Scope):
+    def branch(self, gather_key: str, index: int) -> Scope:
+        return _Flat(f"{gather_key.rpartition('/')[2]}[{index}]/", self.window, self)
+
+
+@mutant("C01")
+class InnerBranchesForgetTheOuter(KeyedSteps):
+    """The keys of a branch of a branch begin with the inner position alone."""
+
+    def __init__(self, engine: StepEngine) -> None:
+        super().__init__(engine)
+        self.root = _Flat()
+
+
+class _Numbered(Scope):
+    def key(self, step_id: str) -> str:
+        return f"{self.prefix}gather" if step_id == "gather" else super().key(step_id)
+
+
+@mutant("C01")
+class GathersAreNotNumbered(KeyedSteps):
+    """The second gather of a run has the key of the first."""
+
+    def __init__(self, engine: StepEngine) -> None:
+        super().__init__(engine)
+        self.root = _Numbered()
+
+
+class _PerStepId(StepInfo):
+    __slots__ = ()
+
+    @property
+    def idempotency_key(self) -> str:
+        return derive_id("effect", self.run_id, self.key.rpartition("/")[2])
+
+
+@mutant("C02")
+class IdempotencyKeyPerStepId(IdempotencyKeyPerAttempt):
+    """Two branches have one idempotency key for their steps of one id."""
+
+    info = _PerStepId
+
+
+class _OfAllRuns(StepInfo):
+    __slots__ = ()
+
+    @property
+    def idempotency_key(self) -> str:
+        return derive_id("effect", "", self.key)
+
+
+@mutant("C02")
+class IdempotencyKeyOfAllRuns(IdempotencyKeyPerAttempt):
+    """All runs have one idempotency key for a step."""
+
+    info = _OfAllRuns
+
+
+@mutant("C02")
+class EventIdsPerRun(ReplaySteps):
+    """The id of an event is made from its run alone."""
+
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        named = [
+            event.model_copy(update={"id": derive_id("event", self.run_id, str(n))}) for n, event in enumerate(events)
+        ]
+        return await super().send_event(scope, key, named)
+
+
+@mutant("C02")
+class ChildrenByStepId(ReplaySteps):
+    """Two branches have one child for their steps of one id."""
+
+    async def invoke(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
+    ) -> Any:
+        self.child = derive_id("child", self.run_id, key.rpartition("/")[2])
+        return await super().invoke(scope, key, function, data, timeout)
+
+    async def _start_child(self, scope: Scope, key: str, function: str, child: str, *rest: Any) -> Any:
+        return await super()._start_child(scope, key, function, self.child, *rest)
+
+    async def _await_child(self, child: str, due: float | None) -> Any:
+        return await super()._await_child(self.child, due)

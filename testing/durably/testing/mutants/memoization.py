@@ -19,12 +19,14 @@ from durably.core import Event, FunctionRef
 from durably.core.attempts import StepCall, StepOutput, run_step
 from durably.core.errors import SerializationError
 from durably.core.history import Kind, StepRecord
-from durably.core.ids import new_id
+from durably.core.ids import derive_id, new_id
 from durably.core.model import ModelResponse
 from durably.core.replay import Recorded
 from durably.core.run_input import encode_data
 from durably.core.serialization import Codec, codec_for
 from durably.core.step_keys import KeyedSteps, Scope
+from durably.core.steps import StepInfo
+from durably.testing.mutants.identity import IdempotencyKeyPerAttempt
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
@@ -289,3 +291,62 @@ class PrefixRewritten(MemoryJournal):
         records = self._records[row.id]
         records[:] = [replace(record, at=self.latest) for record in records]
         super().take(row)
+
+
+class _PerFailure(StepInfo):
+    __slots__ = ()
+
+    @property
+    def idempotency_key(self) -> str:
+        return derive_id("effect", self.run_id, f"{self.key}{'' if self.attempt == 1 else ' again'}")
+
+
+@mutant("C05")
+class IdempotencyKeyChangesWithTheSecondExecution(IdempotencyKeyPerAttempt):
+    """A body that runs again sees another idempotency key."""
+
+    info = _PerFailure
+
+
+@mutant("C06")
+class TheThirdCrashIsTheLast(Driver):
+    """A run that was taken up three times is given up as failed."""
+
+    async def attempt(self, run_pass: RunPass) -> bool:
+        if len(run_pass.row.crashes) > 2:
+            return await self.attempt_failed(run_pass, 10**6, RuntimeError("the worker died again and again"))
+        return await super().attempt(run_pass)
+
+
+@mutant("C06")
+class RecoveredRunsSendNothing(ReplaySteps):
+    """A run that was taken up after a crash sends no events."""
+
+    async def settled(self, scope: Scope, key: str, kind: Kind, asked: str, output: str, **fields: Any) -> None:
+        if self.records.row.crashes:
+            fields.pop("events", None)
+        await super().settled(scope, key, kind, asked, output, **fields)
+
+
+@mutant("C07")
+class ReplaysRunBodiesBeside(ReplaySteps):
+    """A replayed step gives what was recorded, and its body runs once more all the same."""
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        replayed = not self.records.recorded.exhausted(scope)
+        value = await super().run(scope, call)
+        if replayed and call.key != "think":
+            await run_step(call, self.host.environment, function=self.function.id, run_id=self.run_id, attempt=9)
+        return value
+
+
+@mutant("C07")
+class ReplaysAskTheModel(ReplaySteps):
+    """A replayed answer of a model is asked for once more."""
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        replayed = not self.records.recorded.exhausted(scope)
+        value = await super().run(scope, call)
+        if replayed and call.key == "think":
+            await run_step(call, self.host.environment, function=self.function.id, run_id=self.run_id, attempt=9)
+        return value

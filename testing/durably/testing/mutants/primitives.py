@@ -195,3 +195,66 @@ class StepsThatNeverWait(ReplaySteps):
         await self.records.commit(scope, key, kind, "completed", input=asked, output=output, **fields)
         await self.pass_point("after_send" if kind == "send_event" else "after_commit", key)
         self._after_commit()
+
+
+@mutant("C17")
+class SendWaitsForItsListeners(ReplaySteps):
+    """A step that sends events goes on only when all that they started has ended."""
+
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        ids = await super().send_event(scope, key, events)
+        moments = [event.ts for event in events if event.ts is not None]
+        if moments:
+            await self.scheduler.sleep_until(max(moments))
+        return ids
+
+
+@mutant("C17")
+class IdsInAnotherOrder(ReplaySteps):
+    """The ids that a step returns do not stand in the order of its events."""
+
+    async def send_event(self, scope: Scope, key: str, events: Sequence[Event]) -> list[str]:
+        return (await super().send_event(scope, key, events))[::-1]
+
+
+@mutant("C17")
+class EventsComeLate(_Sending):
+    """An event for later is delivered long after its time."""
+
+    def change(self, events: Sequence[Event]) -> Sequence[Event]:
+        return [event if event.ts is None else event.model_copy(update={"ts": event.ts + 1000}) for event in events]
+
+
+@mutant("C18")
+class TheFirstFailureEndsTheGather(ReplaySteps):
+    """When one branch has failed, the others are cut off."""
+
+    async def gather(self, scope: Scope, key: str, branches: Sequence[Branch]) -> list[Any]:
+        failed: list[Exception] = []
+
+        def cut_short(branch: Branch) -> Branch:
+            async def run() -> Any:
+                if failed:
+                    return failed[0]
+                outcome = await branch()
+                if isinstance(outcome, Exception):
+                    failed.append(outcome)
+                return outcome
+
+            return run
+
+        async def one_by_one() -> list[Any]:
+            return [await cut_short(branch)() for branch in branches]
+
+        self.records.recorded.take_gather(scope, key, len(branches))
+        return await one_by_one()
+
+
+@mutant("C16")
+class CallsTimeOutEarly(ReplaySteps):
+    """A child that has a limit has hardly any time."""
+
+    async def invoke(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
+    ) -> Any:
+        return await super().invoke(scope, key, function, data, timeout and timeout / 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from durably.backends.memory import MemoryJournal
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import DurablyError, NonDeterminismError
-from durably.core.errors import StaleRunError
+from durably.core.errors import StaleRunError, SuspendSignal
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
 from durably.core.step_keys import Scope
@@ -119,3 +120,50 @@ class MismatchCanBeCaught(ReplaySteps):
 
     def check_end(self, scope: Scope) -> None:
         return
+
+
+@mutant("C08")
+class WokenWorkersGiveUp(ReplaySteps):
+    """A worker whose lease was over lets go of its runs, although nobody has taken them."""
+
+    async def _may_begin(self) -> None:
+        if time.time() >= self.host.lease.until:
+            self.records.stale = True
+            raise SuspendSignal
+        await super()._may_begin()
+
+
+@mutant("C09")
+class SidesSwapped(ReplaySteps):
+    """The error calls what was recorded what was asked for, and the other way round."""
+
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        try:
+            return await super().take(scope, key, kind, asked)
+        except NonDeterminismError as error:
+            raise NonDeterminismError(step=error.step, recorded=error.asked, asked=error.recorded) from error
+
+
+@mutant("C09")
+class OnlyBodiesAreCompared(ReplaySteps):
+    """What events, calls, sleeps and waits ask for is not compared."""
+
+    async def take(self, scope: Scope, key: str, kind: Kind, asked: str) -> StepRecord | None:
+        known = self.records.recorded.last(key)
+        if known is not None and kind != "step":
+            asked = known.input
+        return await super().take(scope, key, kind, asked)
+
+
+class _AnyBranches(Recorded):
+    def take_gather(self, scope: Scope, key: str, branches: int) -> None:
+        super().take_gather(scope, key, 10**6)
+
+
+@mutant("C09")
+class MissingBranchesIgnored(RunRecords):
+    """A branch that was recorded, and is gone from the code, is not missed."""
+
+    def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
+        super().__init__(log, environment, row, records, scheduler)
+        self.recorded = _AnyBranches(records)

@@ -14,9 +14,12 @@ from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core.errors import SuspendSignal
 from durably.core.history import StepRecord
+from durably.core.ids import derive_id
 from durably.core.replay import Recorded
 from durably.core.run_view import RunStatus, RunView
 from durably.core.step_keys import Scope
+from durably.core.steps import StepInfo
+from durably.testing.mutants.identity import IdempotencyKeyPerAttempt
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
@@ -240,3 +243,33 @@ class BranchesGoByTheRun(RunRecords):
     def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
         super().__init__(log, environment, row, records, scheduler)
         self.recorded = _OneAnswer(records)
+
+
+class _OwnIdOnly(Recorded):
+    def _add_own(self, record: StepRecord) -> None:
+        super()._add_own(record)
+        self._alias = None
+
+
+@mutant("C26")
+class ForksForgetWhoseStepsTheyTook(RunRecords):
+    """A fork takes a step that was given the id of the other run for one that was asked for something else."""
+
+    def __init__(self, log: Any, environment: Any, row: Any, records: Any, scheduler: Any) -> None:
+        super().__init__(log, environment, row, records, scheduler)
+        self.recorded = _OwnIdOnly(records)
+
+
+class _AfterARetry(StepInfo):
+    __slots__ = ()
+
+    @property
+    def idempotency_key(self) -> str:
+        return derive_id("effect", self.run_id, f"{self.key}{'' if self.attempt < 3 else ' again'}")
+
+
+@mutant("C26")
+class RetriesChangeTheIdempotencyKey(IdempotencyKeyPerAttempt):
+    """A step that is taken up by a retry of its run sees another idempotency key."""
+
+    info = _AfterARetry

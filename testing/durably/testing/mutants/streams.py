@@ -71,3 +71,17 @@ class PiecesAreNotKept(MemoryBackend):
     def __init__(self, *args: object, deltas: DeltaStore | None = None, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]
         self.deltas = None
+
+
+class _Backwards(StreamReader):
+    def read(self, records: Sequence[StepRecord], deltas: Sequence[StoredDelta]) -> list[StreamItem]:
+        items = super().read(records, deltas)
+        events = [item.event for item in items if item.event is not None]
+        return [replace(item, event=event) for item, event in zip(items, reversed(events), strict=False)]
+
+
+@mutant("C29")
+class StreamsRunBackwards(MemoryBackend):
+    """What happened last is read first."""
+
+    stream_reader = _Backwards

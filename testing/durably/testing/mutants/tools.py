@@ -7,6 +7,7 @@ from typing import Any
 
 from durably.backends.replay.steps import ReplaySteps
 from durably.core.attempts import StepCall
+from durably.core.ids import new_id
 from durably.core.tool_context import RunContext
 from durably.testing.mutants.mutant import mutant
 
@@ -40,3 +41,41 @@ class ToolsListedAnew(ReplaySteps):
     async def run(self, scope: Any, call: StepCall) -> Any:
         value = await super().run(scope, call)
         return await call.fn(*call.args) if call.key.startswith("list-") and self.records.row.crashes else value
+
+
+@mutant("C33")
+class OptionsChosenAnew(ReplaySteps):
+    """A run that is taken up chooses the options of its model again."""
+
+    async def run(self, scope: Any, call: StepCall) -> Any:
+        value = await super().run(scope, call)
+        return await call.fn(*call.args) if call.key == "load-options" and self.records.row.crashes else value
+
+
+@mutant("C33")
+class StepsOfToolsRunAgain(ReplaySteps):
+    """The steps of a tool run again after a crash, although they are committed."""
+
+    async def take(self, scope: Any, key: str, kind: Any, asked: str) -> Any:
+        record = await super().take(scope, key, kind, asked)
+        again = record is not None and record.final and kind == "step" and "think" in key and scope.prefix
+        return None if again else record
+
+
+@mutant("C33")
+class ResourcesAreRecorded(ReplaySteps):
+    """A record of a body holds the resources that it was given."""
+
+    async def settled(self, scope: Any, key: str, kind: Any, asked: str, output: str, **fields: Any) -> None:
+        fields.setdefault("name", repr(self.host.environment.resources))
+        await super().settled(scope, key, kind, asked, output, **fields)
+
+
+@mutant("C33")
+class FunctionsThatAreToolsRunTwice(ReplaySteps):
+    """A durable function that is a tool is started twice for one call."""
+
+    async def _start_child(self, scope: Any, key: str, function: str, child: str, event: str, *rest: Any) -> Any:
+        again = self.host.new_run(new_id(), function, event, parent=self.run_id)
+        self.host.log.create(again, self.clock.now())
+        return await super()._start_child(scope, key, function, child, event, *rest)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,10 @@ from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal_types import Changes, NewRun, Received, RunRow, Subscription
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Singleton
+from durably.core.attempts import StepCall
 from durably.core.errors import CancelSignal, Signal
 from durably.core.history import Kind, StepRecord
-from durably.core.step_keys import Scope
+from durably.core.step_keys import KeyedSteps, Scope
 from durably.testing.mutants.mutant import mutant, with_part
 
 __all__: list[str] = []
@@ -153,6 +155,25 @@ class CancelledRunsGoOn(MemoryBackend):
 
 
 @mutant("C21")
+class NothingCalledOff(KeyedSteps):
+    """A cancelled run leaves what it waited for at work."""
+
+    @contextmanager
+    def if_cancelled(self, fn: Callable[..., Any], *args: Any) -> Iterator[None]:
+        yield
+
+
+@mutant("C21")
+class DoneIsCalledOff(KeyedSteps):
+    """A cancelled run calls off what it is past, too."""
+
+    @contextmanager
+    def if_cancelled(self, fn: Callable[..., Any], *args: Any) -> Iterator[None]:
+        self.to_call_off.append(StepCall.of("durably:cancelled", fn, args))
+        yield
+
+
+@mutant("C21")
 class EndedRunsCanBeCancelled(MemoryJournal):
     """Cancelling a completed run makes it a cancelled one."""
 
@@ -197,4 +218,59 @@ class OneRunForAllKeys(MemoryJournal):
     def add_run(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
         if new.singleton is not None:
             new = replace(new, singleton=Singleton("", mode=new.singleton.mode))
+        return super().add_run(new, worker, now, changes)
+
+
+@mutant("C20")
+class TheLastEventCounts(EventWaiters):
+    """Of several events that came while no worker was up, the last one ends the wait."""
+
+    def find(self, waiter: EventWaiter) -> Event | None:
+        found = [each.event for each in self.journal.events_since(waiter.cursor, waiter.name) if waiter.wants(each)]
+        return found[-1] if found else None
+
+
+@mutant("C20")
+class WaitTimesOutLate(ReplaySteps):
+    """A wait gives up long after its time."""
+
+    async def wait_for_event(
+        self, scope: Scope, key: str, name: str, match: dict[str, Any], timeout: float | None
+    ) -> Event | None:
+        late = None if timeout is None else timeout * 10
+        return await super().wait_for_event(scope, key, name, match, late)
+
+
+@mutant("C21")
+class CancelSpreads(MemoryJournal):
+    """Cancelling a run cancels all others that nobody waits for."""
+
+    def cancel_children(self, run_id: str, now: float, changes: Changes) -> None:
+        super().cancel_children(run_id, now, changes)
+        for row in list(self._runs.values()):
+            if row.parent is None and row.function != "bystander":
+                self.end_cancelled(row.id, now, changes)
+
+
+class _DeafInBackOff(Driver):
+    def interrupt(self, run_id: str, signal: type[Signal]) -> None:
+        last = self.host.log.journal.records(run_id)[-2:-1]
+        if signal is not CancelSignal or not last or last[0].status != "retrying":
+            super().interrupt(run_id, signal)
+
+
+@mutant("C21")
+class CancelledRunsTryAgain(MemoryBackend):
+    """A run that is cancelled while it waits for its next attempt makes that attempt."""
+
+    parts = with_part(_DeafInBackOff)
+
+
+@mutant("C22")
+class CancelSkips(MemoryJournal):
+    """The mode cancel drops the newer run, as the mode skip does."""
+
+    def add_run(self, new: NewRun, worker: str | None, now: float, changes: Changes) -> RunRow:
+        if new.singleton is not None and new.singleton.mode == "cancel":
+            new = replace(new, singleton=Singleton(new.singleton.key, mode="skip"))
         return super().add_run(new, worker, now, changes)

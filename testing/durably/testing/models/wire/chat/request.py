@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from durably.core.messages import (
@@ -245,14 +245,21 @@ def _content_part(block: Mapping[str, Any], where: str) -> ContentPart:
     return TextPart(text=_text(block, where))
 
 
-def data_url(address: str, where: str, name: str | None = None) -> FilePart:
-    """The file that a ``data:`` address holds."""
+def data_url(address: str, where: str, name: str | None = None, *, also: Collection[str] = ()) -> FilePart:
+    """The file that a ``data:`` address holds.
+
+    Args:
+        address: The address.
+        where: The place of it in the request.
+        name: The file's name, or ``None`` for an image.
+        also: Media types of files that the format takes beside PDF.
+    """
     head, comma, data = address.partition(",")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
         raise InvalidRequest(f"{where}: not a base64 data URL")
     check_base64(data, where)
     media_type = head.removeprefix("data:").removesuffix(";base64")
-    known = ("image/png", "image/jpeg", "image/gif", "image/webp") if name is None else ("application/pdf",)
+    known = ("image/png", "image/jpeg", "image/gif", "image/webp") if name is None else ("application/pdf", *also)
     if media_type not in known:
         raise InvalidRequest(f"{where}: unsupported media type {media_type!r}")
     return FilePart(media_type=media_type, data=data, name=name)

@@ -46,6 +46,15 @@ _OTHERS = ("mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "t
 """Items that neither call a tool nor answer a call."""
 
 
+_OPEN_XML = "application/vnd.openxmlformats-officedocument."
+_OFFICE = {
+    "docx": f"{_OPEN_XML}wordprocessingml.document",
+    "xlsx": f"{_OPEN_XML}spreadsheetml.sheet",
+    "pptx": f"{_OPEN_XML}presentationml.presentation",
+}
+"""Documents that are taken as files: https://developers.openai.com/api/docs/guides/file-inputs."""
+
+
 def parse(data: Mapping[str, Any], headers: Mapping[str, str]) -> ModelRequest:
     """Read a request.
 
@@ -161,7 +170,11 @@ def _content_part(block: Mapping[str, Any], where: str) -> ContentPart:
     if kind == "input_file":
         if "file_url" in block:
             return FilePart(media_type="application/pdf", url=take(block, "file_url", str, where))
-        return data_url(take(block, "file_data", str, where), where, take(block, "filename", str, where))
+        name = take(block, "filename", str, where)
+        made = data_url(take(block, "file_data", str, where), where, name, also=_OFFICE.values())
+        if made.media_type != _OFFICE.get(name.rpartition(".")[2].lower(), "application/pdf"):
+            raise InvalidRequest(f"{where}.filename: {name!r} does not say that it is a {made.media_type}")
+        return made
     raise InvalidRequest(f"{where}: content of type {kind!r} is not allowed here")
 
 

@@ -19,8 +19,8 @@ from durably.testing.fuzz.programs import Block, Node, nodes
 from durably.testing.fuzz.runner import FaultedRun
 from durably.testing.fuzz.strategies import faults, forks, outside_events, programs
 
-EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "300"))
-LIMIT = max(60, EXAMPLES)
+EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "150"))
+LIMIT = max(60, 3 * EXAMPLES)
 
 seen: Counter[str] = Counter()
 

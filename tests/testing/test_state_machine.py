@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -40,7 +39,8 @@ class TestStateMachine(DurableStateMachine.TestCase):  # type: ignore[misc,valid
 class SQLiteStateMachine(DurableStateMachine):
     """Workers that are crashed in this process, on one file."""
 
-    store = SQLiteStore
+    def store(self) -> SQLiteStore:
+        return SQLiteStore()
 
 
 class TestStateMachineOnSQLite(SQLiteStateMachine.TestCase):  # type: ignore[misc,valid-type]
@@ -65,8 +65,7 @@ NOTICED = {
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if each.name in NOTICED], ids=lambda each: each.name)
 def test_the_state_machine_notices(mutant: Mutant) -> None:
     journal = FaultyJournal if mutant.journal is MemoryJournal else type("Both", (FaultyJournal, mutant.journal), {})
-    store = partial(MemoryStore, mutant.backend, journal)
-    broken = type("Broken", (DurableStateMachine,), {"store": staticmethod(store)})
+    broken = type("Broken", (DurableStateMachine,), {"store": lambda _: MemoryStore(mutant.backend, journal)})
     options = settings(
         TestStateMachine.settings,
         max_examples=400,

@@ -24,13 +24,7 @@ __all__ = ["MachineStore", "MemoryStore", "SQLiteStore"]
 
 
 class MachineStore(ABC):
-    """A store, empty at first, and one clock for all its workers.
-
-    Attributes:
-        settling: Seconds of real time that what a worker writes may take.
-    """
-
-    settling: float = 0.0
+    """A store, empty at first, and one clock for all its workers."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -46,6 +40,10 @@ class MachineStore(ABC):
     @abstractmethod
     async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
         """The pieces of the streamed answers of a run."""
+
+    def settle(self, backend: ReplayBackend) -> None:
+        """Finish what a worker is about to write."""
+        return
 
     def refuse(self, times: int | None) -> None:
         """Refuse so many more commits, where that can be done; ``None``: none any more."""
@@ -87,8 +85,6 @@ class MemoryStore(MachineStore):
 class SQLiteStore(MachineStore):
     """A file, which each worker opens for itself."""
 
-    settling = 0.002
-
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory(prefix="durably-")
@@ -96,6 +92,11 @@ class SQLiteStore(MachineStore):
 
     def open(self, functions: Sequence[Function[Any, Any]]) -> ReplayBackend:
         return SQLiteBackend(self._path, functions, clock=self.clock)
+
+    def settle(self, backend: ReplayBackend) -> None:
+        # A thread commits it: how many turns of the loop that takes must not depend on how busy the machine is.
+        assert isinstance(backend.journal, SQLiteJournal)
+        backend.journal.groups.settle()
 
     def snapshot(self) -> Snapshot:
         return Snapshot.of_journal(SQLiteJournal(self._path))

@@ -85,7 +85,7 @@ class ProgramAgents:
 
     def agent(self, node: AgentTools, place: str) -> Agent:
         """The agent of a node. It says in the end what its tools have answered."""
-        used = {use.kind for turn in node.turns for use in turn}
+        used: set[ToolKind] = {use.kind for turn in node.turns for use in turn}
         if used & {"approved", "changed", "refused"} and self.desk is None:
             self.desk = _desk()
         return Agent(

@@ -80,7 +80,7 @@ def check_program(
     yield from _same_runs(_sum(parts, "runs"), after)
     yield from _same_order(parts, after)
     yield from check_rivals(_sum(parts, "rivals"), program, after, owned=owned)
-    yield from check_ticks(program)
+    yield from check_ticks(program, after)
 
 
 def check_end(log: RunLog, expected: Expected) -> Iterator[Violation]:
@@ -176,14 +176,17 @@ def _one_at_a_time(program: DurableProgram) -> Iterator[Violation]:
         holders[note.name] = note.run_id if note.kind == "entered" else None
 
 
-def check_ticks(program: DurableProgram) -> Iterator[Violation]:
-    """L7: each time of a cron had one run."""
+def check_ticks(program: DurableProgram, after: Snapshot) -> Iterator[Violation]:
+    """L7: each time of a cron had one run, and each run has a time."""
     runs: dict[str, set[str]] = defaultdict(set)
     for note in program.world.of("tick"):
         runs[note.name].add(note.run_id)
     for moment, found in runs.items():
         if len(found) > 1:
             yield Violation("L7", f"the time {moment} of a cron had the runs {sorted(found)}", ENGINE)
+    begun = {log.id for log in after.runs.values() if log.function.startswith("clockwork-")}
+    if begun != (timed := set[str]().union(*runs.values())):
+        yield Violation("L7", f"crons began the runs {sorted(begun)}, and {sorted(timed)} stand for a time", ENGINE)
 
 
 def check_stream(log: RunLog, pieces: Sequence[StoredDelta]) -> Iterator[Violation]:

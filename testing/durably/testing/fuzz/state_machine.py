@@ -33,6 +33,10 @@ except ImportError as error:
 __all__ = ["DurableStateMachine", "SteppedWorker"]
 
 MOST_WORKERS = 4
+TURNS = 24
+WRITES = 4
+"""So many turns of the loop lie between two looks at what workers are about to write."""
+
 ROUNDS = 60
 
 
@@ -77,15 +81,17 @@ class SteppedWorker:
 class DurableStateMachine(RuleBasedStateMachine):
     """Random programs, started, stepped, crashed, stolen, cancelled; every law is looked at after every rule.
 
-    Subclass it to try a variant: override ``store``.
+    Subclass it to try a variant: override :meth:`store`.
     """
 
-    store: Callable[[], MachineStore] = MemoryStore
+    def store(self) -> MachineStore:
+        """The store that its workers share, empty."""
+        return MemoryStore()
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.stored = type(self).store()
+        self.stored = self.store()
         self.clock = self.stored.clock
         self.program: DurableProgram | None = None
         self.workers: list[SteppedWorker] = []
@@ -286,10 +292,12 @@ class DurableStateMachine(RuleBasedStateMachine):
         async def settle() -> Any:
             value = await work
             # A turn of the loop takes each ready task one await further; so many turns take all of them to a point.
-            for _ in range(20):
+            for turn in range(TURNS):
                 await asyncio.sleep(0)
-            if self.stored.settling:  # what is written is committed by a thread
-                await asyncio.sleep(self.stored.settling)
+                if turn % WRITES == WRITES - 1:
+                    for worker in self.workers:
+                        if not worker.closed:
+                            self.stored.settle(worker.backend)
             return value
 
         return self.loop.run_until_complete(settle())

@@ -64,7 +64,7 @@ def _leaves(capabilities: Capabilities | None, crons: bool) -> st.SearchStrategy
         leaves.append(st.builds(Heals, _VALUES))
     modes: list[SingletonMode] = []
     if _has_rule(capabilities, "singleton"):
-        modes += ["cancel", "skip"]
+        modes.extend(("cancel", "skip"))
     if _has_rule(capabilities, "singleton_queue"):
         modes.append("queue")
     if modes:

@@ -53,15 +53,19 @@ def docx(text: str) -> bytes:
 
 def xlsx(text: str) -> bytes:
     book, made = openpyxl.Workbook(), io.BytesIO()
-    book.active.append(["city", "forecast"])
-    book.active.append(["Rome", text])
+    sheet = book.active
+    assert sheet is not None
+    for row in (["city", "forecast"], ["Rome", text]):
+        sheet.append(row)
     book.save(made)
     return made.getvalue()
 
 
 def slides(text: str) -> bytes:
     show, made = pptx.Presentation(), io.BytesIO()
-    show.slides.add_slide(show.slide_layouts[0]).shapes.title.text = text
+    title = show.slides.add_slide(show.slide_layouts[0]).shapes.title
+    assert title is not None
+    title.text = text
     show.save(made)
     return made.getvalue()
 

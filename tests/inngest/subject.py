@@ -63,7 +63,7 @@ class EngineSubject(Subject):
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        self.engine.longest_jump = 3600.0
+        self.engine.longest_jump = self.unit / 2
         try:
             yield
         finally:

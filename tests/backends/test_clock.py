@@ -121,3 +121,23 @@ async def test_quiet_comes_although_a_cron_has_no_end(waits: bool) -> None:
             await ended
         assert (await run.refresh()).status is RunStatus.COMPLETED
         assert len(ticks) == 2
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("quiet", [True, False], ids=["drain", "result"])
+async def test_who_no_longer_waits_holds_nobody_up(quiet: bool, turns: int) -> None:
+    @function("naps")
+    async def naps(ctx: Context[None]) -> str:
+        await ctx.step.sleep("nap", 60)
+        return "rested"
+
+    @function("ends")
+    async def ends(ctx: Context[None]) -> None: ...
+
+    async with MemoryBackend([naps, ends]) as backend:
+        other = await backend.start(ends)
+        waiting: asyncio.Task[object] = asyncio.ensure_future(backend.drain() if quiet else other.result())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        assert await asyncio.wait_for(backend.invoke(naps), 20) == "rested"

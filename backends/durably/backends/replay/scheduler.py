@@ -74,7 +74,8 @@ class Scheduler:
         """Jump to the next timer, where the clock can jump; with none left, tell those who wait for quiet."""
         while self.active == 0 and (self._watchers or self._idle) and not self._stopped:
             if self.clock.armed == 0 and self._idle:  # a timer in the background may be left: a cron has no end
-                for future in self._idle:
+                idle, self._idle = self._idle, set()  # who was cancelled meanwhile is woken no more
+                for future in idle:
                     self.wake(future)
             elif not self.clock.advance():
                 return
@@ -139,9 +140,12 @@ class Scheduler:
         self.rest()
         try:
             await future
-            self.active -= 1  # the waker counted it; this waiter is no part of the engine
         finally:
             self._watchers -= 1
+            if not future.cancelled() and future.exception() is None:
+                self.active -= (
+                    1  # the waker counted it; this waiter is no part of the engine, and may be cancelled since
+                )
             self.rest()
 
     def stop(self, signal: BaseException) -> None:

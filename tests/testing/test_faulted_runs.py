@@ -19,7 +19,7 @@ from durably.testing.fuzz.programs import Block, Node, nodes
 from durably.testing.fuzz.runner import FaultedRun
 from durably.testing.fuzz.strategies import faults, forks, outside_events, programs
 
-EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "400"))
 LIMIT = max(60, 3 * EXAMPLES)
 
 seen: Counter[str] = Counter()
@@ -37,6 +37,7 @@ def quiet() -> Iterator[None]:
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
+    derandomize="DURABLY_EXAMPLES" not in os.environ,  # what a change is held to is the same each time
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     print_blob=True,
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from durably.backends import MemoryBackend, SQLiteBackend
+from durably.backends import MemoryBackend, SQLiteBackend, SQLiteJournal
 from durably.core import Context, Event, RunStatus, current_step, function
 from durably.core.body_threads import BodyThreads
 from durably.core.steps import Point
@@ -167,6 +167,7 @@ async def test_a_run_that_was_lost_before_its_code_began_is_not_begun(tmp_path: 
         await first.start(threaded, run_id="taken")  # its task is there, and has not run yet
         first.lease.lose()
         second.journal.open()
+        second.journal.lease("another", time.time() + 60)
         (row,) = second.journal.claim("another", ["threaded"], time.time()).runs
         second.journal.close()
         await first.lease.renew()
@@ -174,3 +175,19 @@ async def test_a_run_that_was_lost_before_its_code_began_is_not_begun(tmp_path: 
             await asyncio.sleep(0.01)
     assert row.fence == 2
     assert begun == []
+
+
+async def test_a_worker_whose_lease_is_over_takes_no_run_before_it_is_renewed(tmp_path: Path) -> None:
+    journal, now = SQLiteJournal(tmp_path / "runs.db"), time.time()
+    async with SQLiteBackend(tmp_path / "runs.db", [threaded]) as first:
+        await first.start(threaded, run_id="left")
+        first.lease.lose()
+        journal.open()
+        journal.lease("late", now - 1)
+        assert journal.claim("late", ["threaded"], now).runs == []
+        journal.lease("late", now + 60)
+        assert [row.id for row in journal.claim("late", ["threaded"], now).runs] == ["left"]
+        journal.close()
+        await first.lease.renew()
+        while first.live_runs:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

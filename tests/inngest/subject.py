@@ -62,8 +62,8 @@ class EngineSubject(Subject):
         return repr([(run.events, run.steps, run.output) for run in self.engine.runs.values()]).encode()
 
     @contextmanager
-    def still(self) -> Iterator[None]:
-        self.engine.longest_jump = self.unit / 2
+    def still(self, longest: float | None = None) -> Iterator[None]:
+        self.engine.longest_jump = self.unit / 2 if longest is None else longest
         try:
             yield
         finally:

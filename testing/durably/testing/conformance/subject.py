@@ -137,8 +137,12 @@ class Subject(ABC):
             await asyncio.sleep(0.001)
 
     @contextmanager
-    def still(self) -> Iterator[None]:
-        """While it lasts, looking at a run does not move the time on to the end of a long wait."""
+    def still(self, longest: float | None = None) -> Iterator[None]:
+        """While it lasts, looking at a run does not move the time on to the end of a wait.
+
+        Args:
+            longest: The longest wait, in seconds, that may pass all the same; left out, half a unit.
+        """
         yield
 
     async def until_ended(self, run: Run[Any]) -> None:

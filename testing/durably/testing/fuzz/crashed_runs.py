@@ -28,6 +28,9 @@ MANY = 1000
 ROUNDS = 400
 """How often a program may be looked after before it counts as stuck."""
 
+HOUR = 3600.0
+"""The longest sleep in a program."""
+
 PAUSE = 0.05
 """Real seconds between two looks."""
 
@@ -85,7 +88,7 @@ class CrashedRun:
             backend.probe = self._probe
             try:
                 run = await backend.start(self._program.functions[0], run_id=self._run_id)
-                with self._subject.still():
+                with self._subject.still(HOUR):
                     await self._look_after(backend, run)
             except Kill:
                 return False

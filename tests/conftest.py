@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,20 @@ if os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free >
     # Thousands of commits would wait for the disk. No test cuts the power; memory keeps what a killed process wrote.
     os.environ.setdefault("TMPDIR", str(SHARED_MEMORY))
     tempfile.tempdir = None  # what it has looked up before is forgotten
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Collect no garbage while a report is made.
+
+    It parses source, and where a collection in between makes asyncio report an error nobody fetched, CPython 3.11 says
+    "AST constructor recursion depth mismatch", which ends the process.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(params=["memory", "sqlite"])

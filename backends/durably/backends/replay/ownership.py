@@ -96,7 +96,7 @@ class Ownership(Storage):
                 self.take(known.with_crashes(log))
 
     def _free(self, worker: str, served: Sequence[str], now: float, unfit: Container[str]) -> list[RunRow]:
-        if worker not in self.living(now):
-            return []  # others would take them from it at once; once it has renewed its lease, it looks again
         rows = self.claimable(worker, served, now)
+        if rows and worker not in self.living(now):
+            return []  # others would take them from it at once; once it has renewed its lease, it looks again
         return [row for row in rows if row.status is not RunStatus.STUCK or row.id not in unfit]

@@ -111,9 +111,7 @@ class AnthropicModel:
                 async with await client.messages.create(**arguments, stream=True) as events:
                     failures.headers = events.response.headers
                     async for event in events:
-                        with failures.reading():
-                            read = list(made.take(event.model_dump(mode="json", exclude_unset=True, warnings=False)))
-                        for delta in read:
+                        for delta in failures.read_piece(made.take, event, exclude_unset=True):
                             yield delta
                 if not made.whole:
                     raise failures.cut()

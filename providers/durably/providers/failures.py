@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from durably.core import ModelError
 from durably.core.error_text import type_name
 from durably.core.errors import AnswerFailedError, ContextWindowExceededError
+from durably.core.model import Delta
 from durably.core.secrets import Redactor
 
 __all__ = ["Failures", "raise_alone", "retry_delay"]
@@ -156,6 +157,20 @@ class Failures:
         except MISREAD as error:
             what = f"the answer has not the form that the API documents: {type_name(error)}: {error}"
             raise_alone(self._error(what, None, retriable=True))
+
+    def read_piece(self, take: Callable[[dict[str, Any]], Iterable[Delta]], piece: Any, **form: bool) -> list[Delta]:
+        """Read one piece of a stream, and return what a listener should see of it.
+
+        Args:
+            take: Adds its JSON to the answer.
+            piece: The SDK's model of it.
+            form: Which of its fields count, as ``model_dump`` takes it.
+
+        Raises:
+            ModelError: As :meth:`reading`.
+        """
+        with self.reading():
+            return list(take(piece.model_dump(mode="json", warnings=False, **form)))
 
     def _error(
         self,

@@ -127,9 +127,7 @@ class LiteLLMModel:
                 stream.streaming_response = _noted(lines, ended)
                 aiter(stream)  # which takes it up
             async for chunk in chunks:
-                with failures.reading():
-                    read = list(whole.take(chunk.model_dump(mode="json", exclude_none=True, warnings=False)))
-                for delta in read:
+                for delta in failures.read_piece(whole.take, chunk, exclude_none=True):
                     yield delta
             if not (ended if isinstance(stream, GeminiStream) else _finish_reason(chunks)):
                 raise failures.cut()

@@ -25,17 +25,8 @@ class Background(Way):
         if request.path == PATH and request.method == "POST":
             data = request.json()
             return await self._create(data, request) if data.get("background") else None
-        if not request.path.startswith(f"{PATH}/"):
-            return None
-        job_id, _, rest = request.path.removeprefix(f"{PATH}/").partition("/")
-        job = self._find(job_id, "Response")
-        if request.method == "POST" and rest == "cancel":
-            job.cancel()
-        elif request.method == "GET" and not rest:
-            job.poll()
-        else:
-            return None
-        return json.dumps(_shown(job))
+        job = self._asked(request, PATH, "Response")
+        return None if job is None else json.dumps(_shown(job))
 
     async def _create(self, data: dict[str, Any], request: HTTPRequest) -> str:
         if data.get("store", True) is not True:

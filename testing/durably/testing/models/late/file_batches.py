@@ -37,17 +37,8 @@ class FileBatches(Way):
             return self._content(request.path.removeprefix(f"{FILES}/"))
         if request.path == BATCHES and request.method == "POST":
             return await self._create(request)
-        if not request.path.startswith(f"{BATCHES}/"):
-            return None
-        job_id, _, rest = request.path.removeprefix(f"{BATCHES}/").partition("/")
-        job = self._find(job_id, "Batch")
-        if request.method == "POST" and rest == "cancel":
-            job.cancel()
-        elif request.method == "GET" and not rest:
-            job.poll()
-        else:
-            return None
-        return json.dumps(self._shown(job))
+        job = self._asked(request, BATCHES, "Batch")
+        return None if job is None else json.dumps(self._shown(job))
 
     def _upload(self, request: HTTPRequest) -> str:
         head = f"content-type: {request.headers.get('content-type', '')}\r\n\r\n".encode()

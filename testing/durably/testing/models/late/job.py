@@ -77,6 +77,26 @@ class Way(ABC):
     async def handle(self, request: HTTPRequest) -> str | None:
         """The body of an answer, or ``None`` for a request of another kind."""
 
+    def _asked(self, request: HTTPRequest, path: str, what: str) -> Job | None:
+        """The job below a path that a request asks for or cancels; ``None`` for a request of another kind.
+
+        Args:
+            request: The request.
+            path: Where the jobs are.
+            what: What an error calls one.
+        """
+        if not request.path.startswith(f"{path}/"):
+            return None
+        job_id, _, rest = request.path.removeprefix(f"{path}/").partition("/")
+        job = self._find(job_id, what)
+        if request.method == "POST" and rest == "cancel":
+            job.cancel()
+        elif request.method == "GET" and not rest:
+            job.poll()
+        else:
+            return None
+        return job
+
     def _find(self, job_id: str, what: str) -> Job:
         for job in reversed(self._jobs):
             if job.id == job_id:

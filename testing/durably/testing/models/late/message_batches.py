@@ -17,6 +17,7 @@ from durably.testing.models.wire.strict import InvalidRequest, only, take
 __all__ = ["MessageBatches"]
 
 PATH = "/v1/messages/batches"
+RESULTS = re.compile(rf"{PATH}/([^/]*)/results")
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 MOMENT = "2026-01-01T00:00:00Z"
 
@@ -29,21 +30,16 @@ class MessageBatches(Way):
     async def handle(self, request: HTTPRequest) -> str | None:
         if request.path == PATH and request.method == "POST":
             return await self._create(request)
-        if not request.path.startswith(f"{PATH}/"):
-            return None
-        job_id, _, rest = request.path.removeprefix(f"{PATH}/").partition("/")
+        if request.method == "GET" and (found := RESULTS.fullmatch(request.path)):
+            return self._results(found[1])
+        job = self._asked(request, PATH, "Message Batch")
+        return None if job is None else json.dumps(_shown(job))
+
+    def _results(self, job_id: str) -> str:
         job = self._find(job_id, "Message Batch")
-        if request.method == "GET" and rest == "results":
-            if job.pending:
-                raise InvalidRequest(f"Batch {job_id} has no available results while it is in progress")
-            return json.dumps({"custom_id": job.custom_id, "result": _result(job)}) + "\n"
-        if request.method == "POST" and rest == "cancel":
-            job.cancel()
-        elif request.method == "GET" and not rest:
-            job.poll()
-        else:
-            return None
-        return json.dumps(_shown(job))
+        if job.pending:
+            raise InvalidRequest(f"Batch {job_id} has no available results while it is in progress")
+        return json.dumps({"custom_id": job.custom_id, "result": _result(job)}) + "\n"
 
     async def _create(self, request: HTTPRequest) -> str:
         data = request.json()

@@ -12,19 +12,19 @@ from typing import Any
 __all__ = ["live"]
 
 
-def live(child: Path, directory: Path, *kill: str) -> tuple[int, Any]:
+def live(child: Path, directory: Path, *args: str) -> tuple[int, Any]:
     """Run a program on the journal and the ledger of a directory.
 
     Args:
         child: The program.
         directory: Where ``runs.db`` and ``ledger`` are.
-        kill: Where it is to kill itself.
+        args: What else it is told: where it is to kill itself.
 
     Returns:
         Its exit code, and what it printed.
     """
     done = subprocess.run(
-        [sys.executable, child, directory / "runs.db", directory / "ledger", *kill],
+        [sys.executable, child, directory / "runs.db", directory / "ledger", *args],
         capture_output=True,
         text=True,
         timeout=50,

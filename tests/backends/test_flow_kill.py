@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.backends import killed_process
 
 CHILD = Path(__file__).parent / "flow_kill_child.py"
 
@@ -33,16 +33,8 @@ POINTS = [
 
 
 def live(directory: Path, seconds: float, *kill: object) -> tuple[int, Any]:
-    """One life of the process: its exit code and what it printed."""
-    done = subprocess.run(
-        [sys.executable, CHILD, directory / "runs.db", directory / "ledger", str(seconds), *map(str, kill)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, json.loads(done.stdout) if done.stdout else None
+    """One life of the process, whose clock begins so many seconds later: its exit code and what it printed."""
+    return killed_process.live(CHILD, directory, str(seconds), *map(str, kill))
 
 
 def effects(directory: Path) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durably.backends.inngest import InngestBackend
@@ -16,6 +16,7 @@ from durably.testing.fuzz.crashed_runs import CrashedRun
 from durably.testing.fuzz.programs import Block
 from durably.testing.fuzz.strategies import forks, programs
 from tests.inngest.subject import EngineSubject
+from tests.random_programs import FEW
 
 EXAMPLES = 200 if os.environ.get("DURABLY_LONG") else 8
 
@@ -33,14 +34,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.mark.timeout(30 * EXAMPLES)
 @pytest.mark.parametrize("hold", [60.0, 0.0], ids=["engine", "replaying"])
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+@settings(FEW, max_examples=EXAMPLES)
 @given(
     # A cron of the harness comes when a test says so.
     programs(leaves=6, capabilities=CAPABILITIES, crons=False),

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durably.backends.temporal import TemporalBackend
 from durably.testing.fuzz.crashed_runs import CrashedRun
 from durably.testing.fuzz.programs import Block
 from durably.testing.fuzz.strategies import forks, programs
+from tests.random_programs import FEW
 from tests.temporal.subject import TemporalSubject
 
 EXAMPLES = 100 if os.environ.get("DURABLY_LONG") else 4
@@ -39,14 +40,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.mark.timeout(60 * EXAMPLES)
 @pytest.mark.parametrize("cache", CACHES)
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+@settings(FEW, max_examples=EXAMPLES)
 @given(
     # A cron comes once a minute at most, and this time is real.
     programs(leaves=5, capabilities=CAPABILITIES, crons=False),

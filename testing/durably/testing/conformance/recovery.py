@@ -208,33 +208,40 @@ async def test_c08_two_workers_cannot_mix_their_records(subject: Subject) -> Non
     assert [record.seq for record in history] == list(range(len(history)))
 
 
+class _Pause:
+    """A worker that stops right before the body of ``work``, once, until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    def __call__(self, point: Point) -> Awaitable[Any] | None:
+        if (point.name, point.key) != ("before_body", "work") or self.reached.is_set():
+            return None
+        self.reached.set()
+        return self.go_on.wait()
+
+
 @clause
 async def test_c08_a_worker_that_wakes_after_its_lease_begins_no_body(subject: Subject) -> None:
     bodies: list[str] = []
-    reached, go_on = asyncio.Event(), asyncio.Event()
+    pause = _Pause()
 
     async def work() -> str:
-        bodies.append("stale" if go_on.is_set() else "owner")
+        bodies.append("stale" if pause.go_on.is_set() else "owner")
         return "done"
 
     @function("woken")
     async def woken(ctx: Context[None]) -> str:
         return await ctx.step.run("work", work)
 
-    def pause(point: Point) -> Awaitable[Any] | None:
-        if (point.name, point.key) != ("before_body", "work") or reached.is_set():
-            return None
-        reached.set()
-        return go_on.wait()
-
     async with subject.open([woken]) as stale:
         stale.probe = pause
         await stale.start(woken, run_id=subject.run_id())
-        await reached.wait()
+        await pause.reached.wait()
         await subject.expire(stale)
         async with subject.open([woken]) as owner:
             assert await (await owner.run(subject.run_id())).result() == "done"
-            go_on.set()
+            pause.go_on.set()
             await asyncio.sleep(0.05)
     assert bodies == ["owner"]
 
@@ -244,7 +251,7 @@ async def test_c08_a_worker_that_wakes_goes_on_with_a_run_that_is_still_its_own(
     if subject.unit < 60:
         raise RefusedError("where time is real, a lease ends when another worker has taken the run")
     bodies: list[str] = []
-    reached, go_on = asyncio.Event(), asyncio.Event()
+    pause = _Pause()
 
     async def work() -> str:
         bodies.append("body")
@@ -254,18 +261,12 @@ async def test_c08_a_worker_that_wakes_goes_on_with_a_run_that_is_still_its_own(
     async def woken(ctx: Context[None]) -> str:
         return await ctx.step.run("work", work)
 
-    def pause(point: Point) -> Awaitable[Any] | None:
-        if (point.name, point.key) != ("before_body", "work") or reached.is_set():
-            return None
-        reached.set()
-        return go_on.wait()
-
     async with subject.open([woken]) as backend:
         backend.probe = pause
         run = await backend.start(woken, run_id=subject.run_id())
-        await reached.wait()
+        await pause.reached.wait()
         await subject.expire(backend)
-        go_on.set()
+        pause.go_on.set()
         assert await run.result() == "done"
     assert bodies == ["body"]
 

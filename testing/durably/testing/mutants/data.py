@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +16,10 @@ from durably.backends.replay.journal_types import NewRun
 from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event
-from durably.core.durations import Duration, timeout_seconds
 from durably.core.history import StepRecord
 from durably.core.secrets import Redactor
 from durably.core.serialization import encode_input
-from durably.core.step_keys import KeyedSteps
+from durably.testing.mutants.failure import WaitsAsTheyCome
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
@@ -180,13 +179,5 @@ class RecordsArePython(MemoryJournal):
 
 
 @mutant("C24")
-class SecretsInMatches(KeyedSteps):
+class SecretsInMatches(WaitsAsTheyCome):
     """What an event is matched with may be a secret."""
-
-    async def wait_for_event(
-        self, step_id: str, name: str = "", *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
-    ) -> Event | None:
-        limit = timeout_seconds(timeout, f"step {step_id!r}: timeout")
-        return await self._perform(
-            step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, dict(match or {}), limit)
-        )

@@ -272,9 +272,8 @@ class StepEventsAsTheyCome(KeyedSteps):
         return await self._perform(step_id, lambda scope, key: self._engine.send_event(scope, key, events))
 
 
-@mutant("C13")
-class AwaitedNamesAsTheyCome(KeyedSteps):
-    """Any text is the name of an event to wait for."""
+class WaitsAsTheyCome(KeyedSteps):
+    """What a step waits for is not looked at."""
 
     async def wait_for_event(
         self, step_id: str, name: str = "", *, match: Mapping[str, Any] | None = None, timeout: Duration | None = None
@@ -283,6 +282,11 @@ class AwaitedNamesAsTheyCome(KeyedSteps):
         return await self._perform(
             step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, dict(match or {}), limit)
         )
+
+
+@mutant("C13")
+class AwaitedNamesAsTheyCome(WaitsAsTheyCome):
+    """Any text is the name of an event to wait for."""
 
 
 @mutant("C13")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from durably.backends import SQLiteBackend
-from durably.core import Context, InvokeError, NonRetriableError, Run, function
+from durably.core import Context, InvokeError, NonRetriableError, function
 from examples.refund_desk import desk
 
 QUESTION = "Where is my money? Order 1042."
@@ -36,10 +34,7 @@ async def make_runs(path: Path) -> None:
         run = await backend.start(echo, "fail", run_id="broken")
         with contextlib.suppress(InvokeError):
             await run.result()
-        await waiting(await backend.start(desk, QUESTION, run_id="refund-1042"))
-
-
-async def waiting(run: Run[Any], until: Callable[[Any], bool] = lambda record: record.kind == "wait_for_event") -> None:
-    """Wait until a run has a record such as that of an approval it asks for."""
-    while not any(map(until, await run.history())):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+        await backend.start(desk, QUESTION, run_id="refund-1042")
+        # Its wait is recorded first, and the question is put to somebody after that.
+        while not await backend.approvals():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

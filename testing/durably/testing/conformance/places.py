@@ -162,7 +162,8 @@ async def test_c05_an_execution_has_its_own_attempt_and_key_in_the(subject: Subj
         await ctx.step.run("work", body)
 
     await _crash_and_go_on(place, code, point="after_effect", key="work")
-    assert [attempt for attempt, _ in seen] == [1, 2]
+    (first, _), (second, _) = seen
+    assert (first, second > first) == (1, True), "an attempt that never came to the body may have a number, too"
     assert len({key for _, key in seen}) == 1
 
 

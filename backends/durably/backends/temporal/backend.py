@@ -224,7 +224,7 @@ class TemporalBackend(Backend):
     # -- the port
 
     async def send(self, *events: Event) -> list[str]:
-        check_events(events)
+        check_events(events, self.redact)
         named = outside_events(events, self.environment.observers.traceparent())
         return await self._send(named, own={event.id for event in events})
 

@@ -51,7 +51,7 @@ class Run(Generic[Out]):
         return self
 
     async def result(self) -> Out:
-        """Wait for the end and return what the function returned.
+        """Wait for the end, also through outages of the engine's server, and return what the function returned.
 
         Raises:
             InvokeError: If it failed.

@@ -100,9 +100,6 @@ async def test_no_crash_changes_what_the_desk_says(client: Client) -> None:
         worker(client),
         "tool-refund/after_effect",
         functions=[refund.zoe(refund.APPROVES)],
-        # Of a failed attempt that a crash followed Temporal's history says nothing: see its declared gaps. So one start
-        # of get_payments, which fails once, could not be accounted for.
-        since="think:1",
     )
 
 

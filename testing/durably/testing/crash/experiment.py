@@ -13,6 +13,7 @@ from typing import Any
 
 from durably.backends.replay.backend import ReplayBackend
 from durably.core import Backend, Event, Run
+from durably.core.engine import FORGOTTEN_ATTEMPTS
 from durably.core.history import History
 from durably.core.run_view import RunStatus
 from durably.core.steps import Point, Probe
@@ -44,6 +45,7 @@ class Experiment:
         state: What ``state=`` read of the world in the end, as text.
         trouble: Why the run could not be brought to its end; empty if it could.
         committed: What a commit is called in a timeline.
+        forgets_attempts: Whether the history may lack failed attempts that another one followed.
     """
 
     crashes: tuple[Crash, ...]
@@ -59,6 +61,7 @@ class Experiment:
     state: str | None = None
     trouble: str = ""
     committed: str = "recorded"
+    forgets_attempts: bool = False
 
     @property
     def history(self) -> History:
@@ -142,6 +145,7 @@ async def run_life(state: ExperimentState, experiment: Experiment) -> bool:
     others = asyncio.all_tasks()  # what runs now is not the subject's, and must not be cancelled with it
     backend = state.scenario.engine.open(state.scenario.all_functions(state.subject), state.store)
     backend.probe = plan if state.also is None else chain(plan, state.also)
+    experiment.forgets_attempts = FORGOTTEN_ATTEMPTS in backend.capabilities.gaps
     with ExitStack() as always:
         always.callback(lambda: experiment.traces.append(list(plan.trace)))
         try:

@@ -20,6 +20,7 @@ from durably.testing.laws import (
     ends_once,
     every_run_ends,
     limited_starts,
+    most_starts,
     no_start_after_commit,
     one_key_per_step,
     same_event_count,
@@ -61,7 +62,8 @@ def _commits(baseline: Experiment, found: Experiment) -> Iterator[Violation]:
 
 
 def _starts(baseline: Experiment, found: Experiment) -> Iterator[Violation]:
-    yield from limited_starts(found.ledger.entries, found.after)
+    unrecorded = most_starts(baseline.ledger) if found.forgets_attempts else None
+    yield from limited_starts(found.ledger.entries, found.after, unrecorded=unrecorded)
 
 
 def _journal(baseline: Experiment, found: Experiment) -> Iterator[Violation]:

@@ -305,9 +305,9 @@ class NonDeterminismError(DurablyError):
     def __init__(self, *, step: str, recorded: str, asked: str) -> None:
         super().__init__(
             f"the code does not match what this run recorded at step {step!r}: recorded {recorded}, the code asked "
-            f"for {asked}. Usual causes: the function was changed while this run was in flight, or it decides by "
-            "something that is not recorded (the clock, randomness, the environment, the order of a set). Move the "
-            "decision into a step, or let old runs end on the old code."
+            f"for {asked}. Usual causes: the function, or a type it uses, was changed while this run was in flight, or "
+            "it decides by something that is not recorded (the clock, randomness, the environment, the order of a "
+            "set). Move the decision into a step, or let old runs end on the old code."
         )
         self.step = step
         self.recorded = recorded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue
@@ -14,7 +15,8 @@ from durably.backends.temporal.payloads import INPUT, PATCHED, metadata_of, text
 from durably.core.environment import Environment
 from durably.core.errors import NonDeterminismError, error_from_json, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
-from durably.core.replay import Recorded, patch_record
+from durably.core.replay import Recorded, patch_record, settle
+from durably.core.serialization import Codec
 from durably.core.step_errors import interrupted
 from durably.core.step_keys import Scope
 
@@ -104,6 +106,14 @@ class RunRecords:
         """Check that the code did not fail in a place where the run went on; raises what :meth:`take` raises."""
         if self.history is not None:
             self.history.check_failure(error, self._earlier)
+
+    def settle(self, record: StepRecord, codec: Codec) -> Any:
+        """What a final record gives its caller.
+
+        Raises:
+            NonDeterminismError: If the code now takes values of another shape than were recorded.
+        """
+        return settle(record, codec) if self.history is None else self.history.settle(record, codec)
 
     def settled(self, kind: Kind, key: str, asked: str, value: RawValue, started: float) -> StepRecord:
         """The record of a step whose activity gave a value.

@@ -24,7 +24,8 @@ from durably.backends.temporal.payloads import GIVEN_UP, STUCK, text_of
 from durably.core import DurablyError, NonDeterminismError
 from durably.core.errors import CrashLoopError, error_to_json
 from durably.core.history import Kind, StepRecord
-from durably.core.replay import Recorded
+from durably.core.replay import Recorded, settle
+from durably.core.serialization import Codec
 from durably.core.step_keys import Scope
 
 __all__ = ["LostTasks", "RecordedHistories", "RecordedHistory", "read_history"]
@@ -144,6 +145,12 @@ class RecordedHistory:
         """The code of a scope has ended."""
         self._compare(lambda: self._recorded.check_end(self._scope(prefix)))
 
+    def settle(self, record: StepRecord, codec: Codec) -> Any:
+        """The code gets what was recorded, or its error; raises like these, too, if it cannot read it."""
+        if record.error is not None or record.output is None:
+            return settle(record, codec)
+        return self._compare(lambda: settle(record, codec))
+
     def check_failure(self, error: Exception, earlier: Collection[str]) -> None:
         """The code has failed.
 
@@ -154,6 +161,9 @@ class RecordedHistory:
         """
         if not any(record.key and record.key not in earlier for record in self.records):
             return
+        if isinstance(error, NonDeterminismError):  # its input does not fit any more
+            self.error = error
+            raise error
         try:
             self._recorded.check_end(self._scope(""))
         except NonDeterminismError as left:
@@ -174,9 +184,9 @@ class RecordedHistory:
     def _scope(self, prefix: str) -> Scope:
         return self._scopes.setdefault(prefix, Scope(prefix))
 
-    def _compare(self, compare: Callable[[], object]) -> None:
+    def _compare(self, compare: Callable[[], T]) -> T:
         try:
-            compare()
+            return compare()
         except NonDeterminismError as error:
             # Noted as well as raised: what the code does after that must not reach the server.
             self.error = error

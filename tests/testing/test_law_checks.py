@@ -176,6 +176,17 @@ async def test_the_law_fires(law: str, tamper: Callable[[Experiment], None]) -> 
     assert all(violation.found and violation.meaning for violation in found)
 
 
+async def test_a_run_that_was_not_brought_to_its_end_has_not_come_to_another_result() -> None:
+    baseline, experiment = await run_experiment(scenario()), await run_experiment(scenario(), CRASH)
+    does_not_end(experiment)
+    records(experiment, lambda old: old[:-1])
+    put(experiment, replace(root(experiment), status=RunStatus.RUNNING))
+    experiment.output = experiment.value = experiment.state = None
+    assert [violation.law for violation in broken_laws(baseline, experiment)] == ["L12"]
+    starts_too_often(experiment)
+    assert {violation.law for violation in broken_laws(baseline, experiment)} == {"L3", "L9", "L12"}
+
+
 def forgets_attempts(experiment: Experiment) -> None:
     """As an engine does that keeps only the last attempt of a step that a crash interrupted."""
     experiment.forgets_attempts = True

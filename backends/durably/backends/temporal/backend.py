@@ -39,6 +39,7 @@ from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
+from durably.core.engine import FORGOTTEN_ATTEMPTS
 from durably.core.errors import RunNotFailedError
 from durably.core.events import check_events
 from durably.core.history import History
@@ -106,8 +107,7 @@ class TemporalBackend(Backend):
             "and is kept for no other: let a worker of the task queue run once before you send",
             "singleton= of a function that the starting program does not have": "a start goes by the functions that "
             "its backend was given: give it the function, and no FunctionRef",
-            "errors of attempts that another one followed, in history()": "Temporal keeps the last one of an activity; "
-            "observers and the log have each",
+            FORGOTTEN_ATTEMPTS: "Temporal keeps the last one of an activity; observers and the log have each",
             "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
             "retention": "Temporal keeps ended runs as long as its namespace says: set it there, "

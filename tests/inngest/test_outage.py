@@ -48,7 +48,7 @@ async def test_a_wait_for_a_run_outlasts_an_outage(
     engine = InngestEngine()
     client = engine.client()
     backend = InngestBackend(client, [works], serve=engine.serve, now=engine.now, poll=0.001)
-    monkeypatch.setattr("durably.backends.outages.PAUSE", 0.001)
+    monkeypatch.setattr("durably.core.outages.PAUSE", 0.001)
     async with backend:
         run = await backend.start(works)
         http = client._http_client._http_client

@@ -12,7 +12,7 @@ from temporalio.client import Client
 from temporalio.service import RetryConfig
 
 from durably.backends.temporal import TemporalBackend
-from durably.core import Context, Event, function
+from durably.core import Context, Event, Run, function
 from durably.core.errors import EngineUnavailableError
 from durably.core.ids import new_id
 from tests.temporal.link import Link
@@ -37,6 +37,10 @@ ASKED: dict[str, Callable[[TemporalBackend, str], Awaitable[Any]]] = {
 }
 
 
+async def _events(run: Run[Any]) -> list[str]:
+    return [type(item.event).__name__ async for item in run.stream()]
+
+
 @pytest.mark.asyncio
 async def test_a_wait_for_a_run_outlasts_an_outage_and_all_else_says_so(
     temporal_address: str, caplog: pytest.LogCaptureFixture
@@ -48,6 +52,7 @@ async def test_a_wait_for_a_run_outlasts_an_outage_and_all_else_says_so(
         client = TemporalBackend(far, task_queue=queue)
         run = await client.start("outage-waits", run_id=new_id())
         result = asyncio.ensure_future(run.result())
+        stream = asyncio.ensure_future(_events(run))
         await asyncio.sleep(0.1)
         link.cut()
         for name, ask in ASKED.items():
@@ -60,5 +65,7 @@ async def test_a_wait_for_a_run_outlasts_an_outage_and_all_else_says_so(
         assert not result.done()
         link.mend()
         assert await result == "now"
+        seen = await stream
+        assert (seen[0], seen[-1], len(set(seen))) == ("RunStarted", "RunEnded", len(seen)), "each once"
     told = [record for record in caplog.records if "waits until the server" in record.message]
     assert [record.levelno for record in told] == [logging.WARNING], "it is said once"

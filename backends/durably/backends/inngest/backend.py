@@ -26,7 +26,6 @@ from durably.backends.inngest.server.rest import RestApi
 from durably.backends.inngest.server.runs import ServerRuns
 from durably.backends.inngest.serving import App, StoppableApp, fastapi_app, serve_on_loopback
 from durably.backends.inngest.suspended_code import SuspendedRuns
-from durably.backends.outages import outlast
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
 from durably.core.deltas import DeltaStore
 from durably.core.errors import UnsupportedFeatureError
@@ -265,7 +264,7 @@ class InngestBackend(Backend):
 
     async def wait(self, run_id: str) -> RunView:
         while True:
-            view = await outlast(f"whoever waits for run {run_id}", lambda: self.view(run_id))
+            view = await self.view(run_id)
             if view.status.final:
                 return view
             await asyncio.sleep(self._poll)

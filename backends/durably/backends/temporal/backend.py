@@ -18,7 +18,6 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.cron_times import check_cron
-from durably.backends.outages import outlast
 from durably.backends.temporal.cron import CronClient
 from durably.backends.temporal.events import EventSender
 from durably.backends.temporal.flow import FLOW_RULES
@@ -321,7 +320,7 @@ class TemporalBackend(Backend):
         return replace(view, status=held.status, waiting_for=held.waiting_for)
 
     async def wait(self, run_id: str) -> RunView:
-        return await self._worker.serve(outlast(f"whoever waits for run {run_id}", lambda: self._end(run_id)))
+        return await self._worker.serve(self._end(run_id))
 
     async def _end(self, run_id: str) -> RunView:
         status, output, error = await self._outcome(run_id)

@@ -241,6 +241,7 @@ class Backend(Engine):
 
         Raises:
             JournalBusyError: If another process kept the storage locked. Nothing was started.
+            EngineUnavailableError: If a server does not answer. It may have started the run.
             TimeoutError: If a server has not answered in time. It may have started the run.
             TypeError: If the run id or a tag is not a text.
             ValueError: If it is not such a text, or contains a registered secret, or the run id begins with

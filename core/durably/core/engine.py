@@ -21,6 +21,9 @@ from durably.core.run_view import RunStatus, RunView
 from durably.core.stream import StreamReader
 from durably.core.worker_view import WorkerView
 
+FORGOTTEN_ATTEMPTS = "errors of attempts that another one followed, in history()"
+"""The gap of an engine whose histories may lack the record of a failed attempt."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:

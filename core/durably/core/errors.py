@@ -38,6 +38,7 @@ The tree::
     ├── MissingKeyError            a run has no value it can be grouped by at the key of a rule
     ├── JournalError               the storage refuses to read or write
     │   ├── JournalBusyError       ... because another process holds its lock
+    │   ├── EngineUnavailableError ... because the engine's server does not answer
     │   └── JournalCorruptError    ... or gives back something else than was written
     └── UnsupportedFeatureError    the backend cannot do this at all
 """
@@ -63,6 +64,7 @@ __all__ = [
     "CrashLoopError",
     "DefinitionError",
     "DurablyError",
+    "EngineUnavailableError",
     "FunctionNotFoundError",
     "InterruptSignal",
     "InvokeError",
@@ -612,6 +614,26 @@ class JournalBusyError(JournalError):
         super().__init__(f"{path} is locked by {holder or 'another process'}")
         self.path = path
         self.holder = holder
+
+
+class EngineUnavailableError(JournalError):
+    """The engine's server cannot be reached, or is down. What was asked of it may have arrived all the same.
+
+    Attributes:
+        server: Its address.
+        reason: What its client said.
+    """
+
+    fields = ("server", "reason")
+    retriable = True
+
+    def __init__(self, *, server: str, reason: str) -> None:
+        super().__init__(
+            f"the server at {server} does not answer ({reason}). What was asked may have arrived all the same: start "
+            "or send it again with the same id, which does nothing twice"
+        )
+        self.server = server
+        self.reason = reason
 
 
 class JournalCorruptError(JournalError):

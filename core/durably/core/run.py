@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Self, TypeVar
 
 from durably.core.engine import Engine
@@ -11,6 +11,7 @@ from durably.core.errors import DurablyError, InvokeError, RunCancelledError, er
 from durably.core.functions import Function
 from durably.core.history import History
 from durably.core.ids import check_names_no_secret, check_run_id, new_id
+from durably.core.outages import outlast
 from durably.core.reference import FunctionRef
 from durably.core.run_view import RunStatus, RunView
 from durably.core.stream import StreamItem
@@ -20,6 +21,7 @@ FIRST_LOOK = 0.05
 """Seconds between two looks at a run whose stream is read, while something happens in it."""
 
 Out = TypeVar("Out")
+T = TypeVar("T")
 
 
 class Run(Generic[Out]):
@@ -51,7 +53,7 @@ class Run(Generic[Out]):
         return self
 
     async def result(self) -> Out:
-        """Wait for the end and return what the function returned.
+        """Wait for the end, also through outages of the engine's server, and return what the function returned.
 
         Raises:
             InvokeError: If it failed.
@@ -67,7 +69,7 @@ class Run(Generic[Out]):
 
     async def ended(self) -> Self:
         """Wait for the end without raising the run's error, and return this handle, refreshed."""
-        self.view = await self._engine.wait(self.id)
+        self.view = await self._outlast(lambda: self._engine.wait(self.id))
         return self
 
     async def cancel(self) -> None:
@@ -114,7 +116,7 @@ class Run(Generic[Out]):
         return await self._engine.history(self.id)
 
     async def stream(self, from_offset: int = 0) -> AsyncIterator[StreamItem]:
-        """Iterate over its events, from its start to its end, in any process.
+        """Iterate over its events, from its start to its end, in any process, also through outages of a server.
 
         The events of steps come from the records, the pieces of streamed answers from the backend's ``deltas``.
 
@@ -127,18 +129,21 @@ class Run(Generic[Out]):
         reader = self._engine.stream_reader(self.id, self.view.function)
         store, wait = self._engine.deltas, FIRST_LOOK
         while not reader.ended:
-            records = await self._engine.records_since(self.id, reader.records)
+            records = await self._outlast(lambda: self._engine.records_since(self.id, reader.records))
             deltas = [] if store is None else await store.read(self.id, reader.deltas)
             for item in reader.read(records, deltas):
                 if item.offset >= from_offset:
                     yield item
             if records or deltas:
                 wait = FIRST_LOOK
-            elif (await self._engine.view(self.id)).status is RunStatus.SKIPPED:
+            elif (await self._outlast(lambda: self._engine.view(self.id))).status is RunStatus.SKIPPED:
                 return  # it has no last record
             if not reader.ended:
                 await self._engine.watch(self.id, wait)
                 wait = min(2 * wait, self._engine.longest_look)
+
+    async def _outlast(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await outlast(f"whoever waits for run {self.id}", ask)
 
     async def trace(self, *, limit: int | None = TEXT_LIMIT) -> Trace:
         """Return its trace so far. See :meth:`~durably.core.Trace.of`."""

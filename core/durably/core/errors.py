@@ -35,7 +35,7 @@ The tree::
     ├── RunNotFailedError          ... so it cannot be retried
     ├── StepNotFoundError          ... so a run cannot be forked behind it
     ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
-    ├── MissingKeyError            a run has no value at the key of one of its function's rules
+    ├── MissingKeyError            a run has no value it can be grouped by at the key of a rule
     ├── JournalError               the storage refuses to read or write
     │   ├── JournalBusyError       ... because another process holds its lock
     │   ├── EngineUnavailableError ... because the engine's server does not answer
@@ -574,7 +574,7 @@ class ApprovalNotPendingError(DurablyError):
 
 
 class MissingKeyError(DurablyError):
-    """The input has no value at the key of one of the function's rules.
+    """The input has no value, or a masked secret, at the key of one of the function's rules.
 
     Attributes:
         function: The id of the function.

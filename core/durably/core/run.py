@@ -10,7 +10,7 @@ from durably.core.error_trace import carry_traceback
 from durably.core.errors import DurablyError, InvokeError, RunCancelledError, error_from_json
 from durably.core.functions import Function
 from durably.core.history import History
-from durably.core.ids import check_run_id, new_id
+from durably.core.ids import check_names_no_secret, check_run_id, new_id
 from durably.core.outages import outlast
 from durably.core.reference import FunctionRef
 from durably.core.run_view import RunStatus, RunView
@@ -102,11 +102,13 @@ class Run(Generic[Out]):
 
         Raises:
             StepNotFoundError: If no such step has ended.
+            ValueError: If the id is no run id, or contains a registered secret.
             DurablyError: If the id belongs to another run.
             UnsupportedFeatureError: If the engine cannot do this.
         """
         if run_id is not None:
             check_run_id(run_id)
+            check_names_no_secret(run_id, "the id of the new run", self._engine.redact)
         return Run(self._engine, self._function, await self._engine.fork_run(self.id, after, run_id or new_id()))
 
     async def history(self) -> History:

@@ -34,6 +34,7 @@ from durably.backends.temporal.run_list import RunLister
 from durably.backends.temporal.runs_in_line import LineReader
 from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
+from durably.backends.temporal.system_workflows import SystemWorkflows
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, versioning_of
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
 from durably.core.deltas import DeltaStore
@@ -156,9 +157,9 @@ class TemporalBackend(Backend):
         # Temporal's own is 10 seconds; a worker that is thought dead sooner is to lose its workflows sooner too.
         task_timeout = min(timedelta(seconds=10), max(timedelta(seconds=3), heartbeat))
         self._events = EventSender(client, hub_queue, task_timeout)
-        self._locks = SingletonClient(client, hub_queue, task_timeout)
+        self._locks = SingletonClient(SystemWorkflows(client, hub_queue, task_timeout))
         self._lines = LineReader(client, hub_queue, self.functions)
-        self._crons = CronClient(client, task_queue, task_timeout)
+        self._crons = CronClient(SystemWorkflows(client, task_queue, task_timeout))
         system = SystemActivities(self._events, self._locks, client)
         self._host = TemporalHost(
             environment=self.environment,
@@ -228,7 +229,7 @@ class TemporalBackend(Backend):
 
     @asks_server
     async def send(self, *events: Event) -> list[str]:
-        check_events(events)
+        check_events(events, self.redact)
         named = outside_events(events, self.environment.observers.traceparent())
         return await self._send(named, own={event.id for event in events})
 

@@ -75,6 +75,10 @@ class Engine(ABC):
         """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""
         return None
 
+    def redact(self, text: str) -> str:
+        """Mask the registered secrets in a text. An engine that has none returns it as it is."""
+        return text
+
     def now(self) -> float:
         """The time that this engine goes by, in seconds since 1970."""
         return time.time()

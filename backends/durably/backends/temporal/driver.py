@@ -186,8 +186,9 @@ class RunDriver:
             engine.room.check_left()
             if steps.refusal is None:
                 records.check_failure(error)
-            elif isinstance(error, NonDeterminismError) and not workflow.unsafe.is_replaying():
-                # Not yet the end of the run: the next try of the task replays it, and what holds for such runs is done.
+            if isinstance(error, NonDeterminismError) and not workflow.unsafe.is_replaying():
+                # As where Temporal's own check sees it: the next try of the task ends the run, or lets it wait.
+                host.histories.note_mismatch(workflow.info().run_id, error)
                 raise RuntimeError(str(error)) from None
             self._failures += 1
             delay = function_retry_delay(self._function, run_id, self._failures, error)

@@ -24,8 +24,7 @@ from durably.backends.temporal.payloads import GIVEN_UP, STUCK, text_of
 from durably.core import DurablyError, NonDeterminismError
 from durably.core.errors import CrashLoopError, error_to_json
 from durably.core.history import Kind, StepRecord
-from durably.core.replay import Recorded, settle
-from durably.core.serialization import Codec
+from durably.core.replay import Recorded
 from durably.core.step_keys import Scope
 
 __all__ = ["LostTasks", "RecordedHistories", "RecordedHistory", "read_history"]
@@ -135,21 +134,24 @@ class RecordedHistory:
             NonDeterminismError: If the run recorded something else at this place; so do the next three.
         """
         self._reached = key
-        self._compare(lambda: self._recorded.take(self._scope(prefix), key, kind, asked))
+        self.compare(lambda: self._recorded.take(self._scope(prefix), key, kind, asked))
 
     def take_gather(self, prefix: str, key: str, branches: int) -> None:
         """The code asks for a gather."""
-        self._compare(lambda: self._recorded.take_gather(self._scope(prefix), key, branches))
+        self.compare(lambda: self._recorded.take_gather(self._scope(prefix), key, branches))
 
     def check_end(self, prefix: str) -> None:
         """The code of a scope has ended."""
-        self._compare(lambda: self._recorded.check_end(self._scope(prefix)))
+        self.compare(lambda: self._recorded.check_end(self._scope(prefix)))
 
-    def settle(self, record: StepRecord, codec: Codec) -> Any:
-        """The code gets what was recorded, or its error; raises like these, too, if it cannot read it."""
-        if record.error is not None or record.output is None:
-            return settle(record, codec)
-        return self._compare(lambda: settle(record, codec))
+    def compare(self, compare: Callable[[], T]) -> T:
+        """Hold the code to the records in one respect, and note it if it does not fit."""
+        try:
+            return compare()
+        except NonDeterminismError as error:
+            # Noted as well as raised: what the code does after that must not reach the server.
+            self.error = error
+            raise
 
     def check_failure(self, error: Exception, earlier: Collection[str]) -> None:
         """The code has failed.
@@ -159,11 +161,11 @@ class RecordedHistory:
             earlier: The keys of the steps that earlier histories recorded: code may fail before it comes by them again,
                 as long as no further step has begun.
         """
-        if not any(record.key and record.key not in earlier for record in self.records):
-            return
         if isinstance(error, NonDeterminismError):  # its input does not fit any more
             self.error = error
             raise error
+        if not any(record.key and record.key not in earlier for record in self.records):
+            return
         try:
             self._recorded.check_end(self._scope(""))
         except NonDeterminismError as left:
@@ -183,14 +185,6 @@ class RecordedHistory:
 
     def _scope(self, prefix: str) -> Scope:
         return self._scopes.setdefault(prefix, Scope(prefix))
-
-    def _compare(self, compare: Callable[[], T]) -> T:
-        try:
-            return compare()
-        except NonDeterminismError as error:
-            # Noted as well as raised: what the code does after that must not reach the server.
-            self.error = error
-            raise
 
 
 async def read_history(client: Client, run_id: str, history: str) -> RecordedHistory:

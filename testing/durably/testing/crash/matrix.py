@@ -86,7 +86,8 @@ async def crash_matrix(
         repro: Labels of one cell, as a failure prints them; only that cell is run.
         seed: Fixes the order of concurrent branches, on the memory backend; try a few.
         progress: Called before each cell.
-        deadline: Seconds one life may take.
+        deadline: Seconds one life may take. Time in which the process is stopped, or waits for a busy machine, does not
+            count.
 
     Raises:
         NotDeterministicError: If two runs without a crash differ (it names the first difference), or if the code begins

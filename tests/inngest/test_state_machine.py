@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from durably.backends.inngest import InngestBackend
 from durably.core import Capabilities
+from durably.testing.fuzz.strategies import Missed
 from durably.testing.fuzz.subject_machine import SubjectStateMachine
 from tests.inngest.subject import EngineSubject
 from tests.random_programs import FEW
@@ -29,6 +30,7 @@ def quiet() -> Iterator[None]:
 
 class OnInngest(SubjectStateMachine):
     capabilities: ClassVar[Capabilities] = InngestBackend.capabilities
+    crons: ClassVar[Sequence[Missed]] = ("once",)
     hold: ClassVar[float] = 60.0
 
     def make_subject(self) -> EngineSubject:

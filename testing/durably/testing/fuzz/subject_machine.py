@@ -8,7 +8,7 @@ and stand still between two rules.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ from durably.testing.fuzz.durable_program import DurableProgram
 from durably.testing.fuzz.looking_after import HOUR, read_runs, until_over
 from durably.testing.fuzz.operator import Operator
 from durably.testing.fuzz.program_laws import check_end, check_program, check_stream
-from durably.testing.fuzz.strategies import forks, programs
+from durably.testing.fuzz.strategies import Missed, forks, programs
 from durably.testing.laws import (
     append_only,
     ends_once,
@@ -82,12 +82,14 @@ class SubjectStateMachine(RuleBasedStateMachine):
 
     Attributes:
         capabilities: What the engine has; ``None``: everything.
+        crons: What becomes of the times that crons missed which programs wait for.
         pace: Seconds that one second of a program takes.
         breath: For how many real seconds the workers run, at most, where a rule lets time pass.
         patience: Real seconds in which everything must have come to its end.
     """
 
     capabilities: ClassVar[Capabilities | None] = None
+    crons: ClassVar[Sequence[Missed]] = ("once", "each")
     pace: ClassVar[float] = 1.0
     breath: ClassVar[float] = 0.05
     patience: ClassVar[float] = 60.0
@@ -114,7 +116,8 @@ class SubjectStateMachine(RuleBasedStateMachine):
     @initialize(data=st.data())
     def write(self, data: st.DataObject) -> None:
         """Choose a program."""
-        self.block = data.draw(programs(leaves=5, capabilities=self.capabilities), label="program")
+        drawn = programs(leaves=5, capabilities=self.capabilities, crons=self.crons)
+        self.block = data.draw(drawn, label="program")
         self.fork = data.draw(forks(capabilities=self.capabilities), label="fork")
         token, months = self.subject.token, not self.subject.rings
         self.program = DurableProgram(self.block, pace=self.pace, token=token, months=months)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 
-__all__ = ["Change", "changed_source", "changes_in", "mutated_code"]
+__all__ = ["Change", "changes_in", "mutated_code"]
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -109,11 +109,6 @@ def mutated_code(change: Change) -> CodeType:
     """The code object of the changed function."""
     code = compile(_changed_tree(change), str(change.path), "exec", dont_inherit=True)
     return next(each for each in _codes(code) if each.co_qualname == change.function)
-
-
-def changed_source(change: Change) -> str:
-    """The text of the changed file."""
-    return ast.unparse(_changed_tree(change))
 
 
 def _changed_tree(change: Change) -> ast.Module:

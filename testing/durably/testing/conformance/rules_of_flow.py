@@ -127,9 +127,9 @@ async def test_c30_the_rules_hold_over_a_worker_that_comes_and_goes(subject: Sub
     assert [each["n"] for each in limited.inputs] == [0, 3]
 
 
+# A cron takes no such input: it has a test of its own where an engine has none.
 _ALL_RULES: dict[str, dict[str, Any]] = {
     **_rules(60),
-    "cron": {"cron": "0 0 1 1 *"},
     "priority": {"priority": Priority("60")},
     "singleton": {"singleton": Singleton("user", mode="skip")},
 }
@@ -142,7 +142,7 @@ def missing_rules(backend: Backend, made: Function[Any, Any]) -> list[str]:
 
 @clause
 async def test_c30_a_rule_that_is_missing_is_refused_when_the_backend_is_made(subject: Subject) -> None:
-    async def ruled(ctx: Context[None]) -> None:
+    async def ruled(ctx: Context[dict[str, Any]]) -> None:
         return
 
     made = [function(f"c30-{rule}", **options)(ruled) for rule, options in _ALL_RULES.items()]

@@ -16,6 +16,7 @@ import pytest
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.crashes import CrashLog, pause_after
 from durably.backends.replay.journal_types import NewRun
 from durably.core import Agent, Context, Event, RunStatus, current_step, function, tool
@@ -263,3 +264,23 @@ def test_only_runs_that_crashed_twice_in_one_place_are_taken_up_one_at_a_time(ca
     claim = journal.claim("heir", ["f"], 100.0, suspects=0)
     assert [row.id for row in claim.runs] == ["one"]
     assert [row.id for row in journal.claim("heir", ["f"], 100.0, suspects=1).runs] == ["two"]
+
+
+@pytest.mark.asyncio
+async def test_a_body_of_a_suspected_run_begins_once_that_is_written_down() -> None:
+    written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    class Slow:
+        journal = MemoryJournal()
+
+        def write(self, change: object, then: object, otherwise: object) -> asyncio.Future[None]:
+            return written
+
+    event = Event("go").model_dump_json()
+    row = Slow.journal.create(NewRun(id="r", function="f", event=event), worker=None, now=1.0)[0]
+    row = row.with_crashes(CrashLog().crashed(0, 1.0).crashed(0, 2.0))
+    beginning = asyncio.ensure_future(CrashWatch(Slow(), row, []).body_begins())
+    await asyncio.sleep(0)
+    assert not beginning.done()
+    written.set_result(None)
+    await beginning

@@ -179,6 +179,19 @@ async def test_a_commit_that_fails_is_made_again_change_by_change(
 
 
 @aio
+async def test_what_is_read_after_a_refused_change_is_not_read_aside(journal: SQLiteJournal) -> None:
+    """Else a worker would not notice what other processes write."""
+    seen = journal.file.version()
+    hidden = journal.path.rename(journal.path.with_name("hidden.db"))
+    with pytest.raises(JournalError, match="was removed"):
+        await journal.write(change(journal, "append", "r0", 0))
+    hidden.rename(journal.path)
+    with sqlite3.connect(journal.path) as other:
+        other.execute("UPDATE runs SET tags = '[]'")
+    assert journal.file.version() != seen
+
+
+@aio
 async def test_a_group_whose_commit_fails_is_parted(journal: SQLiteJournal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk has room for each change, and never for two at once."""
     make, commit, made = journal.file.make, journal.file.commit, 0

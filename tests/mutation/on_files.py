@@ -26,10 +26,10 @@ from tests.mutation.rules import Change, changes_in, mutated_code
 
 ROOT = Path(__file__).parents[2]
 
-SECONDS = 900
+SECONDS = 300
 """Real seconds for all tests of a mutant."""
 
-PATIENCE = 200
+PATIENCE = 120
 """Real seconds for one test: a busy machine is no reason to call a mutant noticed."""
 
 SUITE = "tests/testing/test_conformance_sqlite.py"

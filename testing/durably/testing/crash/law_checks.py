@@ -20,6 +20,7 @@ from durably.testing.laws import (
     ends_once,
     every_run_ends,
     limited_starts,
+    most_starts,
     no_start_after_commit,
     one_key_per_step,
     same_event_count,
@@ -61,7 +62,8 @@ def _commits(baseline: Experiment, found: Experiment) -> Iterator[Violation]:
 
 
 def _starts(baseline: Experiment, found: Experiment) -> Iterator[Violation]:
-    yield from limited_starts(found.ledger.entries, found.after)
+    unrecorded = most_starts(baseline.ledger) if found.forgets_attempts else None
+    yield from limited_starts(found.ledger.entries, found.after, unrecorded=unrecorded)
 
 
 def _journal(baseline: Experiment, found: Experiment) -> Iterator[Violation]:
@@ -139,7 +141,8 @@ CHECKS: dict[str, Check] = {
 OF_THE_END = ("L1", "L5", "L6", "L7", "L8", "L10", "L12", "L13")
 """What they find follows from how an experiment ended alone: not from its crashes, nor from its ledger."""
 
-_INTERRUPTION_MAY_CHANGE = ("L1", "L5", "L7", "L8", "L10")
+_ANOTHER_END_MAY_CHANGE = ("L1", "L5", "L7", "L8", "L10")
+"""What cannot be held against a run that was cut off, by a crash in a step that may run only once or by the harness."""
 
 
 class Judge:
@@ -164,8 +167,8 @@ class Judge:
         ]
         if not any(each.law in OF_THE_END for each in violations):
             self._faultless[id(found.after)] = found.after
-        if violations and was_interrupted(found):
-            violations = [each for each in violations if each.law not in _INTERRUPTION_MAY_CHANGE]
+        if violations and (found.trouble or was_interrupted(found)):
+            violations = [each for each in violations if each.law not in _ANOTHER_END_MAY_CHANGE]
         if any(each.law == "L1" for each in violations):
             violations = [each for each in violations if each.law != "L5"]  # the same thing, said twice
         return violations

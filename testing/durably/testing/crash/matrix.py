@@ -16,7 +16,7 @@ from durably.testing.crash.engines import Engine, OpenBackend, Store, find_engin
 from durably.testing.crash.experiment import Experiment, run_experiment
 from durably.testing.crash.faults import Crash, CrashMode, PointNotReachedError, never_reached
 from durably.testing.crash.guarantees import GuaranteeCount
-from durably.testing.crash.law_checks import broken_laws
+from durably.testing.crash.law_checks import Judge
 from durably.testing.crash.patches import located, patch_of_gather
 from durably.testing.crash.process_runner import ProcessRunner
 from durably.testing.crash.report import CellReport, Report
@@ -146,6 +146,7 @@ class _Matrix:
     shared: SharedLives | None = None
     in_full: set[tuple[Crash, ...]] = field(default_factory=set)
     baseline: Experiment = field(init=False)
+    judge: Judge = field(init=False)
     report: Report = field(init=False)
     guarantees: GuaranteeCount = field(default_factory=GuaranteeCount)
     lines: StepLines = field(default_factory=StepLines)
@@ -153,6 +154,7 @@ class _Matrix:
     async def run(self, crashes: int, repro: str | None) -> Report:
         started = time.perf_counter()
         self.baseline = await self._without_crash()
+        self.judge = Judge(self.baseline)
         self.report = Report.of_baseline(self.baseline, self.scenario.engine.name, self.mode)
         self.guarantees.add(self.baseline, "")
         self._add_cell(self.baseline, "no crash")
@@ -296,7 +298,7 @@ class _Matrix:
 
     def _add_cell(self, experiment: Experiment, label: str) -> None:
         """Hold an experiment to the laws, and put it into the report."""
-        violations = broken_laws(self.baseline, experiment) + list(no_secrets(experiment.after, self.scenario.secrets))
+        violations = self.judge.broken_laws(experiment) + list(no_secrets(experiment.after, self.scenario.secrets))
         violations = [located(each, self.lines, self.report.function) for each in violations]
         self.guarantees.add(experiment, label)
         self.report.cells.append(CellReport.of(experiment, self.baseline, label, violations))

@@ -224,14 +224,15 @@ class AgentBodies(HookBodies, SubmissionBodies, Function[str | AgentInput[C], Ag
             listed: The tools of its toolsets, whose steps always do.
             changed: Whether it is not what the model wrote, which the step can explain.
         """
-        known = [(self.tools[call.name], call) for call in response.message.tool_calls if call.name in self.tools]
         elsewhere = {each.name for each in listed.tools} if listed is not None else set()
-        checked = any(call.name in elsewhere for call in response.message.tool_calls)
-        marks = {
-            "checked_in_steps": checked or any(changed or tool.checks_in_step(call) for tool, call in known),
-            "shares_budget": any(tool.draws_on_budget for tool, _ in known),
-        }
-        return response.model_copy(update=marks) if any(marks.values()) else response
+        checked = shares = False
+        for call in response.message.tool_calls:
+            tool = self.tools.get(call.name)
+            checked = checked or call.name in elsewhere or (tool is not None and (changed or tool.checks_in_step(call)))
+            shares = shares or (tool is not None and tool.draws_on_budget)
+        if not (checked or shares):
+            return response
+        return response.model_copy(update={"checked_in_steps": checked, "shares_budget": shares})
 
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse:
         """Have the older part of a conversation summarised: the body of ``compact``.

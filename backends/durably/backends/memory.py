@@ -118,7 +118,7 @@ class MemoryJournal(Journal):
         self._records: dict[str, list[StepRecord]] = {}
         self._children: dict[str, list[str]] = {}
         self._events: dict[int, Received] = {}
-        self._event_ids: set[str] = set()
+        self._event_ids: dict[str, Received] = {}
         self._scheduled: list[Event] = []
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
@@ -245,6 +245,10 @@ class MemoryJournal(Journal):
         later = takewhile(lambda received: received.seq > cursor, reversed(self._events.values()))
         return [received for received in later if received.event.name == name][::-1]
 
+    def received(self, event: Event) -> Event | None:
+        found = self._event_ids.get(event.id or "")
+        return None if found is None or found.event.name != event.name else found.event
+
     def next_due(self) -> float | None:
         return min((event.ts for event in self._scheduled if event.ts is not None), default=None)
 
@@ -299,8 +303,7 @@ class MemoryJournal(Journal):
     def log(self, event: Event, now: float) -> Received | None:
         if event.id in self._event_ids:
             return None
-        self._event_ids.add(event.id or "")
-        received = Received(self.cursor() + 1, event, now)
+        received = self._event_ids[event.id or ""] = Received(self.cursor() + 1, event, now)
         self._events[received.seq] = received
         return received
 

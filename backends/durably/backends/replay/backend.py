@@ -39,6 +39,7 @@ from durably.core import (
     WorkerView,
 )
 from durably.core.approval import APPROVAL_GIVEN
+from durably.core.approval_desk import QUESTION_STEPS
 from durably.core.call_timeout import own_timeout
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
@@ -305,9 +306,7 @@ class ReplayBackend(Backend):
 
     async def received(self, event: Event) -> Event | None:
         self._check_up("received")
-        return next(
-            (each.event for each in self.journal.events_since(0, event.name) if each.event.id == event.id), None
-        )
+        return self.journal.received(event)
 
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
@@ -321,6 +320,10 @@ class ReplayBackend(Backend):
     async def asking_run_ids(self, function: str | None) -> list[str]:
         self._check_up("approvals")
         return list(self.journal.runs_waiting_for(APPROVAL_GIVEN))
+
+    async def question_history(self, run_id: str) -> History:
+        await self.view(run_id)
+        return History(self.journal.records_of(run_id, QUESTION_STEPS))
 
     async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
         self._check_up("count_runs")

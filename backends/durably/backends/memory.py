@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from durably.backends.replay.backend import ReplayBackend
+from durably.backends.replay.backend import MAX_RESTING, ReplayBackend
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.flow.store import MemoryFlowStore
@@ -50,6 +50,7 @@ class MemoryBackend(ReplayBackend):
         max_payload_bytes: The largest value a step may return, as JSON.
         worker_name: The name in ``workers()``. Default: the program's name and its process id.
         max_runs: How many runs it executes at once. Waiting runs do not count.
+        max_resting: How many waiting runs stay in memory. A run beyond that is replayed when it goes on. ``None``: all.
         max_steps: How many bodies it runs at once; the others wait.
         retention: How long finished runs are kept, unless their function says otherwise. Default: forever.
         observers: Receive the events of runs. See :class:`~durably.core.Observer`.
@@ -75,6 +76,7 @@ class MemoryBackend(ReplayBackend):
         max_payload_bytes: int | None = None,
         worker_name: str = "",
         max_runs: int | None = None,
+        max_resting: int | None = MAX_RESTING,
         max_steps: int | None = None,
         retention: Retention | None = None,
         observers: Iterable[Observer] = (),
@@ -93,6 +95,7 @@ class MemoryBackend(ReplayBackend):
             max_payload_bytes=max_payload_bytes,
             worker_name=worker_name,
             max_runs=max_runs,
+            max_resting=max_resting,
             max_steps=max_steps,
             retention=retention,
             observers=observers,

@@ -59,6 +59,9 @@ logger = logging.getLogger("durably")
 
 BUSY_SECONDS = 30.0
 
+MAX_RESTING = 200
+"""Replaying a run that waited costs more than to keep it; of so many, the memory costs more."""
+
 
 class ReplayBackend(Backend):
     """What the memory and the SQLite backends share: everything but the storage.
@@ -73,6 +76,7 @@ class ReplayBackend(Backend):
         poll: Seconds between looks at what other processes did, or ``None`` if there can be none.
         worker_name: What others see this worker as; left out, the program's name and its process id.
         max_runs: How many runs it drives at once before it takes no more, or ``None``. Those that wait do not count.
+        max_resting: How many waiting runs stay in memory, or ``None`` for all. The others are replayed when they go on.
         max_steps: How many bodies it runs at once, or ``None``; the others wait for their turn.
         retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
         busy_timeout: How long a program's calls wait while another process holds the lock of the storage.
@@ -105,6 +109,7 @@ class ReplayBackend(Backend):
         poll: float | None = None,
         worker_name: str = "",
         max_runs: int | None = None,
+        max_resting: int | None = MAX_RESTING,
         max_steps: int | None = None,
         retention: Retention | None = None,
         busy_timeout: Duration = BUSY_SECONDS,
@@ -157,6 +162,7 @@ class ReplayBackend(Backend):
             steps=self.parts.steps,
             keys=self.parts.keys,
             max_runs=None if max_runs is None else check_limit("max_runs", max_runs),
+            max_resting=None if max_resting is None else check_limit("max_resting", max_resting, least=0),
         )
         self.claims = self.parts.claims(self.functions, self._log, self._driver, clock)
         self._log.takes_runs = self.claims.has_room
@@ -410,12 +416,12 @@ class ReplayBackend(Backend):
         self._log.check_alive()
 
 
-def check_limit(option: str, limit: int) -> int:
+def check_limit(option: str, limit: int, least: int = 1) -> int:
     """The limit of a worker, if it is one.
 
     Raises:
-        ValueError: If it is no whole number from 1.
+        ValueError: If it is no whole number, or less than the least.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"{option} is a whole number, 1 or more, not {limit!r}")
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < least:
+        raise ValueError(f"{option} is a whole number, {least} or more, not {limit!r}")
     return limit

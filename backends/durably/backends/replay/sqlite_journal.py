@@ -175,6 +175,10 @@ class SQLiteJournal(Journal):
         found = [self._row(*row) for row in rows]
         return [row for row in found if row.function in served and row.owner not in alive]
 
+    def owned_by(self, worker: str) -> Collection[str]:
+        by_status = (f"SELECT id FROM runs WHERE status = '{each}' AND owner = ?1" for each in ("running", "stuck"))
+        return {id for (id,) in self.file.run(" UNION ALL ".join(by_status), worker).fetchall()}
+
     def take(self, row: RunRow) -> None:
         self.file.run(
             "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, ended_at = ?,"

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from durably.backends.replay.events import EventWaiter
@@ -234,7 +235,8 @@ class ReplaySteps(StepEngine):
                 return None if due is not None and view.ended_at > due else view
             if due is not None and self.clock.now() >= due:
                 return None
-            await self.scheduler.park(self.scheduler.scheduler.end_of(child), due)
+            end = partial(self.scheduler.scheduler.end_of, child)
+            await self.scheduler.park(end(), due, again=end)
 
     # -- events and time
 
@@ -301,7 +303,7 @@ class ReplaySteps(StepEngine):
             return event
         events.waiting.add(waiter)
         try:
-            event = await self.scheduler.park(waiter.future, waiter.due)
+            event = await self.scheduler.park(waiter.future, waiter.due, again=partial(events.wait_again, waiter))
         finally:
             events.waiting.discard(waiter)
         # At the due time the event may be in the log although nobody was woken: another process received it.
@@ -339,9 +341,14 @@ class ReplaySteps(StepEngine):
                 task.add_done_callback(drop_outcome)
             raise
         signals = [error for task in tasks if (error := task.exception()) is not None]
-        if signals:
-            raise next((each for each in signals if not isinstance(each, SuspendSignal | CancelSignal)), signals[0])
-        return [task.result() for task in tasks]
+        if not signals:
+            return [task.result() for task in tasks]
+        signal = next((each for each in signals if not isinstance(each, SuspendSignal | CancelSignal)), signals[0])
+        try:
+            raise signal
+        finally:
+            # Its traceback holds this frame: with these, all that is unwound would stay until the garbage is collected.
+            del signal, signals, tasks
 
     async def _give_way(self, kind: Kind, key: str) -> None:
         """In a branch, let the others go first as often as the seed says.

@@ -194,6 +194,10 @@ class Storage(ABC):
         live = (row.id for row in self.rows(None, None, ALL) if not row.status.final)
         return [run_id for run_id in live if any(_waits_for(each, event) for each in self.open_records(run_id))]
 
+    def owned_by(self, worker: str) -> Collection[str]:
+        """The ids of the live runs that a worker has."""
+        return {row.id for row in self.rows(None, None, ALL) if row.owner == worker and not row.status.final}
+
     def records_of(self, run_id: str, step_ids: tuple[str, ...]) -> list[StepRecord]:
         """The first and the last record of a run, and those of the steps whose ids begin with one of these texts.
 

@@ -39,7 +39,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     if not ALL:
         monkeypatch.setattr(wait_hub, "LONG", 300)
         monkeypatch.setattr(hub_client, "LONG", 300)
-        monkeypatch.setattr(wait_hub, "HELD", 4)
+        monkeypatch.setattr(wait_hub, "HELD", 500)
         monkeypatch.setattr(wait_hub, "TOLD_AT_ONCE", 3)
 
 

@@ -30,6 +30,12 @@ AT_ONCE = 8
 UNDER_WAY = 32
 """And how many requests to all hubs: more make a server that has much to do slower, and none of them quicker."""
 
+LOOKED = 16
+"""So many signals one process sends to a hub after a look at it: 6,000 more than `LONG` are allowed."""
+
+KNOWN = 10_000
+"""Of so many hubs a process remembers that it has looked at them."""
+
 ALL = ""
 """In the place of a hub's id: all of them."""
 
@@ -53,10 +59,14 @@ class HubClient:
         self._pressure = HubPressure(partial(hubs_are_behind, client, self._queue))
         self._task_timeout = task_timeout
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._looked: dict[str, int] = {}
 
     @asynccontextmanager
     async def room(self, hub: str) -> AsyncIterator[bool]:
-        """Wait until a hub has room for a signal, which is to be sent within; ``False`` at once if it is not there."""
+        """Wait until a hub has room for a signal, which is to be sent within; ``False`` at once if it is not there.
+
+        One that was there a few signals ago counts as there: if it has ended since, nobody waited in it.
+        """
         async with self._turn(hub, AT_ONCE):
             is_there = await self._has_room(hub)
             if is_there:
@@ -77,6 +87,7 @@ class HubClient:
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile
                 raise
+            self._looked.pop(hub, None)
 
     async def open(self, kind: str, hub: str, signal: str, *args: Any) -> None:
         """Signal a hub once it has room; it is started if it is not there."""
@@ -93,6 +104,17 @@ class HubClient:
             )
 
     async def _has_room(self, hub: str) -> bool:
+        left = self._looked.pop(hub, 0)
+        if not left and not await self._look(hub):
+            return False
+        if left != 1:
+            self._looked[hub] = (left or LOOKED) - 1
+        if len(self._looked) > KNOWN:
+            del self._looked[next(iter(self._looked))]
+        return True
+
+    async def _look(self, hub: str) -> bool:
+        """Wait until a hub has room; whether it is there."""
         pause = SHORTEST_PAUSE
         while True:
             try:

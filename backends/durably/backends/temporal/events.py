@@ -25,7 +25,7 @@ from durably.backends.temporal.event_inbox import asking_run
 from durably.backends.temporal.hub_client import HubClient
 from durably.backends.temporal.payloads import OFFER, trigger_arguments
 from durably.backends.temporal.run_info import run_memo
-from durably.backends.temporal.wait_hub import WAIT_HUB, hub_of_match, hubs_of_event, value_of_match
+from durably.backends.temporal.wait_hub import hub_of_match, hubs_of_event, value_of_match
 from durably.backends.temporal.waiters import Waiter
 from durably.core import Event
 from durably.core.ids import derive_id
@@ -145,7 +145,7 @@ class EventSender:
             value = value_of_match(wait.name, wait.match)
             waiter = {"run": run_id, "key": wait.key, "since": since, "value": value}
             waiters.setdefault(hub, []).append(waiter)
-        await asyncio.gather(*(self._hubs.open(WAIT_HUB, hub, "wait", each) for hub, each in waiters.items()))
+        await asyncio.gather(*(self._hubs.wait(hub, each) for hub, each in waiters.items()))
         # Afterwards: who finds the fact finds the hub.
         for name, paths in dict.fromkeys((wait.name, tuple(sorted(wait.match))) for wait in waits):
             await self._facts.add_paths(name, paths)
@@ -177,15 +177,14 @@ class EventSender:
         if (run_id := asking_run(event)) is not None:
             await self._hubs.tell(run_id, OFFER, {"event": data, "before": before})
         for hub, values in hubs_of_event(self._queue, event, facts.paths).items():
-            async with self._hubs.room(hub) as is_there:
-                if is_there and not received and again == "by a retry":
+            if await self._hubs.is_there(hub):
+                if not received and again == "by a retry":
                     before, received = await self._receive(event, facts), True
-                if is_there:
-                    await self._hubs.tell(hub, "offer", data, before, values)
+                await self._hubs.offer(hub, {"event": data, "before": before, "values": values})
         if earlier:
             hub = hub_id(self._queue, event.name)
-            async with self._hubs.room(hub):
-                await self._hubs.tell(hub, "publish", data)
+            await self._hubs.is_there(hub)
+            await self._hubs.tell(hub, "publish", data)
 
     # -- what an event starts
 

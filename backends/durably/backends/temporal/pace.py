@@ -21,7 +21,7 @@ __all__ = ["Pace"]
 SEVERAL = 20
 """A run with no more branches than this under way begins them all at once. So did all runs in earlier versions."""
 
-AT_ONCE = 200
+AT_ONCE = 50
 """How many branches, and steps of branches, begin in one task."""
 
 PACED = "durably-paced"

@@ -25,11 +25,21 @@ from durably.core import Event
 from durably.core.events import matches
 from durably.core.ids import derive_id
 
-__all__ = ["HUBS", "LONG", "WAIT_HUB", "WaitHub", "hub_of_match", "hubs_of_event", "queue_of_hubs", "value_of_match"]
+__all__ = [
+    "HUBS",
+    "LONG",
+    "WAIT_HUB",
+    "Offer",
+    "WaitHub",
+    "hub_of_match",
+    "hubs_of_event",
+    "queue_of_hubs",
+    "value_of_match",
+]
 
 WAIT_HUB = "durably.waits"
 
-HUBS = 32
+HUBS = 16
 """How many hubs share those who wait for events of one name. Waits in flight are found by it: it never changes."""
 
 LONG = 4_000
@@ -43,6 +53,9 @@ HELD = 400_000
 
 PARTS = 16
 
+EVENTS_AT_ONCE = 50
+"""How many events a hub hands on in one task: Temporal takes one that computes for 2 seconds for stuck."""
+
 TOLD_AT_ONCE = 200
 """How many runs are told of an event in one task; Temporal allows 2,000 signals under way."""
 
@@ -51,6 +64,11 @@ TASK_BYTES = 2_000_000
 
 ROOM = 10_000_000
 """A history of so many bytes is left to those who are still to be told of a large event, in one of their own."""
+
+
+Offer = dict[str, Any]
+"""An ``event``, the ``values`` that it has, and ``before``: it is for those who have waited since a moment earlier than
+this, if it is not ``None``."""
 
 
 def queue_of_hubs(queue: str) -> str:
@@ -138,7 +156,7 @@ class WaitHub:
         self._is_part = state.get("part", False)
         if "event" in state:
             values = sorted({waiter["value"] for waiter in self._waiting})
-            self._inbox.append(("offer", (state["event"], None, values)))
+            self.offer([{"event": state["event"], "before": None, "values": values}])
         while True:
             if self._inbox:
                 await self._work()
@@ -181,15 +199,9 @@ class WaitHub:
         self._inbox.append(("forget", waiter))
 
     @workflow.signal(name="offer")
-    def offer(self, event: dict[str, Any], before: float | None, values: list[str]) -> None:
-        """The event has come; it is for those who wait for one of these values.
-
-        Args:
-            event: The event.
-            before: Only for those who have waited since a moment earlier than this.
-            values: What it has.
-        """
-        self._inbox.append(("offer", (event, before, values)))
+    def offer(self, offers: list[Offer]) -> None:
+        """Events have come."""
+        self._inbox.append(("offer", offers))
 
     async def _work(self) -> None:
         """Do what was asked, in that order; what was asked several times in a row, at once."""
@@ -224,19 +236,25 @@ class WaitHub:
 
     # -- telling
 
-    async def _tell(self, offers: list[tuple[dict[str, Any], float | None, list[str]]]) -> None:
-        for event, before, values in offers:
-            told = self._waiting.take(values, before)
+    async def _tell(self, said: list[list[Offer]]) -> None:
+        for offer in (each for offers in said for each in offers):
+            told = self._waiting.take(offer["values"], offer["before"])
             if told:
+                if len(self._telling) >= EVENTS_AT_ONCE:
+                    await workflow.wait_condition(lambda: len(self._telling) < EVENTS_AT_ONCE)
                 # Not awaited: a run that cannot be reached must not hold up the events behind this one.
-                self._spawn(self._tell_all(told, event))
-        await asyncio.gather(
-            *(
-                self._tell_part(part, event, before, values)
-                for event, before, values in offers
-                for part in self._parts_with(values)
-            )
-        )
+                self._spawn(self._tell_all(told, offer["event"]))
+        # A signal to a part has no more than what came with one signal, so it is not too large.
+        await asyncio.gather(*(self._tell_part(*each) for offers in said for each in self._parted(offers).items()))
+
+    def _parted(self, offers: list[Offer]) -> dict[int, list[Offer]]:
+        """What each part is to be told, in a fixed order: for those parts in which somebody may wait for it."""
+        parted: dict[int, list[Offer]] = {}
+        for offer in offers:
+            parts = {_part("value", value) for value in offer["values"]}
+            for part in sorted(self._parts if self._is_part else self._parts & parts):
+                parted.setdefault(part, []).append(offer)
+        return parted
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -260,16 +278,12 @@ class WaitHub:
         # By what is waited for, so that an event meets one part; a part may have no more than one value.
         return _part("run", waiter["run"]) if self._is_part else _part("value", waiter["value"])
 
-    def _parts_with(self, values: list[str]) -> list[int]:
-        """The parts in which somebody may wait for these values, in a fixed order."""
-        return sorted(self._parts if self._is_part else self._parts & {_part("value", value) for value in values})
-
     async def _hold_in_part(self, part: int, waiters: list[Waiter]) -> None:
         if not await self._to_part(part, "wait", waiters):
             await self._start(str(part), {"waiting": waiters, "part": True})
 
-    async def _tell_part(self, part: int, *offer: Any) -> None:
-        if not await self._to_part(part, "offer", *offer):
+    async def _tell_part(self, part: int, offers: list[Offer]) -> None:
+        if not await self._to_part(part, "offer", offers):
             self._parts.discard(part)
 
     async def _to_part(self, part: int, signal: str, *args: Any) -> bool:

@@ -318,7 +318,7 @@ async def test_a_worker_that_stops_while_a_wait_is_being_recorded_gives_the_run_
         backend.journal.file.commit = late  # type: ignore[method-assign]
         while not backend.journal.file.apart:  # noqa: ASYNC110  # until the record of the nap is on its way
             await asyncio.sleep(0)
-        stopping = asyncio.ensure_future(backend._driver.stop(3600))
+        stopping = asyncio.ensure_future(backend._worker.driver.stop(3600))
         await asyncio.sleep(0)
         may_commit.set()
         assert await stopping == set()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +54,7 @@ from tests.testing.subjects import SQLiteSubject
 QUICK = RetryPolicy(initial=2.0, jitter=0)
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.getLogger("durably").setLevel(logging.CRITICAL)
-    yield
-    logging.getLogger("durably").setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def trace_of(target: Function[Any, Any], data: Any = None, **options: Any) -> tuple[Trace, Any]:

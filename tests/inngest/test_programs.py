@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -25,11 +23,7 @@ CAPABILITIES = InngestBackend.capabilities
 crashed: list[int] = []
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.mark.timeout(30 * EXAMPLES)

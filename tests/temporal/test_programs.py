@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,11 +29,7 @@ CACHES: dict[str, dict[str, Any]] = {"cached": {}, "evicted": {"max_cached_workf
 crashed: list[int] = []
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.mark.timeout(60 * EXAMPLES)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -25,12 +24,7 @@ LIMIT = max(60, 3 * EXAMPLES)
 seen: Counter[str] = Counter()
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """A failing run logs an error; thousands of them are no news."""
-    logging.getLogger("durably").setLevel(logging.CRITICAL)
-    yield
-    logging.getLogger("durably").setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.mark.timeout(LIMIT)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, find, settings
@@ -46,11 +44,7 @@ NOTICED = {
 """Some that a few hundred programs meet; the rest is left to the conformance suite, which looks for them."""
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def _journal(mutant: Mutant) -> type[FaultyJournal]:

@@ -227,11 +227,12 @@ class AgentBodies(HookBodies, SubmissionBodies, Function[str | AgentInput[C], Ag
         known = [(self.tools[call.name], call) for call in response.message.tool_calls if call.name in self.tools]
         elsewhere = {each.name for each in listed.tools} if listed is not None else set()
         checked = any(call.name in elsewhere for call in response.message.tool_calls)
-        marks = {
-            "checked_in_steps": checked or any(changed or tool.checks_in_step(call) for tool, call in known),
-            "shares_budget": any(tool.draws_on_budget for tool, _ in known),
-        }
-        return response.model_copy(update=marks) if any(marks.values()) else response
+        drawing = sum(tool.draws_on_budget for tool, _ in known)
+        checked = checked or any(changed or tool.checks_in_step(call) for tool, call in known)
+        if not checked and not drawing:
+            return response
+        marks = {"checked_in_steps": checked, "shares_budget": drawing > 0, "budget_shares": max(drawing, 1)}
+        return response.model_copy(update=marks)
 
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse:
         """Have the older part of a conversation summarised: the body of ``compact``.

@@ -20,6 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.temporal.hub_pressure import HubPressure, hubs_are_behind
 from durably.backends.temporal.outbox import Outbox
+from durably.backends.temporal.system_workflows import SystemWorkflows
 from durably.backends.temporal.wait_hub import LONG, WAIT_HUB, Offer, queue_of_hubs
 from durably.backends.temporal.waiters import Waiter
 
@@ -58,7 +59,7 @@ class HubClient:
         self._client = client
         self._queue = queue_of_hubs(queue)
         self._pressure = HubPressure(partial(hubs_are_behind, client, self._queue))
-        self._task_timeout = task_timeout
+        self._workflows = SystemWorkflows(client, self._queue, task_timeout)
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._outboxes: WeakValueDictionary[tuple[str, str], Outbox] = WeakValueDictionary()
         self._looked: dict[str, int] = {}
@@ -101,16 +102,9 @@ class HubClient:
         await self._outbox(hub, "wait", partial(self._open, hub)).add(waiters)
 
     async def _open(self, hub: str, lots: Sequence[Sequence[Waiter]]) -> None:
+        waiters = [waiter for lot in lots for waiter in lot]
         async with self._turn(ALL, UNDER_WAY):
-            await self._client.start_workflow(
-                WAIT_HUB,
-                {},
-                id=hub,
-                task_queue=self._queue,
-                task_timeout=self._task_timeout,
-                start_signal="wait",
-                start_signal_args=[[waiter for lot in lots for waiter in lot]],
-            )
+            await self._workflows.tell(WAIT_HUB, hub, "wait", waiters, begin={})
 
     def _outbox(self, hub: str, signal: str, send: Callable[[Sequence[Any]], Awaitable[None]]) -> Outbox:
         outbox = self._outboxes.get((hub, signal))

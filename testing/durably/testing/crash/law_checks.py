@@ -20,6 +20,7 @@ from durably.testing.laws import (
     ends_once,
     every_run_ends,
     limited_starts,
+    most_starts,
     no_start_after_commit,
     one_key_per_step,
     same_event_count,
@@ -61,7 +62,8 @@ def _commits(baseline: Experiment, found: Experiment) -> Iterator[Violation]:
 
 
 def _starts(baseline: Experiment, found: Experiment) -> Iterator[Violation]:
-    yield from limited_starts(found.ledger.entries, found.after)
+    unrecorded = most_starts(baseline.ledger) if found.forgets_attempts else None
+    yield from limited_starts(found.ledger.entries, found.after, unrecorded=unrecorded)
 
 
 def _journal(baseline: Experiment, found: Experiment) -> Iterator[Violation]:
@@ -136,7 +138,8 @@ CHECKS: dict[str, Check] = {
 }
 """How an experiment is held to each law. L11 stands in ``code_changes``; L14 needs secrets, which the matrix has."""
 
-_INTERRUPTION_MAY_CHANGE = ("L1", "L5", "L7", "L8", "L10")
+_ANOTHER_END_MAY_CHANGE = ("L1", "L5", "L7", "L8", "L10")
+"""What cannot be held against a run that was cut off, by a crash in a step that may run only once or by the harness."""
 
 
 def broken_laws(baseline: Experiment, found: Experiment) -> list[Violation]:
@@ -150,8 +153,8 @@ def broken_laws(baseline: Experiment, found: Experiment) -> list[Violation]:
         What is broken, the most telling first.
     """
     violations = [violation for check in CHECKS.values() for violation in check(baseline, found)]
-    if was_interrupted(found):
-        violations = [each for each in violations if each.law not in _INTERRUPTION_MAY_CHANGE]
+    if found.trouble or was_interrupted(found):
+        violations = [each for each in violations if each.law not in _ANOTHER_END_MAY_CHANGE]
     if any(each.law == "L1" for each in violations):
         violations = [each for each in violations if each.law != "L5"]  # the same thing, said twice
     return violations

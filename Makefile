@@ -44,7 +44,7 @@ $(READY) $(BENCH): pyproject.toml
 	@echo "setting up $(@D) (once; a minute or two)"
 	test -d $(@D) || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[all]" $(GROUPS)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[all,documents]" $(GROUPS)
 	touch $@
 
 clean:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from durably.backends import SQLiteBackend
 from durably.core import AgentInput, AgentResult, ApprovalNotPendingError, Backend, FunctionRef, RunNotFoundError
+from durably.core.errors import RunExistsError
 from durably.core.messages import SessionNote
 from durably.core.model import StreamedDelta
 from durably.core.observer import RunEnded, StepEnded
@@ -61,8 +62,13 @@ def make_app(backend: Backend) -> FastAPI:
 
     @app.post("/chats/{key}/messages", status_code=202)
     async def say(key: str, message: Message) -> dict[str, str]:
-        asked = AgentInput(message=message.text, session_key=key)
-        run = await backend.start(SUPPORT, asked, run_id=f"{key}-{message.id}")
+        try:
+            asked = AgentInput(message=message.text, session_key=key)
+            run = await backend.start(SUPPORT, asked, run_id=f"{key}-{message.id}")
+        except RunExistsError as error:  # the same id with another text
+            raise HTTPException(409, str(error)) from error
+        except ValueError as error:  # a key or an id that is too long, or holds what no engine takes
+            raise HTTPException(422, str(error)) from error
         return {"run": run.id}
 
     @app.get("/chats/{key}")

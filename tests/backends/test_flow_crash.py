@@ -14,17 +14,12 @@ from durably.backends.memory import MemoryJournal
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
 from durably.core import Context, Event, Function, RunStatus, Singleton, function
-from durably.core.errors import Signal
 from durably.core.flow import Batch, Concurrency, Cron, CronTick, Debounce, Throttle
-from durably.core.steps import Point
+from tests.killed_at import Killed, KilledAt
 
 BEGAN = 1767225600.0
 
 Open = Callable[[list[Function[Any, Any]], VirtualClock], ReplayBackend]
-
-
-class Gone(Signal):
-    """The process is gone."""
 
 
 class Program:
@@ -73,16 +68,8 @@ class Program:
 
     async def live(self, make: Open, crash_at: int) -> bool:
         """One life of the process: whether it crashed. It sends its events again each time, under the same ids."""
-        passed = 0
-
-        def probe(point: Point) -> None:
-            nonlocal passed
-            passed += 1
-            if passed == crash_at:
-                raise Gone
-
         backend = make(self.functions, self.clock)
-        backend.probe = probe
+        backend.probe = KilledAt(crash_at)
         try:
             async with backend:
                 for n in range(3):
@@ -95,7 +82,7 @@ class Program:
                 store = backend.journal.flow
                 assert store is not None
                 assert [*store.all("held"), *store.all("slot"), *store.all("batch"), *store.all("batched")] == []
-        except Gone:
+        except Killed:
             return True
         return False
 

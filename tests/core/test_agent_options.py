@@ -125,6 +125,30 @@ async def test_a_delegate_draws_on_the_budget(open_backend: Open) -> None:
 
 
 @pytest.mark.asyncio
+async def test_delegates_that_are_asked_at_once_divide_the_budget(open_backend: Open) -> None:
+    seeker = Agent(
+        "dividing-seeker",
+        model=ScriptedModel(lambda request: call("look", place=request.turn)),
+        instructions="",
+        tools=[look],
+    )
+    ask = call("ask_dividing-seeker", task="look")
+    agent = Agent(
+        "dividing",
+        model=ScriptedModel([ask, ask], "done"),
+        instructions="",
+        tools=[delegate(seeker)],
+        budget=Budget(tool_calls=6),
+    )
+    async with open_backend([agent]) as backend:
+        result = await backend.invoke(agent, "go")
+        children = [await each.result() for each in await backend.runs(function=seeker.id)]
+    # Of six calls, two ask; the four that are left are two for each.
+    assert [(each.tool_calls, each.stop_reason) for each in children] == [(2, "budget")] * 2
+    assert result.stop_reason == "budget"
+
+
+@pytest.mark.asyncio
 async def test_what_an_engine_cannot_do_is_refused_when_it_is_made(open_backend: Open) -> None:
     made: dict[str, Any] = {"model": ScriptedModel("hi"), "instructions": ""}
     may_be_refused = {"keeps", "steers", "queues"}

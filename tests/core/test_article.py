@@ -18,12 +18,11 @@ import pytest
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.replay.clock import VirtualClock
 from durably.core import Event, MemorySessions, SQLiteSessions, assistant, user
-from durably.core.errors import Signal
 from durably.core.model import ModelRequest, ModelResponse
-from durably.core.steps import Point
 from durably.testing import ScriptedModel
 from durably.testing.crash.engines import Store
 from tests.conftest import Open
+from tests.killed_at import Killed, KilledAt
 
 ROOT = Path(__file__).parent.parent.parent
 ANSWER = "It ships tomorrow. To reset it, hold the button for ten seconds."
@@ -154,10 +153,6 @@ async def test_messages_of_other_sessions_do_not_disturb() -> None:
     assert sorted(where for where, _ in channel.seen) == ["ann", "bob", "file", "file", "file", "file"]
 
 
-class Killed(Signal):
-    """The process is gone."""
-
-
 class World:
     """What outlives a crash of the program."""
 
@@ -174,23 +169,15 @@ class World:
 
     async def live(self, kill: int | None) -> int:
         """One life of the program; how many points it passed."""
-        passed = 0
-
-        def probe(_: Point) -> None:
-            nonlocal passed
-            passed += 1
-            if passed == kill:
-                raise Killed
-
         backend = self.open()
-        backend.probe = probe
+        backend.probe = probe = KilledAt(kill)
         try:
             async with backend:
                 await backend.send(message("Where is order 7?", "m1"))
                 await backend.drain()
         except Killed:
             pass
-        return passed
+        return probe.passed
 
     async def outcome(self) -> dict[str, str | None]:
         async with self.open() as backend:

@@ -32,13 +32,12 @@ from durably.core import (
     user,
 )
 from durably.core.due_times import due_time
-from durably.core.errors import Signal
 from durably.core.ids import derive_id
 from durably.core.messages import ToolResultMessage
 from durably.core.model import ModelRequest, ModelResponse, Usage
-from durably.core.steps import Point
 from durably.testing import ScriptedModel, call
 from tests.conftest import Open
+from tests.killed_at import Killed, KilledAt
 
 START = VirtualClock().now()
 
@@ -356,31 +355,19 @@ def test_the_model_sees_a_name_a_description_and_a_schema() -> None:
 # -- crashes
 
 
-class Killed(Signal):
-    """The process is gone."""
-
-
 async def live(journal: MemoryJournal, top: Agent, clock: VirtualClock, kill: int | None) -> tuple[Any, int]:
     """One life: what the runs came to (or nothing, if it was killed) and how many points it passed."""
-    passed = 0
-
-    def probe(_: Point) -> None:
-        nonlocal passed
-        passed += 1
-        if passed == kill:
-            raise Killed
-
     backend = MemoryBackend([top], journal=journal, clock=clock)
-    backend.probe = probe
+    backend.probe = probe = KilledAt(kill)
     try:
         async with backend:
             run = await backend.start(top, "go", run_id="top")
             await run.result()
             await backend.drain()
             ended = [await backend.run(each.id) for each in await backend.runs()]
-            return {each.id: ((await each.result()), each.view.created_at) for each in ended}, passed
+            return {each.id: ((await each.result()), each.view.created_at) for each in ended}, probe.passed
     except Killed:
-        return None, passed
+        return None, probe.passed
 
 
 def family(clock: VirtualClock) -> Agent:

@@ -40,6 +40,7 @@ EXAMPLES = [
     InvokeError(step="i", error_type="ValueError", message="x", function="f", run_id="r"),
     JournalCorruptError(run_id="r", seq=3),
     errors.FunctionNotFoundError(function="f", near=["g"]),
+    errors.EngineUnavailableError(server="127.0.0.1:7233", reason="connection refused"),
     errors.JournalBusyError(path="runs.db", holder="process 7"),
     errors.TooManyStepsError(step="a", what="steps in one run", count=1_001, limit=1_000),
     errors.JournalError("full"),

@@ -108,6 +108,9 @@ MADE: list[tuple[str, Callable[[], object], str]] = [
     ("a budget of a number", lambda: agent(budget=5), r"write budget=Budget\(tokens=100_000\)"),
     ("an agent without a name", lambda: Agent(ScriptedModel("hi"), model="", instructions=""), "name is a text"),  # type: ignore[call-overload]
     ("one function", lambda: MemoryBackend(SAVE), "functions= is a list"),  # type: ignore[arg-type]
+    ("a database in memory", lambda: SQLiteBackend(":memory:"), "use MemoryBackend"),
+    ("a database without a name", lambda: SQLiteBackend(""), "is empty"),
+    ("a database by its URL", lambda: SQLiteBackend("sqlite:///runs.db"), "write the path alone"),
     ("the address of Temporal", lambda: TemporalBackend("localhost:7233", task_queue="q"), r"await Client\.connect"),  # type: ignore[arg-type]
     ("the address of Inngest", lambda: InngestBackend("http://localhost:8288"), r"inngest\.Inngest\(app_id="),  # type: ignore[arg-type]
 ]

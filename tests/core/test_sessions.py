@@ -672,3 +672,14 @@ def test_a_system_without_locks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(jsonl, "fcntl", None)
     with pytest.raises(SessionError, match="use SQLiteSessions"):
         JSONLSessions(tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_a_secret_in_a_session_key_mixes_no_sessions() -> None:
+    """All secrets are masked by one text, so both customers would have one session."""
+    agent = Agent("a", model=ScriptedModel("never", "never"), instructions="", sessions="backend", retries=0)
+    secrets = ["the token of ann", "the token of bob"]
+    async with MemoryBackend([agent], secrets=secrets) as backend:
+        for secret in secrets:
+            with pytest.raises(InvokeError, match=r"not a session key: a registered secret in it was masked"):
+                await backend.invoke(agent, AgentInput(message="hi", session_key=secret))

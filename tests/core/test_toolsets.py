@@ -29,7 +29,10 @@ from durably.core import (
     toolset,
 )
 from durably.core.errors import Signal
+from durably.core.messages import JSONObject
 from durably.core.steps import Point
+from durably.core.tool_context import RunContext
+from durably.core.toolsets import ListedTool
 from durably.testing import ScriptedModel, call, crash_matrix
 from tests.conftest import Open
 
@@ -155,6 +158,78 @@ async def test_changed_arguments_are_the_same_wherever_the_run_crashes() -> None
     assert not report.error, report
 
 
+def by_amount(*amounts: object, journal: list[int] | None = None) -> Agent:
+    """It pays up to 10 without asking; which amounts were judged is kept."""
+    judged = [] if journal is None else journal
+
+    def much(amount: int) -> bool:
+        judged.append(amount)
+        return amount > 10
+
+    script = [call("pay", to="Ann", amount=amount) for amount in amounts]
+    makes = toolset(lambda: [tool(pay, requires_approval=much)], name="bank")
+    return Agent("payer", model=ScriptedModel(*script, "Done."), instructions="", tools=[makes])
+
+
+async def test_the_arguments_decide_whether_a_person_is_asked(open_backend: Open) -> None:
+    judged: list[int] = []
+    agent = by_amount(5, 50, "all", journal=judged)
+    async with open_backend([agent]) as backend:
+        run = await backend.start(agent, "go")
+        while not (pending := await backend.approvals(run=run.id)):  # noqa: ASYNC110 - a page would ask again too
+            await asyncio.sleep(0.01)
+        assert [each.arguments for each in pending] == [{"to": "Ann", "amount": 50}]
+        await backend.reject(pending[0], "too much")
+        result = await run.result()
+    assert told(result)[:2] == [("paid 5 to Ann", False), ("pay was not run: a person refused it: too much", True)]
+    assert told(result)[2][0].startswith("invalid arguments for pay: amount"), "nobody is asked about such a call"
+    assert judged == [5, 50]
+
+
+async def test_what_the_arguments_decided_is_the_same_wherever_the_run_crashes() -> None:
+    report = await crash_matrix(lambda: by_amount(5, 50), "go", functions=[reviewer])
+    assert report.ok, report
+    assert not report.error, report
+    assert {"request-pay", "request-pay:1", "gather[1]/ask-pay"} <= {each.key for each in report.steps}
+    assert "gather[1]/ask-pay:1" not in {each.key for each in report.steps}
+
+
+class Vault(Toolset):
+    """A toolset of a user's own, whose tool asks unless its arguments are small."""
+
+    @property
+    def name(self) -> str:
+        return "vault"
+
+    async def list_tools(self, run: RunContext) -> list[ListedTool]:
+        return [
+            ListedTool(name="take", description="", parameters={}, requires_approval=True, approval_by_arguments=True),
+            ListedTool(name="open", description="", parameters={}, requires_approval=True),
+        ]
+
+    async def call_tool(self, listed: ListedTool, arguments: JSONObject | str, run: RunContext) -> str:
+        return f"{listed.name}: {arguments}"
+
+    async def needs_approval(self, listed: ListedTool, arguments: JSONObject | str, run: RunContext) -> bool:
+        assert isinstance(arguments, dict)
+        assert listed.name == "take", "of the other one a person is always asked"
+        return bool(arguments["count"] > 1)
+
+
+async def test_a_toolset_of_ones_own_decides_by_arguments_too() -> None:
+    script = (call("take", count=1), call("take", count=2), call("open"), "Done.")
+    agent = Agent("keeper", model=ScriptedModel(*script), instructions="", tools=[Vault()])
+    async with MemoryBackend([agent]) as backend:
+        run = await backend.start(agent, "go")
+        for tool_name in ("take", "open"):
+            while not (pending := await backend.approvals(run=run.id)):  # noqa: ASYNC110 - a page would ask again too
+                await asyncio.sleep(0.01)
+            assert [each.tool for each in pending] == [tool_name]
+            await backend.approve(pending[0])
+        result = await run.result()
+    assert told(result) == [("take: {'count': 1}", False), ("take: {'count': 2}", False), ("open: {}", False)]
+
+
 async def test_a_run_goes_on_elsewhere_with_the_tools_that_it_began_with(caplog: pytest.LogCaptureFixture) -> None:
     script = (call("take_cup", count=1), call("take_pot", count=1))
     journal = MemoryJournal()
@@ -231,7 +306,6 @@ async def _code(ctx: ToolContext) -> str:
 WRONG: list[tuple[str, Any]] = [
     ("is a CodeTool: a toolset makes plain tools", lambda: [tool(_code, steps=True)]),
     ("is a Delegate: a toolset makes plain tools", lambda: [delegate("other", max_depth=1)]),
-    ("here requires_approval= is True or False", lambda: [tool(look.fn, requires_approval=lambda: True)]),
     ("made two tools of one name", lambda: [look, look]),
     ("the toolset 'made' has a tool 'look', and the agent has another one", lambda: [look]),
 ]

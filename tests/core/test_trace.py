@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +46,6 @@ from durably.testing.fuzz.faulted_runs import run_under_faults
 from durably.testing.fuzz.faults import Fault, OutsideEvent
 from durably.testing.fuzz.programs import Block
 from durably.testing.fuzz.strategies import faults, outside_events, programs
-from durably.testing.snapshot import Snapshot
 from examples.refund_desk import desk
 from tests.core.traced_runs import QUESTION, functions, outline, traced
 from tests.testing.subjects import SQLiteSubject
@@ -56,11 +53,7 @@ from tests.testing.subjects import SQLiteSubject
 QUICK = RetryPolicy(initial=2.0, jitter=0)
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.getLogger("durably").setLevel(logging.CRITICAL)
-    yield
-    logging.getLogger("durably").setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def trace_of(target: Function[Any, Any], data: Any = None, **options: Any) -> tuple[Trace, Any]:
@@ -142,7 +135,7 @@ def test_a_trace_holds_each_step_of_the_records_once(
 
 
 def histories(run: Any) -> list[History]:
-    return [log.history for log in Snapshot.of_journal(run.journal).runs.values()]
+    return [log.history for log in run.store.snapshot().runs.values()]
 
 
 # -- attempts and times

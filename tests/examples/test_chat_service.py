@@ -62,6 +62,25 @@ async def test_a_message_is_answered_and_its_answer_streamed(tmp_path: Path) -> 
         assert (await client.get("/runs/nobody/events")).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("key", "id", "text", "status"),
+    [
+        ("ann", "1", "Another text.", 409),
+        ("a" * 201, "1", "Hello.", 422),
+        ("ann", "1" * 300, "Hello.", 422),
+        ("ann", "a\0b", "Hello.", 422),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_message_that_cannot_be_taken_is_the_customers_mistake(
+    tmp_path: Path, key: str, id: str, text: str, status: int
+) -> None:
+    async with service(tmp_path / "runs.db") as client:
+        await client.post("/chats/ann/messages", json={"text": "Hello there.", "id": "1"})
+        refused = await client.post(f"/chats/{key}/messages", json={"text": text, "id": id})
+        assert (refused.status_code, bool(refused.json()["detail"])) == (status, True)
+
+
 @pytest.mark.asyncio
 async def test_a_refund_waits_for_a_person_and_happens_once(tmp_path: Path) -> None:
     async with service(tmp_path / "runs.db") as client:

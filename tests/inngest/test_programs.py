@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -25,19 +23,14 @@ CAPABILITIES = InngestBackend.capabilities
 crashed: list[int] = []
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.mark.timeout(30 * EXAMPLES)
 @pytest.mark.parametrize("hold", [60.0, 0.0], ids=["engine", "replaying"])
 @settings(FEW, max_examples=EXAMPLES)
 @given(
-    # A cron of the harness comes when a test says so.
-    programs(leaves=6, capabilities=CAPABILITIES, crons=False),
+    programs(leaves=6, capabilities=CAPABILITIES, crons=("once",)),
     st.lists(st.integers(0, 15), max_size=2),
     forks(capabilities=CAPABILITIES),
 )

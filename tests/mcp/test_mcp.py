@@ -249,6 +249,26 @@ async def test_a_server_that_cannot_be_reached_is_named(options: dict[str, Any])
             await backend.invoke(clerk, "go")
 
 
+async def test_nothing_is_asked_of_a_connection_that_is_being_closed(tmp_path: Path) -> None:
+    server = stdio(tmp_path)
+    first, second = agent(server, call("look", item="cup")), agent(server, call("look", item="cup"))
+    ours = asyncio.all_tasks()
+    async with MemoryBackend([first]) as backend:
+        await backend.invoke(first, "go")
+    left = asyncio.all_tasks() - ours
+    assert left, "the connection is kept for the next call"
+    for task in left:
+        task.cancel()
+    await asyncio.sleep(0)  # they have begun to end; the program takes its time
+    assert not all(task.done() for task in left)
+    async with MemoryBackend([second]) as backend:
+        run = await backend.start(second, "go")
+        await run.result()
+        statuses = [record.status for record in await run.history()]
+    await server.aclose()
+    assert "retrying" not in statuses
+
+
 async def test_a_connection_that_nobody_uses_ends(tmp_path: Path) -> None:
     async with over_http(tmp_path) as url:
         server = MCPServer("shop", url=url, idle=0)

@@ -18,8 +18,11 @@ from durably.core import ModelError, user
 from durably.core.model import ModelResponse
 from durably.providers.chat_stream import StreamedAnswer
 from durably.testing import call
+from durably.testing.models.late import LateAnswers
 from durably.testing.models.llm_server import LLMServer
+from durably.testing.models.wire.http import HTTPRequest
 from tests.providers.cases import Case, ask, close_litellm, question
+from tests.providers.test_later import WAYS, Way
 from tests.providers.test_wire_quirks import serving
 
 ABSENT = object()
@@ -102,6 +105,53 @@ def test_it_is_read_or_refused(case: Case, streamed: bool) -> None:
                     again = ModelResponse.model_validate_json(response.model_dump_json())
                     assert again == response, "what is recorded is what was said"
             await close_litellm()
+
+        asyncio.run(check())
+
+    read()
+
+
+class OddLateAnswers:
+    """Late answers, with something odd in one of them.
+
+    Args:
+        late: The late answers of a server.
+        number: Which answer it is, counted from 0.
+        place: Where, counted through its places again and again.
+        new: What stands there.
+    """
+
+    def __init__(self, late: LateAnswers, number: int, place: int, new: object) -> None:
+        self._late = late
+        self._odd = number, place, new
+        self._given = 0
+
+    async def handle(self, request: HTTPRequest) -> str | None:
+        text = await self._late.handle(request)
+        number, place, new = self._odd
+        self._given += text is not None
+        if text is None or self._given != number + 1:
+            return text
+        whole = json.loads(text)
+        found = list(places(whole))
+        return json.dumps(changed(whole, found[place % len(found)], new))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_one_that_comes_later_is_read_or_refused(way: Way) -> None:
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(number=st.integers(0, 3), place=st.integers(0, 99), new=st.sampled_from(ODD))
+    def read(number: int, place: int, new: object) -> None:
+        async def check() -> None:
+            async with LLMServer("Done.", polls=0) as server:
+                server._late = OddLateAnswers(server._late, number, place, new)  # type: ignore[assignment]
+                model = way.make(server)
+                with suppress(ModelError):
+                    promised = await model.complete(question(user("?"), options=way.options))
+                    if promised.submitted is not None:
+                        response = await model.fetch(promised.submitted, question())
+                        assert ModelResponse.model_validate_json(response.model_dump_json()) == response
 
         asyncio.run(check())
 

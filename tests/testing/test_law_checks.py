@@ -176,6 +176,36 @@ async def test_the_law_fires(law: str, tamper: Callable[[Experiment], None]) -> 
     assert all(violation.found and violation.meaning for violation in found)
 
 
+async def test_a_run_that_was_not_brought_to_its_end_has_not_come_to_another_result() -> None:
+    baseline, experiment = await run_experiment(scenario()), await run_experiment(scenario(), CRASH)
+    does_not_end(experiment)
+    records(experiment, lambda old: old[:-1])
+    put(experiment, replace(root(experiment), status=RunStatus.RUNNING))
+    experiment.output = experiment.value = experiment.state = None
+    assert [violation.law for violation in broken_laws(baseline, experiment)] == ["L12"]
+    starts_too_often(experiment)
+    assert {violation.law for violation in broken_laws(baseline, experiment)} == {"L3", "L9", "L12"}
+
+
+def forgets_attempts(experiment: Experiment) -> None:
+    """As an engine does that keeps only the last attempt of a step that a crash interrupted."""
+    experiment.forgets_attempts = True
+    records(experiment, lambda old: [each for each in old if each.status != "retrying"])
+    records(experiment, lambda old: [replace(each, seq=seq) for seq, each in enumerate(old)])
+
+
+async def test_a_failed_attempt_that_an_engine_forgot_is_accounted_for_and_no_other_start() -> None:
+    baseline, experiment = await run_experiment(scenario()), await run_experiment(scenario(), CRASH)
+    experiment.before.clear()  # the engine's records cannot be read at the crash
+    forgets_attempts(experiment)
+    assert broken_laws(baseline, experiment) == []
+    starts_too_often(experiment)
+    assert {violation.law for violation in broken_laws(baseline, experiment)} == {"L3", "L9"}
+    experiment.forgets_attempts = False
+    experiment.ledger.entries = list(baseline.ledger)
+    assert "L3" in {violation.law for violation in broken_laws(baseline, experiment)}
+
+
 @pytest.mark.parametrize("change", ["lost", "foreign", "unanswered"])
 async def test_a_transcript_with_a_wrong_result_is_caught(change: str) -> None:
     baseline = await run_experiment(Scenario(target=agents.keyed, data="refund", engine=find_engine("memory")))

@@ -122,6 +122,28 @@ def test_starts_that_a_retry_accounts_for() -> None:
     assert broken(laws.limited_starts(entries("started a", "started a"), after)) == []
 
 
+def test_starts_that_a_run_without_a_crash_accounts_for_where_records_do_not_tell() -> None:
+    after = snapshot(log(FIRST, record("a"), LAST))
+    without_crash = laws.most_starts(entries("started a", "started a"))
+    assert without_crash == {("f", "a"): 2}
+
+    def judged(*said: str) -> list[str]:
+        return broken(laws.limited_starts(entries(*said), after, unrecorded=without_crash))
+
+    assert judged("started a", "started a", "crash", "started a") == []
+    assert judged("started a", "started a", "crash", "started a", "started a") == ["L3"]
+    assert judged("started a", "started a", "started a") == ["L3"]
+    assert judged("started b", "started b") == ["L3"]  # it never failed without a crash
+
+
+def test_what_the_records_tell_is_not_counted_twice() -> None:
+    after = snapshot(log(FIRST, record("a", "retrying"), record("a"), LAST))
+    without_crash = {("f", "a"): 2}
+    assert broken(laws.limited_starts(entries("started a", "started a"), after, unrecorded=without_crash)) == []
+    thrice = entries("started a", "started a", "started a")
+    assert broken(laws.limited_starts(thrice, after, unrecorded=without_crash)) == ["L3"]
+
+
 def test_an_at_most_once_body_starts_once_whatever_happens() -> None:
     after = snapshot(log(FIRST, record("a", "started"), record("a", "failed"), LAST))
     assert broken(laws.limited_starts(entries("started a", "crash", "started a"), after)) == ["L3"]

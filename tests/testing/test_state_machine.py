@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -19,11 +17,7 @@ from durably.testing.mutants import MUTANTS, Mutant
 EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "300"))
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.getLogger("durably").setLevel(logging.CRITICAL)
-    yield
-    logging.getLogger("durably").setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class TestStateMachine(DurableStateMachine.TestCase):  # type: ignore[misc,valid-type]

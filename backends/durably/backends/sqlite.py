@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
@@ -51,6 +51,7 @@ class SQLiteBackend(ReplayBackend):
     name = "sqlite"
     capabilities = Capabilities(durable=True, multi_process=True, max_payload_bytes=8 * 2**20, flow_control=FLOW_RULES)
     journal: SQLiteJournal
+    storage: ClassVar[type[SQLiteJournal]] = SQLiteJournal
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class SQLiteBackend(ReplayBackend):
     ) -> None:
         super().__init__(
             functions,
-            journal=SQLiteJournal(path),
+            journal=self.storage(path),
             clock=clock or SystemClock(),
             threads=True,
             evict=evict,

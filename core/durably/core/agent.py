@@ -20,7 +20,6 @@ from durably.core.agent_types import AgentOptions, Instructions, ModelOptions, i
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
 from durably.core.context import Context, running
-from durably.core.errors import DefinitionError
 from durably.core.events import Event
 from durably.core.fallback import with_fallback
 from durably.core.function_attempts import judged_input
@@ -218,11 +217,10 @@ class Agent(AgentBodies[Out, C], Generic[Out, C]):
             tools=tools,
             max_iterations=max_iterations,
             output_retries=output_retries,
+            validates_text=output_validator is not None and output_type is None,
             budget=budget,
             compaction=compaction,
         )
-        if output_validator is not None and output_type is None:
-            raise DefinitionError(f"agent {name!r}: output_validator= checks a typed answer: add output_type=")
         # Without the caller's locals, annotations of plain functions that name a local class would not resolve.
         names = sys._getframe(1).f_locals
         self.context_codec = codec_for(Any if context_type is None else context_type)

@@ -225,14 +225,15 @@ class AgentBodies(HookBodies, SubmissionBodies, Function[str | AgentInput[C], Ag
             changed: Whether it is not what the model wrote, which the step can explain.
         """
         elsewhere = {each.name for each in listed.tools} if listed is not None else set()
-        checked = shares = False
+        checked, drawing = False, 0
         for call in response.message.tool_calls:
             tool = self.tools.get(call.name)
             checked = checked or call.name in elsewhere or (tool is not None and (changed or tool.checks_in_step(call)))
-            shares = shares or (tool is not None and tool.draws_on_budget)
-        if not (checked or shares):
+            drawing += tool is not None and tool.draws_on_budget
+        if not checked and not drawing:
             return response
-        return response.model_copy(update={"checked_in_steps": checked, "shares_budget": shares})
+        marks = {"checked_in_steps": checked, "shares_budget": drawing > 0, "budget_shares": max(drawing, 1)}
+        return response.model_copy(update=marks)
 
     async def summarize(self, older: Transcript, summary: str) -> ModelResponse:
         """Have the older part of a conversation summarised: the body of ``compact``.

@@ -20,7 +20,14 @@ _OBJECTS: Mapping[str, tuple[type, str]] = {
 
 
 def check_parts(
-    agent: object, *, instructions: object, tools: object, max_iterations: object, output_retries: object, **parts: Any
+    agent: object,
+    *,
+    instructions: object,
+    tools: object,
+    max_iterations: object,
+    output_retries: object,
+    validates_text: bool,
+    **parts: Any,
 ) -> None:
     """Refuse parts of an agent that cannot be what they are for.
 
@@ -30,6 +37,7 @@ def check_parts(
         tools: Its tools.
         max_iterations: How many turns a run may take.
         output_retries: How many further answers.
+        validates_text: Whether it has a validator, and no type, of its answer.
         parts: Parts that are objects: ``budget`` and ``compaction``.
 
     Raises:
@@ -48,4 +56,6 @@ def check_parts(
         raise DefinitionError(f"{where}: max_iterations must be 1 or more, not {shown(max_iterations)}")
     if isinstance(output_retries, bool) or not isinstance(output_retries, int) or output_retries < 0:
         raise DefinitionError(f"{where}: output_retries is a number of further answers, 0 or more")
+    if validates_text:
+        raise DefinitionError(f"{where}: output_validator= checks a typed answer: add output_type=")
     check_objects(where, parts, _OBJECTS)

@@ -180,7 +180,7 @@ class Verdict:
 
 
 async def wait_for_approval(
-    step: StepAPI, call: ToolCall, timeout: Duration | None, question: Callable[[Any], ApprovalQuestion] | None = None
+    step: StepAPI, call: ToolCall, timeout: Duration | None, question: Callable[..., Any] | None = None, *args: Any
 ) -> Verdict:
     """Ask a person, and wait for the answer.
 
@@ -190,11 +190,12 @@ async def wait_for_approval(
         timeout: Seconds, or a ``timedelta``, to wait. ``None`` waits for ever.
         question: A body that checks the call's arguments and names the question, so that the verdict is recorded
             before anybody is asked. ``None`` in runs of before, which have checked them already.
+        args: The arguments of that body.
     """
     if question is None:
         asked = await step.run(f"request-{call.name}", _name_question)
     else:
-        asked = await step.run(f"request-{call.name}", question, call.arguments)
+        asked = await step.run(f"request-{call.name}", question, *args)
     if asked.complaint is not None or not asked.needed:
         return Verdict(refusal=asked.complaint)
     request = ApprovalRequest(

@@ -28,7 +28,7 @@ from durably.core.events import Event, check_events
 from durably.core.flow_support import FLOW_CONTROL
 from durably.core.functions import Function, check_keys
 from durably.core.history import History
-from durably.core.ids import check_run_id, check_tags
+from durably.core.ids import check_names_no_secret, check_run_id, check_tags
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.observer import Observer, Observers
 from durably.core.reference import FunctionRef
@@ -124,6 +124,10 @@ class Backend(Engine):
     def redactor(self) -> Redactor:
         """Masks secrets in everything that is written."""
         return self.environment.redactor
+
+    def redact(self, text: str) -> str:
+        """Mask the registered secrets in a text."""
+        return self.redactor.text(text)
 
     @property
     def probe(self) -> Probe | None:
@@ -238,22 +242,27 @@ class Backend(Engine):
 
         Raises:
             JournalBusyError: If another process kept the storage locked. Nothing was started.
+            EngineUnavailableError: If a server does not answer. It may have started the run.
             TimeoutError: If a server has not answered in time. It may have started the run.
             TypeError: If the run id or a tag is not a text.
-            ValueError: If it is not such a text, or the run id begins with ``durably.``.
+            ValueError: If it is not such a text, or contains a registered secret, or the run id begins with
+                ``durably.``.
             SerializationError: If the input does not fit the function's input type.
             RunExistsError: If the id belongs to a run of another function, or with another input.
-            MissingKeyError: If it has nothing at the key of one of the function's rules.
+            MissingKeyError: If it has nothing, or a registered secret, at the key of one of the function's rules.
             FunctionNotFoundError: If the id is given as text, and the engine knows that no worker ever served it. A
                 `FunctionRef` starts a run that waits for its worker.
         """
         if run_id is not None:
             check_run_id(run_id)
+            check_names_no_secret(run_id, "the run id", self.redact)
         tags = check_tags(tags)
+        for tag in tags:
+            check_names_no_secret(tag, "a tag", self.redact)
         reference = self.find_function(function)
         text = encode_data(reference, data)
         if isinstance(reference, Function) and not self.is_client:  # else the rules that its workers registered hold
-            check_keys(reference, text)
+            check_keys(reference, self.redact(text))
         if isinstance(function, str):
             self._check_known(function)
         async with within(timeout):
@@ -283,10 +292,10 @@ class Backend(Engine):
 
         Raises:
             TypeError: If one is not an event.
-            ValueError: If one has a name, an id or a ``ts`` out of range.
+            ValueError: If one has a name, an id or a ``ts`` out of range, or a registered secret in its name or id.
             SerializationError: If the data of one has no JSON form. None of them is sent.
         """
-        check_events(events)
+        check_events(events, self.redact)
         self._warn_of_unheard(events)
         return await self.send_events(outside_events(events, self.environment.observers.traceparent()))
 

@@ -40,8 +40,10 @@ class Budget(NamedValues):
     """Ends a run that has spent this much, before its next turn.
 
     The spending of sub-agents counts if the run waits for them, and they get only what is left, unless
-    ``delegate(share_budget=False)`` says otherwise. The turn that exceeds the limit is finished, so that every tool
-    call has its result. A run may therefore spend somewhat more than its budget.
+    ``delegate(share_budget=False)`` says otherwise. Sub-agents that are asked in one turn get equal parts of it; what
+    one does not spend is there again in the next turn. The turn that exceeds the limit is finished, so that every tool
+    call has its result. A run may therefore spend more than its budget, by one call of the model for itself and for
+    each sub-agent that works at that moment.
 
     Args:
         cost: US dollars.
@@ -116,6 +118,20 @@ class Budget(NamedValues):
             tokens=None if self.tokens is None else max(self.tokens - spent.tokens, 1),
             tool_calls=None if self.tool_calls is None else max(self.tool_calls - spent.tool_calls, 1),
             time=None if self.seconds is None else max(self.seconds - spent.seconds, 0.001),
+            warn_at=self.warn_at,
+        )
+
+    def divided(self, shares: int) -> Budget:
+        """Return one of so many equal parts of it, at least a tiny amount. Time is not divided: it passes for all.
+
+        Args:
+            shares: The number of parts, 1 or more.
+        """
+        return Budget(
+            cost=None if self.cost is None else self.cost / shares,
+            tokens=None if self.tokens is None else max(self.tokens // shares, 1),
+            tool_calls=None if self.tool_calls is None else max(self.tool_calls // shares, 1),
+            time=self.time,
             warn_at=self.warn_at,
         )
 

@@ -69,7 +69,8 @@ class Delegate(Tool):
         max_depth: The largest depth of nested delegations, or ``None`` for no limit.
         now: Returns the time, in seconds since 1970, that a delay is counted from.
         pass_context: Whether the agent gets the context of the calling run.
-        share_budget: Whether the agent may spend no more than what is left of the budget of the run that asks it.
+        share_budget: Whether the agent may spend no more than its part of what is left of the budget of the run that
+            asks it.
     """
 
     fn: Callable[..., Any] = _never
@@ -175,8 +176,8 @@ def delegate(
             run.
         max_depth: The largest depth of nested delegations through this tool. Default: no limit.
         pass_context: Whether the agent gets the context of the calling run.
-        share_budget: Whether the agent may spend only what is left of the calling run's budget. Several concurrent
-            calls may each spend that much.
+        share_budget: Whether the agent may spend only what is left of the calling run's budget. Several calls of one
+            turn each get an equal part of that.
 
     Raises:
         DefinitionError: If an agent is named by its id without ``max_depth``, or the tool's name cannot be used.

@@ -21,6 +21,9 @@ from durably.core.run_view import RunStatus, RunView
 from durably.core.stream import StreamReader
 from durably.core.worker_view import WorkerView
 
+FORGOTTEN_ATTEMPTS = "errors of attempts that another one followed, in history()"
+"""The gap of an engine whose histories may lack the record of a failed attempt."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
@@ -71,6 +74,10 @@ class Engine(ABC):
     async def received(self, event: Event) -> Event | None:
         """What was received under the id of an event, or ``None`` if nothing was, or the engine does not know."""
         return None
+
+    def redact(self, text: str) -> str:
+        """Mask the registered secrets in a text. An engine that has none returns it as it is."""
+        return text
 
     def now(self) -> float:
         """The time that this engine goes by, in seconds since 1970."""

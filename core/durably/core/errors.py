@@ -35,9 +35,10 @@ The tree::
     ├── RunNotFailedError          ... so it cannot be retried
     ├── StepNotFoundError          ... so a run cannot be forked behind it
     ├── ApprovalNotPendingError    an answer to nothing, or the second to one question
-    ├── MissingKeyError            a run has no value at the key of one of its function's rules
+    ├── MissingKeyError            a run has no value it can be grouped by at the key of a rule
     ├── JournalError               the storage refuses to read or write
     │   ├── JournalBusyError       ... because another process holds its lock
+    │   ├── EngineUnavailableError ... because the engine's server does not answer
     │   └── JournalCorruptError    ... or gives back something else than was written
     └── UnsupportedFeatureError    the backend cannot do this at all
 """
@@ -63,6 +64,7 @@ __all__ = [
     "CrashLoopError",
     "DefinitionError",
     "DurablyError",
+    "EngineUnavailableError",
     "FunctionNotFoundError",
     "InterruptSignal",
     "InvokeError",
@@ -305,9 +307,9 @@ class NonDeterminismError(DurablyError):
     def __init__(self, *, step: str, recorded: str, asked: str) -> None:
         super().__init__(
             f"the code does not match what this run recorded at step {step!r}: recorded {recorded}, the code asked "
-            f"for {asked}. Usual causes: the function was changed while this run was in flight, or it decides by "
-            "something that is not recorded (the clock, randomness, the environment, the order of a set). Move the "
-            "decision into a step, or let old runs end on the old code."
+            f"for {asked}. Usual causes: the function, or a type it uses, was changed while this run was in flight, or "
+            "it decides by something that is not recorded (the clock, randomness, the environment, the order of a "
+            "set). Move the decision into a step, or let old runs end on the old code."
         )
         self.step = step
         self.recorded = recorded
@@ -572,7 +574,7 @@ class ApprovalNotPendingError(DurablyError):
 
 
 class MissingKeyError(DurablyError):
-    """The input has no value at the key of one of the function's rules.
+    """The input has no value, or a masked secret, at the key of one of the function's rules.
 
     Attributes:
         function: The id of the function.
@@ -612,6 +614,26 @@ class JournalBusyError(JournalError):
         super().__init__(f"{path} is locked by {holder or 'another process'}")
         self.path = path
         self.holder = holder
+
+
+class EngineUnavailableError(JournalError):
+    """The engine's server cannot be reached, or is down. What was asked of it may have arrived all the same.
+
+    Attributes:
+        server: Its address.
+        reason: What its client said.
+    """
+
+    fields = ("server", "reason")
+    retriable = True
+
+    def __init__(self, *, server: str, reason: str) -> None:
+        super().__init__(
+            f"the server at {server} does not answer ({reason}). What was asked may have arrived all the same: start "
+            "or send it again with the same id, which does nothing twice"
+        )
+        self.server = server
+        self.reason = reason
 
 
 class JournalCorruptError(JournalError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from durably.core.durations import moment
 from durably.core.error_text import shown
 from durably.core.errors import SerializationError
-from durably.core.ids import check_event_id, check_event_name, check_traceparent
+from durably.core.ids import check_event_id, check_event_name, check_names_no_secret, check_traceparent
 from durably.core.left_out import is_none
 from durably.core.serialization import codec_for
 
@@ -91,16 +91,18 @@ class Event(BaseModel):
         return value
 
 
-def check_events(events: Iterable[Event], *, step: str = "") -> None:
+def check_events(events: Iterable[Event], redact: Callable[[str], str], *, step: str = "") -> None:
     """Refuse events that are handed over and cannot be sent, before any of them is.
 
     Args:
         events: The events.
+        redact: Masks secrets in a text.
         step: The id of the step that hands them over, for errors; empty for a program.
 
     Raises:
         TypeError: If one is not an event.
-        ValueError: If one has a name, an id, a ``ts`` or a ``traceparent`` out of range.
+        ValueError: If one has a name, an id, a ``ts`` or a ``traceparent`` out of range, or a registered secret in its
+            name or id.
         SerializationError: If the data of one has no JSON form, holds NaN or an infinity, or would come back changed.
     """
     for event in events:
@@ -108,8 +110,10 @@ def check_events(events: Iterable[Event], *, step: str = "") -> None:
             raise TypeError(f"what is sent is an event, such as Event('order/paid', {{'id': 7}}), not {shown(event)}")
         # Once more: model_copy and model_validate make events that no __init__ has seen.
         check_event_name(event.name)
+        check_names_no_secret(event.name, "the name of an event", redact)
         if event.id is not None:
             check_event_id(event.id)
+            check_names_no_secret(event.id, f"the id of event {event.name!r}", redact)
         if event.ts is not None:
             moment(event.ts, f"ts of event {event.name!r}")
         if event.traceparent is not None:

@@ -13,7 +13,7 @@ from typing import Any
 from durably.core.contained_errors import as_exception, interrupt_process, is_current, own_task_is_cancelled, uncancel
 from durably.core.context import Context, running
 from durably.core.environment import Environment
-from durably.core.errors import DurablyError, Signal, is_retriable
+from durably.core.errors import DurablyError, NonDeterminismError, SerializationError, Signal, is_retriable
 from durably.core.events import Event
 from durably.core.functions import Function
 from durably.core.ids import derive_id
@@ -118,14 +118,26 @@ async def judged_input(function: Function[Any, Any], steps: FunctionSteps, event
 
     Raises:
         SerializationError: If it does not fit the function's input type.
+        NonDeterminismError: If it does not any more: the run has got further with it.
     """
     if event.name in (STARTED, INVOKED) or not function.records_input or not steps.records_input():
-        return read_input(function, event)
+        return _known_input(function, steps, event)
 
     async def judge() -> Any:
         return read_input(function, event)
 
     return await steps.run(INPUT_STEP, judge, output_type=function.input.type)
+
+
+def _known_input(function: Function[Any, Any], steps: FunctionSteps, event: Event) -> Any:
+    try:
+        return read_input(function, event)
+    except SerializationError as error:
+        if not steps.replaying:
+            raise
+        raise NonDeterminismError(
+            step=INPUT_STEP, recorded="steps that came after the input", asked=f"another input ({error.message})"
+        ) from error
 
 
 def function_retry_delay(function: Function[Any, Any], run_id: str, failures: int, error: Exception) -> float | None:

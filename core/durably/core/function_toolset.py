@@ -72,19 +72,29 @@ class FunctionToolset(Toolset):
 
     async def call_tool(self, listed: ListedTool, arguments: JSONObject | str, run: RunContext) -> str | ToolOutcome:
         """See :meth:`~durably.core.Toolset.call_tool`."""
-        run_id = current_step().run_id
-        made = self._made.get(run_id) or await self._make(run)
-        found = made.get(listed.name)
+        found = await self._find(listed, run)
         if found is None:
             return ToolOutcome(
                 content=f"{listed.name} is not there any more: the toolset {self.name!r} has changed", is_error=True
             )
         if found.spec.parameters != listed.parameters:
-            logger.warning("the parameters of %s have changed since run %s listed them", listed.name, run_id)
+            logger.warning(
+                "the parameters of %s have changed since run %s listed them", listed.name, current_step().run_id
+            )
         if found.is_async:
             return await found.run(arguments, run)
         outcome = await asyncio.to_thread(found.run_sync, arguments, run)
         return await outcome if inspect.isawaitable(outcome) else outcome
+
+    async def needs_approval(self, listed: ListedTool, arguments: JSONObject | str, run: RunContext) -> bool:
+        """See :meth:`~durably.core.Toolset.needs_approval`: the tool's own ``requires_approval=`` decides."""
+        found = await self._find(listed, run)
+        return True if found is None else await asyncio.to_thread(found.needs_approval, arguments)
+
+    async def _find(self, listed: ListedTool, run: RunContext) -> Tool | None:
+        """Return a tool of a run as this process has it, or ``None`` if it is not there any more."""
+        made = self._made.get(current_step().run_id) or await self._make(run)
+        return made.get(listed.name)
 
     async def _make(self, run: RunContext) -> dict[str, Tool]:
         """Have the callable make the tools of a run, and keep them for its calls."""
@@ -107,8 +117,6 @@ class FunctionToolset(Toolset):
                 f"{where} is a {type(tool).__name__}: a toolset makes plain tools, whose code runs in a step; give the "
                 "others to the agent itself"
             )
-        if callable(tool.requires_approval):
-            raise DefinitionError(f"{where}: here requires_approval= is True or False")
         return ListedTool(
             name=tool.name,
             description=tool.spec.description,
@@ -117,7 +125,8 @@ class FunctionToolset(Toolset):
             timeout=timeout_seconds(tool.timeout, where),
             effect=tool.effect,
             on_error=tool.on_error,
-            requires_approval=tool.requires_approval,
+            requires_approval=bool(tool.requires_approval),
+            approval_by_arguments=callable(tool.requires_approval),
             approval_timeout=timeout_seconds(tool.approval_timeout, where),
         )
 

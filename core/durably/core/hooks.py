@@ -185,7 +185,7 @@ async def after_model(agent: HookedParts, step: StepAPI, response: ModelResponse
         if isinstance(verdict, Refusal):
             return verdict
         if verdict is not None:  # what was found of the first one, when it was recorded, does not hold for this one
-            kept = {name: getattr(response, name) for name in ("usage", "cost", "shares_budget")}
+            kept = {name: getattr(response, name) for name in ("usage", "cost", "shares_budget", "budget_shares")}
             response = verdict.model_copy(update={**kept, "verdict": None, "checked_in_steps": True})
     return response
 

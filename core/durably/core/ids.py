@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from durably.core.error_text import shown
+from durably.core.secrets import MASK
 
 __all__ = [
     "MAX_ID_LENGTH",
     "check_event_id",
     "check_event_name",
     "check_function_id",
+    "check_names_no_secret",
     "check_patch_id",
     "check_run_id",
     "check_session_key",
@@ -105,8 +107,31 @@ def check_event_id(event_id: str) -> None:
 
 
 def check_session_key(session_key: str) -> None:
-    """Refuse a session key that is not 1 to 200 printable characters. Raises what `check_run_id` raises."""
+    """Refuse a session key that is not 1 to 200 printable characters, or holds what stands for a registered secret.
+
+    Raises:
+        TypeError: If it is not a text.
+        ValueError: If it breaks the rule.
+    """
     _check(session_key, "a session key", example="'customer-7'")
+    if MASK in session_key:
+        # All secrets are masked by one text: what two customers said would be one conversation.
+        raise ValueError(f"{shown(session_key)} is not a session key: a registered secret in it was masked")
+
+
+def check_names_no_secret(name: str, what: str, redact: Callable[[str], str]) -> None:
+    """Refuse a name with a registered secret in it: names are compared and shown, so they cannot be masked.
+
+    Args:
+        name: The name.
+        what: What it names. The error begins with it.
+        redact: Masks secrets in a text.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if redact(name) != name:
+        raise ValueError(f"{what} contains a registered secret, and would be written as it is: use another one")
 
 
 def check_traceparent(traceparent: object) -> None:

@@ -17,6 +17,7 @@ from pydantic import AliasChoices, BaseModel
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, MissingKeyError
 from durably.core.events import Event
+from durably.core.secrets import MASK
 
 __all__ = ["check_path", "key_value", "number_at"]
 
@@ -59,12 +60,16 @@ def key_value(event: Event, path: str, *, function: str, option: str) -> str:
         option: The option that has the path.
 
     Raises:
-        MissingKeyError: If there is no value, or null: events that have nothing in common must not share a key.
+        MissingKeyError: If there is no value, or null, or one with a masked secret in it: events that have nothing in
+            common must not share a key.
     """
     value = event.at(path)
     if value is None:
         raise MissingKeyError(function=function, option=option, key=path)
-    return json.dumps(value, sort_keys=True)
+    text = json.dumps(value, sort_keys=True)
+    if MASK in text:  # all secrets are masked by one text
+        raise MissingKeyError(function=function, option=option, key=path, wanted="a value without registered secrets")
+    return text
 
 
 def number_at(event: Event, path: str, *, function: str, option: str) -> float:

@@ -209,13 +209,19 @@ class _Turns:
         await self.session.save_turn()
         if self.logger:
             self.logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-        shared = self.limit.left(progress.spent) if self.limit and response.shares_budget else None
+        shared = self._share(response)
         run = self.run if shared is None else replace(self.run, budget=shared)
         checked_in_step = response.checked_in_steps
         answers = [partial(_answer, self.agent, self.tools, self.step, call, run, checked_in_step) for call in calls]
         outcomes = (await answers[0](),) if len(answers) == 1 else await self.step.gather(*answers)
         progress.count_delegated(outcomes)
         self.conversation.add(*map(_result, calls, outcomes))
+
+    def _share(self, response: ModelResponse) -> Budget | None:
+        """What each agent that is asked in a turn may spend: they work at once, so none may count on another's part."""
+        if not self.limit or not response.shares_budget:
+            return None
+        return self.limit.left(self.progress.spent).divided(response.budget_shares)
 
     async def _ending(self, response: ModelResponse) -> AgentStopReason | None:
         """Why the run ends with an answer that calls no tools; ``None`` if the model is to go on."""

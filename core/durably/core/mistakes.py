@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ __all__ = [
     "check_invoked",
     "check_match",
     "check_objects",
+    "check_path",
 ]
 
 
@@ -149,3 +151,18 @@ def _name(value: object) -> str:
 
 def _refuse(sentence: str) -> NoReturn:
     raise TypeError(sentence)
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Refuse what is meant as a database but names no file.
+
+    Raises:
+        DefinitionError: If it is nothing, SQLite's name for memory, or a URL.
+    """
+    text = str(path)
+    if text == ":memory:":
+        raise DefinitionError("':memory:' is no file that the next process could open: use MemoryBackend")
+    if not text:
+        raise DefinitionError("the path of the database is empty: write SQLiteBackend('runs.db', ...)")
+    if text.startswith("sqlite://"):
+        raise DefinitionError(f"{text!r} is a URL, as the command line takes them: write the path alone")

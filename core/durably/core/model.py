@@ -153,6 +153,8 @@ class ModelResponse(BaseModel):
             could differ on replay. Older records lack it; for them the loop validates.
         shares_budget: Whether agents that it calls are given what is left of the run's budget. The agent sets it. Older
             records lack it; for them these agents are asked without it.
+        budget_shares: Into how many equal parts it is divided: one for each such call. The agent sets it. In older
+            records it is 1, and for them each of these agents is given all that is left.
         verdict: The agent's verdict on a typed answer, or on one that is too large to record. Older records lack it;
             for them the loop validates.
         submitted: The request that the provider has taken and answers later. The message is empty then.
@@ -170,6 +172,7 @@ class ModelResponse(BaseModel):
     request_id: str | None = Field(default=None, exclude_if=is_none)
     checked_in_steps: bool = Field(default=False, exclude_if=is_falsy)
     shares_budget: bool = Field(default=False, exclude_if=is_falsy)
+    budget_shares: int = Field(default=1, exclude_if=(1).__eq__)
     verdict: AnswerVerdict | None = Field(default=None, exclude_if=is_none)
     submitted: Submission | None = Field(default=None, exclude_if=is_none)
 

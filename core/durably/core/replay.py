@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from durably.core.attempts import StepCall
-from durably.core.errors import NonDeterminismError, error_from_json
+from durably.core.errors import NonDeterminismError, SerializationError, error_from_json
 from durably.core.events import Event
 from durably.core.history import Kind, StepRecord
 from durably.core.reference import FunctionRef
 from durably.core.repair import forked_from
 from durably.core.run_events import INPUT_STEP
-from durably.core.serialization import Codec, codec_for, encode_input, same_input
+from durably.core.serialization import INPUT_TEXT_LIMIT, Codec, codec_for, encode_input, same_input
 from durably.core.step_keys import Branch, KeyedSteps, Scope, StepEngine
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "RecordedSteps",
     "invoke_input",
     "patch_record",
+    "read_output",
     "settle",
 ]
 
@@ -263,10 +264,29 @@ class Recorded:
 
 
 def settle(record: StepRecord, codec: Codec) -> Any:
-    """What a final record gives its caller: the value, or the error raised anew."""
+    """What a final record gives its caller: the value, or the error raised anew.
+
+    Raises:
+        NonDeterminismError: If the code now takes values of another shape than were recorded.
+    """
     if record.error is not None:
         raise error_from_json(record.error)
-    return codec.decode(record.output, step=record.key) if record.output is not None else None
+    return None if record.output is None else read_output(record.output, codec, step=record.key)
+
+
+def read_output(text: str, codec: Codec, *, step: str) -> Any:
+    """The value of a step that was recorded. It could be read by the code that recorded it.
+
+    Raises:
+        NonDeterminismError: If it cannot be any more.
+    """
+    try:
+        return codec.decode(text, step=step)
+    except SerializationError as error:
+        shown = text if len(text) <= INPUT_TEXT_LIMIT else f"{text[:INPUT_TEXT_LIMIT]}…"
+        raise NonDeterminismError(
+            step=step, recorded=f"the value {shown}", asked=f"another shape ({error.message})"
+        ) from error
 
 
 class RecordedEngine(StepEngine):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Self, TypeVar
 
 from durably.core.engine import Engine
@@ -10,7 +10,8 @@ from durably.core.error_trace import carry_traceback
 from durably.core.errors import DurablyError, InvokeError, RunCancelledError, error_from_json
 from durably.core.functions import Function
 from durably.core.history import History
-from durably.core.ids import check_run_id, new_id
+from durably.core.ids import check_names_no_secret, check_run_id, new_id
+from durably.core.outages import outlast
 from durably.core.reference import FunctionRef
 from durably.core.run_view import RunStatus, RunView
 from durably.core.stream import StreamItem
@@ -20,6 +21,7 @@ FIRST_LOOK = 0.05
 """Seconds between two looks at a run whose stream is read, while something happens in it."""
 
 Out = TypeVar("Out")
+T = TypeVar("T")
 
 
 class Run(Generic[Out]):
@@ -51,7 +53,7 @@ class Run(Generic[Out]):
         return self
 
     async def result(self) -> Out:
-        """Wait for the end and return what the function returned.
+        """Wait for the end, also through outages of the engine's server, and return what the function returned.
 
         Raises:
             InvokeError: If it failed.
@@ -67,7 +69,7 @@ class Run(Generic[Out]):
 
     async def ended(self) -> Self:
         """Wait for the end without raising the run's error, and return this handle, refreshed."""
-        self.view = await self._engine.wait(self.id)
+        self.view = await self._outlast(lambda: self._engine.wait(self.id))
         return self
 
     async def cancel(self) -> None:
@@ -100,11 +102,13 @@ class Run(Generic[Out]):
 
         Raises:
             StepNotFoundError: If no such step has ended.
+            ValueError: If the id is no run id, or contains a registered secret.
             DurablyError: If the id belongs to another run.
             UnsupportedFeatureError: If the engine cannot do this.
         """
         if run_id is not None:
             check_run_id(run_id)
+            check_names_no_secret(run_id, "the id of the new run", self._engine.redact)
         return Run(self._engine, self._function, await self._engine.fork_run(self.id, after, run_id or new_id()))
 
     async def history(self) -> History:
@@ -112,7 +116,7 @@ class Run(Generic[Out]):
         return await self._engine.history(self.id)
 
     async def stream(self, from_offset: int = 0) -> AsyncIterator[StreamItem]:
-        """Iterate over its events, from its start to its end, in any process.
+        """Iterate over its events, from its start to its end, in any process, also through outages of a server.
 
         The events of steps come from the records, the pieces of streamed answers from the backend's ``deltas``.
 
@@ -125,18 +129,21 @@ class Run(Generic[Out]):
         reader = self._engine.stream_reader(self.id, self.view.function)
         store, wait = self._engine.deltas, FIRST_LOOK
         while not reader.ended:
-            records = await self._engine.records_since(self.id, reader.records)
+            records = await self._outlast(lambda: self._engine.records_since(self.id, reader.records))
             deltas = [] if store is None else await store.read(self.id, reader.deltas)
             for item in reader.read(records, deltas):
                 if item.offset >= from_offset:
                     yield item
             if records or deltas:
                 wait = FIRST_LOOK
-            elif (await self._engine.view(self.id)).status is RunStatus.SKIPPED:
+            elif (await self._outlast(lambda: self._engine.view(self.id))).status is RunStatus.SKIPPED:
                 return  # it has no last record
             if not reader.ended:
                 await self._engine.watch(self.id, wait)
                 wait = min(2 * wait, self._engine.longest_look)
+
+    async def _outlast(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await outlast(f"whoever waits for run {self.id}", ask)
 
     async def trace(self, *, limit: int | None = TEXT_LIMIT) -> Trace:
         """Return its trace so far. See :meth:`~durably.core.Trace.of`."""

@@ -12,9 +12,10 @@ from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
-__all__ = ["Redactor"]
+__all__ = ["MASK", "Redactor"]
 
 MASK = "[redacted]"
+"""What stands in the place of every secret."""
 
 
 class Redactor(logging.Filter):

@@ -144,9 +144,7 @@ class Codec:
             return self._judge.validate_json(text, by_alias=True, by_name=True)
         except ValidationError:
             raise SerializationError(
-                f"the recorded JSON cannot be read back as {_name(self.type)}: {_first(error)}. The body must "
-                "return what its return annotation says; change one of the two, or pass output_type=",
-                step=step,
+                f"the recorded JSON cannot be read back as {_name(self.type)}: {_first(error)}", step=step
             ) from error
 
     def round_trip(self, value: Any, *, step: str, limit: int | None, redact: Callable[[str], str]) -> tuple[str, Any]:
@@ -163,7 +161,10 @@ class Codec:
             PayloadTooLargeError: If it has more than ``limit`` bytes.
         """
         text = self.encode(value, step=step, limit=limit)
-        back = self.decode(text, step=step)
+        try:
+            back = self.decode(text, step=step)
+        except SerializationError as error:
+            raise SerializationError(f"{error.message}. {_ANNOTATE}", step=step) from error.__cause__
         same = _is_same(value, back) or self._is_written_alike(value, back, text)
         found = None if same else find_difference(value, back, plain=self._plain)
         if found is not None:
@@ -305,6 +306,9 @@ def _refuse_nan(data: bytes, step: str) -> None:
         raise SerializationError(f"{constant} has no JSON form: return None or a string instead", step=step)
 
     json.loads(data, parse_constant=refuse)
+
+
+_ANNOTATE = "The body must return what its return annotation says; change one of the two, or pass output_type="
 
 
 def _at(found: Difference) -> str:

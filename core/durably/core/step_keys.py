@@ -239,7 +239,7 @@ class KeyedSteps(FunctionSteps):
         return await self._perform(step_id, lambda scope, key: self._engine.invoke(scope, key, function, data, limit))
 
     async def send_event(self, step_id: str, *events: Event) -> list[str]:
-        check_events(events, step=step_id)
+        check_events(events, self._engine.redact, step=step_id)
         return await self._perform(step_id, lambda scope, key: self._engine.send_event(scope, key, events))
 
     async def sleep(self, step_id: str, duration: Duration = LEFT_OUT) -> None:

@@ -72,7 +72,8 @@ class RunContext:
         context: The context as JSON data, or ``None``.
         session_key: The conversation, or ``None``.
         depth: How many delegations led to the run.
-        budget: What is left of the run's budget. It follows from what is recorded, and is no part of the digest.
+        budget: What each agent that is asked may spend of the run's budget. It follows from what is recorded, and is no
+            part of the digest.
     """
 
     context: Any = None

@@ -210,8 +210,8 @@ class Tool:
         complaint, edited = None if checked_in_step else self.check(call), ""
         try:
             if complaint is None and self.requires_approval:
-                question = self.question if checked_in_step else None
-                verdict = await wait_for_approval(step, call, self.approval_timeout, question)
+                question = self.asking(call, run) if checked_in_step else ()
+                verdict = await wait_for_approval(step, call, self.approval_timeout, *question)
                 complaint = verdict.refusal
                 if verdict.arguments is not None:
                     call = call.model_copy(update={"arguments": verdict.arguments})
@@ -251,16 +251,35 @@ class Tool:
         )
         return outcome
 
+    def asking(self, call: ToolCall, run: RunContext) -> tuple[Any, ...]:
+        """Return the body of ``request-<name>``, which checks a call and names the question, and its arguments.
+
+        Args:
+            call: What the model asks for.
+            run: What is known of the run.
+        """
+        return self.question, call.arguments
+
     def question(self, arguments: JSONObject | str) -> ApprovalQuestion:
         """Validate the arguments and return the id of the approval request: the body of ``request-<name>``."""
         try:
-            parsed = self._parse(arguments)
+            needed = self.needs_approval(arguments)
         except ToolError as error:
             return name_question(complaint=error_text(error))
-        if callable(self.requires_approval) and not self._is_needed(self.requires_approval, parsed):
+        if not needed:
             return name_question(needed=False)
         timeout = timeout_seconds(self.approval_timeout, f"tool {self.name!r}: approval_timeout")
         return name_question(tool=self.name, arguments=arguments, timeout=timeout)
+
+    def needs_approval(self, arguments: JSONObject | str) -> bool:
+        """Return whether a person must approve a call with these arguments.
+
+        Raises:
+            ToolError: If the arguments do not fit the tool.
+        """
+        parsed = self._parse(arguments)
+        predicate = self.requires_approval
+        return self._is_needed(predicate, parsed) if callable(predicate) else predicate
 
     def _is_needed(self, predicate: Callable[..., bool], parsed: dict[str, object]) -> bool:
         names = inspect.signature(predicate).parameters

@@ -19,7 +19,9 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from durably.core.errors import DefinitionError
+from durably.core.approval import ApprovalQuestion, name_question
+from durably.core.error_text import error_text
+from durably.core.errors import DefinitionError, ToolError
 from durably.core.left_out import is_falsy, is_none
 from durably.core.messages import JSONObject, ToolCall
 from durably.core.model import ToolSpec
@@ -44,6 +46,8 @@ class ListedTool(BaseModel):
         effect: What a second execution would do.
         on_error: What happens when the attempts are used up.
         requires_approval: Whether a person may have to approve a call.
+        approval_by_arguments: Whether the arguments of a call decide that. Its toolset says how:
+            :meth:`Toolset.needs_approval`.
         approval_timeout: In seconds.
     """
 
@@ -58,6 +62,7 @@ class ListedTool(BaseModel):
     effect: Effect = Field(default="idempotent", exclude_if=lambda value: value == "idempotent")
     on_error: Literal["report", "raise"] = Field(default="report", exclude_if=lambda value: value == "report")
     requires_approval: bool = Field(default=False, exclude_if=is_falsy)
+    approval_by_arguments: bool = Field(default=False, exclude_if=is_falsy)
     approval_timeout: float | None = Field(default=None, exclude_if=is_none)
 
     @property
@@ -95,6 +100,31 @@ class Toolset(ABC):
             run: The context of the run.
         """
 
+    async def needs_approval(self, listed: ListedTool, arguments: JSONObject | str, run: RunContext) -> bool:
+        """Return whether a person must approve a call, if the tool was listed with ``approval_by_arguments``.
+
+        It is called once, in the step ``request-<name of the tool>``. Without an override, every call needs approval.
+
+        Args:
+            listed: The tool, as it was listed.
+            arguments: The model's arguments, not validated.
+            run: The context of the run.
+
+        Raises:
+            ToolError: If the arguments do not fit. The model is told so, and nobody is asked.
+        """
+        return True
+
+    async def question(self, listed: ListedTool, arguments: JSONObject | str, run: RunContext) -> ApprovalQuestion:
+        """Name the question about a call: the body of the step ``request-<name of the tool>``."""
+        try:
+            needed = await self.needs_approval(listed, arguments, run)
+        except ToolError as error:
+            return name_question(complaint=error_text(error))
+        if not needed:
+            return name_question(needed=False)
+        return name_question(tool=listed.name, arguments=arguments, timeout=listed.approval_timeout)
+
     def bound(self, agent: str, context: Codec) -> Toolset:
         """Return this toolset for an agent.
 
@@ -129,6 +159,12 @@ class ToolsetTool(Tool):
     def checks_in_step(self, call: ToolCall) -> bool:
         """See :meth:`~durably.core.Tool.checks_in_step`."""
         return True
+
+    def asking(self, call: ToolCall, run: RunContext) -> tuple[Any, ...]:
+        """See :meth:`~durably.core.Tool.asking`: the toolset decides what its tool leaves to the arguments."""
+        if self.listed.approval_by_arguments:
+            return self.toolset.question, self.listed, call.arguments, run
+        return super().asking(call, run)
 
     async def act(self, step: StepAPI, call: ToolCall, run: RunContext = NO_CONTEXT) -> str | ToolOutcome:
         """See :meth:`~durably.core.Tool.act`."""

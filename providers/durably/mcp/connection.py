@@ -195,7 +195,10 @@ class Connection:
                 client = await self._address.client(stack, self._resources, self._heard)
                 await stack.enter_async_context(client)
                 self._session.set_result(Session(client))
-                await self._over.wait()
+                try:
+                    await self._over.wait()
+                finally:
+                    self._over.set()  # cancelled: closing takes its time, and nobody may be given it meanwhile
         except Exception as error:
             if not self._session.done():
                 self._session.set_exception(_alone(error))

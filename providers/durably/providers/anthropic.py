@@ -6,11 +6,9 @@ Owns: sending, and what the SDK's exceptions mean. Does not own: the format (``a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
-
-from pydantic import SecretStr
 
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
@@ -86,7 +84,7 @@ class AnthropicModel:
         async with self._client() as (client, failures):
             with _failing(failures):
                 if self.batch:
-                    submitted = batched(await anthropic_batches.submit(client, *plain_body(body)))
+                    submitted = batched(await anthropic_batches.submit(client, *plain_body(body), failures))
                     return pending(submitted, origin=DIALECT.origin)
                 message = await client.messages.create(**_arguments(body))
                 with failures.reading():
@@ -131,11 +129,12 @@ class AnthropicModel:
             ModelError: If it refused the request, or the batch expired or was cancelled.
         """
         async with self._client() as (client, failures):
-            with _failing(failures), failures.reading():
+            with _failing(failures):
                 data = await anthropic_batches.fetch(client, submitted.id, failures)
                 if data is None:
                     return pending(submitted, origin=DIALECT.origin)
-                return self._finish(data, request, None)
+                with failures.reading():
+                    return self._finish(data, request, None)
 
     async def give_up(self, submitted: Submission) -> None:
         """Cancel a batch whose answer nobody waits for.
@@ -161,20 +160,8 @@ class AnthropicModel:
         cost = price(response.usage, model, provider=PROVIDER, batched=self.batch) if known else None
         return response.model_copy(update={"cost": cost, "request_id": request_id})
 
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[tuple[anthropic.AsyncAnthropic, Failures]]:
-        try:
-            found = self.key.find()
-        except LookupError as error:
-            raise_alone(Failures(PROVIDER, self.model).unusable(str(error)))
-        if not isinstance(found, SecretStr):
-            # The engine alone retries. A client that retried as well would multiply the attempts.
-            client = found.with_options(max_retries=0, timeout=self.timeout)
-            yield client, Failures(PROVIDER, self.model, client.api_key)
-            return
-        key = found.get_secret_value()
-        async with _CLIENTS.client(key, self.base_url, self.timeout) as client:
-            yield client, Failures(PROVIDER, self.model, key)
+    def _client(self) -> AbstractAsyncContextManager[tuple[anthropic.AsyncAnthropic, Failures]]:
+        return _CLIENTS.for_call(self.key, self.base_url, self.timeout, provider=PROVIDER, model=self.model)
 
 
 def _arguments(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 A client has the pool of connections, and making one loads the certificates of the machine: two hundred calls at once,
 each with a client of its own, stop the event loop for seconds.
+
+Owns: which client a call gets, and the key in it. Does not own: what is sent with it, which each provider does.
 """
 
 from __future__ import annotations
@@ -12,7 +14,15 @@ from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from pydantic import SecretStr
+
+from durably.providers.failures import Failures, raise_alone
+from durably.providers.keys import Key
+
 __all__ = ["Clients"]
+
+NO_KEY = "none"
+"""What stands for the key at a server without keys: the SDKs want one."""
 
 KEPT = 32
 """How many clients one event loop keeps. More are made where keys change often; those not in use are then closed."""
@@ -68,6 +78,35 @@ class Clients(Generic[C]):
             if len(clients) > KEPT:
                 for each in [each for each in clients.values() if not each.calls][: len(clients) - KEPT]:
                     await each.keeper.aclose()
+
+    @asynccontextmanager
+    async def for_call(
+        self, key: Key | None, base_url: str | None, timeout: float, *, provider: str, model: str
+    ) -> AsyncIterator[tuple[C, Failures]]:
+        """A client with a model's key, for one call, and what makes the errors of that call.
+
+        Args:
+            key: The place of the key, or ``None`` for a server without keys.
+            base_url: The address of another server.
+            timeout: The client's timeout, in seconds.
+            provider: The provider, as its errors name it.
+            model: The model that is asked.
+
+        Raises:
+            ModelError: If there is no key.
+        """
+        try:
+            found = SecretStr(NO_KEY) if key is None else key.find()
+        except LookupError as error:
+            raise_alone(Failures(provider, model).unusable(str(error)))
+        if not isinstance(found, SecretStr):
+            # The engine alone retries. A client that retried as well would multiply the attempts.
+            own = found.with_options(max_retries=0, timeout=timeout)
+            yield own, Failures(provider, model, own.api_key)
+            return
+        secret = found.get_secret_value()
+        async with self.client(secret, base_url, timeout) as client:
+            yield client, Failures(provider, model, None if key is None else secret)
 
 
 async def _closing(

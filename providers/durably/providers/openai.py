@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
-
-from pydantic import SecretStr
 
 from durably.core import ModelError
 from durably.core.model import Delta, ModelRequest, ModelResponse
@@ -41,8 +39,6 @@ except ImportError as error:
 __all__ = ["OpenAIModel"]
 
 PROVIDER = "openai"
-
-NO_KEY = "none"
 
 _KEY = Key(env="OPENAI_API_KEY")
 
@@ -100,7 +96,7 @@ class OpenAIModel:
             with _failing(failures):
                 if self.batch:
                     endpoint = "/v1/chat/completions" if self._chat else "/v1/responses"
-                    submitted = batched(await openai_batches.submit(client, endpoint, *plain_body(body)))
+                    submitted = batched(await openai_batches.submit(client, endpoint, *plain_body(body), failures))
                     return pending(submitted, origin=self._origin)
                 if body.get("background"):
                     body["extra_headers"] = with_key(body.get("extra_headers"))
@@ -148,18 +144,20 @@ class OpenAIModel:
             ModelError: If it refused the request, or the answer expired or was cancelled.
         """
         async with self._client() as (client, failures):
-            with _failing(failures), failures.reading():
+            with _failing(failures):
                 if submitted.kind == "batch":
                     found = await openai_batches.fetch(client, submitted.id, failures)
                     if found is None:
                         return pending(submitted, origin=self._origin)
-                    return self._finish(found, request, None, failures)
+                    with failures.reading():
+                        return self._finish(found, request, None, failures)
                 include: Any = responses.included(self._reasons)
                 made: Any = await client.responses.retrieve(submitted.id, include=include)
-                data = made.model_dump(mode="json", exclude_unset=True, warnings=False)
-                if data.get("error"):
-                    raise failures.late(failures.in_body(data["error"]))
-                return self._finish(data, request, made._request_id, failures)
+                with failures.reading():
+                    data = made.model_dump(mode="json", exclude_unset=True, warnings=False)
+                    if data.get("error"):
+                        raise failures.late(failures.in_body(data["error"]))
+                    return self._finish(data, request, made._request_id, failures)
 
     async def give_up(self, submitted: Submission) -> None:
         """Cancel an answer that nobody waits for.
@@ -241,20 +239,8 @@ class OpenAIModel:
         cost = price(response.usage, model, provider=by_name, url=url, batched=self.batch) if known else None
         return response.model_copy(update={"cost": cost, "request_id": request_id})
 
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[tuple[openai.AsyncOpenAI, Failures]]:
-        try:
-            found = SecretStr(NO_KEY) if self.key is None else self.key.find()
-        except LookupError as error:
-            raise_alone(Failures(PROVIDER, self.model).unusable(str(error)))
-        if not isinstance(found, SecretStr):
-            # The engine alone retries. A client that retried as well would multiply the attempts.
-            client = found.with_options(max_retries=0, timeout=self.timeout)
-            yield client, Failures(PROVIDER, self.model, client.api_key)
-            return
-        key = found.get_secret_value()
-        async with _CLIENTS.client(key, self.base_url, self.timeout) as client:
-            yield client, Failures(PROVIDER, self.model, *([] if self.key is None else [key]))
+    def _client(self) -> AbstractAsyncContextManager[tuple[openai.AsyncOpenAI, Failures]]:
+        return _CLIENTS.for_call(self.key, self.base_url, self.timeout, provider=PROVIDER, model=self.model)
 
 
 def _make_client(key: str, base_url: str | None, timeout: float) -> openai.AsyncOpenAI:

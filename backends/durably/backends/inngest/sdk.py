@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import httpx
 import inngest
 from inngest._internal import net, server_lib, step_lib, transforms
 
+from durably.core.errors import EngineUnavailableError
+
 __all__ = ["RawIdStep", "Request", "ResponseInterrupt", "ServerClient", "SkipInterrupt", "race", "shown_name"]
+
+GATEWAY = (502, 503, 504)
+"""What stands before a server answers so for one that does not."""
+
+NO_RESPONSE = "never received response"
+"""What the SDK says when none of its tries to send events came through; it keeps no cause."""
 
 ResponseInterrupt = step_lib.ResponseInterrupt
 SkipInterrupt = step_lib.SkipInterrupt
@@ -128,7 +138,14 @@ class ServerClient:
 
         Returns:
             The server's ids of them.
+
+        Raises:
+            EngineUnavailableError: If it does not answer.
         """
+        with self._reaching():
+            return await self._send(events, seed)
+
+    async def _send(self, events: list[inngest.Event], seed: str | None) -> list[str]:
         if seed is None:
             return await self._client.send(events)
         request = self._client._build_send_request(events)
@@ -151,7 +168,12 @@ class ServerClient:
         Raises:
             LookupError: If the server does not have it.
             httpx.HTTPStatusError: If it refuses.
+            EngineUnavailableError: If it does not answer.
         """
+        with self._reaching():
+            return await self._request(method, path, body)
+
+    async def _request(self, method: str, path: str, body: Any) -> Any:
         request = self._http.build_httpx_request(method, self._client.api_origin.rstrip("/") + path, json=body)
         answer: Any = await net.fetch_with_auth_fallback(
             self._http._http_client,
@@ -166,3 +188,26 @@ class ServerClient:
             raise LookupError(f"{path} is not there")
         answer.raise_for_status()
         return answer.json() if answer.content else None
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            for cause in _causes(error):
+                if isinstance(cause, httpx.TransportError) or NO_RESPONSE in str(cause):
+                    raise self._unavailable(f"{type(cause).__name__}: {cause}") from error
+                if isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code in GATEWAY:
+                    raise self._unavailable(str(cause)) from error
+            raise
+
+    def _unavailable(self, reason: str) -> EngineUnavailableError:
+        return EngineUnavailableError(server=self._client.api_origin, reason=reason)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what it came from: the SDK wraps what its HTTP client raises in errors of several kinds."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -27,7 +27,7 @@ from durably.core.errors import (
 )
 from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
-from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
+from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, read_output, settle
 from durably.core.run import invoke_error
 from durably.core.run_events import INPUT_STEP, child_id, is_judged, named_events
 from durably.core.run_input import encode_data
@@ -208,8 +208,7 @@ class InngestSteps(StepEngine):
             if failure.name == "InngestInvokeTimeoutError":
                 return invoke_timeout(key, function.id, timeout or 0.0)
             return invoke_error(child_view(failure, function.id, child), step=key)
-        result = _JSON.decode(decode_result(value), step=key)
-        return function.output.encode(function.output.rebuild(result), step=key)
+        return function.output.encode(read_output(decode_result(value), function.output, step=key), step=key)
 
     def _child_data(self, key: str, function: FunctionRef[Any, Any], child: str, data: Any) -> dict[str, Any]:
         text = self.host.environment.redactor.text(encode_data(function, data))

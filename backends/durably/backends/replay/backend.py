@@ -1,4 +1,7 @@
-"""The replay engine as a backend: a worker that claims runs, looks after its lease, and answers programs."""
+"""The replay engine as a backend: it answers programs, and has a worker.
+
+Does not own: the parts of the worker (``worker.py``).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -14,19 +17,12 @@ from pydantic import SecretStr
 
 from durably.backends.cron_times import check_cron
 from durably.backends.replay.clock import Clock
-from durably.backends.replay.deliveries import Deliveries
 from durably.backends.replay.flow.rules import check_priority
 from durably.backends.replay.journal import Journal
-from durably.backends.replay.journal_types import Subscription
-from durably.backends.replay.lease import Lease
 from durably.backends.replay.outcome import find_run, view_of
 from durably.backends.replay.parts import Parts
-from durably.backends.replay.patience import patiently
 from durably.backends.replay.run_list import find_page, is_heard, tally, waiting_behind
-from durably.backends.replay.scheduler import Scheduler
-from durably.backends.replay.slots import BodySlots
-from durably.backends.replay.upkeep import Upkeep
-from durably.backends.replay.watcher import Watcher
+from durably.backends.replay.worker import ReplayWorker, WorkerOptions
 from durably.core import (
     Backend,
     Event,
@@ -40,7 +36,6 @@ from durably.core import (
 )
 from durably.core.approval import APPROVAL_GIVEN
 from durably.core.approval_desk import QUESTION_STEPS
-from durably.core.call_timeout import own_timeout
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History, StepRecord
@@ -119,8 +114,17 @@ class ReplayBackend(Backend):
         observers: Iterable[Observer] = (),
         deltas: DeltaStore | None = None,
     ) -> None:
-        if evict not in ("never", "always"):
-            raise ValueError(f"evict={evict!r}: use 'never' or 'always'")
+        options = WorkerOptions(
+            evict=evict,
+            seed=seed,
+            poll=poll,
+            name=worker_name,
+            max_runs=max_runs,
+            max_resting=max_resting,
+            max_steps=max_steps,
+            retention=retention,
+            patience=duration_seconds(busy_timeout, f"{type(self).__name__}: busy_timeout"),
+        )
         super().__init__(
             functions,
             resources=resources,
@@ -134,69 +138,25 @@ class ReplayBackend(Backend):
         self.environment.observers.now = clock.now
         self.journal = journal
         self.clock = clock
-        self.worker = new_id()
-        self.busy_timeout = duration_seconds(busy_timeout, f"{type(self).__name__}: busy_timeout")
-        self._poll = poll
         self._died = asyncio.Event()
         self._awaited: Counter[str] = Counter()
-        self._up = False
-        self.lease = Lease(journal, self.worker)
-        self._scheduler = Scheduler(clock)
-        self._log = self.parts.log(journal, self.worker, self.functions, self.environment, self._scheduler)
-        self._host = self.parts.host(
-            environment=self.environment,
+        self._worker = ReplayWorker(
+            self.parts,
+            options,
+            engine=self.name,
+            shared=self.capabilities.multi_process,
+            journal=journal,
+            clock=clock,
             functions=self.functions,
-            log=self._log,
-            lease=self.lease,
-            scheduler=self._scheduler,
-            events=self.parts.events(journal, self._scheduler),
-            slots=self.parts.slots(self._log, self._scheduler),
-            evict=evict == "always",
-            seed=seed,
-            body_slots=None if max_steps is None else BodySlots(check_limit("max_steps", max_steps), self._scheduler),
+            environment=self.environment,
+            awaited=lambda: self._awaited,
             crash=self.crash,
         )
-        self._driver = self.parts.driver(
-            self._host,
-            records=self.parts.records,
-            steps=self.parts.steps,
-            keys=self.parts.keys,
-            max_runs=None if max_runs is None else check_limit("max_runs", max_runs),
-            max_resting=None if max_resting is None else check_limit("max_resting", max_resting, least=0),
-        )
-        self.claims = self.parts.claims(self.functions, self._log, self._driver, clock)
-        self._log.takes_runs = self.claims.has_room
-        self._scheduler.run_rests = self.claims.fill_up
-        self._deliveries = Deliveries(self._log, clock)
-        self._upkeep = Upkeep(
-            self.name,
-            journal,
-            self.functions,
-            lease=self.lease,
-            worker=self.worker,
-            name=worker_name,
-            retention=retention,
-            clock=clock,
-            awaited=lambda: [*self._awaited, *self._scheduler.awaited_runs],
-            shared=self.capabilities.multi_process,
-            patience=self.busy_timeout,
-        )
-        self._log.subscribe(self._upkeep.apply)
-        self.lease.lapsed = self._driver.drop_lost
-        self._driver.trial_over = self.claims.recover
-        self._log.subscribe(self._deliveries.apply)
-        self._log.subscribe(self.claims.apply)
+        self.worker = self._worker.id
+        self.lease = self._worker.lease
+        self.claims = self._worker.claims
         for writer in self.delta_writers:
-            writer.place = self._driver.place
-        self._crons = None if journal.flow is None else self.parts.crons(self._host, journal.flow, clock)
-        self._watcher = Watcher(
-            self._host,
-            self._driver,
-            upkeep=self._upkeep,
-            claims=self.claims,
-            deliveries=self._deliveries,
-            crons=self._crons,
-        )
+            writer.place = self._worker.driver.place
 
     # -- the worker
 
@@ -216,67 +176,36 @@ class ReplayBackend(Backend):
     @property
     def running(self) -> bool:
         """Whether its worker is up."""
-        return self._up and self._log.crash is None
+        return self._worker.up and self._worker.log.crash is None
 
     @property
     def live_runs(self) -> list[str]:
         """The ids of the runs that are in this worker's memory."""
-        return self._driver.live
+        return self._worker.driver.live
 
     async def __aenter__(self) -> Self:
         """Open the journal and go on with unfinished runs."""
-        if self._up:
+        if self._worker.up:
             raise RuntimeError(f"this {self.name} backend is already running; use one 'async with' for each backend")
-        if self._log.crash is not None:
+        if self._worker.log.crash is not None:
             raise RuntimeError("this backend has crashed; open a new one on the same journal")
         self._died = asyncio.Event()
-        await patiently(self.journal.start, self.busy_timeout)
-        self._up = True
-        self.claims.open()
-        if not self.is_client:
-            self._deliveries.open()
         try:
-            self._driver.open()
-            if not self.is_client:
-                await self._begin_work()
+            await self._worker.open(is_client=self.is_client)
         except BaseException:
-            await self._leave()
+            if self._worker.up:
+                await self._leave()
             raise
-        if self._poll is not None:
-            self._watcher.begin(self._poll, is_client=self.is_client)
         return self
-
-    async def _begin_work(self) -> None:
-        await patiently(self._sign_on, self.busy_timeout)
-        self._deliveries.deliver()
-        if self._crons is not None:
-            await patiently(self._crons.open, self.busy_timeout)
-        await patiently(self.claims.claim, self.busy_timeout)
-        self._driver.begin()  # not before: whoever opens this may have something to set before its runs go on
-
-    async def _sign_on(self) -> None:
-        await self._upkeep.sign_on()
-        subscriptions = [Subscription.of(function) for function in self.functions.values()]
-        await self._log.sign_on(subscriptions, self.clock.now(), self._upkeep.event_memory)
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop at the next step boundary of each run, then give the runs back."""
         await self._leave()
 
     async def _leave(self) -> None:
-        await self._upkeep.stop()
-        cut_off = await self._driver.stop(self.drain_timeout)  # meanwhile the lease is looked after
-        await self._watcher.stop()
-        self._deliveries.close()
-        self.claims.close()
-        if self._crons is not None:
-            self._crons.close()
-        self._up = False
         try:
-            if self._log.crash is None and not self.is_client:
-                await self._patiently(lambda: self._log.write(lambda: self.journal.let_go(self.worker, cut_off)))
+            await self._worker.close(self.drain_timeout, is_client=self.is_client)
         finally:
-            await self.journal.stop()
             if self.deltas is not None:
                 await self.deltas.close()
 
@@ -287,14 +216,14 @@ class ReplayBackend(Backend):
         finally:
             for each in waits:
                 each.cancel()
-        self._log.check_alive()
+        self._worker.log.check_alive()
 
     def crash(self, signal: BaseException) -> None:
         """Die as a process does: nothing more is written, every task ends where it stands.
 
         For the harness. Whoever waits for a result gets the signal.
         """
-        self._driver.crash(signal)
+        self._worker.driver.crash(signal)
         self._died.set()
 
     # -- the port
@@ -305,7 +234,7 @@ class ReplayBackend(Backend):
     async def drain(self) -> None:
         """Wait until nothing is running, sleeping or scheduled any more: what is left waits for an event."""
         self._check_up("drain")
-        await self._scheduler.watch_quiet()
+        await self._worker.scheduler.watch_quiet()
 
     def now(self) -> float:
         return self.clock.now()
@@ -316,7 +245,7 @@ class ReplayBackend(Backend):
 
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
-        await self._patiently(lambda: self._log.publish(events, self.clock.now()))
+        await self._worker.patiently(lambda: self._worker.log.publish(events, self.clock.now()))
         return [event.id or "" for event in events]
 
     async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
@@ -342,8 +271,8 @@ class ReplayBackend(Backend):
         is_new = run_id is None
         run_id = run_id or new_id()
         event = started_event(function, run_id, data, self.environment.observers.traceparent())
-        new = replace(self._host.new_run(run_id, function.id, event), tags=tuple(tags))
-        row, _ = await self._patiently(lambda: self._log.create(new, self.clock.now()))
+        new = replace(self._worker.host.new_run(run_id, function.id, event), tags=tuple(tags))
+        row, _ = await self._worker.patiently(lambda: self._worker.log.create(new, self.clock.now()))
         text = new.event if is_new else self.journal.first_record(run_id).output
         if row.function != function.id or text != new.event:
             recorded, asked = json.loads(text or "{}"), json.loads(new.event)
@@ -362,7 +291,7 @@ class ReplayBackend(Backend):
         try:
             view = await self.view(run_id)
             while not view.status.final:
-                await self._scheduler.watch_end(run_id)
+                await self._worker.scheduler.watch_end(run_id)
                 view = await self.view(run_id)
             return view
         finally:
@@ -372,19 +301,19 @@ class ReplayBackend(Backend):
 
     async def cancel(self, run_id: str) -> None:
         self._check_up("cancel")
-        await self._patiently(lambda: self._log.cancel(run_id, self.clock.now()))
+        await self._worker.patiently(lambda: self._worker.log.cancel(run_id, self.clock.now()))
 
     async def retry_run(self, run_id: str) -> RunView:
         self._check_up("retry")
-        await self._patiently(lambda: self._log.resume(run_id, self.clock.now()))
+        await self._worker.patiently(lambda: self._worker.log.resume(run_id, self.clock.now()))
         await self.claims.claim()
         return await self.view(run_id)
 
     async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
         view = await self.view(run_id)
         event = self.journal.records(run_id)[0].output or ""
-        new = self._host.new_run(new_id, view.function, event)
-        row, _ = await self._patiently(lambda: self._log.fork(run_id, after, new, self.clock.now()))
+        new = self._worker.host.new_run(new_id, view.function, event)
+        row, _ = await self._worker.patiently(lambda: self._worker.log.fork(run_id, after, new, self.clock.now()))
         return view_of(self.journal, row)
 
     async def history(self, run_id: str) -> History:
@@ -393,35 +322,20 @@ class ReplayBackend(Backend):
 
     async def prune_runs(self, rule: Retention | None) -> Pruned:
         self._check_up("prune")
-        return await self._upkeep.prune(rule)
+        return await self._worker.upkeep.prune(rule)
 
     async def live_workers(self) -> list[WorkerView]:
         self._check_up("workers")
-        return self._upkeep.workers()
-
-    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write for a program, which may wait for the lock of the storage as long as was said."""
-        return await patiently(write, own_timeout(self.busy_timeout))
+        return self._worker.upkeep.workers()
 
     async def records_since(self, run_id: str, seq: int) -> Sequence[StepRecord]:
         await self.view(run_id)
         return self.journal.records_since(run_id, seq)
 
     async def watch(self, run_id: str, seconds: float) -> None:
-        await self._scheduler.watch_for(run_id, seconds)
+        await self._worker.scheduler.watch_for(run_id, seconds)
 
     def _check_up(self, what: str) -> None:
-        if not self._up:
+        if not self._worker.up:
             raise RuntimeError(f"{what}() needs a running backend: use it inside 'async with backend:'")
-        self._log.check_alive()
-
-
-def check_limit(option: str, limit: int, least: int = 1) -> int:
-    """The limit of a worker, if it is one.
-
-    Raises:
-        ValueError: If it is no whole number, or less than the least.
-    """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < least:
-        raise ValueError(f"{option} is a whole number, {least} or more, not {limit!r}")
-    return limit
+        self._worker.log.check_alive()

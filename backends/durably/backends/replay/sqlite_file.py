@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from durably.backends.replay.sqlite_lock import LockWatch
 from durably.core.errors import JournalError
+from durably.core.mistakes import check_path
 
 __all__ = ["SQLiteFile"]
 
@@ -150,6 +151,7 @@ class SQLiteFile:
         *,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
     ) -> None:
+        check_path(path)
         self.path = Path(path).absolute()  # wherever the process goes later
         self._synchronous = synchronous
         self._db: sqlite3.Connection | None = None

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from durably.backends.replay import sqlite_search
 from durably.backends.replay.flow.rules import StartRules
@@ -55,8 +55,10 @@ class SQLiteJournal(Journal):
         groups: Commits what is written, without holding up the event loop.
     """
 
+    files: ClassVar[type[SQLiteFile]] = SQLiteFile
+
     def __init__(self, path: str | Path) -> None:
-        self.file = SQLiteFile(path, self._worker_of)
+        self.file = self.files(path, self._worker_of)
         self.groups = GroupCommit(self.file)
         self.file.settle = self.groups.settle
         self.file.undone = self._forget_numbers

@@ -22,7 +22,7 @@ from durably.core.contained_errors import drop_outcome
 from durably.core.errors import CancelSignal, InterruptSignal, JournalError, Signal, SuspendSignal
 from durably.core.failure_log import log_failed_step
 from durably.core.history import Kind, StepRecord
-from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, invoke_input, settle
+from durably.core.replay import EVENT_IDS, MAYBE_EVENT, NOTHING, invoke_input, read_output, settle
 from durably.core.run import invoke_error
 from durably.core.run_events import INPUT_STEP, child_id, invoked_event, named_events
 from durably.core.run_input import encode_data
@@ -213,7 +213,7 @@ class ReplaySteps(StepEngine):
             return await self.fail(scope, record, invoke_error(view, step=key))
         output = view.output or "null"
         await self.settled(scope, key, "invoke", asked, output, name=function.id, started=record.at)
-        return function.output.decode(output, step=key)
+        return read_output(output, function.output, step=key)
 
     async def _start_child(
         self, scope: Scope, key: str, function: str, child: str, event: str, asked: str, timeout: float | None

@@ -26,6 +26,7 @@ from durably.backends.temporal.host import TemporalHost
 from durably.backends.temporal.outcome import completed_status, failed_status, tries_again, view_of
 from durably.backends.temporal.payloads import MAX_PAYLOAD_BYTES, check_size, payload, text_of
 from durably.backends.temporal.pollers import live_pollers
+from durably.backends.temporal.reach import asks_server
 from durably.backends.temporal.registry import StepRegistry
 from durably.backends.temporal.repair import RunRepair
 from durably.backends.temporal.run_info import run_memo
@@ -33,10 +34,12 @@ from durably.backends.temporal.run_list import RunLister
 from durably.backends.temporal.runs_in_line import LineReader
 from durably.backends.temporal.singleton import SingletonClient, lock_id
 from durably.backends.temporal.system import SystemActivities
+from durably.backends.temporal.system_workflows import SystemWorkflows
 from durably.backends.temporal.worker import Role, TemporalWorker, WorkerOptions, versioning_of
 from durably.core import Backend, Capabilities, Event, Function, FunctionRef, Observer, RunNotFoundError
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
+from durably.core.engine import FORGOTTEN_ATTEMPTS
 from durably.core.errors import RunNotFailedError
 from durably.core.events import check_events
 from durably.core.history import History
@@ -104,8 +107,7 @@ class TemporalBackend(Backend):
             "and is kept for no other: let a worker of the task queue run once before you send",
             "singleton= of a function that the starting program does not have": "a start goes by the functions that "
             "its backend was given: give it the function, and no FunctionRef",
-            "errors of attempts that another one followed, in history()": "Temporal keeps the last one of an activity; "
-            "observers and the log have each",
+            FORGOTTEN_ATTEMPTS: "Temporal keeps the last one of an activity; observers and the log have each",
             "sessions": "no store of sessions is part of Temporal: give the agent one, such as SQLiteSessions(path)",
             "evict": "Temporal's own is max_cached_workflows=0 in worker_options",
             "retention": "Temporal keeps ended runs as long as its namespace says: set it there, "
@@ -155,9 +157,9 @@ class TemporalBackend(Backend):
         # Temporal's own is 10 seconds; a worker that is thought dead sooner is to lose its workflows sooner too.
         task_timeout = min(timedelta(seconds=10), max(timedelta(seconds=3), heartbeat))
         self._events = EventSender(client, hub_queue, task_timeout)
-        self._locks = SingletonClient(client, hub_queue, task_timeout)
+        self._locks = SingletonClient(SystemWorkflows(client, hub_queue, task_timeout))
         self._lines = LineReader(client, hub_queue, self.functions)
-        self._crons = CronClient(client, task_queue, task_timeout)
+        self._crons = CronClient(SystemWorkflows(client, task_queue, task_timeout))
         system = SystemActivities(self._events, self._locks, client)
         self._host = TemporalHost(
             environment=self.environment,
@@ -190,6 +192,7 @@ class TemporalBackend(Backend):
         if function.cron is not None:
             check_cron(function.cron, function.id)
 
+    @asks_server
     async def __aenter__(self) -> Self:
         """Start a worker; unfinished runs go on by themselves."""
         if self._worker.started:
@@ -207,6 +210,7 @@ class TemporalBackend(Backend):
     async def work_until(self, stop: asyncio.Event) -> None:
         await self._worker.wait_until(stop)
 
+    @asks_server
     async def live_workers(self) -> list[WorkerView]:
         return await live_pollers(self.client, self.task_queue)
 
@@ -217,16 +221,19 @@ class TemporalBackend(Backend):
                 await self._events.add_triggers(name, {function.id: self.task_queue})
         await self._events.retire_earlier_hubs()
 
+    @asks_server
     async def _waiting(self, run_id: str, known: Collection[str]) -> list[WaitingRun]:
         return await self._lines.behind(run_id, known)
 
     # -- the port
 
+    @asks_server
     async def send(self, *events: Event) -> list[str]:
-        check_events(events)
+        check_events(events, self.redact)
         named = outside_events(events, self.environment.observers.traceparent())
         return await self._send(named, own={event.id for event in events})
 
+    @asks_server
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         return await self._send(events, own={event.id for event in events})
 
@@ -236,14 +243,17 @@ class TemporalBackend(Backend):
             check_size(text, step="", limit=self.environment.max_payload_bytes)
         return await self._events.send([Event.model_validate_json(text) for text in texts], own=own, once=True)
 
+    @asks_server
     async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
         self._worker.check_alive()
         return await self._lister.page(where, after, before, limit)
 
+    @asks_server
     async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
         self._worker.check_alive()
         return await self._lister.tally(where)
 
+    @asks_server
     async def start_run(
         self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()
     ) -> RunView:
@@ -281,6 +291,7 @@ class TemporalBackend(Backend):
             await self._locks.claim(lock or "", view.id, function.singleton.mode, view.created_at)
         return view
 
+    @asks_server
     async def view(self, run_id: str) -> RunView:
         _, view = await self._find(run_id)
         if view.status.final:
@@ -310,9 +321,13 @@ class TemporalBackend(Backend):
         return replace(view, status=held.status, waiting_for=held.waiting_for)
 
     async def wait(self, run_id: str) -> RunView:
-        status, output, error = await self._worker.serve(self._outcome(run_id))
+        return await self._worker.serve(self._end(run_id))
+
+    async def _end(self, run_id: str) -> RunView:
+        status, output, error = await self._outcome(run_id)
         return replace(await self._describe(run_id), status=status, output=output, error=error)
 
+    @asks_server
     async def _describe(self, run_id: str) -> RunView:
         found, view = await self._find(run_id)
         stuck = await self._stuck(found) if view.status is RunStatus.RUNNING else None
@@ -330,6 +345,7 @@ class TemporalBackend(Backend):
             found = await self.client.get_workflow_handle(run_id).describe()
         return found, view_of(found, await found.memo())
 
+    @asks_server
     async def _outcome(self, run_id: str) -> tuple[RunStatus, str | None, dict[str, Any] | None]:
         """Wait for the end of a run: how it ended, and its value or its error."""
         try:
@@ -344,6 +360,7 @@ class TemporalBackend(Backend):
         status = completed_status(value)
         return status, text_of(value) if status is RunStatus.COMPLETED else None, None
 
+    @asks_server
     async def cancel(self, run_id: str) -> None:
         stuck = (await self._describe(run_id)).status is RunStatus.STUCK
         with _not_found(run_id):
@@ -355,6 +372,7 @@ class TemporalBackend(Backend):
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._worker.serve(self._outcome(run_id)), CANCEL)
 
+    @asks_server
     async def retry_run(self, run_id: str) -> RunView:
         found, view = await self._find(run_id)
         if view.status is not RunStatus.FAILED:
@@ -362,12 +380,14 @@ class TemporalBackend(Backend):
         await self._repair.retry(view, found.run_id or "")
         return await self._describe(run_id)
 
+    @asks_server
     async def fork_run(self, run_id: str, after: str, new_id: str) -> RunView:
         found, view = await self._find(run_id)
         event = await self._repair.fork(view, found.run_id or "", after, new_id)
         function = self.find_function(view.function)
         return await self._claim(function, event, await self._describe(new_id))
 
+    @asks_server
     async def history(self, run_id: str) -> History:
         self._worker.check_alive()
         return History(await read_records(self.client, run_id))

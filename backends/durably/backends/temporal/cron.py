@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio import activity, workflow
-from temporalio.client import Client
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -20,6 +19,7 @@ from temporalio.workflow import ParentClosePolicy
 
 from durably.backends.cron_times import due_times, times_after
 from durably.backends.temporal.payloads import payload
+from durably.backends.temporal.system_workflows import SystemWorkflows
 from durably.core import Event, Function
 from durably.core.flow import Cron
 from durably.core.run_events import CRON, cron_run_id
@@ -101,15 +101,11 @@ class CronClient:
     """The way to the clocks of one task queue.
 
     Args:
-        client: The way to the server.
-        queue: The task queue of the functions.
-        task_timeout: After how long a task of theirs is given to another worker.
+        workflows: Signals them, on the task queue of the functions.
     """
 
-    def __init__(self, client: Client, queue: str, task_timeout: timedelta) -> None:
-        self._client = client
-        self._queue = queue
-        self._task_timeout = task_timeout
+    def __init__(self, workflows: SystemWorkflows) -> None:
+        self._workflows = workflows
 
     def activities(self) -> list[Callable[..., Any]]:
         """What the clocks ask for."""
@@ -125,27 +121,20 @@ class CronClient:
                 await self._say(function_id, None)
 
     async def _say(self, function_id: str, state: dict[str, Any] | None) -> None:
-        await self._client.start_workflow(
-            CRON_CLOCK,
-            state or {},
-            id=self._id(function_id),
-            task_queue=self._queue,
-            task_timeout=self._task_timeout,
-            start_signal="keep",
-            start_signal_args=[state],
-        )
+        await self._workflows.tell(CRON_CLOCK, self._id(function_id), "keep", state, begin=state or {})
 
     async def _running(self) -> Iterable[str]:
-        query = f"WorkflowType = '{CRON_CLOCK}' AND TaskQueue = '{self._queue}' AND ExecutionStatus = 'Running'"
+        where = f"WorkflowType = '{CRON_CLOCK}' AND TaskQueue = '{self._workflows.queue}'"
+        found = self._workflows.client.list_workflows(f"{where} AND ExecutionStatus = 'Running'")
         try:
-            return [each.id.removeprefix(self._id("")) async for each in self._client.list_workflows(query)]
+            return [each.id.removeprefix(self._id("")) async for each in found]
         except RPCError as error:
             if error.status is RPCStatusCode.UNIMPLEMENTED:  # a server for tests that keeps no list
                 return []
             raise
 
     def _id(self, function_id: str) -> str:
-        return f"{CRON_CLOCK}/{self._queue}/{function_id}"
+        return f"{CRON_CLOCK}/{self._workflows.queue}/{function_id}"
 
 
 def _state(function: Function[Any, Any], cron: Cron) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Event, Function
 from durably.core.cause import Cause
 from durably.core.error_text import error_text, type_name
-from durably.core.errors import CancelSignal, MissingKeyError, Signal, error_to_json
+from durably.core.errors import CancelSignal, MissingKeyError, NonDeterminismError, Signal, error_to_json
 from durably.core.failure_log import log_failed_run
 from durably.core.function_attempts import function_retry_delay, run_function
 from durably.core.functions import check_event_keys
@@ -186,6 +186,10 @@ class RunDriver:
             engine.room.check_left()
             if steps.refusal is None:
                 records.check_failure(error)
+            if isinstance(error, NonDeterminismError) and not workflow.unsafe.is_replaying():
+                # As where Temporal's own check sees it: the next try of the task ends the run, or lets it wait.
+                host.histories.note_mismatch(workflow.info().run_id, error)
+                raise RuntimeError(str(error)) from None
             self._failures += 1
             delay = function_retry_delay(self._function, run_id, self._failures, error)
             if not workflow.unsafe.is_replaying():

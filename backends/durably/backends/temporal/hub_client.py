@@ -20,6 +20,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from durably.backends.temporal.hub_pressure import HubPressure, hubs_are_behind
+from durably.backends.temporal.system_workflows import SystemWorkflows
 from durably.backends.temporal.wait_hub import LONG, queue_of_hubs
 
 __all__ = ["HubClient"]
@@ -51,7 +52,7 @@ class HubClient:
         self._client = client
         self._queue = queue_of_hubs(queue)
         self._pressure = HubPressure(partial(hubs_are_behind, client, self._queue))
-        self._task_timeout = task_timeout
+        self._workflows = SystemWorkflows(client, self._queue, task_timeout)
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -82,15 +83,7 @@ class HubClient:
         """Signal a hub once it has room; it is started if it is not there."""
         await self._pressure.admit()
         async with self.room(hub):
-            await self._client.start_workflow(
-                kind,
-                {},
-                id=hub,
-                task_queue=self._queue,
-                task_timeout=self._task_timeout,
-                start_signal=signal,
-                start_signal_args=args,
-            )
+            await self._workflows.tell(kind, hub, signal, *args, begin={})
 
     async def _has_room(self, hub: str) -> bool:
         pause = SHORTEST_PAUSE

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue
@@ -14,11 +15,14 @@ from durably.backends.temporal.payloads import INPUT, PATCHED, metadata_of, text
 from durably.core.environment import Environment
 from durably.core.errors import NonDeterminismError, error_from_json, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
-from durably.core.replay import Recorded, patch_record
+from durably.core.replay import Recorded, patch_record, settle
+from durably.core.serialization import Codec
 from durably.core.step_errors import interrupted
 from durably.core.step_keys import Scope
 
 __all__ = ["RunRecords", "cause_of"]
+
+T = TypeVar("T")
 
 
 class RunRecords:
@@ -58,7 +62,7 @@ class RunRecords:
         Raises:
             NonDeterminismError: If the run recorded something else at this place.
         """
-        record = self.recorded.take(scope, key, kind, asked)
+        record = self._compare(lambda: self.recorded.take(scope, key, kind, asked))
         if self.history is not None:
             self.history.take(scope.prefix, key, kind, asked)
         if record is None or not record.final:
@@ -90,13 +94,13 @@ class RunRecords:
 
     def take_gather(self, scope: Scope, key: str, branches: int) -> None:
         """Check a ``gather``; raises what :meth:`take` raises."""
-        self.recorded.take_gather(scope, key, branches)
+        self._compare(lambda: self.recorded.take_gather(scope, key, branches))
         if self.history is not None:
             self.history.take_gather(scope.prefix, key, branches)
 
     def check_end(self, scope: Scope) -> None:
         """Check that a scope's code did not end with recorded steps left over; raises what :meth:`take` raises."""
-        self.recorded.check_end(scope)
+        self._compare(lambda: self.recorded.check_end(scope))
         if self.history is not None:
             self.history.check_end(scope.prefix)
 
@@ -104,6 +108,20 @@ class RunRecords:
         """Check that the code did not fail in a place where the run went on; raises what :meth:`take` raises."""
         if self.history is not None:
             self.history.check_failure(error, self._earlier)
+
+    def settle(self, record: StepRecord, codec: Codec) -> Any:
+        """What a final record gives its caller.
+
+        Raises:
+            NonDeterminismError: If the code now takes values of another shape than were recorded.
+        """
+        if record.error is not None:
+            return settle(record, codec)
+        return self._compare(lambda: settle(record, codec))
+
+    def _compare(self, compare: Callable[[], T]) -> T:
+        """Compare the code with what earlier histories recorded, and what this one did."""
+        return compare() if self.history is None else self.history.compare(compare)
 
     def settled(self, kind: Kind, key: str, asked: str, value: RawValue, started: float) -> StepRecord:
         """The record of a step whose activity gave a value.

@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import activity, workflow
-from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from durably.backends.temporal.commands import Commands
 from durably.backends.temporal.payloads import CLAIM, LINE, STATUS
+from durably.backends.temporal.system_workflows import SystemWorkflows
 from durably.core import Event, Function, RunStatus
 from durably.core.serialization import digest
 
@@ -224,29 +224,17 @@ class SingletonClient:
     """The way to the locks, for activities.
 
     Args:
-        client: The way to the server.
-        queue: The task queue of the locks.
-        task_timeout: After how long a task of theirs is given to another worker.
+        workflows: Signals them, on their task queue.
     """
 
-    def __init__(self, client: Client, queue: str, task_timeout: timedelta) -> None:
-        self._client = client
-        self._queue = queue
-        self._task_timeout = task_timeout
+    def __init__(self, workflows: SystemWorkflows) -> None:
+        self._workflows = workflows
 
     async def claim(self, lock: str, run_id: str, mode: str, at: float) -> None:
         """Ask for a lock, for a run that was started at a moment. The answer comes by signal."""
-        await self._client.start_workflow(
-            LOCK,
-            None,
-            id=lock,
-            task_queue=self._queue,
-            task_timeout=self._task_timeout,
-            start_signal="claim",
-            start_signal_args=[{"run": run_id, "mode": mode, "at": at}],
-        )
+        await self._workflows.tell(LOCK, lock, "claim", {"run": run_id, "mode": mode, "at": at}, begin=None)
 
     @activity.defn(name="durably.is-live")
     async def is_live(self, run_id: str) -> bool:
         """Whether a run has not ended: one that was terminated could not give its lock back."""
-        return (await self._client.get_workflow_handle(run_id).describe()).close_time is None
+        return (await self._workflows.client.get_workflow_handle(run_id).describe()).close_time is None

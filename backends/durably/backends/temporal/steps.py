@@ -29,7 +29,7 @@ from durably.core.attempts import StepCall, step_crash_limit
 from durably.core.cause import Cause
 from durably.core.errors import PayloadTooLargeError, Signal, UnsupportedFeatureError
 from durably.core.history import Kind, StepRecord
-from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input, settle
+from durably.core.replay import EVENT_IDS, MAYBE_EVENT, invoke_input
 from durably.core.run import invoke_error
 from durably.core.run_events import INPUT_STEP, child_id, invoked_event, named_events
 from durably.core.run_input import encode_data
@@ -97,7 +97,7 @@ class TemporalSteps(StepEngine):
             record = await self._closure(call, asked)
         elif record is None:
             record = await self._activity(call, name or "", asked, args)
-        return settle(record, call.codec)
+        return self.records.settle(record, call.codec)
 
     async def _activity(self, call: StepCall, name: str, asked: str, args: Sequence[RawValue]) -> StepRecord:
         """A body that any worker can find. Temporal repeats its attempts."""
@@ -174,7 +174,7 @@ class TemporalSteps(StepEngine):
             started = workflow.time()
             run = ChildRun(id=child, function=function.id, event=event, key=key, asked=asked, timeout=timeout)
             record = await self._child(run, started)
-        return settle(record, function.output)
+        return self.records.settle(record, function.output)
 
     async def _child(self, child: ChildRun, started: float) -> StepRecord:
         key, asked = child.key, child.asked
@@ -209,7 +209,7 @@ class TemporalSteps(StepEngine):
             value = await self.commands.system(key, SEND, named, asked=asked)
             record = self.settled("send_event", key, asked, value, started)
             self.pass_point("after_send", key)
-        ids: list[str] = settle(record, EVENT_IDS)
+        ids: list[str] = self.records.settle(record, EVENT_IDS)
         return ids
 
     def _masked(self, event: Event, key: str) -> dict[str, Any]:
@@ -250,7 +250,7 @@ class TemporalSteps(StepEngine):
             self.pass_point("after_commit", key)
             output = self.host.environment.redactor.text(MAYBE_EVENT.encode(event, step=key))
             record = self.told(self.records.add("wait_for_event", key, asked, started, output=output))
-        seen: Event | None = settle(record, MAYBE_EVENT)
+        seen: Event | None = self.records.settle(record, MAYBE_EVENT)
         return seen
 
     # -- gather

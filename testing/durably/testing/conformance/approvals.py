@@ -16,6 +16,7 @@ from durably.core import (
     SerializationError,
     current_step,
     tool,
+    toolset,
 )
 from durably.core.messages import ToolResultMessage
 from durably.testing.conformance.subject import Subject, at
@@ -26,7 +27,7 @@ from durably.testing.models.scripted import ScriptedModel, call
 class _Clerk:
     """An agent that asks before it pays much, what it paid, and about which amounts it thought."""
 
-    def __init__(self, *amounts: int) -> None:
+    def __init__(self, *amounts: int, listed: bool = False) -> None:
         self.paid: dict[str, int] = {}
         self.judged: list[int] = []
 
@@ -41,7 +42,8 @@ class _Clerk:
             return f"paid {amount}"
 
         script: list[Any] = [call("pay", amount=amount) for amount in amounts]
-        self.agent = Agent("c31-clerk", model=ScriptedModel(*script, "done"), instructions="", tools=[pay])
+        tools = [toolset(lambda: [pay], name="desk")] if listed else [pay]
+        self.agent = Agent("c31-clerk", model=ScriptedModel(*script, "done"), instructions="", tools=tools)
 
     @property
     def amounts(self) -> list[int]:
@@ -142,7 +144,15 @@ async def test_c31_of_two_answers_the_second_is_told_who_was_first(subject: Subj
 
 @clause
 async def test_c31_whether_a_person_is_asked_is_decided_once(subject: Subject) -> None:
-    clerk = _Clerk(1, 1000)
+    await _decided_once(subject, _Clerk(1, 1000))
+
+
+@clause
+async def test_c31_whether_a_person_is_asked_about_a_tool_of_a_toolset_is_decided_once(subject: Subject) -> None:
+    await _decided_once(subject, _Clerk(1, 1000, listed=True))
+
+
+async def _decided_once(subject: Subject, clerk: _Clerk) -> None:
     assert await subject.crash(clerk.agent, data="pay", where=at("after_commit", "tool-pay"))
     async with subject.open([clerk.agent]) as backend, _still(subject):
         run = await backend.run(subject.run_id())

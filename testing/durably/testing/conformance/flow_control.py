@@ -30,11 +30,11 @@ async def bystander(ctx: Context[float]) -> None:
 
 
 @asynccontextmanager
-async def opened(subject: Subject, *functions: Function[Any, Any]) -> AsyncIterator[Backend]:
+async def opened(subject: Subject, *functions: Function[Any, Any], **options: Any) -> AsyncIterator[Backend]:
     """A running backend, or a gap if it refuses a rule of one of the functions."""
     async with AsyncExitStack() as stack:
         try:
-            backend = await stack.enter_async_context(subject.open([*functions, bystander]))
+            backend = await stack.enter_async_context(subject.open([*functions, bystander], **options))
         except UnsupportedFeatureError as error:
             raise RefusedError(str(error)) from None
         yield backend
@@ -394,6 +394,38 @@ async def test_c30_a_key_that_is_absent_groups_no_strangers(subject: Subject) ->
         failed = [run.view.error or {} for run in runs if run.status is RunStatus.FAILED]
         assert [error.get("type") for error in failed] == ["MissingKeyError"] * 2
     assert ended == ["known"]
+
+
+@clause
+async def test_c30_a_key_that_is_a_masked_secret_groups_no_strangers(subject: Subject) -> None:
+    """All secrets are masked by one text."""
+    secrets = ["the secret of ann", "the secret of bob"]
+    begun: set[str] = set()
+
+    @function("masked", triggers=[EVENT], singleton=Singleton("user.token", mode="cancel"), retries=0)
+    async def masked(ctx: Context[dict[str, Any]]) -> None:
+        begun.add(ctx.input["name"])
+
+    async with opened(subject, masked, secrets=secrets) as backend:
+        for number, secret in enumerate(secrets):
+            try:
+                await backend.start(masked, {"user": {"token": secret}, "name": f"started {number}"})
+            except MissingKeyError as error:
+                assert (error.function, error.option, error.key) == ("masked", "singleton", "user.token")
+            else:
+                raise AssertionError("a start whose key is a secret must be refused")
+        await send(backend, *({"user": {"token": secret}, "name": "sent"} for secret in secrets))
+        known = await backend.start(masked, {"user": {"token": "none"}, "name": "known"})
+        await known.result()
+        await backend.invoke(bystander, subject.unit)
+        runs = list(await backend.runs(function=masked))
+        for run in runs:
+            await subject.until_ended(run)
+        # Where a server looks at the key first, the second of the two cancels the first, which was to fail as well.
+        ended = {run.status: (run.view.error or {}).get("type") for run in runs if run.id != known.id}
+    assert ended.pop(RunStatus.FAILED) == "MissingKeyError"
+    assert ended.keys() <= {RunStatus.CANCELLED}
+    assert begun == {"known"}
 
 
 def _period(subject: Subject) -> float:

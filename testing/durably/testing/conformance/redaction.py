@@ -166,6 +166,38 @@ async def test_c24_a_match_that_names_a_secret_is_refused(subject: Subject) -> N
     _check(errors="\n".join(refused), histories=history.to_jsonl(), logs="\n".join(lines), storage=storage)
 
 
+@clause
+async def test_c24_a_name_that_contains_a_secret_is_refused(subject: Subject) -> None:
+    """Names are compared and shown, so they cannot be masked."""
+    name = f"of {SECRET}"
+    refused: list[str] = []
+
+    async def refuse(attempt: Awaitable[Any]) -> None:
+        try:
+            await attempt
+        except ValueError as error:
+            refused.append(str(error))
+
+    @function("c24-named")
+    async def named(ctx: Context[None]) -> None:
+        await refuse(ctx.step.send_event("tell", Event(EVENT, id=name)))
+
+    with heard() as lines:
+        async with subject.open([named], secrets=[SECRET]) as backend:
+            await refuse(backend.start(named, run_id=name))
+            await refuse(backend.start(named, run_id=subject.run_id(), tags=["fine", name]))
+            await refuse(backend.send(Event(EVENT, id=name)))
+            await refuse(backend.send(Event(name)))
+            run = await backend.start(named, run_id=subject.run_id())
+            await run.result()
+            history = await run.history()
+            assert run.view.tags == ()
+    assert len(refused) == 5
+    assert keys(history) == []
+    storage = (subject.storage() or b"").decode(errors="replace")
+    _check(errors="\n".join(refused), histories=history.to_jsonl(), logs="\n".join(lines), storage=storage)
+
+
 class _Blabbing:
     """A model that says what it should not, in pieces."""
 

@@ -6,13 +6,14 @@ Owns how one is carried out in this process. What must hold of it stands in ``la
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from durably.backends.replay.backend import ReplayBackend
 from durably.core import Backend, Event, Run
+from durably.core.engine import FORGOTTEN_ATTEMPTS
 from durably.core.history import History
 from durably.core.run_view import RunStatus
 from durably.core.steps import Point, Probe
@@ -23,7 +24,10 @@ from durably.testing.crash.scenario import Scenario, Subject
 from durably.testing.ledger import EffectLedger
 from durably.testing.snapshot import Snapshot
 
-__all__ = ["Experiment", "ExperimentState", "begin", "read_end", "run_experiment", "run_life"]
+__all__ = ["Experiment", "ExperimentState", "begin", "read_end", "run_experiment", "run_life", "world_at_end"]
+
+TICKS = 20
+"""Into how many sleeps the time that a life may take is divided."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,7 @@ class Experiment:
         state: What ``state=`` read of the world in the end, as text.
         trouble: Why the run could not be brought to its end; empty if it could.
         committed: What a commit is called in a timeline.
+        forgets_attempts: Whether the history may lack failed attempts that another one followed.
     """
 
     crashes: tuple[Crash, ...]
@@ -59,6 +64,7 @@ class Experiment:
     state: str | None = None
     trouble: str = ""
     committed: str = "recorded"
+    forgets_attempts: bool = False
 
     @property
     def history(self) -> History:
@@ -142,21 +148,46 @@ async def run_life(state: ExperimentState, experiment: Experiment) -> bool:
     others = asyncio.all_tasks()  # what runs now is not the subject's, and must not be cancelled with it
     backend = state.scenario.engine.open(state.scenario.all_functions(state.subject), state.store)
     backend.probe = plan if state.also is None else chain(plan, state.also)
+    experiment.forgets_attempts = FORGOTTEN_ATTEMPTS in backend.capabilities.gaps
     with ExitStack() as always:
         always.callback(lambda: experiment.traces.append(list(plan.trace)))
         try:
             async with backend:
-                await asyncio.wait_for(_to_the_end(state, backend, experiment), state.scenario.deadline)
+                try:
+                    async with _deadline(state.scenario.deadline):
+                        await _to_the_end(state, backend, experiment)
+                except TimeoutError:
+                    experiment.trouble = f"the run did not end within {state.scenario.deadline:g} seconds"
+                    backend.drain_timeout = 0.0  # what hangs does not end now either
         except CrashSignal:
             pass
-        except TimeoutError:
-            experiment.trouble = f"the run did not end within {state.scenario.deadline:g} seconds"
         finally:
             await _drop_tasks(others)
     crashed = len(plan.fired) > deaths
     if crashed and state.scenario.engine.journal is not None:
         experiment.before.append(Snapshot.of_journal(state.scenario.engine.journal(state.store)))
     return crashed
+
+
+@asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """Raise ``TimeoutError`` after so many seconds in which this process had its turns.
+
+    They are counted in short sleeps: time in which the process was stopped, or waited for a busy machine, says nothing
+    of whether the run would have ended.
+    """
+    async with asyncio.timeout(None) as limit:
+
+        async def count() -> None:
+            for _ in range(TICKS):
+                await asyncio.sleep(seconds / TICKS)
+            limit.reschedule(asyncio.get_running_loop().time())
+
+        counting = asyncio.create_task(count())
+        try:
+            yield
+        finally:
+            counting.cancel()
 
 
 async def _to_the_end(state: ExperimentState, backend: Backend, experiment: Experiment) -> None:
@@ -218,4 +249,9 @@ async def read_end(state: ExperimentState, experiment: Experiment) -> None:
         experiment.after = Snapshot.of_journal(engine.journal(state.store))
     elif state.snapshot is not None:
         experiment.after = state.snapshot
-    experiment.state = await state.scenario.look(state.subject)
+    experiment.state = await world_at_end(state, experiment)
+
+
+async def world_at_end(state: ExperimentState, experiment: Experiment) -> str | None:
+    """What the world has come to; nobody can tell what that of an unfinished run must look like."""
+    return None if experiment.trouble else await state.scenario.look(state.subject)

@@ -19,7 +19,7 @@ from durably.core.run_input import encode_data
 from durably.core.steps import Point, Probe
 from durably.testing.crash.ambient_inputs import AmbientInputs
 from durably.testing.crash.engines import Store, find_engine
-from durably.testing.crash.experiment import Experiment, ExperimentState, run_life
+from durably.testing.crash.experiment import Experiment, ExperimentState, run_life, world_at_end
 from durably.testing.crash.faults import Crash, FaultPlan
 from durably.testing.crash.fork_server import ForkServer
 from durably.testing.crash.import_path import ImportPath
@@ -161,4 +161,4 @@ async def live_once(probe: Probe, scenario_data: dict[str, Any], folder: str, sh
     ambient = replace(AmbientInputs.of_life(shift + ledger.life), order=None)
     with ambient.applied(scenario.all_functions(state.subject)):
         await run_life(state, experiment)
-    return {"trouble": experiment.trouble, "state": await scenario.look(state.subject)}
+    return {"trouble": experiment.trouble, "state": await world_at_end(state, experiment)}

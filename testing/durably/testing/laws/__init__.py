@@ -9,6 +9,7 @@ from __future__ import annotations
 from durably.testing.laws.bodies import (
     distinct_attempts,
     limited_starts,
+    most_starts,
     no_start_after_commit,
     one_key_per_step,
     unseen_bodies,
@@ -45,6 +46,7 @@ __all__ = [
     "ends_once",
     "every_run_ends",
     "limited_starts",
+    "most_starts",
     "no_secrets",
     "no_start_after_commit",
     "one_key_per_step",

@@ -9,11 +9,21 @@ from durably.testing.laws.violation import ENGINE, Violation, times
 from durably.testing.ledger import Entry
 from durably.testing.snapshot import Snapshot
 
-__all__ = ["distinct_attempts", "limited_starts", "no_start_after_commit", "one_key_per_step", "unseen_bodies"]
+__all__ = [
+    "distinct_attempts",
+    "limited_starts",
+    "most_starts",
+    "no_start_after_commit",
+    "one_key_per_step",
+    "unseen_bodies",
+]
 
 
 StepPlace = tuple[str, str]
 """A step: the id of its run and its key."""
+
+FunctionStep = tuple[str, str]
+"""A step of any run of a function: the id of the function and the key."""
 
 
 def _taken_up(after: Snapshot) -> Counter[StepPlace]:
@@ -56,7 +66,12 @@ def no_start_after_commit(entries: Iterable[Entry], after: Snapshot | None = Non
 
 
 def limited_starts(
-    entries: Sequence[Entry], after: Snapshot, *, spare: int = 0, usual: Mapping[StepPlace, int] | None = None
+    entries: Sequence[Entry],
+    after: Snapshot,
+    *,
+    spare: int = 0,
+    usual: Mapping[StepPlace, int] | None = None,
+    unrecorded: Mapping[FunctionStep, int] | None = None,
 ) -> Iterator[Violation]:
     """L3: a body starts once, and once more for each crash that could have cut it off and for each recorded retry.
 
@@ -65,6 +80,8 @@ def limited_starts(
         after: What the store held in the end.
         spare: How many more executions of any step other faults account for: a stolen lease, a refused commit.
         usual: How often each body starts without a crash; left out, once.
+        unrecorded: How often each body starts without a crash, where records do not tell: of an engine that keeps
+            only the last attempt, a crash may leave no record of the failed attempts before it.
     """
     crashes, retries, once_only = _crashes_in_window(entries), _taken_up(after), set[StepPlace]()
     for record in after.records():
@@ -73,12 +90,25 @@ def limited_starts(
             retries[step] += 1
         elif record.kind == "step" and record.status == "started":
             once_only.add(step)  # only an at-most-once body has such a record
+    functions = {(each.run_id, each.key): each.function for each in entries}
     for step, count in Counter((each.run_id, each.key) for each in entries if each.kind == "started").items():
         first = 1 if usual is None else usual.get(step, 0)
-        bound = 1 if step in once_only else first + crashes[step] + retries[step] + spare
+        without_crash = first + retries[step]
+        if unrecorded is not None:
+            without_crash = max(without_crash, unrecorded.get((functions[step], step[1]), 0))
+        bound = 1 if step in once_only else without_crash + crashes[step] + spare
         if count > bound:
             what = f"the body of {step[1]!r} started {times(count)}; {bound} can be accounted for"
             yield Violation("L3", what, ENGINE, step[1])
+
+
+def most_starts(entries: Iterable[Entry]) -> dict[FunctionStep, int]:
+    """How often the body of each step started, in the run of its function where it did so most often."""
+    most: dict[FunctionStep, int] = {}
+    started = Counter((each.function, each.key, each.run_id) for each in entries if each.kind == "started")
+    for (function, key, _), count in started.items():
+        most[function, key] = max(count, most.get((function, key), 0))
+    return most
 
 
 def _crashes_in_window(entries: Iterable[Entry]) -> Counter[StepPlace]:

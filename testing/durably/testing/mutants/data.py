@@ -17,6 +17,8 @@ from durably.backends.replay.records import Log, RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event
 from durably.core.history import StepRecord
+from durably.core.run import Run
+from durably.core.run_input import encode_data
 from durably.core.secrets import Redactor
 from durably.core.serialization import encode_input
 from durably.testing.mutants.failure import WaitsAsTheyCome
@@ -153,6 +155,19 @@ class SecretsToldToObservers(MemoryBackend):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.environment.observers.redact = str
+
+
+@mutant("C24")
+class SecretsInTags(MemoryBackend):
+    """A run keeps the tags that it is given, with the secrets in them."""
+
+    async def start(
+        self, function: Any, data: Any = None, *, run_id: str | None = None, tags: Sequence[str] = (), **options: Any
+    ) -> Run[Any]:
+        if not tags:
+            return await super().start(function, data, run_id=run_id, **options)
+        reference = self.find_function(function)
+        return Run(self, reference, await self.start_run(reference, encode_data(reference, data), run_id, tags))
 
 
 @mutant("C24")

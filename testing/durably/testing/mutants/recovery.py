@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from durably.backends.memory import MemoryJournal
+from durably.backends.replay.driver import Driver, RunPass
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import DurablyError, NonDeterminismError
+from durably.core import DurablyError, NonDeterminismError, SerializationError
 from durably.core.errors import StaleRunError, SuspendSignal
 from durably.core.history import Kind, StepRecord
 from durably.core.replay import Recorded
@@ -79,6 +80,17 @@ class _ByKey(Recorded):
 
     def check_end(self, scope: Scope) -> None:
         return
+
+
+@mutant("C09")
+class OldShapesAreErrorsOfTheCode(Driver):
+    """A record that the code of now cannot read fails the run with the error of the type."""
+
+    async def attempt_failed(self, run_pass: RunPass, failures: int, error: Exception) -> bool:
+        unread = error.__cause__
+        return await super().attempt_failed(
+            run_pass, failures, unread if isinstance(unread, SerializationError) else error
+        )
 
 
 @mutant("C09")

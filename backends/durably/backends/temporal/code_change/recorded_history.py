@@ -134,15 +134,24 @@ class RecordedHistory:
             NonDeterminismError: If the run recorded something else at this place; so do the next three.
         """
         self._reached = key
-        self._compare(lambda: self._recorded.take(self._scope(prefix), key, kind, asked))
+        self.compare(lambda: self._recorded.take(self._scope(prefix), key, kind, asked))
 
     def take_gather(self, prefix: str, key: str, branches: int) -> None:
         """The code asks for a gather."""
-        self._compare(lambda: self._recorded.take_gather(self._scope(prefix), key, branches))
+        self.compare(lambda: self._recorded.take_gather(self._scope(prefix), key, branches))
 
     def check_end(self, prefix: str) -> None:
         """The code of a scope has ended."""
-        self._compare(lambda: self._recorded.check_end(self._scope(prefix)))
+        self.compare(lambda: self._recorded.check_end(self._scope(prefix)))
+
+    def compare(self, compare: Callable[[], T]) -> T:
+        """Hold the code to the records in one respect, and note it if it does not fit."""
+        try:
+            return compare()
+        except NonDeterminismError as error:
+            # Noted as well as raised: what the code does after that must not reach the server.
+            self.error = error
+            raise
 
     def check_failure(self, error: Exception, earlier: Collection[str]) -> None:
         """The code has failed.
@@ -152,6 +161,9 @@ class RecordedHistory:
             earlier: The keys of the steps that earlier histories recorded: code may fail before it comes by them again,
                 as long as no further step has begun.
         """
+        if isinstance(error, NonDeterminismError):  # its input does not fit any more
+            self.error = error
+            raise error
         if not any(record.key and record.key not in earlier for record in self.records):
             return
         try:
@@ -173,14 +185,6 @@ class RecordedHistory:
 
     def _scope(self, prefix: str) -> Scope:
         return self._scopes.setdefault(prefix, Scope(prefix))
-
-    def _compare(self, compare: Callable[[], object]) -> None:
-        try:
-            compare()
-        except NonDeterminismError as error:
-            # Noted as well as raised: what the code does after that must not reach the server.
-            self.error = error
-            raise
 
 
 async def read_history(client: Client, run_id: str, history: str) -> RecordedHistory:

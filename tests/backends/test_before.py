@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ import pytest
 
 from durably.backends import SQLiteBackend
 from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.core import AgentResult, Event, InvokeError, RunStatus, approve
 from durably.core.history import History, StepRecord
 from durably.core.ids import derive_id
@@ -156,6 +157,29 @@ def test_the_records_are_read_as_they_were_written(tmp_path: Path) -> None:
 
     shutil.copy(BEFORE / "runs.sqlite", tmp_path / "runs.sqlite")
     assert {run: history.records for run, history in asyncio.run(read()).items()} == written()
+
+
+class _OlderRunsHaveNotBegun(SQLiteJournal):
+    """A reader that finds the beginning of an older run, and nothing behind it."""
+
+    def records(self, run_id: str) -> list[StepRecord]:
+        return super().records(run_id)[:1]
+
+
+class _ReadsOlderRowsAnew(SQLiteJournal):
+    """A reader that gives older records the values that new ones have where nothing is said."""
+
+    def records(self, run_id: str) -> list[StepRecord]:
+        return [replace(record, attempt=1, due=None) for record in super().records(run_id)]
+
+
+@pytest.mark.parametrize("broken", [_OlderRunsHaveNotBegun, _ReadsOlderRowsAnew])
+def test_a_broken_reader_is_noticed(
+    broken: type[SQLiteJournal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SQLiteBackend, "storage", broken)
+    with pytest.raises(AssertionError):
+        test_the_records_are_read_as_they_were_written(tmp_path)
 
 
 def test_what_an_old_run_asks_is_listed_and_answered(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from durably.backends import MemoryBackend
 from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.scheduler import Scheduler
 from durably.core import Context, RetryPolicy, RunStatus, function
 from durably.core.steps import Point
 from durably.testing.conformance.subject import Kill
@@ -141,3 +142,12 @@ async def test_who_no_longer_waits_holds_nobody_up(quiet: bool, turns: int) -> N
             await asyncio.sleep(0)
         waiting.cancel()
         assert await asyncio.wait_for(backend.invoke(naps), 20) == "rested"
+
+
+@pytest.mark.asyncio
+async def test_who_has_waited_in_vain_does_not_count() -> None:
+    """Else a virtual clock stands still for good, or jumps while a run is active."""
+    scheduler = Scheduler(VirtualClock())
+    for seconds in (0.0, 0.001):
+        await scheduler.watch_for("nobody", seconds)
+        assert scheduler.active == 0

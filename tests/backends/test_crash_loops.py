@@ -16,7 +16,10 @@ import pytest
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.crashes import CrashLog, pause_after
+from durably.backends.replay.journal import Journal
+from durably.backends.replay.journal_types import NewRun
 from durably.core import Agent, Context, Event, RunStatus, current_step, function, tool
 from durably.core.steps import Point
 from durably.testing import ScriptedModel, call
@@ -246,3 +249,39 @@ def test_a_keyboard_interrupt_from_a_body_stops_the_worker_in_good_order(
     asyncio.run(second())
     assert attempts == [1, 2], "the second execution has a number of its own"
     assert signal.getsignal(signal.SIGINT) == heard
+
+
+@pytest.mark.parametrize("calm", [CrashLog().crashed(3, 1.0), CrashLog().stopped(3), CrashLog().came(resting=True)])
+def test_only_runs_that_crashed_twice_in_one_place_are_taken_up_one_at_a_time(calm: CrashLog) -> None:
+    journal = MemoryJournal()
+    for run_id in ("one", "two"):
+        journal.create(NewRun(id=run_id, function="f", event=Event("go").model_dump_json()), worker=None, now=1.0)
+    journal.lease("heir", 1000.0)
+    logs = {"one": calm, "two": calm.crashed(3, 2.0).crashed(3, 2.0)}
+    for run_id, log in logs.items():
+        row = journal.get(run_id)
+        assert row is not None
+        journal.take(row.with_crashes(log))
+    claim = journal.claim("heir", ["f"], 100.0, suspects=0)
+    assert [row.id for row in claim.runs] == ["one"]
+    assert [row.id for row in journal.claim("heir", ["f"], 100.0, suspects=1).runs] == ["two"]
+
+
+@pytest.mark.asyncio
+async def test_a_body_of_a_suspected_run_begins_once_that_is_written_down() -> None:
+    written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    class Slow:
+        journal: Journal = MemoryJournal()
+
+        def write(self, change: object, then: object, otherwise: object) -> asyncio.Future[None]:
+            return written
+
+    event = Event("go").model_dump_json()
+    row = Slow.journal.create(NewRun(id="r", function="f", event=event), worker=None, now=1.0)[0]
+    row = row.with_crashes(CrashLog().crashed(0, 1.0).crashed(0, 2.0))
+    beginning = asyncio.ensure_future(CrashWatch(Slow(), row, []).body_begins())
+    await asyncio.sleep(0)
+    assert not beginning.done()
+    written.set_result(None)
+    await beginning

@@ -179,6 +179,41 @@ async def test_a_commit_that_fails_is_made_again_change_by_change(
 
 
 @aio
+async def test_what_is_read_after_a_refused_change_is_not_read_aside(journal: SQLiteJournal) -> None:
+    """Else a worker would not notice what other processes write."""
+    seen = journal.file.version()
+    hidden = journal.path.rename(journal.path.with_name("hidden.db"))
+    with pytest.raises(JournalError, match="was removed"):
+        await journal.write(change(journal, "append", "r0", 0))
+    hidden.rename(journal.path)
+    with sqlite3.connect(journal.path) as other:
+        other.execute("UPDATE runs SET tags = '[]'")
+    assert journal.file.version() != seen
+
+
+@aio
+async def test_a_group_whose_commit_fails_is_parted(journal: SQLiteJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has room for each change, and never for two at once."""
+    make, commit, made = journal.file.make, journal.file.commit, 0
+
+    def count(change: Callable[[], Any], *, joins: bool) -> Any:
+        nonlocal made
+        made = made + 1 if joins else 1
+        return make(change, joins=joins)
+
+    def refuse() -> None:
+        if made > 1:
+            raise JournalError("database or disk is full")
+        commit()
+
+    monkeypatch.setattr(journal.file, "make", count)
+    monkeypatch.setattr(journal.file, "commit", refuse)
+    changes = [journal.write(change(journal, "append", f"r{number}", 0)) for number in (0, 1, 2)]
+    await asyncio.wait_for(asyncio.gather(*changes), 20)
+    assert [journal.count(run_id) for run_id in RUNS] == [2, 2, 2]
+
+
+@aio
 async def test_a_change_that_the_disk_has_no_room_for_fails_alone(journal: SQLiteJournal) -> None:
     """SQLite itself then undoes the whole transaction, with what others did in it."""
     journal.file.run("PRAGMA wal_checkpoint(TRUNCATE)")

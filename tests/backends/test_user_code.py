@@ -198,3 +198,29 @@ async def test_a_body_that_swallows_its_cancellation_does_not_survive_a_crash() 
     row = backend.journal.get(run.id)
     assert row is not None
     assert row.status is RunStatus.RUNNING
+
+
+async def test_bodies_in_branches_are_cut_off_with_their_worker() -> None:
+    begun: list[str] = []
+    cut_off: list[str] = []
+
+    async def hang(name: str) -> None:
+        begun.append(name)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cut_off.append(name)
+            raise
+
+    @function("hanging")
+    async def hanging(ctx: Context[None]) -> None:
+        step = ctx.step
+        await step.gather(lambda: step.run("left", hang, "left"), lambda: step.run("right", hang, "right"))
+
+    backend = MemoryBackend([hanging])
+    backend.drain_timeout = 0.01
+    async with backend:
+        await backend.start(hanging)
+        while len(begun) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert sorted(cut_off) == ["left", "right"]

@@ -136,7 +136,10 @@ async def threaded(ctx: Context[None]) -> int:
     return await ctx.step.run("body", _threaded)
 
 
-async def test_a_body_that_waits_for_a_thread_does_not_begin_once_its_run_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("renewed", [False, True])
+async def test_a_body_that_waits_for_a_thread_does_not_begin_once_its_run_is_lost(
+    renewed: bool, tmp_path: Path
+) -> None:
     begun.clear()
     may_end.clear()
     first, second = (SQLiteBackend(tmp_path / "runs.db", [threaded]) for _ in range(2))
@@ -150,14 +153,36 @@ async def test_a_body_that_waits_for_a_thread_does_not_begin_once_its_run_is_los
                 await asyncio.sleep(0.01)
         async with second:
             while (await second.run("queues")).status is not RunStatus.COMPLETED:
+                second.journal.groups.settle()  # else its commit would wait for this loop, and the next line for it
                 first.lease.lose()
                 second.claims.claim_runs()
                 await asyncio.sleep(0.01)
+            if renewed:  # the lease holds again, and not for what was lost meanwhile
+                await first.lease.renew()
             may_end.set()
             while first.live_runs:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     assert ("queues", 2) in begun
     assert ("queues", 1) not in begun
+
+
+async def test_a_body_that_waits_for_a_thread_does_not_begin_once_its_run_is_cancelled(tmp_path: Path) -> None:
+    begun.clear()
+    may_end.clear()
+    asked: list[str] = []
+    async with SQLiteBackend(tmp_path / "runs.db", [threaded]) as backend:
+        backend.environment.body_threads = BodyThreads(limit=1)
+        backend.probe = lambda point: asked.append(point.run_id) if point.name == "before_body" else None
+        for run_id in ("holds", "queues"):
+            await backend.start(threaded, run_id=run_id)
+            while run_id not in asked:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await (await backend.run("queues")).cancel()
+        may_end.set()
+        assert await (await backend.run("holds")).result() == 1
+        while backend.live_runs:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert begun == [("holds", 1)]
 
 
 async def test_a_run_that_was_lost_before_its_code_began_is_not_begun(tmp_path: Path) -> None:

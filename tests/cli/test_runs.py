@@ -17,7 +17,7 @@ from durably.cli.doctor import EXTRAS
 from durably.core import Trace
 from durably.core.history import History
 from tests.cli.conftest import COMMAND, Durably, command_environment
-from tests.cli.program import HOSTILE, echo
+from tests.cli.program import HOSTILE, QUESTION, echo
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = ("--backend", "sqlite:///runs.db")
@@ -216,6 +216,17 @@ def test_a_run_is_started_and_a_worker_elsewhere_takes_it_up(durably: Durably, d
     assert (failed.returncode, failed.stdout) == (1, "NonRetriableError: told to\n")
 
 
+def test_a_run_of_the_program_is_started_before_a_worker_ever_served_it(durably: Durably) -> None:
+    desk = ("--backend", "examples.refund_desk:backend")  # as the example says, in a folder of its own
+    started = durably("start", "refund-desk", "--input", json.dumps(QUESTION), "--run-id", "first", *desk)
+    assert (started.returncode, started.stdout) == (0, "first\n"), started.stderr
+    assert "waits for a worker that serves refund-desk" in durably("show", "first", *desk).stdout
+    unfit = durably("start", "refund-desk", "--input", "5", *desk)
+    assert unfit.returncode == 2
+    assert "refund-desk" in unfit.stderr
+    assert "Traceback" not in unfit.stderr
+
+
 def test_a_run_is_cancelled_and_an_event_is_sent(durably: Durably) -> None:
     assert durably("cancel", "refund-1042", *HERE).stdout == "refund-1042 cancelled\n"
     assert json.loads(durably("send", "order/paid", "--data", '{"id": 7}', "--id", "e-1", "--json", *HERE).stdout) == {
@@ -274,6 +285,7 @@ def test_a_run_is_retried_and_forked(durably: Durably) -> None:
         (["runs", "--backend", "tests.cli.program:echo"], "give a backend"),
         (["runs"], "DURABLY_BACKEND"),
         (["start", "echo", "--input", "hello", *HERE], "A text is written with its quotes"),
+        (["start", "nobody", *HERE], "no worker has ever served a function 'nobody' here"),
         (["replay", "runs.db", "nowhere:agent"], "there is no module 'nowhere'"),
         (["replay", "nowhere.jsonl", "tests.cli.program:echo"], "nowhere.jsonl: No such file"),
     ],

@@ -46,7 +46,6 @@ from durably.testing.fuzz.faulted_runs import run_under_faults
 from durably.testing.fuzz.faults import Fault, OutsideEvent
 from durably.testing.fuzz.programs import Block
 from durably.testing.fuzz.strategies import faults, outside_events, programs
-from durably.testing.snapshot import Snapshot
 from examples.refund_desk import desk
 from tests.core.traced_runs import QUESTION, functions, outline, traced
 from tests.testing.subjects import SQLiteSubject
@@ -136,7 +135,7 @@ def test_a_trace_holds_each_step_of_the_records_once(
 
 
 def histories(run: Any) -> list[History]:
-    return [log.history for log in Snapshot.of_journal(run.journal).runs.values()]
+    return [log.history for log in run.store.snapshot().runs.values()]
 
 
 # -- attempts and times

@@ -29,9 +29,11 @@ class EngineSubject(Subject):
     """
 
     patience = 120.0
+    rings = True
 
     def __init__(self, hold: float = 60.0) -> None:
         super().__init__()
+        self._due: dict[str, float] = {}
         self._hold = hold
         self.engine = InngestEngine()
         self.client = self.engine.client()
@@ -57,6 +59,16 @@ class EngineSubject(Subject):
 
     async def expire(self, backend: Backend) -> None:
         self.engine.forget_calls()
+
+    async def ring(self, backend: Backend, function: Function[Any, Any], *, again: bool) -> bool:
+        due = self._due.get(function.id)
+        if (due is None or due <= self.engine.now()) and again:
+            due = self._due[function.id] = self.engine.now() + 60.0
+            self.engine.timers.at(due, lambda: self.engine.fire(f"{self.client.app_id}-{function.id}"))
+        if due is None or due <= self.engine.now():
+            return True
+        self.engine.advance()  # where nobody waits for anything any more, nothing else does
+        return False
 
     def storage(self) -> bytes | None:
         return repr([(run.events, run.steps, run.output) for run in self.engine.runs.values()]).encode()

@@ -30,8 +30,7 @@ pytestmark = pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("hold", [60.0, 0.0], ids=["engine", "replaying"])
 @settings(FEW, max_examples=EXAMPLES)
 @given(
-    # A cron of the harness comes when a test says so.
-    programs(leaves=6, capabilities=CAPABILITIES, crons=False),
+    programs(leaves=6, capabilities=CAPABILITIES, crons=("once",)),
     st.lists(st.integers(0, 15), max_size=2),
     forks(capabilities=CAPABILITIES),
 )

@@ -20,15 +20,16 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import durably.backends.replay
 from durably.core import attempts, replay, step_keys
-from durably.testing.conformance import TESTS, MemorySubject, Outcome, check
+from durably.testing.conformance import TESTS, MemorySubject, check
 from tests.mutation.rules import Change, changes_in, mutated_code
 
 FOLDER = Path(durably.backends.replay.__path__[0])
@@ -115,27 +116,32 @@ def functions_of(change: Change) -> list[FunctionType]:
     ]
 
 
-def first_failure(order: list[str]) -> Outcome | None:
+def first_failure(order: list[str]) -> str | None:
     """The first test that fails, or ``None``."""
-    for name in order:
-        for outcome in check(Patient, tests=name).failures:
-            return outcome
-    return None
+    return next((each.test for name in order for each in check(Patient, tests=name).failures), None)
 
 
-def killer(change: Change, code: CodeType, order: list[str]) -> str | None:
-    """The test that notices a change, ``"time"`` if the process had to be ended, or ``None``."""
+def killer(
+    change: Change, code: CodeType, look: Callable[[], str | None], *, seconds: int = MUTANT_SECONDS
+) -> str | None:
+    """The test that notices a change, ``"time"`` if the process had to be ended, or ``None``.
+
+    Args:
+        change: The change.
+        code: The function with it.
+        look: Runs tests; the name of the first that fails. It is called in a process of its own.
+        seconds: Real seconds for that.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        signal.alarm(MUTANT_SECONDS)
+        signal.alarm(seconds)
         try:
             for each in functions_of(change):
                 each.__code__ = code
-            failure = first_failure(order)
-            os.write(writing, (failure.test if failure is not None else "-").encode())
+            os.write(writing, (look() or "-").encode())
         except BaseException as error:  # the engine could not even be opened
             os.write(writing, type(error).__name__.encode())
         finally:
@@ -177,7 +183,7 @@ def main() -> int:
         if time.monotonic() - began > asked.minutes * 60:
             break
         tried += 1
-        found = killer(change, mutated_code(change), coverage.order(change, killers))
+        found = killer(change, mutated_code(change), partial(first_failure, coverage.order(change, killers)))
         if found is None:
             survivors += 1
             print(f"SURVIVED  {change}", flush=True)

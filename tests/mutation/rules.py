@@ -107,6 +107,11 @@ def _annotations(function: ast.AST) -> Iterator[ast.AST]:
 
 def mutated_code(change: Change) -> CodeType:
     """The code object of the changed function."""
+    code = compile(_changed_tree(change), str(change.path), "exec", dont_inherit=True)
+    return next(each for each in _codes(code) if each.co_qualname == change.function)
+
+
+def _changed_tree(change: Change) -> ast.Module:
     tree = ast.parse(change.path.read_text(encoding="utf-8"))
     function = next(node for name, node in _functions(tree, "") if name == change.function)
     target = list(ast.walk(function))[change.place]
@@ -114,8 +119,7 @@ def mutated_code(change: Change) -> CodeType:
     assert made is not None
     ast.copy_location(made, target)
     _replace(function, target, made)
-    code = compile(ast.fix_missing_locations(tree), str(change.path), "exec", dont_inherit=True)
-    return next(each for each in _codes(code) if each.co_qualname == change.function)
+    return ast.fix_missing_locations(tree)
 
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef

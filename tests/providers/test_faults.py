@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
+from typing import Any
 
+import anthropic
+import openai
 import pytest
 
 from durably.core import ModelError, user
 from durably.core.errors import ContextWindowExceededError
 from durably.testing.models.llm_server import Fault, LLMServer
-from tests.providers.cases import ANTHROPIC, LITELLM_ANTHROPIC, Case, ask, question
+from tests.providers.cases import ANTHROPIC, CHAT, LITELLM_ANTHROPIC, Case, ask, question
 
 pytestmark = pytest.mark.asyncio
 
@@ -53,6 +56,24 @@ async def failure(case: Case, fault: Fault, streamed: bool, *, timeout: float = 
     assert raised.value.provider == case.id.partition("-")[0]
     assert raised.value.model
     return raised.value
+
+
+class _EagerAnthropic(anthropic.AsyncAnthropic):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "max_retries": 2})
+
+
+class _EagerOpenAI(openai.AsyncOpenAI):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "max_retries": 2})
+
+
+@pytest.mark.parametrize("broken", [ANTHROPIC, CHAT], ids=lambda case: case.id)
+async def test_a_client_that_retries_underneath_is_noticed(broken: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anthropic, "AsyncAnthropic", _EagerAnthropic)
+    monkeypatch.setattr(openai, "AsyncOpenAI", _EagerOpenAI)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):  # its second request is answered
+        await failure(broken, Fault.answer(503), streamed=False)
 
 
 @faults(RETRIED)

@@ -6,13 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio.client import Client
 
 from durably.backends.temporal import TemporalBackend
+from durably.backends.temporal.cron import CRON_CLOCK
 from durably.core import Backend, Function
+from durably.core.errors import RunNotFoundError
+from durably.core.run_events import cron_run_id
 from durably.testing.conformance import Subject
 from tests.temporal.link import Link
 
@@ -35,6 +39,7 @@ class TemporalSubject(Subject):
 
     unit = 1.5
     patience = 50.0
+    rings = True
     # So many events are in a history as soon as its first step has ended.
     short_histories: Mapping[str, Any] | None = {"continue_after": 4}
     gaps: Mapping[str, str] = {
@@ -52,6 +57,7 @@ class TemporalSubject(Subject):
         self._links: dict[Backend, Link] = {}
         self._mending: asyncio.Task[None] | None = None
         self._worker = {**WORKER, **worker}
+        self._rung: dict[str, list[datetime]] = {}
 
     @asynccontextmanager
     async def open(self, functions: Iterable[Function[Any, Any]], **options: Any) -> AsyncIterator[Backend]:
@@ -86,9 +92,47 @@ class TemporalSubject(Subject):
             await asyncio.sleep(0.1)
         link.mend()
 
+    async def ring(self, backend: Backend, function: Function[Any, Any], *, again: bool) -> bool:
+        """Give the clock of the function another schedule, by which a moment has just gone by that it has not had."""
+        assert isinstance(backend, TemporalBackend)
+        assert function.cron is not None
+        rung = self._rung.setdefault(function.id, [])
+        done = not rung or await _has_run(backend, function.id, rung[-1])
+        if done and again:
+            rung.append(_moment(len(rung)))
+        if done and not again:
+            return True
+        cron = replace(function.cron, schedule=f"{rung[-1].minute} {rung[-1].hour} 1 1 *")
+        state = {"function": function.id, "cron": asdict(cron), "tick": True, "due": rung[-1].timestamp()}
+        await backend.client.start_workflow(
+            CRON_CLOCK,
+            state,
+            id=f"{CRON_CLOCK}/{backend.task_queue}/{function.id}",
+            task_queue=backend.task_queue,
+            start_signal="keep",
+            start_signal_args=[state],
+        )
+        return False
+
     async def histories(self, run_id: str) -> int:
         client = await Client.connect(self._address)
         return len([each async for each in client.list_workflows(f"WorkflowId = '{run_id}'")])
 
     def now(self, backend: Backend) -> float:
         return time.time()
+
+
+def _moment(number: int) -> datetime:
+    """A minute of the last first of January."""
+    now = datetime.now(UTC)
+    this_year = datetime(now.year, 1, 1, number // 60, number % 60, tzinfo=UTC)
+    return this_year if this_year < now else this_year.replace(year=now.year - 1)
+
+
+async def _has_run(backend: Backend, function_id: str, moment: datetime) -> bool:
+    """Whether the run of a moment was started."""
+    try:
+        await backend.run(cron_run_id(function_id, moment.isoformat()))
+    except RunNotFoundError:
+        return False
+    return True

@@ -32,7 +32,7 @@ from tests.mcp.served import served
 
 LONG = bool(os.environ.get("DURABLY_LONG"))
 
-HEARTBEAT = timedelta(seconds=3 if LONG else 1)
+HEARTBEAT = timedelta(seconds=5 if LONG else 1)
 """Among so many crashes, a worker that a busy machine keeps from its heartbeat would be one that nobody planned."""
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(1800 if LONG else 120)]

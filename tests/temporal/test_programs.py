@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from durably.backends.temporal import TemporalBackend
 from durably.testing.fuzz.crashed_runs import CrashedRun
-from durably.testing.fuzz.programs import Block
+from durably.testing.fuzz.programs import AwaitTick, Block, Gather, Step
 from durably.testing.fuzz.strategies import forks, programs
 from tests.random_programs import FEW
 from tests.temporal.subject import TemporalSubject
@@ -36,8 +36,7 @@ pytestmark = pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("cache", CACHES)
 @settings(FEW, max_examples=EXAMPLES)
 @given(
-    # A cron comes once a minute at most, and this time is real.
-    programs(leaves=5, capabilities=CAPABILITIES, crons=False),
+    programs(leaves=5, capabilities=CAPABILITIES),
     st.lists(st.integers(0, 12), max_size=1),
     forks(capabilities=CAPABILITIES),
 )
@@ -47,6 +46,20 @@ def test_no_law_is_broken(
     run = CrashedRun(TemporalSubject(temporal_address, **CACHES[cache]), program, crashes, fork=fork, pace=PACE)
     asyncio.run(asyncio.wait_for(run.run(), 50))
     crashed.append(run.crashed)
+
+
+CRONS: list[Block] = [
+    (AwaitTick("once"), Step("a", 1)),
+    (Gather(((AwaitTick("each"),), (Step("a", 1, fails=1),))), AwaitTick("each")),
+]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("program", CRONS)
+def test_what_a_cron_starts_is_waited_for_over_a_crash(temporal_address: str, program: Block) -> None:
+    run = CrashedRun(TemporalSubject(temporal_address), program, [3, 5], pace=PACE)
+    asyncio.run(asyncio.wait_for(run.run(), 100))
+    assert run.crashed
 
 
 def test_the_crashes_were_not_in_vain() -> None:

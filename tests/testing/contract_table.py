@@ -23,6 +23,7 @@ class Row:
         statement: Its words in the contract.
         patterns: The names of its tests as the table has them, and paths of tests outside the suite.
         mutants: The names of the mutants that one of its tests kills.
+        elsewhere: Paths of tests that break what is outside the engine in memory, and see that its tests notice it.
         reason: Why there are none, if so.
     """
 
@@ -30,6 +31,7 @@ class Row:
     statement: str
     patterns: tuple[str, ...]
     mutants: tuple[str, ...]
+    elsewhere: tuple[str, ...]
     reason: str
 
     def matching(self, pattern: str) -> list[str]:
@@ -49,7 +51,9 @@ def rows() -> list[Row]:
         if re.match(r"\| C\d\d \|", line):
             clause, statement, tests, mutants = line.strip("| ").split(" | ")
             named = () if mutants.startswith("none: ") else _named(mutants)
-            found.append(Row(clause, statement, _named(tests), named, "" if named else mutants))
+            here = tuple(name for name in named if "/" not in name)
+            elsewhere = tuple(name for name in named if "/" in name)
+            found.append(Row(clause, statement, _named(tests), here, elsewhere, "" if named else mutants))
     return found
 
 

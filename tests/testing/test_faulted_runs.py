@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durably.testing.fuzz.faulted_runs import run_under_faults
-from durably.testing.fuzz.faults import Fault, OutsideEvent
-from durably.testing.fuzz.programs import Block, Node, nodes
+from durably.testing.fuzz.faults import Fault, FaultKind, OutsideEvent
+from durably.testing.fuzz.machine_stores import Evict, MachineStore, MemoryStore, SQLiteStore
+from durably.testing.fuzz.programs import AskAndWait, Block, Gather, Invoke, Node, Send, Sleep, Step, nodes
 from durably.testing.fuzz.runner import FaultedRun
 from durably.testing.fuzz.strategies import faults, forks, outside_events, programs
+from tests.random_programs import FEW
 
 EXAMPLES = int(os.environ.get("DURABLY_EXAMPLES", "400"))
 LIMIT = max(60, 3 * EXAMPLES)
@@ -39,9 +41,9 @@ pytestmark = pytest.mark.usefixtures("quiet")
     programs(), faults(), outside_events(), forks(), st.integers(0, 3), st.sampled_from(["never", "never", "always"])
 )
 def test_no_law_is_broken(
-    program: Block, plan: list[Fault], events: list[OutsideEvent], fork: int | None, seed: int, evict: str
+    program: Block, plan: list[Fault], events: list[OutsideEvent], fork: int | None, seed: int, evict: Evict
 ) -> None:
-    run: FaultedRun = asyncio.run(run_under_faults(program, plan, events, fork=fork, seed=seed, evict=evict))  # type: ignore[arg-type]
+    run = asyncio.run(run_under_faults(program, plan, events, fork=fork, seed=seed, evict=evict))
     seen.update(run.struck)
     seen.update({type(node).__name__ for node in nodes(program)})
     seen["retried"] += run.operator.expected.retried
@@ -50,6 +52,64 @@ def test_no_law_is_broken(
     seen["lives"] += run.lives
     seen["bodies"] += len(run.ledger.of("started"))
     seen["points"] += run.passed
+
+
+seen_on_file: Counter[str] = Counter()
+
+
+@pytest.mark.timeout(LIMIT)
+@settings(FEW, max_examples=max(20, EXAMPLES // 10))
+@given(programs(leaves=6), faults(), outside_events(), forks(), st.sampled_from(["never", "never", "always"]))
+def test_no_law_is_broken_on_a_file(
+    program: Block, plan: list[Fault], events: list[OutsideEvent], fork: int | None, evict: Evict
+) -> None:
+    run = asyncio.run(_on_a_file(program, plan, events, fork=fork, evict=evict))
+    seen_on_file.update(run.struck)
+
+
+def test_the_faults_on_a_file_were_not_in_vain() -> None:
+    if not seen_on_file:
+        pytest.skip("runs after the programs, in the same process")
+    for kind in ("crash", "steal", "refuse", "again", "stop"):
+        assert seen_on_file[kind], f"no {kind} has happened on a file"
+
+
+EVERYTHING: Block = (
+    Step("a", 1, fails=1),
+    Gather(((Step("b", 2), Send(1)), (Invoke((Step("a", 3),)),))),
+    Sleep(7.0),
+    AskAndWait(1),
+)
+
+
+@pytest.mark.parametrize("kind", ["refuse", "steal"])
+@pytest.mark.parametrize("store", [MemoryStore, SQLiteStore])
+def test_every_commit_may_be_refused_and_every_lease_stolen(store: Callable[[], MachineStore], kind: FaultKind) -> None:
+    """At each point in turn, and so between each body and its commit, too."""
+    passed = 0
+    while True:
+        run = asyncio.run(_under([Fault(kind, passed)], store()))
+        if not run.struck[kind]:
+            break
+        passed += 1
+    assert passed > 25
+
+
+async def _under(plan: list[Fault], store: MachineStore) -> FaultedRun:
+    try:
+        return await run_under_faults(EVERYTHING, plan, store=store)
+    finally:
+        store.close()
+
+
+async def _on_a_file(
+    program: Block, plan: list[Fault], events: list[OutsideEvent], *, fork: int | None, evict: Evict
+) -> FaultedRun:
+    store = SQLiteStore()
+    try:
+        return await run_under_faults(program, plan, events, fork=fork, evict=evict, store=store)
+    finally:
+        store.close()
 
 
 def test_the_faults_were_not_in_vain(record_property: Callable[[str, object], None]) -> None:

@@ -12,6 +12,7 @@ from durably.backends.memory import MemoryJournal
 from durably.core.errors import Signal
 from durably.testing.fuzz.faulted_runs import run_under_faults
 from durably.testing.fuzz.faults import Fault, FaultyJournal, OutsideEvent
+from durably.testing.fuzz.machine_stores import MemoryStore
 from durably.testing.fuzz.programs import (
     AgentTools,
     AwaitTick,
@@ -47,18 +48,17 @@ NOTICED = {
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
-def _journal(mutant: Mutant) -> type[FaultyJournal]:
-    return FaultyJournal if mutant.journal is MemoryJournal else type("Both", (FaultyJournal, mutant.journal), {})
+def _store(mutant: Mutant) -> MemoryStore:
+    plain = mutant.journal is MemoryJournal
+    return MemoryStore(mutant.backend, FaultyJournal if plain else type("Both", (FaultyJournal, mutant.journal), {}))
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if each.name in NOTICED], ids=lambda each: each.name)
 def test_random_programs_break_a_law_of(mutant: Mutant) -> None:
-    journal = _journal(mutant)
-
     def breaks(case: tuple[Block, list[Fault], list[OutsideEvent], int]) -> bool:
         program, plan, events, seed = case
-        run = run_under_faults(program, plan, events, seed=seed, backend=mutant.backend, journal=journal())
+        run = run_under_faults(program, plan, events, seed=seed, store=_store(mutant))
         try:
             asyncio.run(asyncio.wait_for(run, 2))
         except BrokenLawError:
@@ -106,7 +106,7 @@ def test_a_program_breaks_a_law_of(name: str) -> None:
     (mutant,) = (each for each in MUTANTS if each.name == name)
     program, plan, fork = MET[name]
     asyncio.run(run_under_faults(program, plan, fork=fork))
-    broken = run_under_faults(program, plan, fork=fork, backend=mutant.backend, journal=_journal(mutant)())
+    broken = run_under_faults(program, plan, fork=fork, store=_store(mutant))
     with pytest.raises(BrokenLawError):
         asyncio.run(asyncio.wait_for(broken, 20))
 

@@ -352,3 +352,33 @@ assert durably.testing.crash_matrix
 """
     done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def stumbles_at(starts: int) -> Function[None, int]:
+    """Code whose body fails once in all experiments, as on a machine that is busy for a moment."""
+    begun: list[int] = []
+
+    async def stumble() -> int:
+        begun.append(len(begun))
+        if len(begun) == starts:
+            raise TimeoutError("busy")
+        return 1
+
+    async def code(ctx: Context[None]) -> int:
+        return await ctx.step.run("stumble", stumble)
+
+    return Function[None, int]("code", code, input_type=None, output_type=int)
+
+
+@pytest.mark.parametrize("server", [True, False])
+async def test_a_point_that_one_experiment_alone_passed_is_missed_where_time_is_the_harness_own(server: bool) -> None:
+    def open_backend(functions: Sequence[Function[Any, Any]], store: Store) -> Backend:
+        return MemoryBackend(functions, journal=store.journal, clock=store.clock())
+
+    # Four runs without a crash, one that is replayed after each step, and three that crash before it: it fails in the
+    # first life of the next one.
+    backend = open_backend if server else "memory"
+    report = await crash_matrix(stumbles_at(8 if server else 9), backend=backend)
+    missed = [cell.label for cell in report.cells if cell.outcome == "missed"]
+    assert missed == ([] if server else ["stumble/backing_off", "stumble/before_body#1"])
+    assert (report.ok, report.left_out) == (server, 2 if server else 0), report

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from durably.cli.address import open_client
+from durably.cli.address import open_client, open_program
 from durably.cli.command import NO, AsJSON, BackendName, RunName, find_run, print_json, read_json, run_command
 from durably.cli.runs import run_data
 from durably.cli.text import plain, pretty_json
@@ -40,8 +40,9 @@ def start(
     data = read_json(input, "--input")
 
     async def main() -> Run[Any]:
-        async with open_client(backend) as engine:
-            run = await engine.start(function, data, run_id=run_id)
+        async with open_program(backend) as program:
+            known = program.functions.get(function, function)  # a run of it may be the first that anybody starts here
+            run = await program.client.start(known, data, run_id=run_id)
             return await run.ended() if wait else run
 
     _say(run_command(main()), wait, as_json)

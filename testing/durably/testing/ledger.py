@@ -21,6 +21,9 @@ from durably.core.steps import Point, StepInfo, _current
 
 __all__ = ["EffectLedger", "Entry", "EntryKind", "Repeated", "append_line", "repeated_step"]
 
+_wall_clock = time.time
+"""The clock as it is, also while the harness shows another one to the code under test."""
+
 EntryKind = Literal["started", "ended", "committed", "crash"]
 
 
@@ -113,7 +116,7 @@ class EffectLedger:
                 step.attempt,
                 step.idempotency_key,
                 pid=os.getpid(),
-                time=time.time(),
+                time=_wall_clock(),
             )
         )
 
@@ -137,7 +140,7 @@ class EffectLedger:
     def crash_entry(point: Point, life: int) -> Entry:
         """The entry of a crash."""
         place = (point.function, point.run_id, point.key, life)
-        return Entry("crash", *place, point=point.name, pid=os.getpid(), time=time.time())
+        return Entry("crash", *place, point=point.name, pid=os.getpid(), time=_wall_clock())
 
     def _start(self, point: Point) -> None:
         info = _current.get()
@@ -150,7 +153,7 @@ class EffectLedger:
     def _add(self, kind: EntryKind, point: Point, info: StepInfo | None) -> None:
         place = (kind, point.function, point.run_id, point.key, self.life)
         seen = (info.attempt, info.shown_key, info.used_key) if isinstance(info, _WatchedStep) else (0, "", False)
-        self._append(Entry(*place, *seen, "", os.getpid(), time.time()))
+        self._append(Entry(*place, *seen, "", os.getpid(), _wall_clock()))
 
     def _append(self, entry: Entry) -> None:
         self.entries.append(entry)
@@ -225,6 +228,9 @@ def _innocence(entry: Entry) -> tuple[bool, bool]:
     return (step_id in ("load-context", "load-history", "think"), entry.used_key)
 
 
+_STEP_FIELDS = tuple(each.name for each in fields(StepInfo))
+
+
 class _WatchedStep(StepInfo):
     """What a body sees of its step under the harness."""
 
@@ -235,7 +241,7 @@ class _WatchedStep(StepInfo):
 
     @classmethod
     def of(cls, info: StepInfo) -> _WatchedStep:
-        watched = cls(*(getattr(info, each.name) for each in fields(StepInfo)))
+        watched = cls(*[getattr(info, name) for name in _STEP_FIELDS])
         watched.shown_key = info.idempotency_key
         watched.used_key = False
         return watched

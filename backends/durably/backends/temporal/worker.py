@@ -125,7 +125,10 @@ class TemporalWorker:
         if self._running is None or self._worker is None:
             return
         if not self._running.done():
-            await self._worker.shutdown()
+            # A worker that is cancelled along with its own tasks ends without saying so to who waits for its shutdown.
+            told = asyncio.ensure_future(self._worker.shutdown())
+            await asyncio.wait({told, self._running}, return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
         running, self._running, self._worker = self._running, None, None
         await running
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-from durably.core import Context, RunStatus, Singleton, function
-from durably.core.errors import MissingKeyError
-from durably.core.flow import Batch, Concurrency, Debounce, RateLimit, Throttle
+from durably.core import Backend, Context, Function, RunStatus, Singleton, function
+from durably.core.errors import MissingKeyError, UnsupportedFeatureError
+from durably.core.flow import Batch, Concurrency, Debounce, Priority, RateLimit, Throttle
 from durably.testing.conformance.flow_control import Seen, bystander, opened, send
 from durably.testing.conformance.subject import Subject
 from durably.testing.conformance.suite import RefusedError, clause
@@ -125,3 +125,39 @@ async def test_c30_the_rules_hold_over_a_worker_that_comes_and_goes(subject: Sub
         await send(backend, {"user": "ann", "n": 3})
         await subject.until(lambda: len(limited.inputs) > 1)
     assert [each["n"] for each in limited.inputs] == [0, 3]
+
+
+# A cron takes no such input: it has a test of its own where an engine has none.
+_ALL_RULES: dict[str, dict[str, Any]] = {
+    **_rules(60),
+    "priority": {"priority": Priority("60")},
+    "singleton": {"singleton": Singleton("user", mode="skip")},
+}
+
+
+def missing_rules(backend: Backend, made: Function[Any, Any]) -> list[str]:
+    """The rules of a function that an engine says it has not."""
+    return [rule for rule in made.flow_control if backend.capabilities.flow_control[rule].how == "refused"]
+
+
+@clause
+async def test_c30_a_rule_that_is_missing_is_refused_when_the_backend_is_made(subject: Subject) -> None:
+    async def ruled(ctx: Context[dict[str, Any]]) -> None:
+        return
+
+    made = [function(f"c30-{rule}", **options)(ruled) for rule, options in _ALL_RULES.items()]
+    async with subject.open([]) as backend:
+        missing = [each for each in made if missing_rules(backend, each)]
+    if not missing:
+        raise RefusedError("this engine has every rule")
+    for each in missing:
+        assert await is_refused(subject, each), f"{each.id} was taken, although its rule is declared to be missing"
+
+
+async def is_refused(subject: Subject, made: Function[Any, Any]) -> bool:
+    """Whether no backend can be made that serves a function."""
+    try:
+        async with subject.open([made]):
+            return False
+    except UnsupportedFeatureError:
+        return True

@@ -23,6 +23,7 @@ from durably.core.errors import UnsupportedFeatureError
 from durably.core.messages import SessionEntry, UserMessage, assistant
 from durably.core.model import ModelRequest
 from durably.core.session_options import OnMessage
+from durably.testing.conformance.rules_of_flow import is_refused, missing_rules
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import RefusedError, clause
 from durably.testing.models.scripted import Reply, ScriptedModel, call
@@ -235,3 +236,18 @@ async def test_c34_a_message_that_is_queued_is_answered_behind_the_live_run(subj
 async def test_c34_a_message_cancels_the_live_run_if_its_agent_says_so(subject: Subject) -> None:
     found = await _two_runs(subject, "cancel")
     assert found is None or found[0] == [RunStatus.CANCELLED, RunStatus.COMPLETED]
+
+
+@clause
+async def test_c34_an_agent_is_refused_whose_messages_cannot_wait(subject: Subject) -> None:
+    modes: tuple[OnMessage, ...] = ("queue", "steer")
+    agents = [
+        Agent(f"c34-{mode}", model=ScriptedModel("hi"), instructions="", sessions=MemorySessions(), on_message=mode)
+        for mode in modes
+    ]
+    async with subject.open([]) as backend:
+        missing = [agent for agent in agents if missing_rules(backend, agent)]
+    if not missing:
+        raise RefusedError("messages can wait on this engine")
+    for agent in missing:
+        assert await is_refused(subject, agent), f"{agent.id} was taken, although its messages cannot wait"

@@ -40,6 +40,7 @@ class Subject(ABC):
         patience: Real seconds one test may take before it counts as hung.
         keeps_deltas: Whether the pieces of streamed answers are kept without a store given as ``deltas=``.
         gaps: What this backend is known not to do: a test's name to the reason. A gap that passes is an error.
+        rings: Whether a cron comes round when :meth:`ring` says so, and not with the time that passes.
         short_histories: Options of :meth:`open` under which a run goes on in a fresh history between two steps, or
             ``None`` for an engine whose runs have one history.
     """
@@ -47,6 +48,7 @@ class Subject(ABC):
     unit: float = 60.0
     patience: float = 20.0
     keeps_deltas: bool = False
+    rings: bool = False
     gaps: Mapping[str, str] = {}
     short_histories: Mapping[str, Any] | None = None
 
@@ -73,6 +75,19 @@ class Subject(ABC):
     async def expire(self, backend: Backend) -> None:
         """End the lease of a worker that is still alive, as a long pause of its process does."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to end a worker's lease: write expire()")
+
+    async def ring(self, backend: Backend, function: Function[Any, Any], *, again: bool) -> bool:
+        """Let the cron of a function come round, if it does not by itself (:attr:`rings`).
+
+        Args:
+            backend: A worker.
+            function: The function.
+            again: Whether to ring once more, if all that was rung has its run.
+
+        Returns:
+            Whether all that was rung has its run.
+        """
+        return True
 
     async def histories(self, run_id: str) -> int:
         """In how many histories a run has been, for a subject with :attr:`short_histories`."""

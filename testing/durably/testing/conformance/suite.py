@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import math
 import re
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +23,9 @@ Test = Callable[[Subject], Awaitable[None]]
 
 GAP_PATIENCE = 0.2
 """The part of a subject's patience that a declared gap gets: many of them show by waiting for ever."""
+
+LOOK_SECONDS = 0.02
+"""How often is looked whether a test has ended."""
 
 TESTS: dict[str, Test] = {}
 """Every test of the suite by its name, as a coroutine function of a subject."""
@@ -130,9 +134,11 @@ def _run(name: str, subject: Subject) -> Outcome:
 
 async def _bounded(test: Test, subject: Subject, patience: float) -> None:
     task = asyncio.ensure_future(test(subject))
-    done, _ = await asyncio.wait({task}, timeout=patience)
-    if done:
-        return task.result()
+    # Counted in short waits: on a busy machine each takes longer than it says, and so does what is waited for.
+    for _ in range(math.ceil(patience / LOOK_SECONDS)):
+        done, _ = await asyncio.wait({task}, timeout=LOOK_SECONDS)
+        if done:
+            return task.result()
     task.cancel()
     await asyncio.wait({task}, timeout=patience)
     raise AssertionError(f"the test did not end within {patience:g} seconds: something waits for ever")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -53,16 +53,13 @@ class GuaranteeCount:
 
     def add(self, experiment: Experiment, label: str) -> None:
         """Count one experiment; without a label it is the one without a crash."""
-        done: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        for entry in experiment.ledger.of("ended"):
-            step = (entry.function, entry.key)
-            done[step][entry.run_id] += 1
-            if not entry.used_key:
-                self._unkeyed.add(step)  # one execution that does not ask for its key is enough to do harm
-        for step, runs in done.items():
-            count = max(runs.values())
+        ended = experiment.ledger.of("ended")
+        # One execution that does not ask for its key is enough to do harm.
+        self._unkeyed.update((entry.function, entry.key) for entry in ended if not entry.used_key)
+        for (_, function, key), count in Counter((each.run_id, each.function, each.key) for each in ended).items():
+            step = (function, key)
             if not label:
-                self._usual[step] = count
+                self._usual[step] = max(self._usual[step], count)
             elif count > self._usual[step] and step not in self._doubled:
                 self._doubled[step] = label
             self._most[step] = max(self._most[step], count)

@@ -34,9 +34,9 @@ from durably.testing.laws import (
 )
 from durably.testing.laws.violation import MUST_END
 from durably.testing.ledger import repeated_step
-from durably.testing.snapshot import RunLog
+from durably.testing.snapshot import RunLog, Snapshot
 
-__all__ = ["CHECKS", "Check", "broken_laws", "was_interrupted"]
+__all__ = ["CHECKS", "Check", "Judge", "broken_laws", "was_interrupted"]
 
 Check = Callable[[Experiment, Experiment], Iterator[Violation]]
 """Takes the baseline, which is the experiment without a crash, and the one to be judged."""
@@ -138,12 +138,44 @@ CHECKS: dict[str, Check] = {
 }
 """How an experiment is held to each law. L11 stands in ``code_changes``; L14 needs secrets, which the matrix has."""
 
+OF_THE_END = ("L1", "L5", "L6", "L7", "L8", "L10", "L12", "L13")
+"""What they find follows from how an experiment ended alone: not from its crashes, nor from its ledger."""
+
 _ANOTHER_END_MAY_CHANGE = ("L1", "L5", "L7", "L8", "L10")
 """What cannot be held against a run that was cut off, by a crash in a step that may run only once or by the harness."""
 
 
+class Judge:
+    """Holds experiments to the laws. Those that share a last life have one end, which is looked at once.
+
+    Args:
+        baseline: The run without a crash.
+    """
+
+    def __init__(self, baseline: Experiment) -> None:
+        self._baseline = baseline
+        self._faultless: dict[int, Snapshot] = {}
+
+    def broken_laws(self, found: Experiment) -> list[Violation]:
+        """What is broken in an experiment, the most telling first."""
+        known = self._faultless.get(id(found.after)) is found.after
+        violations = [
+            violation
+            for law, check in CHECKS.items()
+            if not (known and law in OF_THE_END)
+            for violation in check(self._baseline, found)
+        ]
+        if not any(each.law in OF_THE_END for each in violations):
+            self._faultless[id(found.after)] = found.after
+        if violations and (found.trouble or was_interrupted(found)):
+            violations = [each for each in violations if each.law not in _ANOTHER_END_MAY_CHANGE]
+        if any(each.law == "L1" for each in violations):
+            violations = [each for each in violations if each.law != "L5"]  # the same thing, said twice
+        return violations
+
+
 def broken_laws(baseline: Experiment, found: Experiment) -> list[Violation]:
-    """Hold an experiment to every law.
+    """Hold one experiment to every law.
 
     Args:
         baseline: The run without a crash.
@@ -152,18 +184,16 @@ def broken_laws(baseline: Experiment, found: Experiment) -> list[Violation]:
     Returns:
         What is broken, the most telling first.
     """
-    violations = [violation for check in CHECKS.values() for violation in check(baseline, found)]
-    if found.trouble or was_interrupted(found):
-        violations = [each for each in violations if each.law not in _ANOTHER_END_MAY_CHANGE]
-    if any(each.law == "L1" for each in violations):
-        violations = [each for each in violations if each.law != "L5"]  # the same thing, said twice
-    return violations
+    return Judge(baseline).broken_laws(found)
 
 
 def was_interrupted(experiment: Experiment) -> bool:
     """Whether a crash cut off a step that may run only once: its caller is told so, and the run may end otherwise."""
-    cut_off = {entry.key for entry in experiment.ledger.of("crash")}
-    return any(
-        record.key in cut_off and record.error is not None and record.error.get("type") == "StepInterruptedError"
+    if not experiment.fired and not experiment.ledger.life:
+        return False
+    interrupted = {
+        record.key
         for record in experiment.after.records()
-    )
+        if record.error is not None and record.error.get("type") == "StepInterruptedError"
+    }
+    return bool(interrupted) and any(entry.key in interrupted for entry in experiment.ledger.of("crash"))

@@ -94,7 +94,8 @@ class Report:
         mode: How crashes were made.
         cells: Every cell, in the order they ran.
         steps: The steps of the function and of those it calls, in the order they first ran.
-        left_out: How many combinations of several crashes sampling skipped.
+        left_out: How many combinations of several crashes sampling skipped, and how many points were passed in one
+            experiment alone, by chance, on an engine with a server of its own.
         seconds: How long it took.
         error: Why the run failed without a crash; empty if it did not.
         reproduce: How to run one cell again; ``{label}`` stands for its label.

@@ -5,34 +5,19 @@ What the engine is, and how it is opened again on what it has left behind, says 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Any
 
-from durably.core import Backend, Run
 from durably.core.deltas import DeltaStore, MemoryDeltas
-from durably.core.run_view import LIVE
 from durably.core.steps import Point
 from durably.testing.conformance.subject import Kill, Subject
 from durably.testing.fuzz.durable_program import DurableProgram
+from durably.testing.fuzz.looking_after import HOUR, read_runs, until_over
 from durably.testing.fuzz.operator import Operator
 from durably.testing.fuzz.program_laws import check_program, check_stream
 from durably.testing.fuzz.programs import Block
-from durably.testing.laws import Violation, one_key_per_step, raise_violations
-from durably.testing.laws.violation import MUST_END
-from durably.testing.snapshot import RunLog, Snapshot
+from durably.testing.laws import one_key_per_step, raise_violations
 
 __all__ = ["CrashedRun"]
-
-MANY = 1000
-ROUNDS = 400
-"""How often a program may be looked after before it counts as stuck."""
-
-HOUR = 3600.0
-"""The longest sleep in a program."""
-
-PAUSE = 0.05
-"""Real seconds between two looks."""
 
 
 class CrashedRun:
@@ -55,7 +40,7 @@ class CrashedRun:
         self.crashed = 0
         self._subject = subject
         self._run_id = subject.run_id()
-        self._program = DurableProgram(block, pace=pace)
+        self._program = DurableProgram(block, pace=pace, token=subject.token, months=not subject.rings)
         self._operator = Operator(block, self._program, self._run_id, fork)
         self._crashes = list(crashes)
         self._deltas: DeltaStore | None = None if subject.keeps_deltas else MemoryDeltas()
@@ -70,7 +55,7 @@ class CrashedRun:
         while not await self._live():
             self.crashed += 1
         async with self._subject.open(self._program.functions, deltas=self._deltas) as backend:
-            after = await self._snapshot(backend)
+            after = await read_runs(backend)
             pieces = {} if backend.deltas is None else {id: await backend.deltas.read(id, 0) for id in after.runs}
         parts = self._operator.parts(after.runs[self._run_id].history)
         raise_violations(
@@ -89,7 +74,7 @@ class CrashedRun:
             try:
                 run = await backend.start(self._program.functions[0], run_id=self._run_id)
                 with self._subject.still(HOUR):
-                    await self._look_after(backend, run)
+                    await until_over(self._subject, backend, self._program, [self._operator], [run])
             except Kill:
                 return False
         return True
@@ -99,30 +84,3 @@ class CrashedRun:
         if self._crashes and self._passed > self._crashes[0]:
             self._crashes.pop(0)
             raise Kill
-
-    async def _look_after(self, backend: Backend, run: Run[Any]) -> None:
-        for _ in range(ROUNDS):
-            await self._rest(backend, run)
-            if not await self._operator.act(backend):
-                return
-        raise_violations([Violation("L12", f"the program did not end within {ROUNDS} looks", MUST_END)])
-
-    async def _rest(self, backend: Backend, run: Run[Any]) -> None:
-        """Wait for the end of a run that is live, the program's own first, but not for long."""
-        live = await backend.runs(status=LIVE, limit=1)
-        await run.refresh()
-        waited = run if not run.status.final else next(iter(live), None)
-        if waited is not None:
-            ended = asyncio.ensure_future(waited.ended())
-            await asyncio.wait({ended}, timeout=PAUSE)
-            if ended.done():
-                ended.result()
-            ended.cancel()
-
-    async def _snapshot(self, backend: Backend) -> Snapshot:
-        logs: list[RunLog] = []
-        for run in await backend.runs(limit=MANY):
-            listed = run.view
-            await run.ended()  # a server may list a run as ended a little before it can tell how
-            logs.append(RunLog(run.id, listed.function, run.status, listed.parent, await run.history()))
-        return Snapshot({log.id: log for log in reversed(logs)})

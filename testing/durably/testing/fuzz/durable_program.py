@@ -56,6 +56,8 @@ class DurableProgram:
         block: The program.
         world: Where its effects go; left out, a new one.
         pace: Seconds that one second of the program takes, for engines in real time.
+        token: Part of the ids of what crons start: on some engines a moment of a function has one run for all.
+        months: Whether months pass while a cron is waited for; if not, somebody lets it come round.
 
     Attributes:
         functions: The program's function first, then what it calls, and what its events start.
@@ -64,11 +66,14 @@ class DurableProgram:
         awaited: The keys of the events that are to come from outside.
     """
 
-    def __init__(self, block: Block, world: World | None = None, *, pace: float = 1.0) -> None:
+    def __init__(
+        self, block: Block, world: World | None = None, *, pace: float = 1.0, token: str = "", months: bool = True
+    ) -> None:
         self.world = World() if world is None else world
         self.ledger = EffectLedger()
         self.awaited = {node.key for node in nodes(block) if isinstance(node, WaitForOutside)}
         self._pace = pace
+        self._months = LONG * pace if months else 0.0
         self._called: dict[str, Function[Any, Any]] = {}
         agents = self._agents = ProgramAgents(self.world, self.ledger)
 
@@ -86,7 +91,7 @@ class DurableProgram:
             f"rival {n.mode}": partial(rival, n.mode, self.world, pace) for n in nodes(block) if isinstance(n, Contend)
         }
         rules |= {
-            f"cron {n.missed}": partial(clockwork, n.missed, self.world)
+            f"cron {n.missed}": partial(clockwork, n.missed, self.world, token)
             for n in nodes(block)
             if isinstance(n, AwaitTick)
         }
@@ -213,7 +218,7 @@ class DurableProgram:
             case AwaitTick(missed=missed):
                 await step.gather(
                     lambda: step.wait_for_event("tick", TICK, match={"missed": missed}),
-                    lambda: step.sleep("months", LONG * self._pace),
+                    lambda: step.sleep("months", self._months),
                 )
                 return "ticked"
             case AskAndWait(question=number):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-from durably.backends.memory import MemoryBackend
-from durably.testing.fuzz.faults import Fault, FaultyJournal, OutsideEvent
+from durably.testing.fuzz.faults import Fault, OutsideEvent
 from durably.testing.fuzz.law_checks import broken_laws
+from durably.testing.fuzz.machine_stores import Evict, MachineStore
 from durably.testing.fuzz.programs import Block
 from durably.testing.fuzz.runner import FaultedRun
 from durably.testing.laws import raise_violations
@@ -22,9 +21,8 @@ async def run_under_faults(
     *,
     fork: int | None = None,
     seed: int = 0,
-    evict: Literal["never", "always"] = "never",
-    backend: type[MemoryBackend] = MemoryBackend,
-    journal: FaultyJournal | None = None,
+    evict: Evict = "never",
+    store: MachineStore | None = None,
 ) -> FaultedRun:
     """Run a program under faults to its end and hold it to the laws. Arguments as for :class:`FaultedRun`.
 
@@ -34,7 +32,7 @@ async def run_under_faults(
     Raises:
         BrokenLawError: If a law does not hold.
     """
-    run = FaultedRun(block, faults, events, fork=fork, seed=seed, evict=evict, backend=backend, journal=journal)
+    run = FaultedRun(block, faults, events, fork=fork, seed=seed, evict=evict, store=store)
     await run.run()
     raise_violations(await broken_laws(run))
     return run

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from durably.backends.memory import MemoryJournal
-from durably.testing.fuzz.durable_program import DurableProgram
 from durably.testing.fuzz.faults import FaultKind
 from durably.testing.fuzz.program_laws import check_program, check_stream
 from durably.testing.fuzz.programs import RETRIES
 from durably.testing.fuzz.runner import FaultedRun
-from durably.testing.fuzz.stored_pieces import stored_pieces
 from durably.testing.laws import (
     Violation,
     append_only,
@@ -31,23 +28,23 @@ REPEATING_FAULTS: tuple[FaultKind, ...] = ("crash", "steal", "refuse")
 
 async def broken_laws(run: FaultedRun) -> list[Violation]:
     """Hold a run that has ended to every law."""
-    after, struck = Snapshot.of_journal(run.journal), run.struck
+    after, struck = run.store.snapshot(), run.struck
     parts = run.operator.parts(after.runs[run.id].history)
-    pieces = await stored_pieces(run.journal.deltas, after.runs)
+    pieces = {run_id: await run.store.pieces(run_id) for run_id in after.runs}
     repeated = any(struck[kind] for kind in REPEATING_FAULTS)
     return [
         *check_program(after, run.program, parts, repeated=repeated, owned=not struck["steal"]),
         *(violation for before in run.snapshots for violation in append_only(before, after)),
         *(each for log in after.runs.values() for each in check_stream(log, pieces[log.id])),
-        *_events(run.program, run.journal),
+        *_events(run, after),
         *_bodies(run, after),
     ]
 
 
-def _events(program: DurableProgram, journal: MemoryJournal) -> Iterator[Violation]:
-    logged = [received.event.id or "" for name in program.event_names for received in journal.events_since(0, name)]
+def _events(run: FaultedRun, after: Snapshot) -> Iterator[Violation]:
+    logged = run.store.event_ids(run.program.event_names)
     yield from each_event_once(set(logged), logged)
-    yield from same_event_count(journal.cursor(), len(logged))
+    yield from same_event_count(after.events, len(logged))
 
 
 def _bodies(run: FaultedRun, after: Snapshot) -> Iterator[Violation]:

@@ -1,37 +1,50 @@
-"""The stores that the state machine works on: what outlives its workers, in memory or in a SQLite file."""
+"""The stores that programs are put through faults on: what outlives their workers, in memory or in a SQLite file."""
 
 from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from durably.backends.memory import MemoryBackend
 from durably.backends.replay.backend import ReplayBackend
 from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.journal import Journal
 from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.backends.sqlite import SQLiteBackend
 from durably.backends.sqlite_deltas import SQLiteDeltas
 from durably.core import Function
 from durably.core.deltas import StoredDelta
-from durably.testing.fuzz.faults import FaultyJournal
+from durably.testing.fuzz.faults import FaultyJournal, FaultySQLiteJournal, Refusals
 from durably.testing.fuzz.stored_pieces import stored_pieces
 from durably.testing.snapshot import Snapshot
 
-__all__ = ["MachineStore", "MemoryStore", "SQLiteStore"]
+__all__ = ["Evict", "MachineStore", "MemoryStore", "SQLiteStore"]
+
+Evict = Literal["never", "always"]
 
 
 class MachineStore(ABC):
-    """A store, empty at first, and one clock for all its workers."""
+    """A store, empty at first, and one clock for all its workers.
+
+    Attributes:
+        clock: The clock.
+    """
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
 
     @abstractmethod
-    def open(self, functions: Sequence[Function[Any, Any]]) -> ReplayBackend:
-        """One more worker."""
+    def open(self, functions: Sequence[Function[Any, Any]], *, seed: int = 0, evict: Evict = "never") -> ReplayBackend:
+        """One more worker.
+
+        Args:
+            functions: What it serves.
+            seed: Fixes the order of concurrent branches, where that can be done.
+            evict: ``"always"`` replays a run from the start after each step.
+        """
 
     @abstractmethod
     def snapshot(self) -> Snapshot:
@@ -41,12 +54,16 @@ class MachineStore(ABC):
     async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
         """The pieces of the streamed answers of a run."""
 
+    @abstractmethod
+    def event_ids(self, names: Collection[str]) -> list[str]:
+        """The ids of the events of these names, one for each delivery."""
+
+    @abstractmethod
+    def refuse(self, times: int | None) -> None:
+        """Refuse so many more commits; ``None``: none any more."""
+
     def settle(self, backend: ReplayBackend) -> None:
         """Finish what a worker is about to write."""
-        return
-
-    def refuse(self, times: int | None) -> None:
-        """Refuse so many more commits, where that can be done; ``None``: none any more."""
         return
 
     def close(self) -> None:
@@ -69,8 +86,8 @@ class MemoryStore(MachineStore):
         self._backend = backend
         self._journal = journal()
 
-    def open(self, functions: Sequence[Function[Any, Any]]) -> ReplayBackend:
-        return self._backend(functions, journal=self._journal, clock=self.clock)
+    def open(self, functions: Sequence[Function[Any, Any]], *, seed: int = 0, evict: Evict = "never") -> ReplayBackend:
+        return self._backend(functions, journal=self._journal, clock=self.clock, seed=seed, evict=evict)
 
     def snapshot(self) -> Snapshot:
         return Snapshot.of_journal(self._journal)
@@ -78,25 +95,42 @@ class MemoryStore(MachineStore):
     async def pieces(self, run_id: str) -> Sequence[StoredDelta]:
         return (await stored_pieces(self._journal.deltas, [run_id]))[run_id]
 
+    def event_ids(self, names: Collection[str]) -> list[str]:
+        return _event_ids(self._journal, names)
+
     def refuse(self, times: int | None) -> None:
         self._journal.refuse = 0 if times is None else self._journal.refuse + times
 
 
 class SQLiteStore(MachineStore):
-    """A file, which each worker opens for itself."""
+    """A file, which each worker opens for itself, and whose disk may fail."""
 
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory(prefix="durably-")
         self._path = Path(self._folder.name) / "runs.db"
+        self._refusals = Refusals()
+        storage = type("Journal", (FaultySQLiteJournal,), {"refusals": self._refusals})
+        self._backend: type[SQLiteBackend] = type("Backend", (SQLiteBackend,), {"storage": storage})
 
-    def open(self, functions: Sequence[Function[Any, Any]]) -> ReplayBackend:
-        return SQLiteBackend(self._path, functions, clock=self.clock)
+    def open(self, functions: Sequence[Function[Any, Any]], *, seed: int = 0, evict: Evict = "never") -> ReplayBackend:
+        return self._backend(self._path, functions, clock=self.clock, evict=evict)
 
     def settle(self, backend: ReplayBackend) -> None:
         # A thread commits it: how many turns of the loop that takes must not depend on how busy the machine is.
         assert isinstance(backend.journal, SQLiteJournal)
         backend.journal.groups.settle()
+
+    def event_ids(self, names: Collection[str]) -> list[str]:
+        journal = SQLiteJournal(self._path)
+        journal.open()
+        try:
+            return _event_ids(journal, names)
+        finally:
+            journal.close()
+
+    def refuse(self, times: int | None) -> None:
+        self._refusals.left = 0 if times is None else self._refusals.left + times
 
     def snapshot(self) -> Snapshot:
         return Snapshot.of_journal(SQLiteJournal(self._path))
@@ -106,3 +140,7 @@ class SQLiteStore(MachineStore):
 
     def close(self) -> None:
         self._folder.cleanup()
+
+
+def _event_ids(journal: Journal, names: Collection[str]) -> list[str]:
+    return [received.event.id or "" for name in names for received in journal.events_since(0, name)]

@@ -35,17 +35,17 @@ class Operator:
         self.expected = expect(block)
         self._block = block
         self._program = program
-        self._run_id = run_id
+        self.run_id = run_id
         self._fork = fork
 
     @property
     def fork_id(self) -> str:
         """The id of the fork."""
-        return f"{self._run_id}-fork"
+        return f"{self.run_id}-fork"
 
     async def act(self, backend: Backend) -> bool:
         """Do what is next; ``False`` once there is nothing more to do."""
-        run = await backend.run(self._run_id)
+        run = await backend.run(self.run_id)
         if run.status.final:
             if await self._retry(run) or await self._fork_once(backend, run):
                 return True
@@ -90,7 +90,7 @@ class Operator:
             history: The records of the run that was not forked.
         """
         cut = self._cut(history)
-        parts = [Part([self._run_id], self.expected)]
+        parts = [Part([self.run_id], self.expected)]
         if cut is not None:
             parts.append(Part([self.fork_id], expect_fork(self._block, _taken(history, cut))))
         return parts

@@ -45,13 +45,19 @@ def rival(mode: SingletonMode, world: World, pace: float) -> Function[Any, Any]:
     return contend
 
 
-def clockwork(missed: Literal["once", "each"], world: World) -> Function[Any, Any]:
-    """What a cron starts once a month: it notes the time that it stands for, and tells of it."""
+def clockwork(missed: Literal["once", "each"], world: World, token: str = "") -> Function[Any, Any]:
+    """What a cron starts once a month: it notes the time that it stands for, and tells of it.
+
+    Args:
+        missed: What becomes of times at which no worker was up.
+        world: Where it notes that.
+        token: Part of its id.
+    """
 
     async def note(at: datetime) -> None:
         world.note("tick", f"{missed} {at.isoformat()}", current_step().run_id)
 
-    @function(f"clockwork-{missed}", cron=Cron("0 12 1 * *", missed=missed))
+    @function(f"clockwork-{missed}{token and f'-{token}'}", cron=Cron("0 12 1 * *", missed=missed))
     async def tick(ctx: Context[CronTick]) -> None:
         await ctx.step.run("note", note, ctx.input.at)
         await ctx.step.send_event("tick", Event(TICK, {"missed": missed}))

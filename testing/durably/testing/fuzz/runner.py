@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
-from durably.backends.memory import MemoryBackend
-from durably.backends.replay.clock import VirtualClock
+from durably.backends.replay.backend import ReplayBackend
 from durably.core import Event
 from durably.core.steps import Point
 from durably.testing.fuzz.durable_program import DurableProgram
-from durably.testing.fuzz.faults import Fault, FaultKind, FaultyJournal, OutsideEvent, WorkerKilledSignal
+from durably.testing.fuzz.faults import Fault, FaultKind, OutsideEvent, WorkerKilledSignal
+from durably.testing.fuzz.machine_stores import Evict, MachineStore, MemoryStore
 from durably.testing.fuzz.operator import Operator
 from durably.testing.fuzz.programs import Block
 from durably.testing.laws import Violation, raise_violations
@@ -39,8 +39,7 @@ class FaultedRun:
         fork: Behind which of its steps the run is forked once it has ended; ``None``: not at all.
         seed: Fixes the order of concurrent branches.
         evict: ``"always"`` replays the run from the start after each step.
-        backend: The backend to try.
-        journal: The journal to try, which must be empty.
+        store: The store to try, which must be empty; left out, one in memory.
 
     Attributes:
         id: The id of the program's run.
@@ -61,25 +60,22 @@ class FaultedRun:
         *,
         fork: int | None = None,
         seed: int = 0,
-        evict: Literal["never", "always"] = "never",
-        backend: type[MemoryBackend] = MemoryBackend,
-        journal: FaultyJournal | None = None,
+        evict: Evict = "never",
+        store: MachineStore | None = None,
     ) -> None:
         self.id = "run"
         self.program = DurableProgram(block)
         self.operator = Operator(block, self.program, self.id, fork)
-        self.journal = journal or FaultyJournal()
-        self.clock = VirtualClock()
+        self.store = MemoryStore() if store is None else store
         self.ledger = EffectLedger()
         self.struck: Counter[FaultKind] = Counter()
         self.lives = 0
         self._faults = list(faults)
         self._events = sorted(events, key=lambda event: event.after)
-        self._options: dict[str, Any] = {"seed": seed, "evict": evict}
-        self._backend = backend
+        self._seed, self._evict = seed, evict
         self.passed = self._since = 0
-        self._worker: MemoryBackend | None = None
-        self._zombies: list[MemoryBackend] = []
+        self._worker: ReplayBackend | None = None
+        self._zombies: list[ReplayBackend] = []
         self._sent: list[Event] = []
         self.snapshots: list[Snapshot] = []
         self._life_over = asyncio.Event()
@@ -100,7 +96,7 @@ class FaultedRun:
 
     async def _live(self) -> bool:
         """One life of a worker; whether the program has ended."""
-        self.snapshots.append(Snapshot.of_journal(self.journal))
+        self.snapshots.append(self.store.snapshot())
         worker = await self._open()
         try:
             await worker.start(self.program.functions[0], run_id=self.id)
@@ -118,9 +114,9 @@ class FaultedRun:
                 await worker.__aexit__()
         return False
 
-    async def _open(self) -> MemoryBackend:
+    async def _open(self) -> ReplayBackend:
         self.lives += 1
-        worker = self._backend(self.program.functions, journal=self.journal, clock=self.clock, **self._options)
+        worker = self.store.open(self.program.functions, seed=self._seed, evict=self._evict)
         worker.drain_timeout = 1.0  # seconds; a body of these programs takes none
         worker.probe = self._probe
         self._worker = worker
@@ -143,7 +139,7 @@ class FaultedRun:
             return not await self.operator.act(worker)
         return False
 
-    async def _send(self, worker: MemoryBackend, *events: Event) -> None:
+    async def _send(self, worker: ReplayBackend, *events: Event) -> None:
         ids = await worker.send(*events)
         self._sent += [event.model_copy(update={"id": id}) for event, id in zip(events, ids, strict=True)]
 
@@ -176,11 +172,11 @@ class FaultedRun:
     async def _strike(self, fault: Fault) -> None:
         match fault.kind:
             case "refuse":
-                self.journal.refuse += fault.amount
+                self.store.refuse(fault.amount)
             case "forward":
-                self.clock.shift(fault.amount)
+                self.store.clock.shift(fault.amount)
             case "back":
-                self.clock.shift(-fault.amount)
+                self.store.clock.shift(-fault.amount)
             case "again":
                 if _is_up(self._worker):
                     await self._worker.start(self.program.functions[0], run_id=self.id)
@@ -196,12 +192,14 @@ class FaultedRun:
     def _steal(self) -> None:
         worker = self._worker
         if _is_up(worker) and worker not in self._zombies:
-            self.journal.bury(worker.worker)
+            for each in (worker, *self._zombies):
+                self.store.settle(each)  # a commit that waits for this loop would hold the lock meanwhile
+            worker.journal.bury(worker.worker)
             self._zombies.append(worker)
             self._life_over.set()
 
 
-def _is_up(worker: MemoryBackend | None) -> TypeGuard[MemoryBackend]:
+def _is_up(worker: ReplayBackend | None) -> TypeGuard[ReplayBackend]:
     return worker is not None and worker.running
 
 

@@ -6,7 +6,8 @@ What :func:`programs` draws goes to :func:`durably.testing.fuzz.faulted_runs.run
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 try:
     from hypothesis import strategies as st
@@ -38,14 +39,16 @@ from durably.testing.fuzz.programs import (
     WaitInVain,
 )
 
-__all__ = ["faults", "forks", "outside_events", "programs"]
+__all__ = ["Missed", "faults", "forks", "outside_events", "programs"]
+
+Missed = Literal["once", "each"]
 
 _KEYS = st.integers(0, 2)
 _SECONDS = st.sampled_from([0.0, 0.5, 7.0, 3600.0])
 _VALUES = st.integers(-3, 3)
 
 
-def _leaves(capabilities: Capabilities | None, crons: bool) -> st.SearchStrategy[Node]:
+def _leaves(capabilities: Capabilities | None, crons: Sequence[Missed]) -> st.SearchStrategy[Node]:
     steps = st.builds(Step, st.sampled_from(["a", "b"]), _VALUES, st.integers(0, RETRIES))
     leaves: list[st.SearchStrategy[Node]] = [
         steps,
@@ -71,7 +74,7 @@ def _leaves(capabilities: Capabilities | None, crons: bool) -> st.SearchStrategy
         keys = st.lists(st.integers(0, 1), min_size=1, max_size=3).map(tuple)
         leaves.append(st.builds(Contend, st.sampled_from(modes), keys))
     if crons and _has_rule(capabilities, "cron"):
-        leaves.append(st.builds(AwaitTick, st.sampled_from(["once", "each"])))
+        leaves.append(st.builds(AwaitTick, st.sampled_from(crons)))
     return st.one_of(leaves)
 
 
@@ -107,14 +110,14 @@ def _or_function_failure(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[No
 
 
 def programs(
-    *, leaves: int = 12, capabilities: Capabilities | None = None, crons: bool = True
+    *, leaves: int = 12, capabilities: Capabilities | None = None, crons: Sequence[Missed] = ("once", "each")
 ) -> st.SearchStrategy[Block]:
     """Random trees of steps, branches, calls, events, sleeps, waits, agents, rivals, crons and failures.
 
     Args:
         leaves: About how many leaves a tree has at most.
         capabilities: What the engine has that will run them: what it declares as a gap is left out.
-        crons: Whether programs wait for what a cron starts, which comes once a month.
+        crons: What becomes of the times that crons missed which programs wait for; empty: they wait for none.
     """
     node: st.SearchStrategy[Any] = st.recursive(_leaves(capabilities, crons), _branching, max_leaves=leaves)
     return st.lists(_or_function_failure(node), min_size=1, max_size=5).map(tuple)

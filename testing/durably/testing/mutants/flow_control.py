@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
-from durably.backends.memory import MemoryJournal
+from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.flow.admission import Admission, Verdict
 from durably.backends.replay.flow.cron import CronTicks
 from durably.backends.replay.flow.rules import Limit, Plan
@@ -16,12 +17,18 @@ from durably.backends.replay.flow.store import Entry, FlowStore, Kind, MemoryFlo
 from durably.backends.replay.journal import Journal
 from durably.backends.replay.journal_types import NO_RULES, Changes, NewRun, RunRow
 from durably.backends.replay.scheduler import RunScheduler
-from durably.core import Singleton
+from durably.core import Capabilities, Function, Singleton
+from durably.core.flow_support import refused
 from durably.core.ids import new_id
 from durably.core.run_view import RunStatus
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
+
+
+def without(capabilities: Capabilities, rule: str) -> Capabilities:
+    """The capabilities of an engine that has one rule less."""
+    return replace(capabilities, flow_control={**capabilities.flow_control, rule: refused("it cannot")})
 
 
 class _ByOtherPlans(Admission[Changes]):
@@ -268,3 +275,13 @@ class EachWorkerHasItsOwnSlots(Slots):
     def _is_free(self, limits: Iterable[tuple[str, int]]) -> bool:
         mine = {gate: self._living([gate]) for gate, _ in limits}
         return all(sum(each.value["taken"] for each in mine[gate]) < limit for gate, limit in limits)
+
+
+@mutant("C30")
+class MissingRulesAreTaken(MemoryBackend):
+    """An engine that cannot limit how many runs begin takes functions that ask for it, and says nothing."""
+
+    capabilities = without(MemoryBackend.capabilities, "rate_limit")
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        return

@@ -9,13 +9,13 @@ from typing import Any
 
 from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.steps import ReplaySteps
-from durably.core import MemorySessions
+from durably.core import Function, MemorySessions
 from durably.core.attempts import StepCall
 from durably.core.ids import new_id
 from durably.core.messages import SessionEntry
 from durably.core.run_view import RunStatus
 from durably.core.services import WaitingRun
-from durably.testing.mutants.flow_control import _ByOtherPlans
+from durably.testing.mutants.flow_control import _ByOtherPlans, without
 from durably.testing.mutants.mutant import mutant
 
 __all__: list[str] = []
@@ -123,3 +123,13 @@ class ChangedSessionsAreTaken(ReplaySteps):
             return value
         now = await call.fn(*call.args)
         return now if now.appends <= value.appends else value
+
+
+@mutant("C34")
+class AgentsThatCannotWaitAreTaken(MemoryBackend):
+    """An engine whose runs cannot wait for each other takes agents whose messages do, and says nothing."""
+
+    capabilities = without(MemoryBackend.capabilities, "singleton_queue")
+
+    def check_rules(self, function: Function[Any, Any]) -> None:
+        return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from durably.backends.replay.steps import ReplaySteps
 from durably.core.attempts import StepCall
 from durably.core.history import StepRecord
 from durably.core.ids import new_id
+from durably.core.messages import Transcript
 from durably.core.step_keys import Scope
 from durably.core.tool_context import RunContext
 from durably.testing.mutants.mutant import mutant
@@ -34,6 +36,21 @@ class ContextLostOnTheWay(ReplaySteps):
             return await super().run(scope, call)
         args = tuple(arg for arg in call.args if not isinstance(arg, RunContext))
         return await super().run(scope, replace(call, args=args))
+
+
+@mutant("C33")
+class TheModelSeesTheContext(ReplaySteps):
+    """What the run works for stands in the instructions of each request."""
+
+    async def run(self, scope: Any, call: StepCall) -> Any:
+        return await super().run(scope, replace(call, args=tuple(self._shown(arg) for arg in call.args)))
+
+    def _shown(self, arg: Any) -> Any:
+        if not isinstance(arg, Transcript):
+            return arg
+        shown = copy(arg)
+        shown.system = f"{arg.system} {self.host.log.journal.records(self.run_id)[0].output}"
+        return shown
 
 
 @mutant("C33")

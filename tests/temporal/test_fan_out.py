@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -52,8 +52,9 @@ async def fan(ctx: Context[list[int]]) -> list[Any]:
     """So many steps side by side, then so many children."""
     step = ctx.step
     branches, children = ctx.input
-    doubled = await step.gather(*(partial(step.run, "double", double, n) for n in range(branches)))
-    called = await step.gather(*(partial(step.invoke, "leaf", leaf, n) for n in range(children)))
+    doubling = [lambda number=n: step.run("double", double, number) for n in range(branches)]
+    calling = [lambda number=n: step.invoke("leaf", leaf, number) for n in range(children)]
+    doubled, called = await step.gather(*doubling), await step.gather(*calling)
     return [sum(doubled), sum(called)]
 
 
@@ -64,8 +65,9 @@ async def answered(ctx: Context[int]) -> list[Any]:
     ears = [partial(step.wait_for_event, "ear", name, match={"n": n}, timeout=0.2) for n in range(ctx.input - 2)]
     last = partial(step.wait_for_event, "ear", name, match={"n": -1})
     tell = partial(step.send_event, "tell", Event(name, {"n": -1}))
-    found: Sequence[Any] = await step.gather(tell, *ears, last)
-    return [len(found[0]), *(event and event.data["n"] for event in found[1:])]
+    branches: list[Callable[[], Awaitable[Any]]] = [tell, *ears, last]
+    sent, *heard = await step.gather(*branches)
+    return [len(sent), *(event and event.data["n"] for event in heard)]
 
 
 async def history_of(backend: TemporalBackend, run_id: str) -> WorkflowHistory:
@@ -165,7 +167,7 @@ async def test_a_replay_costs_each_branch_the_same_however_many_there_are(
 
 
 async def test_one_branch_too_many_is_refused_before_anything_is_begun(open_temporal: OpenTemporal) -> None:
-    limit = TemporalSteps.most_branches
+    limit = TemporalSteps.most_branches or 0
     async with open_temporal(fan, leaf, **OPTIONS) as backend:
         run = await backend.start(fan, [limit + 1, 0], run_id=new_id())
         with pytest.raises(InvokeError, match=rf"{limit + 1:,}.*{limit:,}") as refused:

@@ -40,21 +40,13 @@ class WorkerOptions:
         poll: Seconds between looks at what other processes did, or ``None`` if there can be none.
         name: What others see this worker as; empty, the program's name and its process id.
         max_runs: How many runs it drives at once before it takes no more, or ``None``.
-<<<<<<< HEAD
-        max_resting: How many runs that wait stay in memory, or ``None`` for all.
-=======
         max_resting: How many waiting runs stay in memory, or ``None`` for all.
->>>>>>> hot
         max_steps: How many bodies it runs at once, or ``None``.
         retention: How long finished runs are kept, unless their function says otherwise, or ``None``: for ever.
         patience: How many seconds a program's calls wait while another process holds the lock of the storage.
 
     Raises:
-<<<<<<< HEAD
-        ValueError: If ``evict`` is another word, or a limit no whole number, or below the least.
-=======
         ValueError: If ``evict`` is another word, or a limit no whole number from 1 (``max_resting``: from 0).
->>>>>>> hot
     """
 
     evict: Literal["never", "always"]
@@ -70,17 +62,12 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         if self.evict not in ("never", "always"):
             raise ValueError(f"evict={self.evict!r}: use 'never' or 'always'")
-<<<<<<< HEAD
-        for option, least in (("max_runs", 1), ("max_resting", 0), ("max_steps", 1)):
-            limit = getattr(self, option)
-=======
         limits = (
             ("max_runs", self.max_runs, 1),
             ("max_resting", self.max_resting, 0),
             ("max_steps", self.max_steps, 1),
         )
         for option, limit, least in limits:
->>>>>>> hot
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < least):
                 raise ValueError(f"{option} is a whole number, {least} or more, not {limit!r}")
 

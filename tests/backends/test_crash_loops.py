@@ -18,6 +18,7 @@ from durably.backends.memory import MemoryJournal
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.crashes import CrashLog, pause_after
+from durably.backends.replay.journal import Journal
 from durably.backends.replay.journal_types import NewRun
 from durably.core import Agent, Context, Event, RunStatus, current_step, function, tool
 from durably.core.steps import Point
@@ -271,7 +272,7 @@ async def test_a_body_of_a_suspected_run_begins_once_that_is_written_down() -> N
     written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     class Slow:
-        journal = MemoryJournal()
+        journal: Journal = MemoryJournal()
 
         def write(self, change: object, then: object, otherwise: object) -> asyncio.Future[None]:
             return written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from temporalio import workflow
 
-__all__ = ["BareStart", "BareWait"]
+__all__ = ["BareCrowd", "BareStart"]
 
 
 @workflow.defn
@@ -17,18 +17,18 @@ class BareStart:
 
 
 @workflow.defn
-class BareWait:
-    """Ends with its first signal."""
+class BareCrowd:
+    """Ends when so many signals have come."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._told = 0
 
     @workflow.run
-    async def run(self) -> None:
+    async def run(self, signals: int) -> None:
         """Wait."""
-        await workflow.wait_condition(lambda: self._told)
+        await workflow.wait_condition(lambda: self._told >= signals)
 
     @workflow.signal
     def tell(self, data: dict[str, str]) -> None:
-        """It has come."""
-        self._told = True
+        """One more has come."""
+        self._told += 1

@@ -19,10 +19,22 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["ROOT", "Recorder"]
+from durably.backends.replay import group_commit
+
+__all__ = ["ROOT", "Recorder", "quick_commits"]
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = tuple(f"{ROOT / part}/" for part in ("core", "backends", "providers"))
+
+
+@contextmanager
+def quick_commits() -> Iterator[None]:
+    """Let each commit of a single run count as quick: on a busy machine the event loop would not wait for some."""
+    before, group_commit.AT_ONCE = group_commit.AT_ONCE, 60.0
+    try:
+        yield
+    finally:
+        group_commit.AT_ONCE = before
 
 
 @cache

@@ -5,9 +5,11 @@ No keys, no checks, no retries, no types, no errors: what is left when only the 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +17,10 @@ Json = dict[str, Any]
 
 
 class Rows(Protocol):
-    """A journal: what was written before, and one more row."""
+    """A journal: what was written before, and one more row; ``write`` may give what is to be awaited."""
 
     def read(self) -> list[str]: ...
-    def write(self, row: str) -> None: ...
+    def write(self, row: str) -> Awaitable[None] | None: ...
 
 
 class ListRows:
@@ -38,7 +40,7 @@ class TableRows:
     """A table in a WAL database with ``synchronous=FULL``."""
 
     def __init__(self, path: Path) -> None:
-        self.db = sqlite3.connect(path, isolation_level=None)
+        self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
         self.db.execute("CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, value TEXT NOT NULL)")
@@ -51,6 +53,24 @@ class TableRows:
 
     def close(self) -> None:
         self.db.close()
+
+
+class ThreadRows:
+    """The same table, written to in a thread: the event loop does not stand still while the disk is at work."""
+
+    def __init__(self, path: Path) -> None:
+        self._rows = TableRows(path)
+        self._thread = ThreadPoolExecutor(1)
+
+    def read(self) -> list[str]:
+        return self._rows.read()
+
+    def write(self, row: str) -> Awaitable[None]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._rows.write, row)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        self._rows.close()
 
 
 async def run_floor(turns: int, size: int, journal: Rows, stop_at: int | None = None) -> str:
@@ -68,7 +88,9 @@ async def run_floor(turns: int, size: int, journal: Rows, stop_at: int | None = 
         row = next(rows, None)
         if row is None:
             row = json.dumps(await body(*args), separators=(",", ":"))
-            journal.write(row)
+            written = journal.write(row)
+            if written is not None:
+                await written
         return json.loads(row)
 
     async def think(messages: list[Json], turn: int) -> Json:

@@ -17,9 +17,10 @@ from pathlib import Path
 from random import Random
 
 from durably.backends import MemoryBackend, SQLiteBackend
-from durably.backends.replay.backend import ReplayBackend
+from durably.backends.replay.backend import MAX_RESTING, ReplayBackend
 from durably.core import Agent, current_step, tool
-from durably.testing import ScriptedModel, call
+from durably.core.messages import AssistantMessage, JSONObject, ToolCall, assistant
+from durably.core.model import ModelRequest, ModelResponse
 from tests.benchmarks.events import memory
 
 LIMIT = 2.0
@@ -31,6 +32,20 @@ PAGES = 10
 """In so many results of a tool the conversation comes."""
 
 ANSWERED = 20
+
+
+class Reader:
+    """A model that reads each page, asks for a payment, and is done. Unlike a scripted model it keeps no request."""
+
+    name = "reader"
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        turn = request.turn
+        if turn > PAGES:
+            return ModelResponse(message=assistant("Done."))
+        what: tuple[str, JSONObject] = ("read", {"page": turn}) if turn < PAGES else ("pay", {})
+        called = ToolCall(id=f"call_{turn}", name=what[0], arguments=what[1])
+        return ModelResponse(message=AssistantMessage(parts=[called]))
 
 
 def clerk(size: int) -> Agent:
@@ -46,8 +61,7 @@ def clerk(size: int) -> Agent:
         """Pay."""
         return "paid"
 
-    model = ScriptedModel(*[call("read", page=page) for page in range(PAGES)], call("pay"), "Done.")
-    return Agent("clerk", model=model, instructions="", tools=[read, pay], max_iterations=PAGES + 5)
+    return Agent("clerk", model=Reader(), instructions="", tools=[read, pay], max_iterations=PAGES + 5)
 
 
 async def wave(backend: ReplayBackend, agent: Agent, run_ids: list[str]) -> float:
@@ -96,14 +110,17 @@ def main() -> int:
     options.add_argument("--runs", type=int, default=1_000)
     options.add_argument("--bytes", type=int, default=100_000, help="of each conversation")
     options.add_argument("--engine", choices=["memory", "sqlite"], action="append")
+    options.add_argument("--resting", type=int, default=MAX_RESTING, help="waiting runs that stay in memory")
     given = options.parse_args()
     kept = True
     for name in given.engine or ["memory", "sqlite"]:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "runs.db"
             engines: dict[str, Callable[[Agent], ReplayBackend]] = {
-                "memory": lambda agent: MemoryBackend([agent]),
-                "sqlite": lambda agent, path=path: SQLiteBackend(path, [agent]),  # type: ignore[misc]
+                "memory": lambda agent: MemoryBackend([agent], max_resting=given.resting),
+                "sqlite": lambda agent, path=path: SQLiteBackend(  # type: ignore[misc]
+                    path, [agent], max_resting=given.resting
+                ),
             }
             kept = asyncio.run(measure(name, engines[name], path, given.runs, given.bytes)) and kept
     return 0 if kept else 1

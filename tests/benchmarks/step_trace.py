@@ -30,7 +30,7 @@ from durably.backends.temporal import TemporalBackend
 from durably.core import Backend, Context, function
 from durably.core.ids import new_id
 from durably.testing.inngest import InngestEngine
-from tests.benchmarks.entries import Recorder
+from tests.benchmarks.entries import Recorder, quick_commits
 
 __all__ = ["ENGINES", "LIMITS", "Limit", "NotAvailableError", "Trace", "trace"]
 
@@ -121,7 +121,7 @@ async def memory(recorder: Recorder) -> AsyncIterator[RunOnce]:
 
 @asynccontextmanager
 async def sqlite(recorder: Recorder) -> AsyncIterator[RunOnce]:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, quick_commits():
         async with SQLiteBackend(Path(directory) / "runs.db", [traced], resources={"recorder": recorder}) as backend:
             yield invoking(backend)
 

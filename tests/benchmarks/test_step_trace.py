@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.benchmarks import turn_calls
 from tests.benchmarks.entries import ROOT, Recorder
 from tests.benchmarks.step_trace import LIMITS, NotAvailableError, trace
 
@@ -23,6 +24,12 @@ def test_a_new_step_enters_few_files(engine: str) -> None:
     if not {"core", "backends"} <= {file.partition("/")[0] for file in found.files}:
         pytest.fail(f"a step cannot do without the core and an engine, so the trace is not whole: {found.files}")
     assert found.broken(LIMITS[engine]) == []
+
+
+@pytest.mark.parametrize("engine", list(turn_calls.LIMITS))
+def test_a_turn_makes_few_calls(engine: str) -> None:
+    found = turn_calls.turn_calls(engine)
+    assert found.total() <= turn_calls.LIMITS[engine], [(each.co_qualname, n) for each, n in found.most_common(40)]
 
 
 def _define(part: str, name: str, text: str, **names: Any) -> Callable[..., Any]:

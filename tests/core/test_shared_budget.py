@@ -63,7 +63,7 @@ def agent_of(node: Node, budget: Budget | None = None, numbers: Iterator[int] | 
             for number, each in enumerate(names)
         ]
         usage = Usage(output_tokens=node.tokens)
-        return ModelResponse(message=AssistantMessage(parts=calls), usage=usage, cost=node.tokens * PRICE)
+        return ModelResponse(message=AssistantMessage(parts=[*calls]), usage=usage, cost=node.tokens * PRICE)
 
     tools: list[Any] = [look, *(delegate(each) for turn in asked for each in turn)]
     return Agent(name, model=ScriptedModel(answer), instructions="", tools=tools, budget=budget, max_iterations=500)

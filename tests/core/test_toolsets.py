@@ -197,7 +197,9 @@ async def test_what_the_arguments_decided_is_the_same_wherever_the_run_crashes()
 class Vault(Toolset):
     """A toolset of a user's own, whose tool asks unless its arguments are small."""
 
-    name = "vault"
+    @property
+    def name(self) -> str:
+        return "vault"
 
     async def list_tools(self, run: RunContext) -> list[ListedTool]:
         return [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.backends.temporal.wait_hub import hub_of_match, hubs_of_event
+from durably.backends.temporal.wait_hub import HUBS, hub_of_match, hubs_of_event, value_of_match
 from durably.core import Event
 from durably.core.events import matches, same_json
 
@@ -23,16 +23,27 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(VALUES, VALUES)
-def test_one_hub_for_values_that_are_the_same(one: Any, other: Any) -> None:
-    hubs = {hub_of_match("queue", "name", {"at": value}) for value in (one, other)}
-    assert (len(hubs) == 1) is same_json(one, other)
+def test_one_value_and_one_hub_for_values_that_are_the_same(one: Any, other: Any) -> None:
+    waited = [{"at": value} for value in (one, other)]
+    assert (len({value_of_match("name", match) for match in waited}) == 1) is same_json(one, other)
+    if same_json(one, other):
+        assert len({hub_of_match("queue", "name", match) for match in waited}) == 1
 
 
 @given(VALUES, st.dictionaries(st.sampled_from(["a", "b", "a.b", "data.a"]), VALUES, max_size=2))
 def test_an_event_finds_the_hub_of_a_match_if_it_matches(data: Any, match: dict[str, Any]) -> None:
-    event = Event("name", data)
-    found = hubs_of_event("queue", event, [sorted(match)])
-    assert (found == [hub_of_match("queue", "name", match)]) is matches(event, match)
+    found = hubs_of_event("queue", Event("name", data), [sorted(match)])
+    expected = {hub_of_match("queue", "name", match): [value_of_match("name", match)]}
+    assert (found == expected) is matches(Event("name", data), match)
+
+
+def test_an_event_that_has_several_values_meets_each_hub_once() -> None:
+    data = {str(n): n for n in range(500)}
+    found = hubs_of_event("queue", Event("name", data), [[path] for path in data])
+    assert sorted(value for values in found.values() for value in values) == sorted(
+        value_of_match("name", {path: value}) for path, value in data.items()
+    )
+    assert len(found) == HUBS, "however many values there are, they are shared by so many hubs"
 
 
 @pytest.mark.parametrize("other", [("queue", "other"), ("other", "name")])

@@ -8,7 +8,7 @@ from durably.testing.conformance import *  # noqa: F403  # the tests of the suit
 from durably.testing.conformance import MemorySubject, Subject
 
 
-@pytest.fixture(params=[{}, {"seed": 7}, {"evict": "always"}], ids=["plain", "seed7", "evict"])
+@pytest.fixture(params=[{}, {"seed": 7, "max_resting": 0}, {"evict": "always"}], ids=["plain", "seed7", "evict"])
 def subject(request: pytest.FixtureRequest) -> Subject:
     options: dict[str, Any] = request.param
     return MemorySubject(**options)

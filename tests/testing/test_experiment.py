@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from durably.core import Context, Function, current_step
-from durably.testing import crash_matrix
+from durably.testing import NotDeterministicError, crash_matrix
 from durably.testing.crash.engines import find_engine
 from durably.testing.crash.experiment import run_experiment
 from durably.testing.crash.faults import Crash
@@ -42,6 +42,19 @@ async def test_time_in_which_the_process_was_stopped_does_not_count(backend: str
     scenario = Scenario(target=of(stops_once), engine=find_engine(backend), deadline=1)
     found = await run_experiment(scenario)
     assert (found.trouble, found.output) == ("", "1")
+
+
+async def test_a_run_that_hangs_the_second_time_is_not_said_to_decide_by_the_clock() -> None:
+    lives: list[int] = []
+
+    async def hangs_the_second_time() -> int:
+        lives.append(len(lives))
+        if len(lives) > 1:
+            await asyncio.Event().wait()
+        return 1
+
+    with pytest.raises(NotDeterministicError, match=r"without any crash, the run did not end within 0\.5 seconds"):
+        await crash_matrix(of(hangs_the_second_time), deadline=0.5)
 
 
 async def test_a_run_that_hangs_after_a_crash_breaks_the_law_of_ends_and_no_other() -> None:

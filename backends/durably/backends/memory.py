@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from durably.backends.replay.backend import ReplayBackend
+from durably.backends.replay.backend import MAX_RESTING, ReplayBackend
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.flow.store import MemoryFlowStore
@@ -50,6 +50,7 @@ class MemoryBackend(ReplayBackend):
         max_payload_bytes: The largest value a step may return, as JSON.
         worker_name: The name in ``workers()``. Default: the program's name and its process id.
         max_runs: How many runs it executes at once. Waiting runs do not count.
+        max_resting: How many waiting runs stay in memory. A run beyond that is replayed when it goes on. ``None``: all.
         max_steps: How many bodies it runs at once; the others wait.
         retention: How long finished runs are kept, unless their function says otherwise. Default: forever.
         observers: Receive the events of runs. See :class:`~durably.core.Observer`.
@@ -75,6 +76,7 @@ class MemoryBackend(ReplayBackend):
         max_payload_bytes: int | None = None,
         worker_name: str = "",
         max_runs: int | None = None,
+        max_resting: int | None = MAX_RESTING,
         max_steps: int | None = None,
         retention: Retention | None = None,
         observers: Iterable[Observer] = (),
@@ -93,6 +95,7 @@ class MemoryBackend(ReplayBackend):
             max_payload_bytes=max_payload_bytes,
             worker_name=worker_name,
             max_runs=max_runs,
+            max_resting=max_resting,
             max_steps=max_steps,
             retention=retention,
             observers=observers,
@@ -118,7 +121,7 @@ class MemoryJournal(Journal):
         self._records: dict[str, list[StepRecord]] = {}
         self._children: dict[str, list[str]] = {}
         self._events: dict[int, Received] = {}
-        self._event_ids: set[str] = set()
+        self._event_ids: dict[str, Received] = {}
         self._scheduled: list[Event] = []
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
@@ -245,6 +248,10 @@ class MemoryJournal(Journal):
         later = takewhile(lambda received: received.seq > cursor, reversed(self._events.values()))
         return [received for received in later if received.event.name == name][::-1]
 
+    def received(self, event: Event) -> Event | None:
+        found = self._event_ids.get(event.id or "")
+        return None if found is None or found.event.name != event.name else found.event
+
     def next_due(self) -> float | None:
         return min((event.ts for event in self._scheduled if event.ts is not None), default=None)
 
@@ -299,8 +306,7 @@ class MemoryJournal(Journal):
     def log(self, event: Event, now: float) -> Received | None:
         if event.id in self._event_ids:
             return None
-        self._event_ids.add(event.id or "")
-        received = Received(self.cursor() + 1, event, now)
+        received = self._event_ids[event.id or ""] = Received(self.cursor() + 1, event, now)
         self._events[received.seq] = received
         return received
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from durably.backends.replay.backend import ReplayBackend
+from durably.backends.replay.backend import MAX_RESTING, ReplayBackend
 from durably.backends.replay.clock import Clock, SystemClock
 from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.sqlite_journal import SQLiteJournal
@@ -40,6 +40,7 @@ class SQLiteBackend(ReplayBackend):
         max_payload_bytes: The largest value a step may return, as JSON.
         worker_name: The name in ``workers()``. Default: the program's name and its process id.
         max_runs: How many runs it executes at once. Waiting runs do not count.
+        max_resting: How many waiting runs stay in memory. A run beyond that is replayed when it goes on. ``None``: all.
         max_steps: How many bodies it runs at once; the others wait.
         retention: How long finished runs are kept, unless their function says otherwise. Default: forever.
         busy_timeout: How long ``start``, ``send`` and other calls wait while another process holds the file's lock.
@@ -64,6 +65,7 @@ class SQLiteBackend(ReplayBackend):
         max_payload_bytes: int | None = None,
         worker_name: str = "",
         max_runs: int | None = None,
+        max_resting: int | None = MAX_RESTING,
         max_steps: int | None = None,
         retention: Retention | None = None,
         busy_timeout: Duration = 30,
@@ -82,6 +84,7 @@ class SQLiteBackend(ReplayBackend):
             max_payload_bytes=max_payload_bytes,
             worker_name=worker_name,
             max_runs=max_runs,
+            max_resting=max_resting,
             max_steps=max_steps,
             retention=retention,
             busy_timeout=busy_timeout,

@@ -64,6 +64,7 @@ class Program:
         self.functions = functions
         self.now = client.now
         self.history = client.history
+        self.question_history = client.question_history
         self.live_run_ids = client.live_run_ids
         self.asking_run_ids = client.asking_run_ids
         self.send_events = client.send_events

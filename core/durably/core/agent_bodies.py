@@ -224,11 +224,12 @@ class AgentBodies(HookBodies, SubmissionBodies, Function[str | AgentInput[C], Ag
             listed: The tools of its toolsets, whose steps always do.
             changed: Whether it is not what the model wrote, which the step can explain.
         """
-        known = [(self.tools[call.name], call) for call in response.message.tool_calls if call.name in self.tools]
         elsewhere = {each.name for each in listed.tools} if listed is not None else set()
-        checked = any(call.name in elsewhere for call in response.message.tool_calls)
-        drawing = sum(tool.draws_on_budget for tool, _ in known)
-        checked = checked or any(changed or tool.checks_in_step(call) for tool, call in known)
+        checked, drawing = False, 0
+        for call in response.message.tool_calls:
+            tool = self.tools.get(call.name)
+            checked = checked or call.name in elsewhere or (tool is not None and (changed or tool.checks_in_step(call)))
+            drawing += tool is not None and tool.draws_on_budget
         if not checked and not drawing:
             return response
         marks = {"checked_in_steps": checked, "shares_budget": drawing > 0, "budget_shares": max(drawing, 1)}

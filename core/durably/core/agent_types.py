@@ -16,6 +16,7 @@ from durably.core.compaction import Compaction
 from durably.core.errors import DefinitionError, SerializationError
 from durably.core.functions import Function, FunctionOptions
 from durably.core.hooks import Hooks
+from durably.core.left_out import is_none
 from durably.core.model import DeltaSink, Model
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec, codec_for
@@ -39,7 +40,7 @@ def input_type(name: str, context: Codec) -> Any:
     if context.type is Any:
         return Annotated[AgentInput, BeforeValidator(_as_input)]
     _check_eager(name, "context_type", context)
-    default = Field(default=None, exclude_if=lambda value: value is None) if takes_none(context) else Field()
+    default = Field(default=None, exclude_if=is_none) if takes_none(context) else Field()
     typed: dict[str, Any] = {"context": (context.type, default)}
     return Annotated[create_model(f"{name}Input", __base__=AgentInput, **typed), BeforeValidator(_as_fields)]
 

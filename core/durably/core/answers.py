@@ -17,6 +17,7 @@ from durably.core.serialization import codec_for
 __all__ = ["fitting", "recordable"]
 
 _codec = codec_for(ModelResponse)
+_strict = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def recordable(response: ModelResponse) -> ModelResponse:
@@ -66,10 +67,7 @@ WIDEST = 8
 def _rough_size(response: ModelResponse) -> int:
     size = 1_000
     for part in response.message.parts:
-        if isinstance(part, TextPart):
-            size += len(part.text) + (0 if part.native is None else len(str(part.native)))
-        else:
-            size += len(str(part))
+        size += sum(map(len, map(str, vars(part).values())))
     return size
 
 
@@ -87,7 +85,7 @@ def _is_plain(part: AssistantPart) -> bool:
             part.text.encode()
             return part.native is None
         if isinstance(part, ToolCall) and part.native is None:
-            text = json.dumps([part.id, part.name, part.arguments], ensure_ascii=False, allow_nan=False)
+            text = _strict.encode([part.id, part.name, part.arguments])
             text.encode()
             return text.count("[") + text.count("{") < SHALLOW and len(text) < LONG
     except (ValueError, TypeError, RecursionError):

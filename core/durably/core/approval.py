@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from durably.core.durations import timeout_seconds
 from durably.core.events import Event
 from durably.core.ids import MAX_ID_LENGTH, derive_id
+from durably.core.left_out import is_none
 from durably.core.messages import JSONObject, ToolCall
 from durably.core.steps import Duration, StepAPI, current_step
 
@@ -46,10 +47,6 @@ APPROVAL_GIVEN = "durably/approval.given"
 
 PLACE = "::"
 """What stands in the name of a question between its run and its step. No step key holds it."""
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class ApprovalRequest(BaseModel):
@@ -89,11 +86,11 @@ class ApprovalQuestion(BaseModel):
 
     approval: str
     run_id: str
-    complaint: str | None = Field(default=None, exclude_if=_is_none)
+    complaint: str | None = Field(default=None, exclude_if=is_none)
     needed: bool = Field(default=True, exclude_if=bool)
-    tool: str | None = Field(default=None, exclude_if=_is_none)
-    arguments: JSONObject | None = Field(default=None, exclude_if=_is_none)
-    timeout: float | None = Field(default=None, exclude_if=_is_none)
+    tool: str | None = Field(default=None, exclude_if=is_none)
+    arguments: JSONObject | None = Field(default=None, exclude_if=is_none)
+    timeout: float | None = Field(default=None, exclude_if=is_none)
 
 
 class ApprovalDecision(BaseModel):
@@ -114,10 +111,10 @@ class ApprovalDecision(BaseModel):
     approval: str = Field(min_length=1)
     approved: bool
     reason: str = ""
-    by: str | None = Field(default=None, exclude_if=_is_none)
-    at: float | None = Field(default=None, exclude_if=_is_none)
-    arguments: JSONObject | None = Field(default=None, exclude_if=_is_none)
-    token: str | None = Field(default=None, exclude_if=_is_none)
+    by: str | None = Field(default=None, exclude_if=is_none)
+    at: float | None = Field(default=None, exclude_if=is_none)
+    arguments: JSONObject | None = Field(default=None, exclude_if=is_none)
+    token: str | None = Field(default=None, exclude_if=is_none)
 
     def to_event(self) -> Event:
         """Return the event that carries this answer. Of two events with one id, every engine drops the second."""

@@ -28,12 +28,15 @@ from durably.core.serialization import codec_for
 from durably.core.tools import Tool
 from durably.core.toolsets import ListedTool
 
-__all__ = ["Desk", "PendingApproval", "answer_approval", "pending_approvals", "request_id"]
+__all__ = ["QUESTION_STEPS", "Desk", "PendingApproval", "answer_approval", "pending_approvals", "request_id"]
 
 CONFIRM_SECONDS, LOOK_SECONDS = 5.0, 0.05
 """How long an answer is followed on an engine that hands on events by itself, and how often it is looked at."""
 
 _REQUEST, _WAIT, _ASK, _LIST = "request-", "approve-", "ask-", "list-"
+QUESTION_STEPS = (_REQUEST, _WAIT, _ASK)
+"""What the ids of the steps begin with that say where the questions of a run stand."""
+
 _BESIDE = re.compile(r"gather(:\d+)?\[[01]\]")
 _QUESTION = codec_for(ApprovalQuestion)
 _ARGUMENTS = codec_for(dict[str, Any])
@@ -80,6 +83,7 @@ class Desk(Protocol):
     def functions(self) -> Mapping[str, Function[Any, Any]]: ...
     def now(self) -> float: ...
     async def history(self, run_id: str) -> History: ...
+    async def question_history(self, run_id: str) -> History: ...
     async def live_run_ids(self, function: str | None) -> list[str]: ...
     async def asking_run_ids(self, function: str | None) -> list[str]: ...
     async def send_events(self, events: Sequence[Event]) -> list[str]: ...
@@ -99,8 +103,8 @@ async def pending_approvals(
     """
     found = []
     for each in await desk.asking_run_ids(function) if run_id is None else [run_id]:
-        await asyncio.sleep(0)  # there may be thousands of histories: others have a turn between two of them
-        for question in _questions(await desk.history(each)):
+        await asyncio.sleep(0)  # there may be thousands of runs: others have a turn between two of them
+        for question in _questions(await desk.question_history(each)):
             asked = question.pending
             wanted = tool in (None, asked.tool) and function in (None, asked.function)
             if wanted and await _not_pending(desk, question) is None:
@@ -156,7 +160,7 @@ async def _find(desk: Desk, approval: str) -> _Question:
         # A question of a run that asked under an older version does not name its run.
         runs = [run_id] if run_id else await desk.live_run_ids(None)
         for each in runs:
-            for question in _questions(await desk.history(each)):
+            for question in _questions(await desk.question_history(each)):
                 if question.pending.id == approval:
                     return question
     except RunNotFoundError:
@@ -209,7 +213,11 @@ def _answer_in(wait: StepRecord | None) -> ApprovalDecision | None:
 
 
 def _questions(history: History) -> Iterator[_Question]:
-    """The questions that a run asked, in their order."""
+    """The questions that a run asked, in their order.
+
+    Args:
+        history: The records of the run, or those of them that :meth:`Desk.question_history` gives.
+    """
     ends, asked = _by_place(history, "wait_for_event", _WAIT), _by_place(history, "send_event", _ASK)
     last = history.records[-1]
     ended = last if last.kind == "run" and last.final else None

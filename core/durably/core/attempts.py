@@ -157,7 +157,8 @@ async def run_step(
             ``BaseException`` as ``NonRetriableError``: they must not end the worker.
         InterruptSignal: If the body raised ``KeyboardInterrupt``. The process is interrupted, as by Ctrl-C.
     """
-    beat = _beat(environment.probe, Point("in_body", function, run_id, call.key)) if beats else None
+    probe = environment.probe
+    beat = None if probe is None or not beats else _beat(probe, Point("in_body", function, run_id, call.key))
     info = StepInfo(
         run_id,
         call.key,
@@ -196,10 +197,7 @@ async def run_step(
     return StepOutput(*call.codec.round_trip(value, step=call.key, limit=limit, redact=redact))
 
 
-def _beat(probe: Probe | None, point: Point) -> Callable[[], None] | None:
-    if probe is None:
-        return None
-
+def _beat(probe: Probe, point: Point) -> Callable[[], None]:
     def beat() -> None:
         pause = probe(point)
         if asyncio.iscoroutine(pause):
@@ -240,7 +238,7 @@ async def _contained(call: StepCall, environment: Environment, before_body: Befo
         if call.timeout is not None:
             return await _timed(call, environment, before_body)
         # To wait for the task itself is what lets a cancellation of this one reach it at once.
-        task = asyncio.create_task(_call(call, environment, before_body))
+        task = asyncio.get_running_loop().create_task(_call(call, environment, before_body))
         environment.bodies.add(task)
         try:
             return await task
@@ -338,8 +336,10 @@ _signatures: WeakKeyDictionary[Any, tuple[Codec, bool]] = WeakKeyDictionary()
 def _signature(fn: Callable[..., Any], key: str) -> tuple[Codec, bool]:
     """How a callable's value is written, and whether it is async; looked at once for each function."""
     function = getattr(fn, "__func__", fn)
-    with suppress(KeyError, TypeError):
+    try:
         return _signatures[function]
+    except (KeyError, TypeError):
+        pass
     found = _eager(codec_for(awaited(return_type(fn))), key), _is_async(fn)
     with suppress(TypeError):  # a callable that cannot be referred to weakly is simply looked at again
         _signatures[function] = found

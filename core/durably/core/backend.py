@@ -27,6 +27,7 @@ from durably.core.errors import (
 from durably.core.events import Event, check_events
 from durably.core.flow_support import FLOW_CONTROL
 from durably.core.functions import Function, check_keys
+from durably.core.history import History
 from durably.core.ids import check_names_no_secret, check_run_id, check_tags
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.observer import Observer, Observers
@@ -475,6 +476,14 @@ class Backend(Engine):
         An engine that knows which runs wait overrides it.
         """
         return await self.live_run_ids(function)
+
+    async def question_history(self, run_id: str) -> History:
+        """Return the records that say where the questions of a run stand. It may return more, all of them at most.
+
+        These are the first and the last record of the run, and those of steps whose ids begin with one of
+        ``QUESTION_STEPS``. An engine that can read these alone overrides it.
+        """
+        return await self.history(run_id)
 
     @property
     def is_client(self) -> bool:

@@ -13,6 +13,7 @@ from durably.core.durations import moment
 from durably.core.error_text import shown
 from durably.core.errors import SerializationError
 from durably.core.ids import check_event_id, check_event_name, check_names_no_secret, check_traceparent
+from durably.core.left_out import is_none
 from durably.core.serialization import codec_for
 
 __all__ = ["Event", "check_events", "matches", "same_json"]
@@ -47,7 +48,7 @@ class Event(BaseModel):
     data: Any = None
     id: str | None = None
     ts: float | None = None
-    traceparent: str | None = Field(default=None, exclude_if=lambda value: value is None, repr=False)
+    traceparent: str | None = Field(default=None, exclude_if=is_none, repr=False)
 
     # Named parameters would raise TypeError for an unknown key before pydantic refuses it.
     def __init__(self, name: str, data: object = None, **fields: Unpack[_Fields]) -> None:

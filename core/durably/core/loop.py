@@ -150,12 +150,13 @@ class _Turns:
         response = await self._think(turns_left)
         if isinstance(response, Refusal):
             return progress.refused(response.reason)
-        progress.count(response, len(response.message.tool_calls))
+        calls = response.message.tool_calls
+        progress.count(response, len(calls))
         if self.limit:
             self.limit.check_price(response)
         self.conversation.add(response.message)
-        if response.message.tool_calls:
-            await self._act(response)
+        if calls:
+            await self._act(response, calls)
             return None
         stop_reason = await self._ending(response)
         return None if stop_reason is None else progress.result(stop_reason)
@@ -174,9 +175,10 @@ class _Turns:
         few_turns = turns_left if turns_left <= FEW_TURNS else None
         if agent.compaction and agent.compaction.is_due(self.progress.last_turn):
             await self._shorten()
-        refusal = await before_model(agent, step, conversation.transcript)
-        if refusal is not None:
-            return refusal
+        if agent.hooks:
+            refusal = await before_model(agent, step, conversation.transcript)
+            if refusal is not None:
+                return refusal
         tries = 2 if can_prune(agent, conversation) else 1
         while True:
             try:
@@ -189,6 +191,8 @@ class _Turns:
                 if not (too_long and await self._shorten()):
                     raise
                 tries -= 1
+        if not agent.hooks:
+            return response
         answer = await after_model(agent, step, response)
         if isinstance(answer, Refusal):
             self.progress.spend(response.usage, response.cost)
@@ -199,18 +203,19 @@ class _Turns:
     async def _shorten(self) -> bool:
         return await shorten(self.agent, self.step, self.session, self.conversation, self.progress)
 
-    async def _act(self, response: ModelResponse) -> None:
+    async def _act(self, response: ModelResponse, calls: list[ToolCall]) -> None:
         """Answer the calls of a turn, concurrently if there are several; outcomes come in the order of the calls."""
-        progress, calls = self.progress, response.message.tool_calls
+        progress = self.progress
         await self.session.save_turn()
         if self.logger:
             self.logger.info("turn %d: %s", progress.iterations, ", ".join(call.name for call in calls))
-        run = replace(self.run, budget=self._share(response))
+        share = self._share(response)
+        run = self.run if share is None else replace(self.run, budget=share)
         checked_in_step = response.checked_in_steps
         answers = [partial(_answer, self.agent, self.tools, self.step, call, run, checked_in_step) for call in calls]
         outcomes = (await answers[0](),) if len(answers) == 1 else await self.step.gather(*answers)
         progress.count_delegated(outcomes)
-        self.conversation.add(*(_result(*pair) for pair in zip(calls, outcomes, strict=True)))
+        self.conversation.add(*map(_result, calls, outcomes))
 
     def _share(self, response: ModelResponse) -> Budget | None:
         """What each agent that is asked in a turn may spend: they work at once, so none may count on another's part."""
@@ -236,7 +241,9 @@ class _Turns:
 
 
 def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
-    return (ToolOutcome(content=outcome) if isinstance(outcome, str) else outcome).message(call)
+    if isinstance(outcome, str):
+        return ToolResultMessage(call_id=call.id, name=call.name, content=outcome)
+    return outcome.message(call)
 
 
 async def _answer(

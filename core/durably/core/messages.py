@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from durably.core.left_out import is_falsy
 from durably.core.serialization import digest
 
 __all__ = [
@@ -41,10 +42,6 @@ JSONObject = dict[str, Any]
 """A JSON object whose keys are not known here, such as a tool's arguments or what a provider attached to a message."""
 
 
-def _falsy(value: object) -> bool:
-    return not value
-
-
 class _Frozen(BaseModel):
     # defer_build: pydantic makes a schema at its first use. Without it, each import would pay for all of them.
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
@@ -61,7 +58,7 @@ class TextPart(_Frozen):
 
     type: Literal["text"] = "text"
     text: str
-    native: JSONObject | None = Field(default=None, exclude_if=_falsy)
+    native: JSONObject | None = Field(default=None, exclude_if=is_falsy)
 
 
 class FilePart(_Frozen):
@@ -76,9 +73,9 @@ class FilePart(_Frozen):
 
     type: Literal["file"] = "file"
     media_type: str
-    data: str | None = Field(default=None, exclude_if=_falsy)
-    url: str | None = Field(default=None, exclude_if=_falsy)
-    name: str | None = Field(default=None, exclude_if=_falsy)
+    data: str | None = Field(default=None, exclude_if=is_falsy)
+    url: str | None = Field(default=None, exclude_if=is_falsy)
+    name: str | None = Field(default=None, exclude_if=is_falsy)
 
 
 class ToolCall(_Frozen):
@@ -96,7 +93,7 @@ class ToolCall(_Frozen):
     id: str
     name: str
     arguments: JSONObject | str
-    native: JSONObject | None = Field(default=None, exclude_if=_falsy)
+    native: JSONObject | None = Field(default=None, exclude_if=is_falsy)
 
 
 class ThinkingPart(_Frozen):
@@ -110,8 +107,8 @@ class ThinkingPart(_Frozen):
 
     type: Literal["thinking"] = "thinking"
     text: str
-    signature: str | None = Field(default=None, exclude_if=_falsy)
-    native: JSONObject | None = Field(default=None, exclude_if=_falsy)
+    signature: str | None = Field(default=None, exclude_if=is_falsy)
+    native: JSONObject | None = Field(default=None, exclude_if=is_falsy)
 
 
 class RefusalPart(_Frozen):
@@ -158,7 +155,7 @@ class AssistantMessage(_Frozen):
 
     role: Literal["assistant"] = "assistant"
     parts: list[AssistantPart]
-    provider: str | None = Field(default=None, exclude_if=_falsy)
+    provider: str | None = Field(default=None, exclude_if=is_falsy)
 
     @property
     def text(self) -> str:
@@ -186,8 +183,8 @@ class ToolResultMessage(_Frozen):
     call_id: str
     name: str
     content: str | list[ContentPart]
-    is_error: bool = Field(default=False, exclude_if=_falsy)
-    metadata: JSONObject | None = Field(default=None, exclude_if=_falsy)
+    is_error: bool = Field(default=False, exclude_if=is_falsy)
+    metadata: JSONObject | None = Field(default=None, exclude_if=is_falsy)
 
 
 Message = Annotated[UserMessage | AssistantMessage | ToolResultMessage, Field(discriminator="role")]
@@ -204,9 +201,9 @@ class SessionNote(_Frozen):
     """
 
     role: Literal["note"] = "note"
-    summary: str | None = Field(default=None, exclude_if=_falsy)
-    appends: int = Field(default=0, ge=0, exclude_if=_falsy)
-    answered: list[str] = Field(default=[], exclude_if=_falsy)
+    summary: str | None = Field(default=None, exclude_if=is_falsy)
+    appends: int = Field(default=0, ge=0, exclude_if=is_falsy)
+    answered: list[str] = Field(default=[], exclude_if=is_falsy)
 
 
 SessionEntry = Annotated[UserMessage | AssistantMessage | ToolResultMessage | SessionNote, Field(discriminator="role")]

@@ -161,9 +161,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
     """
     text = str(path)
     if text == ":memory:":
-        raise DefinitionError(
-            "':memory:' is no file that the next process could open: use MemoryBackend"
-        )
+        raise DefinitionError("':memory:' is no file that the next process could open: use MemoryBackend")
     if not text:
         raise DefinitionError("the path of the database is empty: write SQLiteBackend('runs.db', ...)")
     if text.startswith("sqlite://"):

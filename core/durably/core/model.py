@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
+from durably.core.left_out import is_falsy, is_none
 from durably.core.messages import AssistantMessage, JSONObject, Message
 from durably.core.server_tools import ServerTool
 from durably.core.submission import Submission
@@ -44,6 +45,9 @@ StopReason = Literal["end", "tool_calls", "max_tokens", "refusal", "pause"]
 declined. ``pause``: it wants to be asked again, to go on.
 """
 
+_ENDS_OR_CALLS = ("end", "tool_calls")
+"""Reasons that the message itself tells apart."""
+
 
 class Usage(BaseModel):
     """The tokens of one model call, or of several. ``+`` adds them up."""
@@ -54,11 +58,11 @@ class Usage(BaseModel):
     """All tokens read, those from a cache included."""
     output_tokens: int = 0
     """All tokens written, reasoning included."""
-    cached_tokens: int = Field(default=0, exclude_if=lambda tokens: not tokens)
+    cached_tokens: int = Field(default=0, exclude_if=is_falsy)
     """Of the input: read from the provider's cache."""
-    cache_write_tokens: int = Field(default=0, exclude_if=lambda tokens: not tokens)
+    cache_write_tokens: int = Field(default=0, exclude_if=is_falsy)
     """Of the input: written to the provider's cache."""
-    reasoning_tokens: int = Field(default=0, exclude_if=lambda tokens: not tokens)
+    reasoning_tokens: int = Field(default=0, exclude_if=is_falsy)
     """Of the output: spent on reasoning."""
 
     def __add__(self, other: Usage) -> Usage:
@@ -131,8 +135,8 @@ class AnswerVerdict(BaseModel):
 
     model_config = ConfigDict(defer_build=True, frozen=True)
 
-    complaint: str | None = Field(default=None, exclude_if=lambda complaint: complaint is None)
-    output: Any = Field(default=None, exclude_if=lambda output: output is None)
+    complaint: str | None = Field(default=None, exclude_if=is_none)
+    output: Any = Field(default=None, exclude_if=is_none)
 
 
 class ModelResponse(BaseModel):
@@ -162,21 +166,21 @@ class ModelResponse(BaseModel):
     usage: Usage = Field(
         default_factory=Usage, exclude_if=lambda usage: not (usage.input_tokens or usage.output_tokens)
     )
-    stop_reason: StopReason = Field(default="end", exclude_if=lambda reason: reason in ("end", "tool_calls"))
-    cost: float | None = Field(default=None, exclude_if=lambda cost: cost is None)
-    model: str | None = Field(default=None, exclude_if=lambda model: model is None)
-    request_id: str | None = Field(default=None, exclude_if=lambda request_id: request_id is None)
-    checked_in_steps: bool = Field(default=False, exclude_if=lambda checked: not checked)
-    shares_budget: bool = Field(default=False, exclude_if=lambda shares: not shares)
-    budget_shares: int = Field(default=1, exclude_if=lambda shares: shares == 1)
-    verdict: AnswerVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
-    submitted: Submission | None = Field(default=None, exclude_if=lambda submitted: submitted is None)
+    stop_reason: StopReason = Field(default="end", exclude_if=_ENDS_OR_CALLS.__contains__)
+    cost: float | None = Field(default=None, exclude_if=is_none)
+    model: str | None = Field(default=None, exclude_if=is_none)
+    request_id: str | None = Field(default=None, exclude_if=is_none)
+    checked_in_steps: bool = Field(default=False, exclude_if=is_falsy)
+    shares_budget: bool = Field(default=False, exclude_if=is_falsy)
+    budget_shares: int = Field(default=1, exclude_if=(1).__eq__)
+    verdict: AnswerVerdict | None = Field(default=None, exclude_if=is_none)
+    submitted: Submission | None = Field(default=None, exclude_if=is_none)
 
     @model_validator(mode="after")
     def _ends_or_calls(self) -> Self:
         # Records leave out both reasons, since the message tells them apart. So it does here, whatever a server said:
         # the answer that is read back is the same. The instance is frozen, hence vars().
-        if self.stop_reason in ("end", "tool_calls"):
+        if self.stop_reason in _ENDS_OR_CALLS:
             vars(self)["stop_reason"] = "tool_calls" if self.message.tool_calls else "end"
         return self
 
@@ -196,7 +200,7 @@ class Delta(BaseModel):
     kind: Literal["text", "thinking", "tool_call"]
     text: str
     index: int = 0
-    answer: int = Field(default=0, exclude_if=lambda answer: not answer)
+    answer: int = Field(default=0, exclude_if=is_falsy)
 
 
 class StreamedDelta(BaseModel):

@@ -10,6 +10,7 @@ from typing_extensions import TypeVar
 
 from durably.core.budget import Budget
 from durably.core.ids import check_session_key
+from durably.core.left_out import is_falsy, is_none
 from durably.core.messages import ContentPart, Message
 from durably.core.model import Usage
 
@@ -44,9 +45,9 @@ class AgentInput(BaseModel, Generic[C]):
 
     message: str | list[ContentPart]
     session_key: str | None = None
-    context: C | None = Field(default=None, exclude_if=lambda context: context is None)
-    depth: int = Field(default=0, ge=0, exclude_if=lambda depth: not depth)
-    budget: Budget | None = Field(default=None, exclude_if=lambda budget: budget is None)
+    context: C | None = Field(default=None, exclude_if=is_none)
+    depth: int = Field(default=0, ge=0, exclude_if=is_falsy)
+    budget: Budget | None = Field(default=None, exclude_if=is_none)
 
     @field_validator("session_key")
     @classmethod
@@ -81,7 +82,7 @@ class AgentResult(BaseModel, Generic[Out]):
     tool_calls: int = 0
     usage: Usage = Field(default_factory=Usage)
     cost: float | None = None
-    cache_breaks: list[int] = Field(default_factory=list, exclude_if=lambda turns: not turns)
+    cache_breaks: list[int] = Field(default_factory=list, exclude_if=is_falsy)
     stop_reason: AgentStopReason = "completed"
 
     _messages: list[Message] | Callable[[], list[Message]] | None = PrivateAttr(default=None)

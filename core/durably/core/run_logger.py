@@ -38,7 +38,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         self._replaying = replaying
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
-        return not self._replaying() and super().isEnabledFor(level)
+        return super().isEnabledFor(level) and not self._replaying()
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Add the fields to those that the caller gives; the standard library would drop the caller's."""

@@ -10,6 +10,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from durably.core.left_out import is_falsy
+
 __all__ = ["Submission"]
 
 GROWTH = 1.5
@@ -33,7 +35,7 @@ class Submission(BaseModel):
     kind: Literal["background", "batch"]
     wait: float
     longest: float
-    path: list[int] = Field(default_factory=list, exclude_if=lambda path: not path)
+    path: list[int] = Field(default_factory=list, exclude_if=is_falsy)
 
     def delay(self, asked: int) -> float:
         """Return the seconds to wait when the provider was asked so many times."""

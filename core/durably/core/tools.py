@@ -23,6 +23,7 @@ from durably.core.durations import timeout_seconds
 from durably.core.error_text import MESSAGE_LIMIT, error_text, shown, type_name, writable
 from durably.core.errors import DefinitionError, NonRetriableError, SerializationError, StepError, ToolError
 from durably.core.functions import Function
+from durably.core.left_out import is_falsy, is_none
 from durably.core.messages import ContentPart, FilePart, JSONObject, TextPart, ToolCall, ToolResultMessage
 from durably.core.model import ToolSpec, Usage
 from durably.core.serialization import Codec, codec_for
@@ -71,11 +72,11 @@ class ToolOutcome(BaseModel):
     model_config = ConfigDict(defer_build=True, frozen=True)
 
     content: str | list[ContentPart]
-    is_error: bool = Field(default=False, exclude_if=lambda is_error: not is_error)
-    usage: Usage | None = Field(default=None, exclude_if=lambda usage: usage is None)
-    cost: float | None = Field(default=None, exclude_if=lambda cost: cost is None)
-    tool_calls: int = Field(default=0, exclude_if=lambda calls: not calls)
-    metadata: JSONObject | None = Field(default=None, exclude_if=lambda metadata: not metadata)
+    is_error: bool = Field(default=False, exclude_if=is_falsy)
+    usage: Usage | None = Field(default=None, exclude_if=is_none)
+    cost: float | None = Field(default=None, exclude_if=is_none)
+    tool_calls: int = Field(default=0, exclude_if=is_falsy)
+    metadata: JSONObject | None = Field(default=None, exclude_if=is_falsy)
 
     def message(self, call: ToolCall) -> ToolResultMessage:
         """Return the message by which the model hears of it."""

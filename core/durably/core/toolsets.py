@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from durably.core.approval import ApprovalQuestion, name_question
 from durably.core.error_text import error_text
 from durably.core.errors import DefinitionError, ToolError
+from durably.core.left_out import is_falsy, is_none
 from durably.core.messages import JSONObject, ToolCall
 from durably.core.model import ToolSpec
 from durably.core.serialization import Codec, digest
@@ -55,14 +56,14 @@ class ListedTool(BaseModel):
     name: str
     description: str
     parameters: JSONObject
-    source_name: str | None = Field(default=None, exclude_if=lambda value: value is None)
-    retries: int | None = Field(default=None, exclude_if=lambda value: value is None)
-    timeout: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    source_name: str | None = Field(default=None, exclude_if=is_none)
+    retries: int | None = Field(default=None, exclude_if=is_none)
+    timeout: float | None = Field(default=None, exclude_if=is_none)
     effect: Effect = Field(default="idempotent", exclude_if=lambda value: value == "idempotent")
     on_error: Literal["report", "raise"] = Field(default="report", exclude_if=lambda value: value == "report")
-    requires_approval: bool = Field(default=False, exclude_if=lambda value: not value)
-    approval_by_arguments: bool = Field(default=False, exclude_if=lambda value: not value)
-    approval_timeout: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    requires_approval: bool = Field(default=False, exclude_if=is_falsy)
+    approval_by_arguments: bool = Field(default=False, exclude_if=is_falsy)
+    approval_timeout: float | None = Field(default=None, exclude_if=is_none)
 
     @property
     def spec(self) -> ToolSpec:

@@ -35,6 +35,7 @@ from durably.core import (
     WorkerView,
 )
 from durably.core.approval import APPROVAL_GIVEN
+from durably.core.approval_desk import QUESTION_STEPS
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History, StepRecord
@@ -53,6 +54,9 @@ logger = logging.getLogger("durably")
 
 BUSY_SECONDS = 30.0
 
+MAX_RESTING = 200
+"""Replaying a run that waited costs more than to keep it; of so many, the memory costs more."""
+
 
 class ReplayBackend(Backend):
     """What the memory and the SQLite backends share: everything but the storage.
@@ -67,6 +71,7 @@ class ReplayBackend(Backend):
         poll: Seconds between looks at what other processes did, or ``None`` if there can be none.
         worker_name: What others see this worker as; left out, the program's name and its process id.
         max_runs: How many runs it drives at once before it takes no more, or ``None``. Those that wait do not count.
+        max_resting: How many waiting runs stay in memory, or ``None`` for all. The others are replayed when they go on.
         max_steps: How many bodies it runs at once, or ``None``; the others wait for their turn.
         retention: How long finished runs are kept, unless their function says otherwise; left out, for ever.
         busy_timeout: How long a program's calls wait while another process holds the lock of the storage.
@@ -99,6 +104,7 @@ class ReplayBackend(Backend):
         poll: float | None = None,
         worker_name: str = "",
         max_runs: int | None = None,
+        max_resting: int | None = MAX_RESTING,
         max_steps: int | None = None,
         retention: Retention | None = None,
         busy_timeout: Duration = BUSY_SECONDS,
@@ -114,6 +120,7 @@ class ReplayBackend(Backend):
             poll=poll,
             name=worker_name,
             max_runs=max_runs,
+            max_resting=max_resting,
             max_steps=max_steps,
             retention=retention,
             patience=duration_seconds(busy_timeout, f"{type(self).__name__}: busy_timeout"),
@@ -234,9 +241,7 @@ class ReplayBackend(Backend):
 
     async def received(self, event: Event) -> Event | None:
         self._check_up("received")
-        return next(
-            (each.event for each in self.journal.events_since(0, event.name) if each.event.id == event.id), None
-        )
+        return self.journal.received(event)
 
     async def send_events(self, events: Sequence[Event]) -> list[str]:
         self._check_up("send")
@@ -250,6 +255,10 @@ class ReplayBackend(Backend):
     async def asking_run_ids(self, function: str | None) -> list[str]:
         self._check_up("approvals")
         return list(self.journal.runs_waiting_for(APPROVAL_GIVEN))
+
+    async def question_history(self, run_id: str) -> History:
+        await self.view(run_id)
+        return History(self.journal.records_of(run_id, QUESTION_STEPS))
 
     async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
         self._check_up("count_runs")

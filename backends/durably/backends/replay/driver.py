@@ -15,10 +15,12 @@ from durably.backends.replay.host import ReplayHost
 from durably.backends.replay.journal import nothing
 from durably.backends.replay.journal_types import Changes, RunRow
 from durably.backends.replay.records import RunRecords
+from durably.backends.replay.resting import RestingRuns
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Function, NonDeterminismError
 from durably.core.call_off import call_off
+from durably.core.cause import Cause
 from durably.core.error_text import error_text
 from durably.core.errors import (
     CancelSignal,
@@ -85,8 +87,10 @@ class Driver:
         steps: What each kind of step does.
         keys: What the code calls.
         max_runs: How many runs it drives at once before it takes no more, or ``None``. Those that wait do not count.
+        max_resting: How many runs that wait stay in memory, or ``None`` for all.
 
     Attributes:
+        resting: The runs that wait.
         unfit: Runs that this worker's code was found not to fit. It does not change while the worker is up.
         trial_over: Called when the next run may be taken up that crashed twice in one place.
     """
@@ -99,9 +103,11 @@ class Driver:
         steps: type[ReplaySteps],
         keys: type[KeyedSteps],
         max_runs: int | None = None,
+        max_resting: int | None = None,
     ) -> None:
         self.host = host
         self.max_runs = max_runs
+        self.resting = RestingRuns(max_resting, host.scheduler, self.spawn)
         self._records = records
         self._steps = steps
         self._keys = keys
@@ -125,6 +131,11 @@ class Driver:
     def live(self) -> list[str]:
         """The ids of the runs that are in memory here."""
         return list(self._tasks)
+
+    @property
+    def held(self) -> set[str]:
+        """The ids of the runs that this worker has: those in memory, and those that wait and have left it."""
+        return {*self._tasks, *(row.id for row in self.resting.rows)}
 
     def place(self, run_id: str) -> int | None:
         """How many records a run has that is in memory here."""
@@ -167,6 +178,7 @@ class Driver:
         if self._early is not None:
             self._early.append(row)
             return
+        self.resting.drop(row.id)
         if row.id in self._tasks:
             self._next[row.id] = row  # taken up again while what drove it is still on its way out
             return
@@ -181,6 +193,7 @@ class Driver:
         self._tasks.pop(run_id, None)
         self._rows.pop(run_id, None)
         self._passes.pop(run_id, None)
+        self.resting.goes_on(run_id)
         self._trial.end(run_id)
         if not task.cancelled() and (error := task.exception()) is not None and self.host.log.crash is None:
             logger.error("run %s: the engine failed; the run stays where it was", run_id, exc_info=error)
@@ -192,10 +205,14 @@ class Driver:
         self.host.scheduler.ended()
 
     def interrupt(self, run_id: str, signal: type[Signal]) -> None:
-        """Unwind a run at its next step boundary, if it is in memory here."""
-        run_pass = self._passes.get(run_id)
+        """Unwind a run at its next step boundary, if this worker has it."""
+        row, run_pass = self.resting.drop(run_id), self._passes.get(run_id)
         if run_pass is not None:
             run_pass.scheduler.interrupt(signal)
+        elif row is not None and signal is CancelSignal:
+            journal = self.host.log.journal
+            cause = Cause.of(journal.first_record(run_id).output or "")
+            self._tell_of(journal.last_record(run_id), row, cause)
 
     def apply(self, changes: Changes) -> None:
         """Act on what a transaction changed."""
@@ -211,13 +228,14 @@ class Driver:
 
     def drop_lost(self) -> None:
         """Let go of the runs that others took while this worker's lease was over."""
-        for run_id, held in list(self._rows.items()):
-            row = self.host.log.journal.get(run_id)
+        for held in [*self._rows.values(), *self.resting.rows]:
+            run_id, row = held.id, self.host.log.journal.get(held.id)
             if row is not None and row.fence == held.fence:
                 continue
+            self.resting.drop(run_id)
             if run_id in self._passes:
                 self._passes[run_id].records.lose()
-            else:  # its code has not begun here
+            elif run_id in self._tasks:  # its code has not begun here
                 self._tasks[run_id].cancel()
 
     async def stop(self, grace: float) -> Collection[str]:
@@ -230,8 +248,10 @@ class Driver:
             The runs of which a body was cut off, since it did not end in time or was interrupted.
         """
         self._stopping = True
+        aside = self.resting.clear()
         for run_id in list(self._passes):
             self.interrupt(run_id, SuspendSignal)
+        await self._give_back(aside)
         late = await self._drain(asyncio.get_running_loop().time() + grace)
         for run_id, task in list(self._tasks.items()):
             if task in late:
@@ -276,6 +296,7 @@ class Driver:
         if log.crash is not None:
             return
         log.crash = signal
+        self.resting.clear()
         log.journal.abandon(signal)
         log.journal.write(lambda: log.journal.bury(log.worker), nothing, self._not_buried)
         current = asyncio.current_task()
@@ -296,18 +317,23 @@ class Driver:
             while again:
                 again = await self._pass_over(row)
         except CancelSignal:
-            # Told by the worker that held the run, whoever cancelled it: only it knows what it told of the run before.
-            self._tell_of(self.host.log.journal.last_record(row.id), row)
-            self.host.scheduler.run_ended(row.id)
-            if row.id in self._passes:
-                calls = self._passes[row.id].steps.to_call_off
-                await call_off(calls, self.host.environment, function=row.function, run_id=row.id)
+            await self._cancelled(row)
         except SuspendSignal:
-            pass
+            run_pass = self._passes.get(row.id)
+            if run_pass is not None and run_pass.scheduler.signal is CancelSignal:  # while it was being unwound
+                await self._cancelled(row)
         except InterruptSignal:
             self._cut_off.add(row.id)
         except Signal as signal:
             self.crash(signal)
+
+    async def _cancelled(self, row: RunRow) -> None:
+        # Told by the worker that held the run, whoever cancelled it: only it knows what it told of the run before.
+        self._tell_of(self.host.log.journal.last_record(row.id), row)
+        self.host.scheduler.run_ended(row.id)
+        if row.id in self._passes:
+            calls = self._passes[row.id].steps.to_call_off
+            await call_off(calls, self.host.environment, function=row.function, run_id=row.id)
 
     async def _pass_over(self, row: RunRow) -> bool:
         """One pass; whether another one is to follow."""
@@ -337,7 +363,7 @@ class Driver:
             await self._pass_point("before_first", row)
             return not await self.attempt(run_pass)
         except SuspendSignal:
-            if self._stopping or run_pass.records.stale or not self.host.evict:
+            if self._stopping or run_pass.records.stale or self.resting.has_left(row.id) or not self.host.evict:
                 raise
             refusal = run_pass.steps.root.refusal
             # In the next pass, steps that were begun at the same time would come one after the other.
@@ -348,7 +374,6 @@ class Driver:
         if len(records) == 1 and not row.crashes:
             self._tell_of(records[0], row)
         kept = self._records(self.host.log, self.host.environment, row, records, scheduler)
-        scheduler.rests = kept.watch.rests
         kept.watch.cleared = partial(self._trial.end, row.id)
         if not kept.watch.suspected:
             self._trial.end(row.id)
@@ -359,7 +384,7 @@ class Driver:
                 own.clear()  # a fresh set of attempts
             elif record.kind == "run":
                 own.append(record)
-        return RunPass(
+        run_pass = RunPass(
             row=row,
             function=function,
             first=records[0],
@@ -368,6 +393,20 @@ class Driver:
             records=kept,
             scheduler=scheduler,
             steps=self._keys(engine),
+        )
+        scheduler.rests = partial(self._rests, run_pass)
+        return run_pass
+
+    def _rests(self, run_pass: RunPass) -> None:
+        """All branches of a run wait."""
+        watch, steps = run_pass.records.watch, run_pass.steps
+        watch.rests()
+        # What is to be called off with a run, and how it does after crashes, is known while its code is in memory; and
+        # in the next pass, steps that were begun at the same time would come one after the other.
+        self.resting.rests(
+            run_pass.row,
+            run_pass.scheduler,
+            lambda: not (watch.suspected or steps.to_call_off or steps.refusal is not None),
         )
 
     async def _damaged(self, row: RunRow, error: JournalCorruptError) -> None:
@@ -433,9 +472,9 @@ class Driver:
         run_pass.records.stale = True
         raise SuspendSignal
 
-    def _tell_of(self, record: StepRecord, row: RunRow) -> None:
+    def _tell_of(self, record: StepRecord, row: RunRow, cause: Cause | None = None) -> None:
         run_pass = self._passes.get(row.id)
-        cause = None if run_pass is None else run_pass.records.began_by
+        cause = cause if run_pass is None else run_pass.records.began_by
         self.host.environment.observers.tell_of(record, row.function, cause)
 
     async def _pass_point(self, name: str, row: RunRow) -> None:

@@ -56,6 +56,7 @@ class EventWaiters:
         self.journal = journal
         self.scheduler = scheduler
         self.waiting: set[EventWaiter] = set()
+        self._looked = 0
 
     def find(self, waiter: EventWaiter) -> Event | None:
         """The first event in the log that a run waits for, or ``None``."""
@@ -63,6 +64,13 @@ class EventWaiters:
             if waiter.wants(received):
                 return received.event
         return None
+
+    def wait_again(self, waiter: EventWaiter) -> asyncio.Future[Event | None]:
+        """Wait for the same event without the code of the run, from now on; a future of it."""
+        again = EventWaiter(waiter.name, waiter.match, waiter.cursor, waiter.due)
+        self.waiting.add(again)
+        again.future.add_done_callback(lambda _: self.waiting.discard(again))
+        return again.future
 
     def deliver(self, received: Iterable[Received]) -> None:
         """Wake the runs that wait for one of these events."""
@@ -72,8 +80,7 @@ class EventWaiters:
                     self.scheduler.wake(waiter.future, each.event)
 
     def look(self) -> None:
-        """Look through the log: another process may have received what somebody waits for."""
-        for waiter in list(self.waiting):
-            event = self.find(waiter)
-            if event is not None:
-                self.scheduler.wake(waiter.future, event)
+        """Look at what is new in the log: another process may have received what somebody waits for."""
+        since, self._looked = self._looked, self.journal.cursor()
+        for name in {waiter.name for waiter in self.waiting}:
+            self.deliver(self.journal.events_since(since, name))

@@ -296,7 +296,8 @@ class GroupCommit:
         self._file.apart = False
         if task.error is None:
             self._made.extend(group)
-            self._go_on(task.loop)  # the disk has something to do while the loop tells of what it has done
+            if self._waiting:
+                self._go_on(task.loop)  # the disk has something to do while the loop tells of what it has done
             self._tell(task.loop)
         elif len(group) == 1:
             group[0].fail(task.error)

@@ -19,7 +19,7 @@ class MemoryPruning(PrunableStorage):
         records: The records of each.
         children: The ids of the runs that each called.
         events: The log of events by their places, in order.
-        event_ids: The ids of these events.
+        event_ids: These events by their ids.
         forget: Forgets what else the journal holds of a run: its place, and the pieces of its streamed answers.
     """
 
@@ -29,7 +29,7 @@ class MemoryPruning(PrunableStorage):
         records: dict[str, list[StepRecord]],
         children: dict[str, list[str]],
         events: dict[int, Received],
-        event_ids: set[str],
+        event_ids: dict[str, Received],
         forget: Callable[[str], None],
     ) -> None:
         self._runs = runs
@@ -87,7 +87,8 @@ class MemoryPruning(PrunableStorage):
 
     def forget_events(self, seqs: Sequence[int]) -> int:
         gone = [each for seq in seqs if (each := self._events.pop(seq, None)) is not None]
-        self._event_ids.difference_update(each.event.id or "" for each in gone)
+        for each in gone:
+            self._event_ids.pop(each.event.id or "", None)
         return len(gone)
 
     def shrink(self, pages: int) -> bool:

@@ -96,7 +96,8 @@ class Log:
         otherwise: Callable[[BaseException], None] | None = None,
     ) -> asyncio.Future[T]:
         """Make a change to the journal, unless the worker has died. See :meth:`Journal.write`."""
-        self.check_alive()
+        if self.crash is not None:
+            raise self.crash
         written = self.journal.write(change, then, otherwise, alone=self._scheduler.active <= 1)
         if not written.done():  # meanwhile something is being done: a virtual clock must not jump
             self._scheduler.began()
@@ -268,10 +269,12 @@ class RunRecords:
 
     def attempt(self, scope: Scope, key: str) -> int:
         """The number of the next execution: one more than the failures and the crashes that may have cut one off."""
+        failures = self.recorded.all_failures(key)
+        if not self.row.crashes:
+            return 1 + failures
         # A crash may have cut this step off only if it came when the step was reachable: after the last record
         # before it in the code.
-        crashes = len([count for count in self.row.crashes if count >= scope.window])
-        return 1 + self.recorded.all_failures(key) + crashes
+        return 1 + failures + sum(count >= scope.window for count in self.row.crashes)
 
     async def commit(
         self,

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from durably.backends.replay.clock import Clock
 from durably.core.errors import CancelSignal, Signal
 
-__all__ = ["RunScheduler", "Scheduler"]
+__all__ = ["RunScheduler", "Scheduler", "Wait"]
 
 T = TypeVar("T")
 Future = asyncio.Future[Any]
+
+
+class Wait(NamedTuple):
+    """What one branch of a run waits for.
+
+    Attributes:
+        due: When the wait is over at the latest, in seconds since 1970, or ``None``.
+        again: Waits for the same once more, without the code of the run: a future. ``None``: only the code can.
+    """
+
+    due: float | None
+    again: Callable[[], Future] | None
 
 
 class Scheduler:
@@ -172,7 +184,7 @@ class RunScheduler:
         self.scheduler = scheduler
         self.signal: type[Signal] | None = None
         self.cut_off = False
-        self._parked: set[Future] = set()
+        self._parked: dict[Future, Wait] = {}
         self.rests: Callable[[], None] = lambda: None
         self._branches = 1
         self._resting = 0
@@ -201,6 +213,13 @@ class RunScheduler:
             self._rest()
         self.scheduler.ended()
 
+    def waits(self) -> list[Wait] | None:
+        """What the branches of a run wait for; ``None`` if it does not rest, or only its code can wait for that."""
+        waits, now = list(self._parked.values()), self.scheduler.clock.now()
+        goes_on = self.signal is not None or not self.resting or any(future.done() for future in self._parked)
+        goes_on = goes_on or any(wait.due is not None and wait.due <= now for wait in waits)
+        return None if goes_on or any(wait.again is None for wait in waits) else waits
+
     def _rest(self) -> None:
         """Say so if all branches wait now."""
         if self.resting:
@@ -211,18 +230,26 @@ class RunScheduler:
         """A future to park on."""
         return asyncio.get_running_loop().create_future()
 
-    async def park(self, future: asyncio.Future[T], due: float | None, *, rest: bool = True) -> T | None:
+    async def park(
+        self,
+        future: asyncio.Future[T],
+        due: float | None,
+        *,
+        rest: bool = True,
+        again: Callable[[], Future] | None = None,
+    ) -> T | None:
         """Wait for a future or a moment, whichever comes first; a signal for the pass ends it.
 
         Args:
             future: What to wait for.
             due: Seconds since 1970, or ``None``.
             rest: Whether the run rests meanwhile, and leaves its place to others where a worker drives only so many.
+            again: See :class:`Wait`.
         """
         if self.signal is not None:  # since a record was being written: what would wake it has been
             future.cancel()
             raise self.signal
-        value = await self._wait(future, due, rest)
+        value = await self._wait(future, Wait(due, again), rest)
         if self.signal is not None:
             raise self.signal
         return value
@@ -230,18 +257,18 @@ class RunScheduler:
     async def sleep_until(self, due: float) -> None:
         """Wait for a moment, in seconds since 1970; a signal for the pass ends it."""
         while self.scheduler.clock.now() < due:
-            await self.park(self.future(), due)
+            await self.park(self.future(), due, again=self.future)
 
     async def pause(self, seconds: float) -> None:
         """Let time pass; an interruption shortens it, and is not raised here. The run does not rest: it is at work."""
-        await self._wait(self.future(), self.scheduler.clock.now() + seconds, rest=False)
+        await self._wait(self.future(), Wait(self.scheduler.clock.now() + seconds, None), rest=False)
 
-    async def _wait(self, future: asyncio.Future[T], due: float | None, rest: bool = True) -> T | None:
-        self._parked.add(future)
+    async def _wait(self, future: asyncio.Future[T], wait: Wait, rest: bool) -> T | None:
+        self._parked[future] = wait
         self._resting += rest
         self._rest()
         try:
-            return await self.scheduler.wait(future, due)
+            return await self.scheduler.wait(future, wait.due)
         finally:
             self._resting -= rest
-            self._parked.discard(future)
+            del self._parked[future]

@@ -33,6 +33,8 @@ GROWN_BYTES = 128 * 1024
 """The size the write-ahead log is given at the start. A commit that must make a file longer waits for the file system's
 own journal too, which is a quarter of its time."""
 APPLICATION_ID = 0x64757262
+NUMBERS = tuple(map(str, range(1, 33)))
+"""The names of numbered parameters: a statement has 32 values at most."""
 RUN_SHIFT = 24
 """Bits for the number of a record within its run: 16 million records a run."""
 
@@ -157,7 +159,8 @@ class SQLiteFile:
         self._lock = LockWatch(self.path, worker_of)
         self._version_seen = 0
         self._version_asked = False
-        self._opened: os.stat_result | None = None
+        self._name = str(self.path)
+        self._opened: tuple[int, int] | None = None
         self.apart = False
         self.inside = False
         self.settle: Callable[[], None] = lambda: None
@@ -179,7 +182,7 @@ class SQLiteFile:
         try:
             # The file is made here, not by SQLite, so that nobody else can read it even for a moment.
             made = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
-            self._opened = os.fstat(made)
+            self._opened = _identity(os.fstat(made))
             os.close(made)
         except OSError as error:
             raise JournalError(f"cannot open {self.path}: {error.strerror}") from error
@@ -267,7 +270,7 @@ class SQLiteFile:
         if db is None:
             raise JournalError(f"{self.path} is not open")
         # To Python 3.12 and later a numbered parameter has a name, which is its number.
-        given = {str(number): value for number, value in enumerate(values, 1)} if "?1" in sql else values
+        given = dict(zip(NUMBERS, values, strict=False)) if "?1" in sql else values
         try:
             cursor = db.execute(sql, given)
         except sqlite3.IntegrityError:
@@ -369,14 +372,14 @@ class SQLiteFile:
     def _check_in_place(self) -> None:
         """Refuse to write to a file that nobody will find again: it was removed, or another one stands in its place."""
         try:
-            found = os.stat(self.path)
+            found = os.stat(self._name)
         except FileNotFoundError as error:
             raise JournalError(
                 f"{self.path} was removed while it was open: put it back, or restart this process to begin a new one"
             ) from error
         except OSError as error:
             raise JournalError(f"{self.path}: {error.strerror}") from error
-        if self._opened is not None and not os.path.samestat(found, self._opened):
+        if self._opened is not None and _identity(found) != self._opened:
             raise JournalError(
                 f"{self.path} was replaced by another file while it was open: restart this process to go on with that "
                 "one, or put the first one back"
@@ -407,6 +410,11 @@ class SQLiteFile:
         if self._db is not None and self._db.in_transaction:
             self._db.rollback()
         self.undone()
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """What tells a file from all others, whatever their names."""
+    return found.st_dev, found.st_ino
 
 
 def _is_busy(error: Exception) -> bool:

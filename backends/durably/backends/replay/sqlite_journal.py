@@ -177,6 +177,10 @@ class SQLiteJournal(Journal):
         found = [self._row(*row) for row in rows]
         return [row for row in found if row.function in served and row.owner not in alive]
 
+    def owned_by(self, worker: str) -> Collection[str]:
+        by_status = (f"SELECT id FROM runs WHERE status = '{each}' AND owner = ?1" for each in ("running", "stuck"))
+        return {id for (id,) in self.file.run(" UNION ALL ".join(by_status), worker).fetchall()}
+
     def take(self, row: RunRow) -> None:
         self.file.run(
             "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, ended_at = ?,"
@@ -379,15 +383,26 @@ class SQLiteJournal(Journal):
         return found
 
     def records_since(self, run_id: str, seq: int) -> list[StepRecord]:
+        first, rows = self._rows_of(run_id, seq)
+        return [self._record(run_id, number, first, row) for number, row in enumerate(rows, seq)]
+
+    def records_of(self, run_id: str, step_ids: tuple[str, ...]) -> list[StepRecord]:
+        # The key is what a row begins with: of the others, nothing more is read.
+        named = " OR ".join(f"key GLOB '{each}*' OR key GLOB '*/{each}*'" for each in step_ids)
+        last = "SELECT max(id) FROM records WHERE id < ?2"
+        first, rows = self._rows_of(run_id, 0, f"AND (id IN (?1, ({last})) OR {named})")
+        return [self._record(run_id, row[0] - first, first, row) for row in rows]
+
+    def _rows_of(self, run_id: str, seq: int, condition: str = "") -> tuple[int, list[tuple[Any, ...]]]:
+        """The id of a run's first record, and the rows of its records from a number on, under a condition."""
         first = self._number(run_id) << RUN_SHIFT
-        sql = "SELECT * FROM records WHERE id >= ? AND id < ? ORDER BY id"
+        sql = f"SELECT * FROM records WHERE id >= ?1 AND id < ?2 {condition} ORDER BY id"
         try:
-            rows = self.file.run(sql, first + seq, first + (1 << RUN_SHIFT)).fetchall()
+            return first, self.file.run(sql, first + seq, first + (1 << RUN_SHIFT)).fetchall()
         except (JournalError, sqlite3.DatabaseError) as error:
             if _is_damage(error):
                 raise JournalCorruptError(run_id=run_id, seq=0) from error
             raise
-        return [self._record(run_id, number, first, row) for number, row in enumerate(rows, seq)]
 
     def count(self, run_id: str) -> int:
         first = self._number(run_id) << RUN_SHIFT
@@ -433,6 +448,10 @@ class SQLiteJournal(Journal):
     def events_since(self, cursor: int, name: str) -> list[Received]:
         rows = self.file.run("SELECT seq, event, at FROM events WHERE seq > ? AND name = ? ORDER BY seq", cursor, name)
         return [Received(seq, Event.model_validate_json(event), at) for seq, event, at in rows.fetchall()]
+
+    def received(self, event: Event) -> Event | None:
+        row = self.file.run("SELECT event FROM events WHERE id = ? AND name = ?", event.id, event.name).fetchone()
+        return None if row is None else Event.model_validate_json(row[0])
 
     def next_due(self) -> float | None:
         (due,) = self.file.run("SELECT min(due) FROM scheduled").fetchone()

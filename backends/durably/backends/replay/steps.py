@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from durably.backends.replay.events import EventWaiter
@@ -32,8 +33,6 @@ from durably.core.step_keys import Branch, Scope, StepEngine
 
 __all__ = ["ReplaySteps"]
 
-ANY_NUMBER = nullcontext()
-"""The place of a body where their number is not limited."""
 logger = logging.getLogger("durably")
 
 TROUBLE_SECONDS = 1.0
@@ -80,7 +79,8 @@ class ReplaySteps(StepEngine):
             await self.check_crashes(scope, call, asked)
         if record is not None and record.due is not None:
             await self.scheduler.sleep_until(record.due)
-        await self.pass_point("before_start", key)
+        if self.host.environment.probe is not None:
+            await self.pass_point("before_start", key)
         attempt = 0
         while True:
             attempt = max(attempt + 1, self.records.attempt(scope, key))
@@ -120,39 +120,48 @@ class ReplaySteps(StepEngine):
 
     async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         """One attempt: what it gave, its final error raised, or ``None`` once the delay before the next is over."""
-        key = call.key
-        own = self.host.body_slots
-        # This worker's first: while it has none free, it must not hold a slot that others wait for.
-        async with ANY_NUMBER if own is None else own.place(self.scheduler), self._slots(key):
-            if call.at_most_once:
-                await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
-            environment, started = self.host.environment, self.clock.now()
-            heard = environment.observers.steps
-            outcome: StepOutput | Exception
-            try:
-                outcome = await run_step(
-                    call,
-                    environment,
-                    function=self.function.id,
-                    run_id=self.run_id,
-                    attempt=attempt,
-                    failures=self.records.recorded.failures(key) if heard else 0,
-                    beats=True,
-                    before_body=self.before_body,
-                    cause=self.records.began_by if heard else None,
-                )
-            except Exception as error:
-                outcome = error
+        key, own = call.key, self.host.body_slots
+        if own is None and not self.function.concurrency:
+            outcome, started = await self._execute(scope, call, attempt, asked)
+        else:
+            # This worker's first: while it has none free, it must not hold a slot that others wait for.
+            async with nullcontext() if own is None else own.place(self.scheduler), self._slots(key):
+                outcome, started = await self._execute(scope, call, attempt, asked)
         if isinstance(outcome, Exception):
             await self.attempt_failed(scope, call, attempt, asked, started, outcome)
             return None
         await self.settled(scope, key, "step", asked, outcome.text, attempt=attempt, started=started)
         return outcome
 
+    async def _execute(
+        self, scope: Scope, call: StepCall, attempt: int, asked: str
+    ) -> tuple[StepOutput | Exception, float]:
+        """Run a body; what it gave or raised, and when it began."""
+        key = call.key
+        if call.at_most_once:
+            await self.records.commit(scope, key, "step", "started", attempt=attempt, input=asked)
+        environment, started = self.host.environment, self.clock.now()
+        heard = environment.observers.steps
+        try:
+            output = await run_step(
+                call,
+                environment,
+                function=self.function.id,
+                run_id=self.run_id,
+                attempt=attempt,
+                failures=self.records.recorded.failures(key) if heard else 0,
+                beats=True,
+                before_body=self.before_body,
+                cause=self.records.began_by if heard else None,
+            )
+        except Exception as error:
+            return error, started
+        return output, started
+
     def _slots(self, key: str) -> AbstractAsyncContextManager[None]:
         """A block in which the function's limits let a body run."""
         if not self.function.concurrency:
-            return ANY_NUMBER
+            return nullcontext()
         wanted = wanted_slots(self.function, Event.model_validate_json(self.records.cause))
         return self.host.slots.hold(wanted, self.run_id, key, self.scheduler)
 
@@ -226,7 +235,8 @@ class ReplaySteps(StepEngine):
                 return None if due is not None and view.ended_at > due else view
             if due is not None and self.clock.now() >= due:
                 return None
-            await self.scheduler.park(self.scheduler.scheduler.end_of(child), due)
+            end = partial(self.scheduler.scheduler.end_of, child)
+            await self.scheduler.park(end(), due, again=end)
 
     # -- events and time
 
@@ -293,7 +303,7 @@ class ReplaySteps(StepEngine):
             return event
         events.waiting.add(waiter)
         try:
-            event = await self.scheduler.park(waiter.future, waiter.due)
+            event = await self.scheduler.park(waiter.future, waiter.due, again=partial(events.wait_again, waiter))
         finally:
             events.waiting.discard(waiter)
         # At the due time the event may be in the log although nobody was woken: another process received it.
@@ -331,9 +341,14 @@ class ReplaySteps(StepEngine):
                 task.add_done_callback(drop_outcome)
             raise
         signals = [error for task in tasks if (error := task.exception()) is not None]
-        if signals:
-            raise next((each for each in signals if not isinstance(each, SuspendSignal | CancelSignal)), signals[0])
-        return [task.result() for task in tasks]
+        if not signals:
+            return [task.result() for task in tasks]
+        signal = next((each for each in signals if not isinstance(each, SuspendSignal | CancelSignal)), signals[0])
+        try:
+            raise signal
+        finally:
+            # Its traceback holds this frame: with these, all that is unwound would stay until the garbage is collected.
+            del signal, signals, tasks
 
     async def _give_way(self, kind: Kind, key: str) -> None:
         """In a branch, let the others go first as often as the seed says.
@@ -378,7 +393,7 @@ class ReplaySteps(StepEngine):
 
     def asked(self, args: Sequence[Any], key: str) -> str:
         """What a record keeps of a step's arguments, and a replay compares."""
-        return self.redact(encode_input(args, step=key))
+        return self.host.environment.redactor.text(encode_input(args, step=key))
 
     def redact(self, text: str) -> str:
         return self.host.environment.redactor.text(text)

@@ -194,6 +194,23 @@ class Storage(ABC):
         live = (row.id for row in self.rows(None, None, ALL) if not row.status.final)
         return [run_id for run_id in live if any(_waits_for(each, event) for each in self.open_records(run_id))]
 
+    def owned_by(self, worker: str) -> Collection[str]:
+        """The ids of the live runs that a worker has."""
+        return {row.id for row in self.rows(None, None, ALL) if row.owner == worker and not row.status.final}
+
+    def records_of(self, run_id: str, step_ids: tuple[str, ...]) -> list[StepRecord]:
+        """The first and the last record of a run, and those of the steps whose ids begin with one of these texts.
+
+        Raises what :meth:`records` raises, of the records that it reads.
+        """
+        first, *others = self.records(run_id)
+        return [first, *(each for each in others if each is others[-1] or each.step_id.startswith(step_ids))]
+
+    def received(self, event: Event) -> Event | None:
+        """The event in the log that has the name and the id of this one, or ``None``."""
+        same_name = (each.event for each in self.events_since(0, event.name))
+        return next((each for each in same_name if each.id == event.id), None)
+
     def first_record(self, run_id: str) -> StepRecord:
         """The first record of a run, which has what started it."""
         return self.records(run_id)[0]

@@ -99,7 +99,7 @@ class Watcher:
         """Find what concerns the runs that wait here, after another process wrote to the journal."""
         self._look_at_ends()
         self._host.events.look()
-        for run_id in self._driver.live:
+        for run_id in self._driver.held.difference(self._journal.owned_by(self._host.log.worker)):
             row = self._journal.get(run_id)
             if row is not None and row.status is RunStatus.CANCELLED:
                 self._driver.interrupt(run_id, CancelSignal)

@@ -40,12 +40,13 @@ class WorkerOptions:
         poll: Seconds between looks at what other processes did, or ``None`` if there can be none.
         name: What others see this worker as; empty, the program's name and its process id.
         max_runs: How many runs it drives at once before it takes no more, or ``None``.
+        max_resting: How many waiting runs stay in memory, or ``None`` for all.
         max_steps: How many bodies it runs at once, or ``None``.
         retention: How long finished runs are kept, unless their function says otherwise, or ``None``: for ever.
         patience: How many seconds a program's calls wait while another process holds the lock of the storage.
 
     Raises:
-        ValueError: If ``evict`` is another word, or a limit no whole number from 1.
+        ValueError: If ``evict`` is another word, or a limit no whole number from 1 (``max_resting``: from 0).
     """
 
     evict: Literal["never", "always"]
@@ -53,6 +54,7 @@ class WorkerOptions:
     poll: float | None
     name: str
     max_runs: int | None
+    max_resting: int | None
     max_steps: int | None
     retention: Retention | None
     patience: float
@@ -60,9 +62,14 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         if self.evict not in ("never", "always"):
             raise ValueError(f"evict={self.evict!r}: use 'never' or 'always'")
-        for option, limit in (("max_runs", self.max_runs), ("max_steps", self.max_steps)):
-            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-                raise ValueError(f"{option} is a whole number, 1 or more, not {limit!r}")
+        limits = (
+            ("max_runs", self.max_runs, 1),
+            ("max_resting", self.max_resting, 0),
+            ("max_steps", self.max_steps, 1),
+        )
+        for option, limit, least in limits:
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < least):
+                raise ValueError(f"{option} is a whole number, {least} or more, not {limit!r}")
 
 
 class ReplayWorker:
@@ -122,7 +129,12 @@ class ReplayWorker:
             crash=crash,
         )
         self.driver = parts.driver(
-            self.host, records=parts.records, steps=parts.steps, keys=parts.keys, max_runs=options.max_runs
+            self.host,
+            records=parts.records,
+            steps=parts.steps,
+            keys=parts.keys,
+            max_runs=options.max_runs,
+            max_resting=options.max_resting,
         )
         self.claims = parts.claims(functions, self.log, self.driver, clock)
         self._deliveries = Deliveries(self.log, clock)

@@ -162,7 +162,6 @@ class Commands:
         Raises:
             SerializationError: If one has no JSON form, or its parameter does not say what to rebuild it to.
         """
-        redactor = self._host.environment.redactor
         types = parameter_types(call.fn, len(call.args))
         payloads: list[RawValue] = []
         room = INLINE
@@ -172,12 +171,16 @@ class Commands:
                 payloads.append(payload("null", **{REFERENCE: value.__digest__()}))
                 continue
             text = encode_argument(value, tp, step=call.key)
-            if len(text) <= room and redactor.text(text) == text:
+            if len(text) <= room and self.is_plain(text):
                 room -= len(text)
                 payloads.append(payload(text))
             else:
                 payloads.append(payload("null", **{REFERENCE: digest(text)}))
         return payloads
+
+    def is_plain(self, text: str) -> bool:
+        """Whether a text holds no secret."""
+        return self._host.environment.redactor.text(text) == text
 
     def argument(self, key: str, index: int, piece: int) -> list[Any]:
         """A piece of a large argument of a step that is under way, and whether there are more; answers a query.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -15,12 +15,22 @@ from durably.backends.temporal.commands import Commands
 from durably.backends.temporal.earlier_hub import hub_id
 from durably.backends.temporal.event_inbox import EventInbox, waits_at_run
 from durably.backends.temporal.payloads import EXPECT, WAIT, text_of
+from durably.backends.temporal.wait_hub import value_of_match
+from durably.backends.temporal.waits_together import WaitsTogether
 from durably.core import Event
 
 __all__ = ["EventWaits"]
 
 SHORTEST = 0.001
 """The shortest timeout, in seconds: one of 0 is none."""
+
+
+class Registered(NamedTuple):
+    """A wait that is known to its hub, and what it waits for."""
+
+    hub: str
+    name: str
+    match: Mapping[str, Any]
 
 
 class EventWaits:
@@ -39,7 +49,13 @@ class EventWaits:
         self._commands = commands
         self._inbox = inbox
         self._registering = 0
-        self._hubs: dict[str, str] = {}
+        self._registered: dict[str, Registered] = {}
+        self._together = WaitsTogether(run_id, commands)
+
+    @property
+    def registering(self) -> bool:
+        """Whether a wait is being registered."""
+        return self._registering > 0
 
     @contextmanager
     def registration(self) -> Iterator[None]:
@@ -60,14 +76,27 @@ class EventWaits:
         if self._registering:
             await workflow.wait_condition(lambda: not self._registering)
 
-    async def register(self, key: str, name: str, match: dict[str, Any], asked: str) -> None:
-        """Make a wait known to the hub of what it waits for, unless that comes to the run itself."""
+    async def register(self, key: str, name: str, match: dict[str, Any], asked: str, *, many: bool) -> None:
+        """Make a wait known to the hub of what it waits for, unless that comes to the run itself.
+
+        Args:
+            key: The step key.
+            name: The event name.
+            match: Dotted paths and the values that must be there.
+            asked: What a record of the step keeps of all that.
+            many: Whether it is one of many branches: those that wait are made known together.
+        """
         here = waits_at_run(self._run_id, name, match)
         if here:
             self._inbox.expect(key, name, match, workflow.time())
-        hub = await self._commands.system(key, EXPECT if here else WAIT, name, self._run_id, key, match, asked=asked)
-        # Version 0.1.0 gave no answer: such a wait is known to the one hub of the event's name.
-        self._hubs[key] = json.loads(text_of(hub)) or hub_id(self._queue, name)
+        hub = await self._together.register(key, name, match, asked) if many and not here else None
+        if hub is None:
+            given = await self._commands.system(
+                key, EXPECT if here else WAIT, name, self._run_id, key, match, asked=asked
+            )
+            # Version 0.1.0 gave no answer: such a wait is known to the one hub of the event's name.
+            hub = json.loads(text_of(given)) or hub_id(self._queue, name)
+        self._registered[key] = Registered(hub, name, match)
 
     async def receive(self, key: str, due: float | None) -> Event | None:
         """The event once it came, or ``None`` when the time is up first.
@@ -92,8 +121,9 @@ class EventWaits:
 
     async def _forget(self, key: str, *, timed_out: bool) -> None:
         self._inbox.forget(key)
-        hub = workflow.get_external_workflow_handle(self._hubs[key])
+        hub, name, match = self._registered[key]
+        waiter = {"run": self._run_id, "key": key, "value": value_of_match(name, match), "timed_out": timed_out}
         try:
-            await hub.signal("forget", {"run": self._run_id, "key": key, "timed_out": timed_out})
+            await workflow.get_external_workflow_handle(hub).signal("forget", waiter)
         except ApplicationError:
-            workflow.logger.debug("hub %s is gone", self._hubs[key])
+            workflow.logger.debug("hub %s is gone", hub)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from temporalio import activity, workflow
 from temporalio.client import Client
@@ -25,11 +25,12 @@ from durably.backends.temporal.event_inbox import asking_run
 from durably.backends.temporal.hub_client import HubClient
 from durably.backends.temporal.payloads import OFFER, trigger_arguments
 from durably.backends.temporal.run_info import run_memo
-from durably.backends.temporal.wait_hub import WAIT_HUB, hub_of_match, hubs_of_event
+from durably.backends.temporal.wait_hub import hub_of_match, hubs_of_event, value_of_match
+from durably.backends.temporal.waiters import Waiter
 from durably.core import Event
 from durably.core.ids import derive_id
 
-__all__ = ["EventMark", "EventSender", "ScheduledEvent"]
+__all__ = ["EventMark", "EventSender", "ScheduledEvent", "Wait"]
 
 MARK = "durably.event-seen"
 
@@ -54,6 +55,14 @@ class EventMark:
     @workflow.run
     async def run(self) -> None:
         """Nothing is to be done: its id is all."""
+
+
+class Wait(NamedTuple):
+    """A step that waits for an event: its key, the event's name, and what must match."""
+
+    key: str
+    name: str
+    match: Mapping[str, Any]
 
 
 class EventSender:
@@ -122,21 +131,25 @@ class EventSender:
         """The hub of those who wait for an event of a name with these values, whether it is there or not."""
         return hub_of_match(self._queue, name, match)
 
-    async def wait(self, name: str, match: Mapping[str, Any], run_id: str, key: str, since: float) -> str:
-        """Register a run that waits; the hub that will tell it.
+    async def wait(self, waits: Sequence[Wait], run_id: str, since: float) -> list[str]:
+        """Register a run that waits; for each of its waits the hub that will tell it.
 
         Args:
-            name: The event name.
-            match: Dotted paths and the values that must be there.
+            waits: What its steps wait for.
             run_id: The run.
-            key: Its step.
-            since: When the step began, by the server's clock.
+            since: When the steps began, by the server's clock.
         """
-        hub = self.hub_of(name, match)
-        await self._hubs.open(WAIT_HUB, hub, "wait", [{"run": run_id, "key": key, "since": since}])
+        hubs = [self.hub_of(wait.name, wait.match) for wait in waits]
+        waiters: dict[str, list[Waiter]] = {}
+        for hub, wait in zip(hubs, waits, strict=True):
+            value = value_of_match(wait.name, wait.match)
+            waiter = {"run": run_id, "key": wait.key, "since": since, "value": value}
+            waiters.setdefault(hub, []).append(waiter)
+        await asyncio.gather(*(self._hubs.wait(hub, each) for hub, each in waiters.items()))
         # Afterwards: who finds the fact finds the hub.
-        await self._facts.add_paths(name, sorted(match))
-        return hub
+        for name, paths in dict.fromkeys((wait.name, tuple(sorted(wait.match))) for wait in waits):
+            await self._facts.add_paths(name, paths)
+        return hubs
 
     async def retire_earlier_hubs(self) -> None:
         """Let the hubs of version 0.1.0 hand on what comes to them from now on."""
@@ -163,16 +176,15 @@ class EventSender:
         data = event.model_dump(mode="json")
         if (run_id := asking_run(event)) is not None:
             await self._hubs.tell(run_id, OFFER, {"event": data, "before": before})
-        for hub in hubs_of_event(self._queue, event, facts.paths):
-            async with self._hubs.room(hub) as is_there:
-                if is_there and not received and again == "by a retry":
+        for hub, values in hubs_of_event(self._queue, event, facts.paths).items():
+            if await self._hubs.is_there(hub):
+                if not received and again == "by a retry":
                     before, received = await self._receive(event, facts), True
-                if is_there:
-                    await self._hubs.tell(hub, "offer", data, before)
+                await self._hubs.offer(hub, {"event": data, "before": before, "values": values})
         if earlier:
             hub = hub_id(self._queue, event.name)
-            async with self._hubs.room(hub):
-                await self._hubs.tell(hub, "publish", data)
+            await self._hubs.is_there(hub)
+            await self._hubs.tell(hub, "publish", data)
 
     # -- what an event starts
 

@@ -20,8 +20,8 @@ __all__ = ["hub_worker"]
 CACHED = 100
 """How many hubs a worker keeps in memory: those that have much to do."""
 
-AT_ONCE = 16
-"""How many tasks of hubs one worker works on at once."""
+AT_ONCE = 4
+"""How many tasks of hubs one worker works on at once. They only compute, and more of them would hold each other up."""
 
 SHARED = ("identity", "debug_mode", "sticky_queue_schedule_to_start_timeout")
 """What it does as the worker of the runs was told to."""

@@ -53,6 +53,7 @@ __all__ = [
     "STUCK",
     "SUMMARY",
     "WAIT",
+    "WAIT_TOGETHER",
     "ActivityRequest",
     "check_size",
     "failure",
@@ -127,6 +128,7 @@ NO_STEP = "durably:"
 FIND = "durably.find"
 SEND = "durably.send"
 WAIT = "durably.wait"
+WAIT_TOGETHER = "durably.wait-together"
 EXPECT = "durably.expect"
 CLAIM = "durably.claim"
 RECALL = "durably.recall"
@@ -189,7 +191,7 @@ class ActivityRequest:
     @property
     def is_system(self) -> bool:
         """Whether it runs one of the library's own activities, which is no step of the run's code."""
-        return self.body in (SEND, WAIT, EXPECT, CLAIM, RECALL, PAUSE, FIND)
+        return self.body in (SEND, WAIT, WAIT_TOGETHER, EXPECT, CLAIM, RECALL, PAUSE, FIND)
 
     def to_payload(self) -> RawValue:
         """The request as a payload; fields that hold their default are left out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -13,14 +13,11 @@ from durably.core.errors import EngineUnavailableError
 
 __all__ = ["asks_server"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., Coroutine[Any, Any, Any]])
+"""A method: of the type that it had, as the two type checkers name the type of a coroutine differently."""
 
 NO_ANSWER = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED)
 """What the SDK says of a server that it could not reach in several tries."""
-
-
-Self = TypeVar("Self", bound="_HasClient")
 
 
 BROKEN = ("transport error", "connection error", "h2 protocol error", "error reading a body", "operation was canceled")
@@ -38,13 +35,11 @@ class _HasClient(Protocol):
     def client(self) -> Client: ...
 
 
-def asks_server(
-    method: Callable[Concatenate[Self, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Self, P], Coroutine[Any, Any, T]]:
+def asks_server(method: M) -> M:
     """Let a method raise EngineUnavailableError where the server does not answer."""
 
     @wraps(method)
-    async def ask(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def ask(self: _HasClient, /, *args: Any, **kwargs: Any) -> Any:
         try:
             return await method(self, *args, **kwargs)
         except RPCError as error:
@@ -53,4 +48,4 @@ def asks_server(
             server = self.client.service_client.config.target_host
             raise EngineUnavailableError(server=server, reason=error.message) from error
 
-    return ask
+    return cast(M, ask)

@@ -22,6 +22,7 @@ from durably.backends.temporal.commands import Commands, HistoryRoom, check_canc
 from durably.backends.temporal.event_inbox import EventInbox
 from durably.backends.temporal.event_waits import EventWaits
 from durably.backends.temporal.host import TemporalHost
+from durably.backends.temporal.pace import Pace
 from durably.backends.temporal.payloads import FIND, SEND, ActivityRequest, check_size, text_of
 from durably.backends.temporal.records import RunRecords, cause_of
 from durably.core import Event, Function, FunctionRef
@@ -85,6 +86,7 @@ class TemporalSteps(StepEngine):
         self.commands = commands
         self.waits = EventWaits(run_id, host.hub_queue, commands, inbox)
         self.room = HistoryRoom(host.continue_after, returning=returning)
+        self.pace = Pace(commands.complete_task, lambda: self.waits.registering)
 
     # -- run
 
@@ -241,7 +243,7 @@ class TemporalSteps(StepEngine):
             record = await self.take(scope, key, "wait_for_event", asked)
             if record is None:
                 self.pass_point("before_start", key)
-                await self.waits.register(key, name, match, asked)
+                await self.waits.register(key, name, match, asked, many=self.pace.kept and bool(scope.prefix))
         if record is None:
             self.pass_point("registered", key)
             due = None if timeout is None else started + timeout
@@ -260,15 +262,20 @@ class TemporalSteps(StepEngine):
         if not branches:
             return []
 
-        tasks = [asyncio.ensure_future(branch()) for branch in branches]
-        try:
-            # Not asyncio's wait: it goes through a set, whose order is another one at each replay.
-            await workflow.wait(tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-                task.add_done_callback(_look_at)
-            raise
+        tasks: list[asyncio.Future[Any]] = []
+        with self.pace.under_way(len(branches)):
+            try:
+                with self.pace.beginning():
+                    for branch in branches:
+                        await self.pace.begin_branch()
+                        tasks.append(asyncio.ensure_future(branch()))
+                # Not asyncio's wait: it goes through a set, whose order is another one at each replay.
+                await workflow.wait(tasks)
+            except BaseException:
+                for task in tasks:
+                    task.cancel()
+                    task.add_done_callback(_look_at)
+                raise
         return [task.result() for task in tasks]
 
     # -- what all steps share
@@ -314,6 +321,7 @@ class TemporalSteps(StepEngine):
             return record
         check_cancelled()
         if scope.prefix and kind != "wait_for_event":
+            await self.pace.begin_step()
             await self.waits.let_others_register()
         try:
             # Not left from a branch: the others may be at bodies, which would be cut off and run again.
@@ -367,7 +375,7 @@ class TemporalSteps(StepEngine):
             pause.close()
 
 
-def _look_at(task: asyncio.Task[Any]) -> None:
+def _look_at(task: asyncio.Future[Any]) -> None:
     """Retrieve what ended a branch that nobody awaits any more; asyncio would write it into the log."""
     if not task.cancelled():
         task.exception()

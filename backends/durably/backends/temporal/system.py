@@ -9,9 +9,9 @@ from typing import Any
 from temporalio import activity
 from temporalio.client import Client
 
-from durably.backends.temporal.events import EventSender
+from durably.backends.temporal.events import EventSender, Wait
 from durably.backends.temporal.history.reader import read_records
-from durably.backends.temporal.payloads import CLAIM, EXPECT, FIND, PAUSE, RECALL, SEND, WAIT, pack
+from durably.backends.temporal.payloads import CLAIM, EXPECT, FIND, PAUSE, RECALL, SEND, WAIT, WAIT_TOGETHER, pack
 from durably.backends.temporal.singleton import SingletonClient
 from durably.core import Event
 from durably.core.history import StepRecord
@@ -41,6 +41,7 @@ class SystemActivities:
         return {
             SEND: self._send,
             WAIT: self._wait,
+            WAIT_TOGETHER: self._wait_together,
             EXPECT: self._expect,
             CLAIM: self._locks.claim,
             RECALL: self._recall,
@@ -55,8 +56,19 @@ class SystemActivities:
 
     async def _wait(self, name: str, run_id: str, key: str, match: dict[str, Any]) -> str:
         """Register a run that waits for an event; the hub that will tell it."""
+        [hub] = await self._wait_together(run_id, [(key, name, match, "")])
+        return hub
+
+    async def _wait_together(self, run_id: str, asked: list[tuple[str, str, dict[str, Any], str]]) -> list[str]:
+        """Register several steps of a run; for each of them the hub that will tell it.
+
+        Args:
+            run_id: The run.
+            asked: The key of each, the event's name, what must match, and what a record keeps of all that.
+        """
         since = activity.info().scheduled_time.timestamp()
-        return await self._events.wait(name, match, run_id, key, since)
+        waits = [Wait(key, name, match) for key, name, match, _ in asked]
+        return await self._events.wait(waits, run_id, since)
 
     async def _expect(self, name: str, run_id: str, key: str, match: dict[str, Any]) -> str:
         """Write down that a run waits for an answer which comes to it; the hub that would tell it otherwise."""

@@ -1,8 +1,9 @@
-"""The runs that wait for one thing: events of one name with the same values in the same places.
+"""The runs that wait for events of one name: a fixed number of hubs shares them, by the values that they wait for.
 
-Such a hub is there while somebody waits. Whoever sends an event finds it by the values that the event has, so an event
-meets those alone that it can match. A hub holds a bounded number of waiters: of more, it hands all to parts, which are
-hubs of their own. It goes on in a fresh history when its own is long; senders hold off until it has (`hub_client.py`).
+Such a hub is there while somebody waits. Whoever sends an event finds the hub by the values that the event has, and the
+hub finds by them who waits, so an event meets those alone that it can match. What a hub holds is bounded: of more, it
+hands all to parts, which are hubs of their own. It goes on in a fresh history when its own is long; senders hold off
+until it has (`hub_client.py`).
 """
 
 from __future__ import annotations
@@ -19,24 +20,41 @@ from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
 from durably.backends.temporal.payloads import DELIVER
+from durably.backends.temporal.waiters import Waiter, Waiters
 from durably.core import Event
 from durably.core.events import matches
 from durably.core.ids import derive_id
 
-__all__ = ["LONG", "WAIT_HUB", "WaitHub", "hub_of_match", "hubs_of_event", "queue_of_hubs"]
+__all__ = [
+    "HUBS",
+    "LONG",
+    "WAIT_HUB",
+    "Offer",
+    "WaitHub",
+    "hub_of_match",
+    "hubs_of_event",
+    "queue_of_hubs",
+    "value_of_match",
+]
 
 WAIT_HUB = "durably.waits"
+
+HUBS = 16
+"""How many hubs share those who wait for events of one name. Waits in flight are found by it: it never changes."""
 
 LONG = 4_000
 """A history of so many events takes no more: a hub goes on in a fresh one. Temporal allows 10,000 signals in one."""
 
 QUIET = timedelta(seconds=0.3)
-"""How long no signal must have come before a hub goes on: a signal in that very moment would make its task fail."""
+"""How long no signal must have come before a hub goes on, or ends: one in that very moment would make its task fail."""
 
-HELD = 1_000
-"""How many waiters one hub holds; of more it hands all to its parts."""
+HELD = 400_000
+"""How many characters of waiters one hub holds; of more it hands all to its parts. A payload has room for 2 MB."""
 
 PARTS = 16
+
+EVENTS_AT_ONCE = 50
+"""How many events a hub hands on in one task: Temporal takes one that computes for 2 seconds for stuck."""
 
 TOLD_AT_ONCE = 200
 """How many runs are told of an event in one task; Temporal allows 2,000 signals under way."""
@@ -47,8 +65,10 @@ TASK_BYTES = 2_000_000
 ROOM = 10_000_000
 """A history of so many bytes is left to those who are still to be told of a large event, in one of their own."""
 
-Waiter = dict[str, Any]
-"""A ``run``, the ``key`` of its step, and ``since`` when it waits, in seconds since 1970 by the server's clock."""
+
+Offer = dict[str, Any]
+"""An ``event``, the ``values`` that it has, and ``before``: it is for those who have waited since a moment earlier than
+this, if it is not ``None``."""
 
 
 def queue_of_hubs(queue: str) -> str:
@@ -60,6 +80,17 @@ def queue_of_hubs(queue: str) -> str:
     return f"{WAIT_HUB}/{queue}"
 
 
+def value_of_match(name: str, match: Mapping[str, Any]) -> str:
+    """What those wait for who wait for these values: 32 hexadecimal digits, the same for values that are the same.
+
+    Args:
+        name: The event name.
+        match: Dotted paths and the values that must be there.
+    """
+    values = json.dumps([[path, _plain(match[path])] for path in sorted(match)], sort_keys=True)
+    return derive_id("wait", name, values)
+
+
 def hub_of_match(queue: str, name: str, match: Mapping[str, Any]) -> str:
     """The workflow id of the hub of those who wait for these values.
 
@@ -68,12 +99,11 @@ def hub_of_match(queue: str, name: str, match: Mapping[str, Any]) -> str:
         name: The event name.
         match: Dotted paths and the values that must be there.
     """
-    values = json.dumps([[path, _plain(match[path])] for path in sorted(match)], sort_keys=True)
-    return f"{WAIT_HUB}/{queue}/{name}/{derive_id('wait', name, values)}"
+    return _hub_of_value(queue, name, value_of_match(name, match))
 
 
-def hubs_of_event(queue: str, event: Event, kinds: Iterable[Sequence[str]]) -> list[str]:
-    """The hubs of those who wait for the values that an event has.
+def hubs_of_event(queue: str, event: Event, kinds: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """The hubs of those who wait for the values that an event has, with these values.
 
     Args:
         queue: The task queue that the hubs belong to.
@@ -81,7 +111,16 @@ def hubs_of_event(queue: str, event: Event, kinds: Iterable[Sequence[str]]) -> l
         kinds: By which paths runs wait. Where the event has nothing at one of them, nobody waits for it by these.
     """
     matched = ({path: event.at(path) for path in paths} for paths in kinds)
-    return [hub_of_match(queue, event.name, match) for match in matched if matches(event, match)]
+    hubs: dict[str, list[str]] = {}
+    for match in matched:
+        if matches(event, match):
+            value = value_of_match(event.name, match)
+            hubs.setdefault(_hub_of_value(queue, event.name, value), []).append(value)
+    return hubs
+
+
+def _hub_of_value(queue: str, name: str, value: str) -> str:
+    return f"{WAIT_HUB}/{queue}/{name}/{int(value, 16) % HUBS}"
 
 
 def _plain(value: Any) -> Any:
@@ -95,12 +134,13 @@ def _plain(value: Any) -> Any:
 
 @workflow.defn(name=WAIT_HUB)
 class WaitHub:
-    """Tells the runs that wait for one thing when it has come. Each is told once, and then waits here no more."""
+    """Tells the runs that wait for something when it has come. Each is told once, and then waits here no more."""
 
     def __init__(self) -> None:
         self._inbox: list[tuple[str, Any]] = []
-        self._waiting: dict[tuple[str, str], Waiter] = {}
-        self._divided = False
+        self._waiting = Waiters()
+        self._is_part = False
+        self._parts: set[int] = set()
         self._telling: set[asyncio.Task[None]] = set()
 
     @workflow.run
@@ -108,31 +148,45 @@ class WaitHub:
         """Go on until nobody waits here.
 
         Args:
-            state: Those who are ``waiting``, and whether they are ``divided`` among parts. With an ``event``: what they
-                are to be told.
+            state: Those who are ``waiting``; the ``parts`` among which they were divided; whether this is a ``part``
+                itself. With an ``event``: what all who wait are to be told.
         """
-        self._add(state.get("waiting", []))
-        self._divided = state.get("divided", False)
+        self._waiting = Waiters(state.get("waiting", ()))
+        self._parts = set(state.get("parts", ()))
+        self._is_part = state.get("part", False)
         if "event" in state:
-            self._inbox.append(("offer", (state["event"], None)))
+            values = sorted({waiter["value"] for waiter in self._waiting})
+            self.offer([{"event": state["event"], "before": None, "values": values}])
         while True:
             if self._inbox:
                 await self._work()
             elif self._telling:
                 await workflow.wait_condition(lambda: bool(self._inbox) or not self._telling)
-            elif not self._waiting and not self._divided:
-                return
+            elif not self._waiting and not self._parts:
+                if await self._is_quiet():
+                    return
             elif workflow.info().get_current_history_length() >= LONG:
-                await self._continue_when_quiet()
+                if await self._is_quiet():
+                    await self._continue()
             else:
                 await workflow.wait_condition(lambda: bool(self._inbox))
 
-    async def _continue_when_quiet(self) -> None:
-        """Go on in a fresh history, unless a signal comes: of senders that had looked before this one was long."""
+    async def _is_quiet(self) -> bool:
+        """Whether no signal comes for a while: of senders that had looked before this hub was long, or had waiters."""
         try:
             await workflow.wait_condition(lambda: bool(self._inbox), timeout=QUIET)
         except TimeoutError:
-            workflow.continue_as_new({"waiting": [*self._waiting.values()], "divided": self._divided})
+            return True
+        return False
+
+    async def _continue(self) -> None:
+        """Go on in a fresh history, without the parts that have ended."""
+        parts = sorted(self._parts)
+        there = await asyncio.gather(*(self._to_part(part, "wait", []) for part in parts))
+        self._parts = {part for part, is_there in zip(parts, there, strict=True) if is_there}
+        if not self._inbox:
+            state = {"waiting": [*self._waiting], "parts": sorted(self._parts), "part": self._is_part}
+            workflow.continue_as_new(state)
 
     @workflow.signal(name="wait")
     def wait(self, waiters: list[Waiter]) -> None:
@@ -145,9 +199,9 @@ class WaitHub:
         self._inbox.append(("forget", waiter))
 
     @workflow.signal(name="offer")
-    def offer(self, event: dict[str, Any], before: float | None) -> None:
-        """The event has come; it is for those who have waited since a moment that was earlier than ``before``."""
-        self._inbox.append(("offer", (event, before)))
+    def offer(self, offers: list[Offer]) -> None:
+        """Events have come."""
+        self._inbox.append(("offer", offers))
 
     async def _work(self) -> None:
         """Do what was asked, in that order; what was asked several times in a row, at once."""
@@ -159,38 +213,48 @@ class WaitHub:
             elif kind == "forget":
                 await self._drop(said)
             else:
-                for event, before in said:
-                    await self._tell_those_here(event, before)
-                    await self._tell_parts(event, before)
+                await self._tell(said)
 
     async def _hold(self, waiters: list[Waiter]) -> None:
-        if not self._divided:
-            self._add(waiters)
-            if len(self._waiting) <= HELD:
+        if not self._parts:
+            for waiter in waiters:
+                self._waiting.add(waiter)
+            if self._waiting.size <= HELD:
                 return
-            waiters, self._waiting, self._divided = [*self._waiting.values()], {}, True
+            waiters, self._waiting = [*self._waiting], Waiters()
         parted: dict[int, list[Waiter]] = {}
         for waiter in waiters:
             parted.setdefault(self._part_of(waiter), []).append(waiter)
+        self._parts.update(parted)
         await asyncio.gather(*(self._hold_in_part(part, each) for part, each in parted.items()))
 
-    def _add(self, waiters: list[Waiter]) -> None:
-        self._waiting.update({(waiter["run"], waiter["key"]): waiter for waiter in waiters})
-
     async def _drop(self, waiters: list[Waiter]) -> None:
-        if self._divided:
-            await asyncio.gather(*(self._to_part(self._part_of(waiter), "forget", waiter) for waiter in waiters))
         for waiter in waiters:
-            self._waiting.pop((waiter["run"], waiter["key"]), None)
+            self._waiting.drop(waiter["run"], waiter["key"])
+        parted = [(self._part_of(waiter), waiter) for waiter in waiters]
+        await asyncio.gather(*(self._to_part(part, "forget", each) for part, each in parted if part in self._parts))
 
     # -- telling
 
-    async def _tell_those_here(self, event: dict[str, Any], before: float | None) -> None:
-        told = [each for each in self._waiting.values() if before is None or each["since"] < before]
-        for waiter in told:
-            del self._waiting[waiter["run"], waiter["key"]]
-        # Not awaited: a run that cannot be reached must not hold up the events behind this one.
-        self._spawn(self._tell_all(told, event))
+    async def _tell(self, said: list[list[Offer]]) -> None:
+        for offer in (each for offers in said for each in offers):
+            told = self._waiting.take(offer["values"], offer["before"])
+            if told:
+                if len(self._telling) >= EVENTS_AT_ONCE:
+                    await workflow.wait_condition(lambda: len(self._telling) < EVENTS_AT_ONCE)
+                # Not awaited: a run that cannot be reached must not hold up the events behind this one.
+                self._spawn(self._tell_all(told, offer["event"]))
+        # A signal to a part has no more than what came with one signal, so it is not too large.
+        await asyncio.gather(*(self._tell_part(*each) for offers in said for each in self._parted(offers).items()))
+
+    def _parted(self, offers: list[Offer]) -> dict[int, list[Offer]]:
+        """What each part is to be told, in a fixed order: for those parts in which somebody may wait for it."""
+        parted: dict[int, list[Offer]] = {}
+        for offer in offers:
+            parts = {_part("value", value) for value in offer["values"]}
+            for part in sorted(self._parts if self._is_part else self._parts & parts):
+                parted.setdefault(part, []).append(offer)
+        return parted
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -201,7 +265,8 @@ class WaitHub:
         at_once = max(1, min(TOLD_AT_ONCE, TASK_BYTES // len(json.dumps(event))))
         for place in range(0, len(waiters), at_once):
             if workflow.info().get_current_history_size() > ROOM:
-                await self._start(f"rest-{workflow.uuid4()}", {"waiting": waiters[place:], "event": event})
+                rest = {"waiting": waiters[place:], "event": event, "part": True}
+                await self._start(f"rest-{workflow.uuid4()}", rest)
                 return
             told = waiters[place : place + at_once]
             # One that cannot be signalled has ended meanwhile.
@@ -210,16 +275,16 @@ class WaitHub:
     # -- parts
 
     def _part_of(self, waiter: Waiter) -> int:
-        return int(derive_id("part", workflow.info().workflow_id, waiter["run"]), 16) % PARTS
+        # By what is waited for, so that an event meets one part; a part may have no more than one value.
+        return _part("run", waiter["run"]) if self._is_part else _part("value", waiter["value"])
 
     async def _hold_in_part(self, part: int, waiters: list[Waiter]) -> None:
         if not await self._to_part(part, "wait", waiters):
-            await self._start(str(part), {"waiting": waiters})
+            await self._start(str(part), {"waiting": waiters, "part": True})
 
-    async def _tell_parts(self, event: dict[str, Any], before: float | None) -> None:
-        if self._divided:
-            told = await asyncio.gather(*(self._to_part(part, "offer", event, before) for part in range(PARTS)))
-            self._divided = any(told)
+    async def _tell_part(self, part: int, offers: list[Offer]) -> None:
+        if not await self._to_part(part, "offer", offers):
+            self._parts.discard(part)
 
     async def _to_part(self, part: int, signal: str, *args: Any) -> bool:
         """Signal a part; whether it is there: it ends when nobody waits in it."""
@@ -233,6 +298,10 @@ class WaitHub:
             task_timeout=workflow.info().task_timeout,
             parent_close_policy=ParentClosePolicy.ABANDON,
         )
+
+
+def _part(kind: str, key: str) -> int:
+    return int(derive_id("part", kind, key), 16) % PARTS
 
 
 async def _signal(workflow_id: str, signal: str, *args: Any) -> bool:

@@ -86,7 +86,8 @@ async def crash_matrix(
         repro: Labels of one cell, as a failure prints them; only that cell is run.
         seed: Fixes the order of concurrent branches, on the memory backend; try a few.
         progress: Called before each cell.
-        deadline: Seconds one life may take.
+        deadline: Seconds one life may take. Time in which the process is stopped, or waits for a busy machine, does not
+            count.
 
     Raises:
         NotDeterministicError: If two runs without a crash differ (it names the first difference), or if the code begins
@@ -177,9 +178,7 @@ class _Matrix:
 
     async def _without_crash(self) -> Experiment:
         self.lines.functions = self._functions()
-        baseline = await self.run_experiment(self.scenario, also=self.lines)
-        if baseline.trouble:
-            raise NotDeterministicError(f"without any crash, {baseline.trouble}")
+        baseline = await self._ended(also=self.lines)
         hasty = [log for log in baseline.after.runs.values() if _is_hasty(log)]
         if hasty:
             raise NotDeterministicError(
@@ -195,7 +194,7 @@ class _Matrix:
                 "'before_body' for it: without that, nothing can be said about how often bodies run"
             )
         for shift in range(1, len(OFFSETS)):
-            again = await self.run_experiment(self.scenario, shift=shift)
+            again = await self._ended(shift=shift)
             difference = differ(baseline, again)
             if difference is not None:
                 inproc = self.mode == "inproc"
@@ -203,6 +202,13 @@ class _Matrix:
                 line = self.lines.line(baseline.history.function, difference.key)
                 raise NotDeterministicError(explain(difference, causes, line))
         return baseline
+
+    async def _ended(self, **options: Any) -> Experiment:
+        """An experiment without a crash, which must come to its end."""
+        experiment = await self.run_experiment(self.scenario, **options)
+        if experiment.trouble:
+            raise NotDeterministicError(f"without any crash, {experiment.trouble}")
+        return experiment
 
     async def _replay_after_every_step(self) -> None:
         experiment = await self.run_experiment(self.scenario, evict=True)

@@ -50,7 +50,8 @@ class EventsAreForgottenWithTheirRuns(MemoryPruning):
 
     def forget_runs(self, run_ids: Sequence[str]) -> int:
         started = [Event.model_validate_json(self._records[each][0].output or "") for each in run_ids]
-        self._event_ids.difference_update(event.id or "" for event in started)
+        for event in started:
+            self._event_ids.pop(event.id or "", None)
         return super().forget_runs(run_ids)
 
 

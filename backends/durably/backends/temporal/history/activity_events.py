@@ -21,6 +21,7 @@ from durably.backends.temporal.payloads import (
     RECALL,
     SEND,
     WAIT,
+    WAIT_TOGETHER,
     ActivityRequest,
     metadata_of,
     text_of,
@@ -49,20 +50,32 @@ class ActivityEvents:
         self._payloads = payloads
         self._waits = waits
         self._requests: dict[int, ActivityRequest] = {}
+        self._places: dict[int, list[str]] = {}
         self._attempts: dict[int, int] = {}
 
     async def activity_task_scheduled(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         first, *args = await self._payloads.read(attributes.input.payloads)
-        request = ActivityRequest.from_payload(first)
+        request = self._requests[event.event_id] = ActivityRequest.from_payload(first)
+        if request.body == WAIT_TOGETHER:
+            waits = json.loads(text_of(args[1]))
+            self._places[event.event_id] = [self._begin_wait(event.event_id, at, *wait) for wait in waits]
+            return
         kind = _KINDS.get(request.body, "step")
         name = json.loads(text_of(args[0])) if kind == "wait_for_event" else ""
         if kind == "wait_for_event":
             self._waits.begun(attributes.activity_id, name, json.loads(text_of(args[3])))
         begun = self._list.new(attributes.activity_id, kind, "started", at, input=request.input, name=name)
-        self._requests[event.event_id] = request
+        self._places[event.event_id] = [f"activity {event.event_id}"]
         self._list.begin(f"activity {event.event_id}", begun)
         if request.once:  # known as begun, so that a replay elsewhere takes it for interrupted and not for new
             self._list.append(begun)
+
+    def _begin_wait(self, scheduled: int, at: float, key: str, name: str, match: dict[str, Any], asked: str) -> str:
+        """One of several waits that an activity registers; under which name it is among the steps that have begun."""
+        self._waits.begun(key, name, match)
+        place = f"activity {scheduled} {key}"
+        self._list.begin(place, self._list.new(key, "wait_for_event", "started", at, input=asked, name=name))
+        return place
 
     async def activity_task_started(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         self._attempts[attributes.scheduled_event_id] = attributes.attempt
@@ -81,31 +94,35 @@ class ActivityEvents:
 
     async def activity_task_completed(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         begun, request, attempt = self._ended(attributes)
-        if begun.kind == "wait_for_event":
-            self._waits.registered(begun, at)
+        if begun[0].kind == "wait_for_event":
+            for each in begun:
+                self._waits.registered(each, at)
             return
         [value] = await self._payloads.read(attributes.result.payloads)
         if request.body == RECALL:
             packed, more = json.loads(text_of(value))
             self._list.take_over(unpack(packed), more)
-        elif not begun.key.startswith("durably:"):
-            self._list.settle(begun, at, attempt=attempt, output=text_of(value))
+        elif not begun[0].key.startswith("durably:"):
+            self._list.settle(begun[0], at, attempt=attempt, output=text_of(value))
 
     async def activity_task_failed(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         begun, _, attempt = self._ended(attributes)
         _, error = failed_status(await self._payloads.read_failure(attributes.failure))
-        self._list.settle(begun, at, attempt=attempt, error=error)
+        for each in begun:
+            self._list.settle(each, at, attempt=attempt, error=error)
 
     async def activity_task_timed_out(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         begun, _, _ = self._ended(attributes)
-        self._list.settle(begun, at, error=error_to_json(interrupted(begun.key)))
+        for each in begun:
+            self._list.settle(each, at, error=error_to_json(interrupted(each.key)))
 
-    def _ended(self, attributes: Any) -> tuple[StepRecord, ActivityRequest, int]:
-        """The activity that an event ends: its first record, its request, and its last attempt."""
+    def _ended(self, attributes: Any) -> tuple[list[StepRecord], ActivityRequest, int]:
+        """The activity that an event ends: the first records of its steps, its request, and its last attempt."""
         scheduled = attributes.scheduled_event_id
-        begun = self._list.end(f"activity {scheduled}")
-        assert begun is not None  # its end comes once, after its beginning
-        return begun, self._requests.pop(scheduled), self._attempts.get(scheduled, 1)
+        begun = [self._list.end(place) for place in self._places.pop(scheduled)]
+        ended = [record for record in begun if record is not None]
+        assert len(ended) == len(begun)  # its end comes once, after its beginning
+        return ended, self._requests.pop(scheduled), self._attempts.get(scheduled, 1)
 
     async def marker_recorded(self, event: HistoryEvent, attributes: Any, at: float) -> None:
         """An attempt of a closure: Temporal writes down a local activity only after it ran."""

@@ -84,9 +84,9 @@ class TemporalSubject(Subject):
         self._mending = asyncio.create_task(self._mend(link, client))
 
     async def _mend(self, link: Link, client: Client) -> None:
-        handle = client.get_workflow_handle(self.run_id())
+        handle, address = client.get_workflow_handle(self.run_id()), link.address
         while not any(  # noqa: ASYNC110  # the server says so only when asked
-            each.workflow_task_started_event_attributes.identity not in ("", link.address)
+            each.workflow_task_started_event_attributes.identity not in ("", address)
             for each in (await handle.fetch_history()).events
         ):
             await asyncio.sleep(0.1)

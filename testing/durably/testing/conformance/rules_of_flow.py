@@ -142,7 +142,7 @@ def missing_rules(backend: Backend, made: Function[Any, Any]) -> list[str]:
 
 @clause
 async def test_c30_a_rule_that_is_missing_is_refused_when_the_backend_is_made(subject: Subject) -> None:
-    async def ruled(ctx: Context[dict[str, Any]]) -> None:
+    async def ruled(ctx: Context[Any]) -> None:
         return
 
     made = [function(f"c30-{rule}", **options)(ruled) for rule, options in _ALL_RULES.items()]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import pytest
@@ -21,15 +20,11 @@ from tests.random_programs import FEW
 EXAMPLES = 100 if os.environ.get("DURABLY_LONG") else 6
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class OnInngest(SubjectStateMachine):
-    capabilities: ClassVar[Capabilities] = InngestBackend.capabilities
+    capabilities: ClassVar[Capabilities | None] = InngestBackend.capabilities
     crons: ClassVar[Sequence[Missed]] = ("once",)
     hold: ClassVar[float] = 60.0
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,11 +22,7 @@ PACE = 0.0005
 CACHES: dict[str, dict[str, Any]] = {"cached": {}, "evicted": {"max_cached_workflows": 0}}
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.mark.timeout(90 * EXAMPLES)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import Phase, settings
@@ -18,11 +16,7 @@ from tests.random_programs import FEW
 OPTIONS = settings(FEW, max_examples=25, stateful_step_count=12)
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class InMemory(SubjectStateMachine):

@@ -72,7 +72,8 @@ class FaultedRun:
         self.lives = 0
         self._faults = list(faults)
         self._events = sorted(events, key=lambda event: event.after)
-        self._seed, self._evict = seed, evict
+        self._seed = seed
+        self._evict: Evict = evict
         self.passed = self._since = 0
         self._worker: ReplayBackend | None = None
         self._zombies: list[ReplayBackend] = []

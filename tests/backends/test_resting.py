@@ -154,4 +154,4 @@ async def test_of_an_agent_that_waits_no_conversation_stays(tmp_path: Path) -> N
 
 
 def _conversations() -> int:
-    return sum(isinstance(each, Conversation) for each in gc.get_objects())
+    return sum(type(each) is Conversation for each in gc.get_objects())

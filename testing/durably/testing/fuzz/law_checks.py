@@ -53,7 +53,8 @@ def _bodies(run: FaultedRun, after: Snapshot) -> Iterator[Violation]:
     # A crash of a worker that nobody waited for is not in the ledger. A commit that the journal refused, for good or
     # to a stale worker, costs one more execution, as a crash does.
     unnoted = run.struck["crash"] - len(run.ledger.of("crash"))
-    spare = unnoted + run.struck["steal"] + run.struck["refuse"]
+    # A worker that stops where a body is about to begin leaves it to the next: its point was passed, no more.
+    spare = unnoted + run.struck["steal"] + run.struck["refuse"] + run.struck["stop"]
     yield from limited_starts(run.ledger.entries, after, spare=spare)
     yield from one_key_per_step(run.ledger)
     yield from one_key_per_step(run.program.ledger)

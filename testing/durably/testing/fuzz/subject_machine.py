@@ -191,8 +191,7 @@ class SubjectStateMachine(RuleBasedStateMachine):
                 await asyncio.wait({ended}, timeout=self.breath)
                 ended.cancel()
 
-        with self.subject.still(HOUR):
-            self._do(wait())
+        self._do(wait())
 
     @precondition(lambda self: self.runs)
     @rule(number=st.integers(0, 9), which=st.integers(0, 9))
@@ -246,11 +245,11 @@ class SubjectStateMachine(RuleBasedStateMachine):
         for worker in self.workers:
             await worker.close()
         async with self.subject.open(program.functions, deltas=self.deltas) as backend:
-            runs = [await backend.start(program.functions[0], run_id=run_id) for run_id in self.runs]
-            cancelled = [run for run in runs if run.id in self.asked_to_cancel and await _is_cancelled(run)]
-            alive = [run for run in runs if run not in cancelled]
-            operators = [Operator(self.block, program, run.id, self.fork) for run in alive]
             with self.subject.still(HOUR):
+                runs = [await backend.start(program.functions[0], run_id=run_id) for run_id in self.runs]
+                cancelled = [run for run in runs if run.id in self.asked_to_cancel and await _is_cancelled(run)]
+                alive = [run for run in runs if run not in cancelled]
+                operators = [Operator(self.block, program, run.id, self.fork) for run in alive]
                 await until_over(self.subject, backend, program, operators, alive)
             after = await read_runs(backend)
             pieces = {} if backend.deltas is None else {id: await backend.deltas.read(id, 0) for id in after.runs}
@@ -295,7 +294,9 @@ class SubjectStateMachine(RuleBasedStateMachine):
                 self.workers.remove(dead[0])
                 await dead[0].close()
 
-        self.runner.run(do())
+        # Or the time might go on to where a wait for an event from outside is given up.
+        with self.subject.still(HOUR):
+            self.runner.run(do())
 
 
 async def _is_cancelled(run: Run[Any]) -> bool:

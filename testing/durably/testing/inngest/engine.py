@@ -177,9 +177,10 @@ class InngestEngine:
 
     def _publish(self, event: dict[str, Any], ulid: str, invoked: tuple[EngineRun, str, str] | None = None) -> str:
         event = {"user": {}, **event, "id": event.get("id") or ulid, "data": given_back(event["data"])}
+        due = (event.get("ts") or 0) / 1000
+        # What is stamped here is due now, also where the stamp is rounded up.
         event["ts"] = event.get("ts") or round(self.timers.time * 1000)
         self.events.setdefault(ulid, (event, []))
-        due = event["ts"] / 1000
         if due < time.time():  # the SDK stamps events with the real time, which may be ahead of this engine's
             due = 0.0
         self.timers.at(max(self.timers.time, due), lambda: self._trigger(event, ulid, invoked))

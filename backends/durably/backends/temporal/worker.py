@@ -44,6 +44,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+AGAIN = 2.0
+"""After how many seconds a worker that was cancelled, and does not end, is cancelled once more."""
+
 Role = Literal["all", "workflows", "activities"]
 
 
@@ -127,7 +130,11 @@ class TemporalWorker:
         if not self._running.done():
             # A worker that is cancelled along with its own tasks ends without saying so to who waits for its shutdown.
             told = asyncio.ensure_future(self._worker.shutdown())
-            await asyncio.wait({told, self._running}, return_when=asyncio.FIRST_COMPLETED)
+            while not (told.done() or self._running.done()):
+                again = AGAIN if self._running.cancelling() else None
+                await asyncio.wait({told, self._running}, timeout=again, return_when=asyncio.FIRST_COMPLETED)
+                if again is not None:
+                    self._running.cancel()  # it may wait for one of its own tasks that is gone
             told.cancel()
         running, self._running, self._worker = self._running, None, None
         await running
@@ -146,15 +153,16 @@ class TemporalWorker:
 
     async def serve(self, waiting: Coroutine[Any, Any, T]) -> T:
         """Wait for something that needs a worker, unless this one dies."""
-        if self._running is None:
+        running = self._running  # which it is no more once it was stopped
+        if running is None:
             return await waiting
         task = asyncio.ensure_future(waiting)
         crashed = asyncio.ensure_future(self._host.crash.happened.wait())
         try:
-            await asyncio.wait({task, self._running, crashed}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done() and not (self._running.done() and self._running.exception() is None):
+            await asyncio.wait({task, running, crashed}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done() and not (running.done() and running.exception() is None):
                 self.check_alive()
-                raise self._running.exception() or RuntimeError("the worker has ended")
+                raise running.exception() or RuntimeError("the worker has ended")
             return await task
         finally:
             task.cancel()

@@ -11,7 +11,7 @@ import asyncio
 import dis
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +21,7 @@ from typing import Any
 
 from durably.backends.replay import group_commit
 
-__all__ = ["ROOT", "Recorder", "quick_commits"]
+__all__ = ["ROOT", "Recorder", "profiled", "quick_commits"]
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = tuple(f"{ROOT / part}/" for part in ("core", "backends", "providers"))
@@ -35,6 +35,19 @@ def quick_commits() -> Iterator[None]:
         yield
     finally:
         group_commit.AT_ONCE = before
+
+
+@contextmanager
+def profiled(on_event: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Have a profiler told of each call in this thread, and in those that are started from now on."""
+    before = sys.getprofile()
+    threading.setprofile(on_event)
+    sys.setprofile(on_event)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(before)
 
 
 @cache
@@ -65,15 +78,12 @@ class Recorder:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Look on in this thread, and in those that are started from now on."""
-        before, depth = sys.getprofile(), sys.get_coroutine_origin_tracking_depth()
+        depth = sys.get_coroutine_origin_tracking_depth()
         sys.set_coroutine_origin_tracking_depth(1)
-        threading.setprofile(self._on_event)
-        sys.setprofile(self._on_event)
         try:
-            yield
+            with profiled(self._on_event):
+                yield
         finally:
-            sys.setprofile(before)
-            threading.setprofile(before)
             sys.set_coroutine_origin_tracking_depth(depth)
 
     def arm(self) -> None:

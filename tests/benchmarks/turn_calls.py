@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -25,7 +24,7 @@ from durably.backends.replay.backend import ReplayBackend
 from durably.core import Agent, tool
 from durably.testing import ScriptedModel, call
 from tests.benchmarks.agent import MESSAGE
-from tests.benchmarks.entries import quick_commits
+from tests.benchmarks.entries import profiled, quick_commits
 
 __all__ = ["LIMITS", "turn_calls"]
 
@@ -51,14 +50,8 @@ class Count:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        before = sys.getprofile()
-        threading.setprofile(self._on_event)
-        sys.setprofile(self._on_event)
-        try:
+        with profiled(self._on_event):
             yield
-        finally:
-            sys.setprofile(before)
-            threading.setprofile(before)
 
     def _on_event(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "call":

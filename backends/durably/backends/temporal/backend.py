@@ -320,14 +320,11 @@ class TemporalBackend(Backend):
             held = waits_for_worker(held, view.function, since)
         return replace(view, status=held.status, waiting_for=held.waiting_for)
 
+    @asks_server
     async def wait(self, run_id: str) -> RunView:
-        return await self._worker.serve(self._end(run_id))
-
-    async def _end(self, run_id: str) -> RunView:
-        status, output, error = await self._outcome(run_id)
+        status, output, error = await self._worker.serve(self._outcome(run_id))
         return replace(await self._describe(run_id), status=status, output=output, error=error)
 
-    @asks_server
     async def _describe(self, run_id: str) -> RunView:
         found, view = await self._find(run_id)
         stuck = await self._stuck(found) if view.status is RunStatus.RUNNING else None
@@ -345,7 +342,6 @@ class TemporalBackend(Backend):
             found = await self.client.get_workflow_handle(run_id).describe()
         return found, view_of(found, await found.memo())
 
-    @asks_server
     async def _outcome(self, run_id: str) -> tuple[RunStatus, str | None, dict[str, Any] | None]:
         """Wait for the end of a run: how it ended, and its value or its error."""
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -146,10 +146,15 @@ async def test_c30_a_rule_that_is_missing_is_refused_when_the_backend_is_made(su
         return
 
     made = [function(f"c30-{rule}", **options)(ruled) for rule, options in _ALL_RULES.items()]
+    await what_is_missing_is_refused(subject, made, otherwise="this engine has every rule")
+
+
+async def what_is_missing_is_refused(subject: Subject, made: Sequence[Function[Any, Any]], *, otherwise: str) -> None:
+    """See that no backend takes a function with a rule that it has not; ``otherwise``: why there is none to try."""
     async with subject.open([]) as backend:
         missing = [each for each in made if missing_rules(backend, each)]
     if not missing:
-        raise RefusedError("this engine has every rule")
+        raise RefusedError(otherwise)
     for each in missing:
         assert await is_refused(subject, each), f"{each.id} was taken, although its rule is declared to be missing"
 

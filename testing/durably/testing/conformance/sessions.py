@@ -23,7 +23,7 @@ from durably.core.errors import UnsupportedFeatureError
 from durably.core.messages import SessionEntry, UserMessage, assistant
 from durably.core.model import ModelRequest
 from durably.core.session_options import OnMessage
-from durably.testing.conformance.rules_of_flow import is_refused, missing_rules
+from durably.testing.conformance.rules_of_flow import what_is_missing_is_refused
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import RefusedError, clause
 from durably.testing.models.scripted import Reply, ScriptedModel, call
@@ -245,9 +245,4 @@ async def test_c34_an_agent_is_refused_whose_messages_cannot_wait(subject: Subje
         Agent(f"c34-{mode}", model=ScriptedModel("hi"), instructions="", sessions=MemorySessions(), on_message=mode)
         for mode in modes
     ]
-    async with subject.open([]) as backend:
-        missing = [agent for agent in agents if missing_rules(backend, agent)]
-    if not missing:
-        raise RefusedError("messages can wait on this engine")
-    for agent in missing:
-        assert await is_refused(subject, agent), f"{agent.id} was taken, although its messages cannot wait"
+    await what_is_missing_is_refused(subject, agents, otherwise="messages can wait on this engine")

@@ -189,6 +189,16 @@ def test_a_trace_and_a_history_are_exported(durably: Durably, tmp_path: Path) ->
     assert "nowhere" in durably("export", "refund-1042", "-o", "nowhere/run.jsonl", *HERE).stderr
 
 
+def test_what_is_printed_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    env = {**command_environment(), "PYTHONIOENCODING": "ascii"}
+    shown, exported = (
+        subprocess.run([*COMMAND, *words, *HERE], cwd=tmp_path, env=env, capture_output=True, timeout=50, check=True)
+        for words in (["show", "refund-1042"], ["show", "refund-1042", "--json"])
+    )
+    assert "→" in shown.stdout.decode()
+    assert Trace.from_json(exported.stdout.decode()).run_id == "refund-1042"
+
+
 def test_nothing_recorded_reaches_the_terminal_as_a_command(durably: Durably) -> None:
     for command in (["runs"], ["show", "hostile"], ["show", "hostile", "--step", "say"]):
         done = durably(*command, *HERE)

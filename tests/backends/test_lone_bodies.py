@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,7 @@ async def mixed(ctx: Context[list[list[int]]]) -> list[str]:
             return f"{error.crashes} crashes"
         return "done"
 
-    async def made(number: int, steps: Sequence[int]) -> str:
-        return await branch(number, steps)
-
-    return await ctx.step.gather(*(lambda n=n, s=s: made(n, s) for n, s in enumerate(ctx.input)))
+    return list(await ctx.step.gather(*(partial(branch, *each) for each in enumerate(ctx.input))))
 
 
 async def result_of(branches: list[list[int]], open_backend: Any) -> tuple[list[str], int]:

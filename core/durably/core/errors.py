@@ -169,8 +169,8 @@ class StepInterruptedError(StepError):
 class StepCrashedError(StepError):
     """A step's process died while its body ran, more often than ``crash_limit`` allows. It is not run again.
 
-    A crash counts for all bodies that ran in the same process. On memory and SQLite, a step that two crashes have cut off
-    runs alone in its run, and further ones count for it alone.
+    A crash counts for all bodies that ran in the same process. On memory and SQLite, a step that two crashes have cut
+    off runs alone in its run, and further ones count for it alone.
 
     Attributes:
         crashes: How many times.

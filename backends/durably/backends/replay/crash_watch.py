@@ -115,8 +115,7 @@ class CrashWatch:
     def rests(self) -> None:
         """All branches of the run wait: the next crash is not its own."""
         self._note(resting=True)
-        if self.suspected:
-            self.cleared()
+        self.cleared()
 
     def goes_on(self) -> None:
         """The code of the run goes on after a rest, and nothing was recorded."""

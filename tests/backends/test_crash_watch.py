@@ -170,6 +170,9 @@ async def test_a_suspected_run_has_a_worker_to_itself(
     async with MemoryBackend([held, waiting], journal=journal) as backend:
         await _settled()
         assert begun == at_first
+        await backend.claims.claim()
+        await _settled()
+        assert begun == at_first, "nor is another one taken up by a later look"
         if code is held:
             gates["one/first"].set()
             await _settled()

@@ -34,7 +34,7 @@ PATIENCE = 120
 
 SUITE = "tests/testing/test_conformance_sqlite.py"
 CRASHES = ("test_crash_watch", "test_crash_loops", "test_lone_bodies")
-OWNERS = ("test_claims", "test_zombie", *CRASHES, "test_sqlite_shared")
+OWNERS = ("test_claims", "test_draining", "test_zombie", *CRASHES, "test_sqlite_shared")
 STORED = ("test_group_commit", "test_disk_trouble")
 FLOW = ("test_flow_crash", "test_flow_model")
 

@@ -100,6 +100,7 @@ class Claims:
             self._driver.spawn(row)
         self._recovery.set(claim.due)
         if again:
+            self._turned_away = True  # what became free meanwhile is not among them
             self.fill_up()
 
     async def claim(self) -> None:
@@ -113,11 +114,11 @@ class Claims:
         if self._log.crash is not None:
             return
         try:
-            self.claim_runs(self._not_recovered)
+            self.claim_runs(self._not_claimed)
         except JournalError as error:
-            self._not_recovered(error)
+            self._not_claimed(error)
 
-    def _not_recovered(self, error: BaseException) -> None:
+    def _not_claimed(self, error: BaseException) -> None:
         if isinstance(error, JournalError):
             logger.warning("cannot take up runs now, will try again: %s", error)
             self._recovery.set(self._clock.now() + 1)
@@ -139,9 +140,6 @@ class Claims:
         if not self._turned_away or self._room == 0 or self._log.crash is not None:
             return
         try:
-            self.claim_runs(self._not_filled)
+            self.claim_runs(self._not_claimed)
         except JournalError as error:
-            self._not_filled(error)
-
-    def _not_filled(self, error: BaseException) -> None:
-        self._turned_away = True  # the next look takes them up
+            self._not_claimed(error)

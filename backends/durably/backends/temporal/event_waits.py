@@ -14,8 +14,8 @@ from temporalio.exceptions import ApplicationError
 from durably.backends.temporal.commands import Commands
 from durably.backends.temporal.earlier_hub import hub_id
 from durably.backends.temporal.event_inbox import EventInbox, waits_at_run
+from durably.backends.temporal.hub_names import value_of_match
 from durably.backends.temporal.payloads import EXPECT, WAIT, text_of
-from durably.backends.temporal.wait_hub import value_of_match
 from durably.backends.temporal.waits_together import WaitsTogether
 from durably.core import Event
 

@@ -141,7 +141,9 @@ def test_the_list_follows_what_happens(tmp_path: Path) -> None:
     in_browser(tmp_path, test)
 
 
-KEEPS_ITS_STREAM = "window.EventSource = class extends EventSource { constructor(at) { super(at); stream = this; } }"
+KEEPS_ITS_STREAM = (
+    "window.EventSource = class extends EventSource { constructor(at) { super(at); self.stream = this; } }"
+)
 
 
 @pytest.mark.timeout(120)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -13,10 +13,13 @@ from durably.backends.memory import MemoryJournal
 from durably.backends.replay.claims import Claims
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.driver import Driver
+from durably.backends.replay.journal import nothing
 from durably.backends.replay.journal_types import Claim, NewRun, RunRow
 from durably.backends.replay.records import Log
 from durably.core import Event
 from durably.core.errors import JournalError
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.asyncio
 
@@ -33,6 +36,32 @@ class Refusing(MemoryJournal):
         return super().claim(*args, **options)
 
 
+class Slow(Refusing):
+    """Makes changes at once, and says so when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[Callable[[], None]] = []
+
+    def write(
+        self,
+        change: Callable[[], T],
+        then: Callable[[T], None] = nothing,
+        otherwise: Callable[[BaseException], None] | None = None,
+        *,
+        alone: bool = False,
+    ) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        result = change()
+
+        def tell() -> None:
+            then(result)
+            future.set_result(result)
+
+        self.made.append(tell)
+        return future
+
+
 class Worker:
     """The log and the driver of a worker, as far as its claims go, and one run that is free."""
 
@@ -41,17 +70,20 @@ class Worker:
     unfit = ()
     on_trial = False
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Refusing | None = None) -> None:
         self.placing = 0
         self.room: int | None = 1
         self.spawned: list[str] = []
         self.clock = VirtualClock()
-        self.journal = Refusing()
+        self.journal = journal or Refusing()
         self.journal.lease(self.worker, time.time() + 60)
-        self.journal.create(
-            NewRun(id="free", function="f", event=Event("go").model_dump_json()), worker=None, now=self.clock.now()
-        )
+        self.add("free")
         self.claims = Claims(cast("Any", {"f": None}), cast("Log", self), cast("Driver", self), self.clock)
+
+    def add(self, run_id: str) -> None:
+        """One more run that is free."""
+        event = Event("go").model_dump_json()
+        self.journal.create(NewRun(id=run_id, function="f", event=event), worker=None, now=self.clock.now())
 
     def write(self, *change: Callable[..., Any]) -> asyncio.Future[Any]:
         return self.journal.write(*change)
@@ -80,3 +112,64 @@ async def test_a_recovery_that_cannot_be_written_is_tried_again(refusals: int) -
         assert worker.spawned == []
         assert worker.clock.advance(), "there is another try to come"
     assert worker.spawned == ["free"]
+
+
+async def test_what_becomes_free_while_a_claim_is_being_written_is_taken_next() -> None:
+    journal = Slow()
+    worker = Worker(journal)
+    worker.room = None
+    worker.claims.claim_runs()
+    worker.add("later")
+    worker.claims.claim_runs()
+    assert len(journal.made) == 1, "one claim at a time"
+    journal.made.pop()()
+    assert worker.spawned == ["free"]
+    journal.made.pop()()
+    assert worker.spawned == ["free", "later"]
+    assert journal.made == []
+
+
+async def test_a_worker_that_took_all_it_had_room_for_looks_again() -> None:
+    worker = Worker()
+    worker.add("second")
+    await worker.claims.claim()
+    assert worker.spawned == ["free"]
+    worker.claims.fill_up()
+    assert worker.spawned == ["free", "second"]
+    worker.add("third")
+    worker.room = 2
+    worker.claims.fill_up()
+    assert worker.spawned[2:] == ["third"]
+    worker.add("fourth")
+    worker.claims.fill_up()
+    assert worker.spawned[3:] == [], "there was room left: nobody was turned away"
+
+
+async def test_who_was_turned_away_is_taken_when_there_is_room() -> None:
+    worker = Worker()
+    worker.room = 0
+    assert not worker.claims.has_room()
+    worker.room = 1
+    assert worker.claims.has_room()
+    worker.claims.fill_up()
+    assert worker.spawned == ["free"]
+
+
+async def test_room_that_could_not_be_filled_is_filled_later() -> None:
+    worker = Worker()
+    worker.room = 0
+    worker.claims.has_room()
+    worker.room, worker.journal.refusals = 1, 1
+    worker.claims.fill_up()
+    assert worker.spawned == []
+    assert worker.clock.advance(), "there is another try to come"
+    assert worker.spawned == ["free"]
+
+
+async def test_a_worker_that_stops_takes_up_nothing_any_more() -> None:
+    worker = Worker()
+    worker.journal.refusals = 1
+    worker.claims.recover()
+    worker.claims.close()
+    assert not worker.clock.advance()
+    assert worker.spawned == []

@@ -8,8 +8,9 @@ import pytest
 
 from durably.backends import MemoryBackend
 from durably.backends.replay.clock import VirtualClock
-from durably.backends.replay.scheduler import Scheduler
+from durably.backends.replay.scheduler import RunScheduler, Scheduler
 from durably.core import Context, RetryPolicy, RunStatus, function
+from durably.core.errors import CancelSignal, SuspendSignal
 from durably.core.steps import Point
 from durably.testing.conformance.subject import Kill
 
@@ -151,3 +152,11 @@ async def test_who_has_waited_in_vain_does_not_count() -> None:
     for seconds in (0.0, 0.001):
         await scheduler.watch_for("nobody", seconds)
         assert scheduler.active == 0
+
+
+async def test_a_cancelled_run_is_not_taken_for_one_that_is_suspended() -> None:
+    run = RunScheduler(Scheduler(VirtualClock()))
+    run.interrupt(SuspendSignal)
+    run.interrupt(CancelSignal)
+    run.interrupt(SuspendSignal)  # by the stop of its worker
+    assert run.signal is CancelSignal

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from durably.backends import MemoryBackend
+from durably.backends.memory import MemoryJournal
+from durably.backends.replay.clock import VirtualClock
 from durably.core import Context, InvokeError, NonDeterminismError, current_step, function
 from durably.core.errors import Signal
 from durably.core.steps import Point
@@ -83,3 +85,42 @@ async def test_a_probe_sees_the_step_that_the_body_sees() -> None:
     async with backend:
         key = await backend.invoke(one)
     assert seen == [("before_body", key, 1), ("after_effect", key, 1)]
+
+
+class Told(MemoryJournal):
+    """Notes with what the changes that wait are refused."""
+
+    refused: BaseException | None = None
+
+    def abandon(self, error: BaseException) -> None:
+        self.refused = error
+        super().abandon(error)
+
+
+async def test_a_worker_that_dies_leaves_nothing_that_goes_on() -> None:
+    """Neither changes that wait to be written, nor waits of runs that left memory."""
+
+    @function("sleeps")
+    async def sleeps(ctx: Context[None]) -> None:
+        await ctx.step.sleep("long", 3600)
+
+    @function("dies")
+    async def dies(ctx: Context[None]) -> None:
+        await ctx.step.run("last", str.upper, "a")
+
+    def probe(point: Point) -> None:
+        if point.key == "last":
+            raise Died
+
+    clock, journal = VirtualClock(), Told()
+    backend = MemoryBackend([sleeps, dies], journal=journal, clock=clock, max_resting=0)
+    backend.probe = probe
+    async with backend:
+        await backend.start(sleeps, run_id="sleeps")
+        while backend.live_runs or not any(record.due for record in journal.records("sleeps")):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert clock.armed == 1, "it sleeps, and has left memory"
+        with pytest.raises(Died):
+            await backend.invoke(dies)
+        assert clock.armed == 0
+    assert isinstance(journal.refused, Died)

@@ -182,7 +182,8 @@ async def test_an_agent_ends_whose_tool_kills_it_wherever_it_is_crashed_besides(
 
 def test_notes_come_back_as_they_were_written() -> None:
     log = CrashLog().crashed(3, 10.0).crashed(3, 11.0).stopped(4).crashed(4, 12.0).came(resting=True)
-    assert CrashLog.read(log.counts, log.notes, 1.0) == log
+    for each in (log, log.came(resting=False, alone="a"), log.came(resting=False, alone="a").crashed(4, 13.0)):
+        assert CrashLog.read(each.counts, each.notes, 1.0) == each
     assert CrashLog.read((2, 2), "", 1.0).times == (1.0, 1.0), "a file of before has no notes"
     assert CrashLog().notes == ""
 
@@ -240,7 +241,9 @@ def test_a_keyboard_interrupt_from_a_body_stops_the_worker_in_good_order(
         async with make() as backend:
             rows = [backend.journal.get(run_id) for run_id in ("beside", "interrupting")]
             assert [row and row.status for row in rows] == [RunStatus.RUNNING, RunStatus.RUNNING]
-            assert [row and row.crash_log.in_window(0) for row in rows] == [[], []], "nothing counts as a crash"
+            assert [row and row.crash_log.in_window(0, "linger") for row in rows] == [[], []], (
+                "nothing counts as a crash"
+            )
             assert await (await backend.run("interrupting")).result() == "ended"
             assert await (await backend.run("beside")).result() == "lingered"
 

@@ -135,6 +135,17 @@ async def test_events_results_and_cancels_cross_from_worker_to_worker(tmp_path: 
         assert (await (await worker.run("s")).refresh()).status == "cancelled"
 
 
+@pytest.mark.parametrize("functions", [[], [str.upper]], ids=["client", "worker"])
+async def test_nothing_of_a_backend_runs_on_when_it_is_closed(functions: list[Any], tmp_path: Path) -> None:
+    served = [function(each.__name__)(_nothing) for each in functions]
+    async with SQLiteBackend(tmp_path / "runs.db", served):
+        assert len(asyncio.all_tasks()) > 1, "it looks at what other processes do"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def _nothing(ctx: Context[None]) -> None: ...
+
+
 async def test_a_stopped_worker_gives_its_runs_back_at_once(tmp_path: Path) -> None:
     @function("sleeper")
     async def sleeper(ctx: Context[None]) -> str:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from durably.core import Agent, Tool, tool
-from durably.testing import ScriptedModel, call
+from durably.core.messages import AssistantMessage, ToolCall
+from durably.core.model import ModelResponse, Usage
+from durably.testing import ScriptedModel
 
 MESSAGE = "Look up every order."
 
 
 def script(turns: int) -> ScriptedModel:
-    """A model that calls the tool once a turn, then answers."""
-    return ScriptedModel(*[call("get_order", order_id=str(turn)) for turn in range(turns)], "All looked up.")
+    """A model that calls the tool once a turn, then answers. Its calls are made in advance: no engine adds to that."""
+    return ScriptedModel(*map(_call, range(turns)), "All looked up.")
+
+
+def _call(turn: int) -> ModelResponse:
+    asked = ToolCall(id=f"call_{turn}_0", name="get_order", arguments={"order_id": str(turn)})
+    usage = Usage(input_tokens=10, output_tokens=5)
+    return ModelResponse(message=AssistantMessage(parts=[asked]), usage=usage, stop_reason="tool_calls")
 
 
 def order_tool(size: int) -> Tool:

@@ -8,37 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.prebuilt import create_react_agent
 
 from tests.benchmarks.agent import MESSAGE
-
-
-class Scripted(BaseChatModel):
-    """A model that calls the tool once a turn, then answers."""
-
-    turns: int
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def bind_tools(self, tools: Any, **options: Any) -> Any:
-        return self
-
-    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any) -> ChatResult:
-        turn = sum(message.type == "ai" for message in messages)
-        call = {"name": "get_order", "args": {"order_id": str(turn)}, "id": f"call_{turn}"}
-        said = AIMessage("All looked up.") if turn == self.turns else AIMessage("", tool_calls=[call])
-        return ChatResult(generations=[ChatGeneration(message=said)])
-
-    async def _agenerate(self, *args: Any, **options: Any) -> ChatResult:
-        return self._generate(*args, **options)
+from tests.benchmarks.langgraph_parts import Scripted, call_of, sqlite_saver, turns_taken
 
 
 async def _run(turns: int, size: int, saver: Any, **options: Any) -> float:
@@ -49,7 +25,13 @@ async def _run(turns: int, size: int, saver: Any, **options: Any) -> float:
         """Look up one order."""
         return result
 
-    graph = create_react_agent(Scripted(turns=turns), [get_order], prompt="You are brief.", checkpointer=saver)
+    def reply(messages: list[Any]) -> AIMessage:
+        turn = turns_taken(messages)
+        if turn == turns:
+            return AIMessage("All looked up.")
+        return AIMessage("", tool_calls=[call_of("get_order", str(turn), f"call_{turn}")])
+
+    graph = create_react_agent(Scripted(reply=reply), [get_order], prompt="You are brief.", checkpointer=saver)
     config = {"configurable": {"thread_id": "1"}, "recursion_limit": 10**6}
     start = time.perf_counter()
     state = await graph.ainvoke({"messages": [("user", MESSAGE)]}, config, **options)
@@ -65,7 +47,5 @@ async def langgraph_memory(turns: int, size: int, directory: Path) -> float:
 
 async def langgraph_sqlite(turns: int, size: int, directory: Path) -> float:
     """With checkpoints in a file, written before the next step begins."""
-    async with AsyncSqliteSaver.from_conn_string(str(directory / "checkpoints.db")) as saver:
-        await saver.setup()
-        await saver.conn.execute("PRAGMA synchronous = FULL")
+    async with sqlite_saver(directory / "checkpoints.db") as saver:
         return await _run(turns, size, saver, durability="sync")

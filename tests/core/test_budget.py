@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from durably.core import Agent, AgentResult, Budget, DefinitionError, InvokeError, assistant, delegate, tool
+from durably.core import (
+    Agent,
+    AgentResult,
+    Budget,
+    DefinitionError,
+    InvokeError,
+    RetryAfterError,
+    assistant,
+    delegate,
+    tool,
+)
 from durably.core.messages import AssistantMessage, ToolCall
 from durably.core.model import ModelResponse, Usage
 from durably.testing import ScriptedModel, call
@@ -85,13 +95,17 @@ async def test_what_a_delegate_spends_counts(open_backend: Open) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_delegate_that_failed_may_have_spent_everything(open_backend: Open) -> None:
-    expert = Agent("expert", model=ScriptedModel(ValueError("no")), instructions="", retries=0)
+async def test_a_delegate_that_was_cut_off_may_have_spent_everything(open_backend: Open) -> None:
+    expert = Agent("expert", model=ScriptedModel(RetryAfterError("busy", delay=3600)), instructions="")
     asks = ModelResponse(
         message=AssistantMessage(parts=[ToolCall(id="c", name="ask_expert", arguments={"task": "find"})]), cost=0.1
     )
     agent = Agent(
-        "a", model=ScriptedModel(asks, "never"), instructions="", tools=[delegate(expert)], budget=Budget(cost=1)
+        "a",
+        model=ScriptedModel(asks, "never"),
+        instructions="",
+        tools=[delegate(expert, timeout=0.05)],
+        budget=Budget(cost=1),
     )
     result = await ask(open_backend, agent)
     assert (result.stop_reason, result.cost) == ("budget", None)

@@ -33,7 +33,8 @@ PATIENCE = 120
 """Real seconds for one test: a busy machine is no reason to call a mutant noticed."""
 
 SUITE = "tests/testing/test_conformance_sqlite.py"
-OWNERS = ("test_zombie", "test_crash_loops", "test_sqlite_shared")
+CRASHES = ("test_crash_watch", "test_crash_loops", "test_lone_bodies")
+OWNERS = ("test_claims", "test_draining", "test_zombie", *CRASHES, "test_sqlite_shared")
 STORED = ("test_group_commit", "test_disk_trouble")
 FLOW = ("test_flow_crash", "test_flow_model")
 
@@ -42,8 +43,9 @@ FITTING: dict[str, tuple[Sequence[str], str]] = {
     "sqlite_file": (STORED, "c03 or c08 or c17"),
     "sqlite_journal": ((*STORED, *OWNERS), "c03 or c06 or c08 or c17 or c20 or c26"),
     "claims": (OWNERS, "c06 or c08 or c25 or c26 or c30_the_rules"),
-    "crash_watch": (("test_crash_loops",), "c25"),
-    "crashes": (("test_crash_loops",), "c25"),
+    "crash_watch": (CRASHES, "c25"),
+    "crashes": (CRASHES, "c25"),
+    "lone_bodies": (CRASHES, "c25"),
     "driver": ((*OWNERS, "test_loop_goes_on", "test_user_code"), "c06 or c12 or c21"),
     "lease": (OWNERS, "c06 or c08"),
     "ownership": (OWNERS, "c06 or c08 or c25 or c26"),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio import workflow
 from temporalio.client import WorkflowExecutionStatus
 
+from durably.backends.temporal.pace import SEVERAL
 from durably.core import Context, Event, InvokeError, Run, Singleton, StepTimeoutError, current_step, function
 from durably.core.functions import FailedRun
 from durably.core.ids import new_id
@@ -146,14 +148,12 @@ def _unchanged() -> Iterator[None]:
     EFFECTS.clear()
 
 
-async def begin(open_temporal: OpenTemporal, count: int, **options: Any) -> list[str]:
+async def begin(open_temporal: OpenTemporal, ids: Sequence[str], **options: Any) -> None:
     """Start runs, and let each come to its last wait."""
-    ids = [new_id() for _ in range(count)]
     async with open_temporal(changing, inner, sleeper, **OPTIONS, **options) as backend:
         runs = [await backend.start(changing, run_id=run_id) for run_id in ids]
         for run in runs:
             await until_it_waits(run)
-    return ids
 
 
 async def until_it_waits(run: Run[Any]) -> None:
@@ -168,7 +168,8 @@ async def test_whatever_was_changed_the_run_ends_and_says_so(
 ) -> None:
     all_changes = list(changes())[::every]
     worker = {**SOON, "max_cached_workflows": cache}
-    ids = await begin(open_temporal, len(all_changes), worker_options=worker)
+    ids = [new_id() for _ in all_changes]
+    await begin(open_temporal, ids, worker_options=worker)
     done = Counter(EFFECTS)
     CODE.update({run_id: code for run_id, (_, code) in zip(ids, all_changes, strict=True)})
     async with open_temporal(changing, inner, sleeper, worker_options=worker, **OPTIONS) as backend:
@@ -186,7 +187,8 @@ async def test_whatever_was_changed_the_run_ends_and_says_so(
 
 
 async def test_code_that_did_not_change_goes_on(open_temporal: OpenTemporal) -> None:
-    [run_id] = await begin(open_temporal, 1, worker_options=SOON)
+    run_id = new_id()
+    await begin(open_temporal, [run_id], worker_options=SOON)
     done = Counter(EFFECTS)
     async with open_temporal(changing, inner, sleeper, worker_options=SOON, **OPTIONS) as backend:
         await backend.send(Event("changed/go", {"run": run_id}))
@@ -194,17 +196,42 @@ async def test_code_that_did_not_change_goes_on(open_temporal: OpenTemporal) -> 
     assert done == EFFECTS
 
 
-async def test_a_run_may_wait_until_its_code_is_back(open_temporal: OpenTemporal) -> None:
+@pytest.mark.parametrize("by", ["this version", "an earlier version"])
+async def test_runs_may_wait_until_their_code_is_back(
+    open_temporal: OpenTemporal, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was changed, and also where the history holds no marker of a version of this library."""
     options: dict[str, Any] = {"worker_options": SOON, "on_code_change": "wait", **OPTIONS}
-    [run_id] = await begin(open_temporal, 1, worker_options=SOON)
-    CODE[run_id] = [*PROGRAM[:3], ("sleep", "d", 0.02), *PROGRAM[4:]]  # Temporal itself would not see this change
+    wide: Op = ("gather", "w", [[("named", f"w{number}", number)] for number in range(SEVERAL + 1)])
+    all_changes = list(changes())[1::17]
+    ids = [new_id() for _ in all_changes]
+    fitting = {run_id: [*PROGRAM, wide] for run_id in ids}
+    CODE.update(fitting)
+    with monkeypatch.context() as earlier:
+        if by == "an earlier version":
+            earlier.setattr(workflow, "patched", lambda _: False)
+        await begin(open_temporal, ids, worker_options=SOON)
+    done = Counter(EFFECTS)
+    CODE.update({run_id: [*code, wide] for run_id, (_, code) in zip(ids, all_changes, strict=True)})
     async with open_temporal(changing, inner, sleeper, **options) as backend:
-        await backend.send(Event("changed/go", {"run": run_id}))
-        while (await backend.run(run_id)).status is not RunStatus.STUCK:  # noqa: ASYNC110  # the server says so only when asked
-            await asyncio.sleep(0.05)
-    CODE.clear()
+        await backend.send(*(Event("changed/go", {"run": run_id}) for run_id in ids))
+        for run_id, (what, _) in zip(ids, all_changes, strict=True):
+            run = await backend.run(run_id)
+            while run.status is not RunStatus.STUCK:
+                await asyncio.sleep(0.05)  # the server says so only when asked
+                run = await backend.run(run_id)
+            assert run.view.stuck is not None, what
+            assert "recorded" in run.view.stuck.message, what
+            workflow_run = backend.client.get_workflow_handle(run_id)
+            assert (await workflow_run.describe()).status is WorkflowExecutionStatus.RUNNING, what
+            events = (await workflow_run.fetch_history()).events
+            patches = [each for each in events if each.marker_recorded_event_attributes.marker_name == "core_patch"]
+            assert bool(patches) is (by == "this version"), what
+    CODE.update(fitting)
     async with open_temporal(changing, inner, sleeper, **options) as backend:
-        assert await (await backend.run(run_id)).result() == "ended"
+        for run_id in ids:
+            assert await (await backend.run(run_id)).result() == "ended"
+    assert done == EFFECTS, "no body ran while the code did not fit, and none again when it did"
 
 
 async def test_what_only_temporal_sees_ends_the_run_too(open_temporal: OpenTemporal) -> None:

@@ -144,6 +144,16 @@ def test_what_the_records_tell_is_not_counted_twice() -> None:
     assert broken(laws.limited_starts(thrice, after, unrecorded=without_crash)) == ["L3"]
 
 
+def test_a_repeat_that_the_engine_numbered_is_accounted_for_where_it_keeps_no_more() -> None:
+    after = snapshot(log(FIRST, replace(record("a"), attempt=2), LAST))
+    twice = entries("started a", "started a")
+    assert broken(laws.limited_starts(twice, after, unrecorded={("f", "a"): 1})) == []
+    assert broken(laws.limited_starts([*twice, *twice], after, unrecorded={("f", "a"): 1})) == ["L3"]
+    assert broken(laws.limited_starts(twice, after)) == ["L3"], "other engines record why"
+    once = snapshot(log(FIRST, record("a", "started"), replace(record("a", "failed"), attempt=2), LAST))
+    assert broken(laws.limited_starts(twice, once, unrecorded={("f", "a"): 1})) == ["L3"]
+
+
 def test_an_at_most_once_body_starts_once_whatever_happens() -> None:
     after = snapshot(log(FIRST, record("a", "started"), record("a", "failed"), LAST))
     assert broken(laws.limited_starts(entries("started a", "crash", "started a"), after)) == ["L3"]

@@ -227,17 +227,13 @@ class Agent(AgentBodies[Out, C], Generic[Out, C]):
         self._instructions_ask = self._asked_by(f"agent {name!r}: its instructions", instructions, names)
         self._options_ask = self._asked_by(f"agent {name!r}: its model_options", model_options, names)
         parts = agent_tools(name, tools, names, self.context_codec)
-        # Other agents start this one by its own event, without knowing its backend or its triggers.
-        options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
-        if on_message is not None:
-            options["singleton"] = one_run_a_session(name, on_message, sessions, options.get("singleton"))
         super().__init__(
             name,
             self._handle,  # type: ignore[arg-type]  # a str is brought to AgentInput by the validator below
             input_type=input_type(name, self.context_codec),
             output_type=result_type(name, output_type),
             uses=parts.uses,
-            **options,
+            **_function_options(name, options, on_message, sessions),
         )
         self.name = name
         self.model = with_fallback(model, fallback)
@@ -331,6 +327,15 @@ class Agent(AgentBodies[Out, C], Generic[Out, C]):
         context = Context(step=steps, event=event, input=asked, run_id=run_id, attempt=1, logger=silent, resources={})
         with running(context):
             return await self._loop(asked, _session_key(asked, run_id))(steps, None)
+
+
+def _function_options(name: str, options: FunctionOptions, on_message: object, sessions: object) -> FunctionOptions:
+    """An agent's options as a function."""
+    # Other agents start this one by its own event, without knowing its backend or its triggers.
+    options["triggers"] = (*check_triggers(name, options.get("triggers", ())), start_event(name))
+    if on_message is not None:
+        options["singleton"] = one_run_a_session(name, on_message, sessions, options.get("singleton"))
+    return options
 
 
 def _session_key(asked: AgentInput, run_id: str) -> str | None:

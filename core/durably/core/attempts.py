@@ -174,27 +174,40 @@ async def run_step(
     try:
         if environment.probe is not None:
             await environment.pass_point("before_body", function, run_id, call.key)
-        if environment.observers.steps and kind is not None:
-            began = StepBegan(
-                run_id=run_id,
-                function=function,
-                step=call.key,
-                kind=kind,
-                attempt=attempt,
-                at=environment.observers.now(),
-                failures=failures,
-                cause=cause,
-            )
-            with environment.observers.around_body(began):
-                value = await _contained(call, environment, before_body)
-        else:
+        if kind is None or not environment.observers.steps:
             value = await _contained(call, environment, before_body)
+        else:
+            value = await _observed(call, environment, before_body, info, kind, failures, cause)
         if environment.probe is not None:
             await environment.pass_point("after_effect", function, run_id, call.key)
     finally:
         _current.reset(token)
     limit, redact = environment.max_payload_bytes, environment.redactor.text
     return StepOutput(*call.codec.round_trip(value, step=call.key, limit=limit, redact=redact))
+
+
+async def _observed(
+    call: StepCall,
+    environment: Environment,
+    before_body: BeforeBody,
+    info: StepInfo,
+    kind: Kind,
+    failures: int,
+    cause: Cause | None,
+) -> Any:
+    """The value of a body whose beginning observers are told, and around which they may put something."""
+    began = StepBegan(
+        run_id=info.run_id,
+        function=info.function,
+        step=call.key,
+        kind=kind,
+        attempt=info.attempt,
+        at=environment.observers.now(),
+        failures=failures,
+        cause=cause,
+    )
+    with environment.observers.around_body(began):
+        return await _contained(call, environment, before_body)
 
 
 def _beat(probe: Probe, point: Point) -> Callable[[], None]:

@@ -1,7 +1,7 @@
 """The budget of a run: what an agent may spend, in dollars, tokens, tool calls or time.
 
 Owns: the limits, and when they are near or reached. Does not own: counting, which the loop does from records
-(``progress.py``).
+(``progress.py``, ``spending.py``).
 """
 
 from __future__ import annotations
@@ -14,25 +14,9 @@ from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, NonRetriableError
 from durably.core.model import ModelResponse
 from durably.core.named_values import NamedValues
+from durably.core.spending import Spent
 
-__all__ = ["Budget", "Spent"]
-
-
-@dataclass(slots=True)
-class Spent:
-    """What a run has spent so far.
-
-    Attributes:
-        tokens: Tokens, read and written.
-        cost: US dollars; ``None``, the cost after a delegate has failed, is not known.
-        tool_calls: Calls of tools, those of agents included that it asked and waited for.
-        seconds: From its first turn on.
-    """
-
-    tokens: int = 0
-    cost: float | None = 0.0
-    tool_calls: int = 0
-    seconds: float = 0.0
+__all__ = ["Budget"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,16 +21,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from durably.core.agent import Agent, start_event
 from durably.core.due_times import due_time
-from durably.core.durable_tools import delegated_outcome
+from durably.core.durable_tools import UNKNOWN, delegated_outcome, failed_outcome
 from durably.core.durations import timeout_seconds
+from durably.core.error_spending import carry_spending
 from durably.core.error_text import writable
 from durably.core.errors import DefinitionError, StepError, ToolError
 from durably.core.events import Event
 from durably.core.messages import JSONObject, ToolCall
-from durably.core.model import ToolSpec, Usage
+from durably.core.model import ToolSpec
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
 from durably.core.serialization import Codec
+from durably.core.spending import spent_by
 from durably.core.steps import Duration, StepAPI
 from durably.core.tool_context import RunContext, fits, type_label
 from durably.core.tools import NO_CONTEXT, Tool, ToolOutcome, check_tool_name
@@ -130,10 +132,11 @@ class Delegate(Tool):
         try:
             result = await step.invoke(f"tool-{self.name}", self.agent, asked, timeout=self.timeout)
         except StepError as error:
-            if self.on_error == "raise":
-                raise
-            # No record of this run says what the child spent before it failed. A cost of 0 would be wrong.
-            return ToolOutcome(content=str(error), is_error=True, usage=Usage(), cost=None)
+            if self.on_error == "report":
+                return failed_outcome(error)
+            if spent_by(error) is None:
+                carry_spending(error, UNKNOWN.to_data())
+            raise
         return delegated_outcome(self.agent.id, result)
 
     async def due(self, when: str | float) -> float | ToolOutcome:

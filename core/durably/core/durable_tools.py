@@ -14,16 +14,20 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, RootModel, create_model
 
 from durably.core.error_text import error_text, type_name
-from durably.core.errors import DurablyError, ToolError
+from durably.core.errors import DurablyError, StepError, ToolError
 from durably.core.functions import Function
 from durably.core.messages import JSONObject, ToolCall
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentResult
+from durably.core.spending import Spent, spent_by
 from durably.core.steps import StepAPI
 from durably.core.tool_context import RunContext
 from durably.core.tools import NO_CONTEXT, Tool, ToolOutcome, refused
 
-__all__ = ["CodeTool", "FunctionTool", "delegated_outcome", "function_arguments"]
+__all__ = ["UNKNOWN", "CodeTool", "FunctionTool", "delegated_outcome", "failed_outcome", "function_arguments"]
+
+UNKNOWN = Spent(cost=None)
+"""Of an agent whose error does not say what it had spent. A cost of 0 would be wrong."""
 
 INPUT = "input"
 """The parameter of a durable function whose input is no object."""
@@ -53,7 +57,12 @@ class FunctionTool(Tool):
         """See :meth:`~durably.core.Tool.act`: ``step.invoke``."""
         # By a reference, which knows no input type: the child judges its input itself, and its verdict is recorded.
         child = FunctionRef[Any, Any](self.function.id, output_type=self.function.output.type)
-        result = await step.invoke(f"tool-{self.name}", child, self._input(call.arguments), timeout=self.timeout)
+        try:
+            result = await step.invoke(f"tool-{self.name}", child, self._input(call.arguments), timeout=self.timeout)
+        except StepError as error:
+            if self.on_error == "raise" or spent_by(error) is None:
+                raise
+            return failed_outcome(error)
         return delegated_outcome(child.id, result) if isinstance(result, AgentResult) else self._outcome(result)
 
     def _parse(self, arguments: JSONObject | str) -> dict[str, object]:
@@ -131,6 +140,14 @@ class CodeTool(Tool):
                 raise
             told = str(error) if isinstance(error, DurablyError) else f"{type_name(error)}: {error_text(error)}"
             return ToolOutcome(content=told, is_error=True)
+
+
+def failed_outcome(error: StepError) -> ToolOutcome:
+    """Return what the model is told of an agent that failed, and what that agent had spent, if its error says so."""
+    spent = spent_by(error) or UNKNOWN
+    return ToolOutcome(
+        content=str(error), is_error=True, usage=spent.usage, cost=spent.cost, tool_calls=spent.tool_calls
+    )
 
 
 def delegated_outcome(agent_id: str, result: AgentResult) -> ToolOutcome:

@@ -51,6 +51,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from durably.core.durations import Duration, duration_seconds, moment
+from durably.core.error_spending import SPENT, carried_spending, carry_spending
 from durably.core.error_text import error_text, plain_data, type_name
 from durably.core.error_trace import carry_traceback, traceback_text
 
@@ -168,7 +169,8 @@ class StepInterruptedError(StepError):
 class StepCrashedError(StepError):
     """A step's process died while its body ran, more often than ``crash_limit`` allows. It is not run again.
 
-    The crash counts for all bodies that ran in the same process.
+    A crash counts for all bodies that ran in the same process. On memory and SQLite, a step that two crashes have cut
+    off runs alone in its run, and further ones count for it alone.
 
     Attributes:
         crashes: How many times.
@@ -199,6 +201,8 @@ class InvokeError(StepError):
     Attributes:
         function: The id of the function.
         run_id: The id of its run, to look at its history.
+        spent: What an agent had spent when it failed: its ``usage``, ``cost`` and ``tool_calls`` as JSON data. ``None``
+            if the error does not say: the function runs no agent, or the run did not end by an error of its code.
     """
 
     fields = ("step", "attempts", "error_type", "message", "function", "run_id")
@@ -210,6 +214,11 @@ class InvokeError(StepError):
         self.function = function
         self.run_id = run_id
         self.args = (f"function {function!r} (run {run_id}) failed: {error_type}: {message}",)
+
+    @property
+    def spent(self) -> dict[str, Any] | None:
+        """See above."""
+        return carried_spending(self)
 
 
 class RunCancelledError(InvokeError):
@@ -363,7 +372,7 @@ class TooManyStepsError(DurablyError):
 
     Attributes:
         step: The step, or the ``gather``, that exceeds the limit.
-        what: What exceeds the limit: ``"steps in one run"`` or ``"branches at a time"``.
+        what: What exceeds the limit: ``"steps in one run"`` or ``"branches at a time"``. Inngest counts its own steps.
         count: How many there would have been.
         limit: How many the engine allows.
     """
@@ -703,7 +712,7 @@ def is_retriable(error: BaseException) -> bool:
 
 
 def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> dict[str, Any]:
-    """Describe any exception as JSON data: its class name, its text or its fields if it is one of ours, its traceback.
+    """Describe any exception as JSON data: its class name, its text or fields, its traceback, and what it spent.
 
     It does not fail, whatever the exception does, and any storage can keep what it returns.
 
@@ -711,8 +720,12 @@ def error_to_json(error: BaseException, redact: Callable[[str], str] = str) -> d
         error: The exception.
         redact: Masks secrets in every text, before it is clipped.
     """
-    trace = traceback_text(error, redact)
-    return {**_said(error, redact), "traceback": trace} if trace else _said(error, redact)
+    said = _said(error, redact)
+    if trace := traceback_text(error, redact):
+        said["traceback"] = trace
+    if (spent := carried_spending(error)) is not None:
+        said[SPENT] = plain_data(spent, redact)
+    return said
 
 
 def _said(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
@@ -730,6 +743,7 @@ def error_from_json(data: dict[str, Any]) -> DurablyError:
     """
     error = _rebuilt(data)
     carry_traceback(error, str(data.get("traceback") or ""))
+    carry_spending(error, data.get(SPENT))
     return error
 
 

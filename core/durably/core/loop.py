@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from durably.core.progress import Progress
 from durably.core.result import AgentResult, AgentStopReason
 from durably.core.run_session import RunSession
 from durably.core.shortening import can_prune, shorten
+from durably.core.spending import Spent
 from durably.core.steps import StepAPI
 from durably.core.tool_context import RunContext
 from durably.core.tools import ToolOutcome
@@ -70,32 +71,34 @@ def create_agent_loop(
     limit = agent.budget if budget is None else budget.within(agent.budget)
 
     async def run_loop(step: StepAPI, logger: Logger | None) -> AgentResult:
-        system = await _load_context(agent, step, run)
-        tools = await listed_tools(step, agent.tools, agent.toolsets, run)
-        history = await step.run("load-history", agent.load_history, session_key)
-        conversation = Conversation(system, history, UserMessage(content=message))
-        conversation.listed = tools.specs
-        if agent.loads_options:
-            conversation.options = await step.run("load-options", agent.load_options, run)
-        session = RunSession(agent, step, session_key if save else None, history, conversation)
-        answer = await session.answer_of_another()
-        if answer is not None:
-            return AgentResult(text=answer, iterations=0, cost=0.0, stop_reason="steered").with_messages([])
-        await session.begin()
-        turns = _Turns(
-            agent=agent,
-            step=step,
-            logger=logger,
-            run=run,
-            limit=limit,
-            tools=tools,
-            conversation=conversation,
-            session=session,
-            progress=Progress(conversation),
-        )
-        result = await turns.result()
-        await session.end(answered=result.stop_reason == "completed")
-        return result
+        spent = Spent()
+        with spent.told_by_errors():
+            system = await _load_context(agent, step, run)
+            tools = await listed_tools(step, agent.tools, agent.toolsets, run)
+            history = await step.run("load-history", agent.load_history, session_key)
+            conversation = Conversation(system, history, UserMessage(content=message))
+            conversation.listed = tools.specs
+            if agent.loads_options:
+                conversation.options = await step.run("load-options", agent.load_options, run)
+            session = RunSession(agent, step, session_key if save else None, history, conversation)
+            answer = await session.answer_of_another()
+            if answer is not None:
+                return AgentResult(text=answer, iterations=0, cost=0.0, stop_reason="steered").with_messages([])
+            await session.begin()
+            turns = _Turns(
+                agent=agent,
+                step=step,
+                logger=logger,
+                run=run,
+                limit=limit,
+                tools=tools,
+                conversation=conversation,
+                session=session,
+                progress=Progress(conversation, spent),
+            )
+            result = await turns.result()
+            await session.end(answered=result.stop_reason == "completed")
+            return result
 
     return run_loop
 
@@ -195,7 +198,7 @@ class _Turns:
             return response
         answer = await after_model(agent, step, response)
         if isinstance(answer, Refusal):
-            self.progress.spend(response.usage, response.cost)
+            self.progress.spent.add(response.usage, response.cost)
         elif answer is not response and agent.output_form is not None:
             return agent.output_form.judged(answer)
         return answer
@@ -213,7 +216,18 @@ class _Turns:
         run = self.run if share is None else replace(self.run, budget=share)
         checked_in_step = response.checked_in_steps
         answers = [partial(_answer, self.agent, self.tools, self.step, call, run, checked_in_step) for call in calls]
-        outcomes = (await answers[0](),) if len(answers) == 1 else await self.step.gather(*answers)
+        kept: dict[int, str | ToolOutcome] = {}
+        outcomes: Sequence[str | ToolOutcome]
+        try:
+            if len(answers) == 1:
+                outcomes = [await answers[0]()]
+            else:
+                outcomes = await self.step.gather(*(partial(_keep, kept, *each) for each in enumerate(answers)))
+        except Exception as error:
+            # Told by the failure of this run: what the other agents of the turn spent, and those that failed.
+            progress.count_delegated(kept[place] for place in sorted(kept))
+            progress.spent.add_failure(error)
+            raise
         progress.count_delegated(outcomes)
         self.conversation.add(*map(_result, calls, outcomes))
 
@@ -244,6 +258,14 @@ def _result(call: ToolCall, outcome: str | ToolOutcome) -> ToolResultMessage:
     if isinstance(outcome, str):
         return ToolResultMessage(call_id=call.id, name=call.name, content=outcome)
     return outcome.message(call)
+
+
+async def _keep(
+    kept: dict[int, str | ToolOutcome], place: int, answer: Callable[[], Awaitable[str | ToolOutcome]]
+) -> str | ToolOutcome:
+    """Answer one of several calls. Its outcome is kept also if another one fails the turn."""
+    kept[place] = outcome = await answer()
+    return outcome
 
 
 async def _answer(

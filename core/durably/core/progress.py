@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterable
 
 from durably.core.agent_parts import AgentParts
-from durably.core.budget import Budget, Spent
+from durably.core.budget import Budget
 from durably.core.conversation import Conversation
 from durably.core.messages import assistant
 from durably.core.model import ModelResponse, Usage
 from durably.core.output import OutputForm
 from durably.core.result import AgentResult, AgentStopReason
+from durably.core.spending import Spent
 from durably.core.steps import StepAPI
 from durably.core.tools import ToolOutcome
 
@@ -19,19 +20,23 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """What a result says of the turns so far, counted from recorded responses and outcomes alone."""
+    """What a result says of the turns so far, counted from recorded responses and outcomes alone.
 
-    def __init__(self, conversation: Conversation) -> None:
+    Args:
+        conversation: What is said.
+        spent: Where spending is counted.
+    """
+
+    def __init__(self, conversation: Conversation, spent: Spent) -> None:
         self._conversation = conversation
         self._text = ""
         self._output: object = None
         self._tool_calls = 0
-        self._usage: list[Usage] = []
         self._began: float | None = None
         self.iterations = 0
         self.pruned: int | None = None
         self.complaints = 0
-        self.spent = Spent()
+        self.spent = spent
         self.last_turn = Usage()
         self._cache_breaks: list[int] = []
 
@@ -48,24 +53,15 @@ class Progress:
         if response.usage.cached_tokens < self.last_turn.cached_tokens + self.last_turn.cache_write_tokens:
             self._cache_breaks.append(self.iterations)
         self.last_turn = response.usage
-        self.spend(response.usage, response.cost)
+        self.spent.add(response.usage, response.cost, calls)
         self._tool_calls += calls
-        self.spent.tool_calls += calls
         self._text = response.message.text or self._text
 
     def count_delegated(self, outcomes: Iterable[str | ToolOutcome]) -> None:
         """Count what agents spent that tools of a turn asked and waited for."""
         for outcome in outcomes:
             if isinstance(outcome, ToolOutcome) and outcome.usage is not None:
-                self.spend(outcome.usage, outcome.cost)
-                self.spent.tool_calls += outcome.tool_calls
-
-    def spend(self, usage: Usage, cost: float | None) -> None:
-        """Count what one answer of a model has cost."""
-        self._usage.append(usage)
-        before = self.spent.cost
-        self.spent.tokens += usage.input_tokens + usage.output_tokens
-        self.spent.cost = None if before is None or cost is None else before + cost
+                self.spent.add(outcome.usage, outcome.cost, outcome.tool_calls)
 
     async def take(self, agent: AgentParts, step: StepAPI, response: ModelResponse) -> str | None:
         """Take the final answer; what is wrong with it, in words for the model, or ``None``."""
@@ -100,7 +96,7 @@ class Progress:
             output=self._output,
             iterations=self.iterations,
             tool_calls=self._tool_calls,
-            usage=sum(self._usage, Usage()),
+            usage=self.spent.usage,
             cost=self.spent.cost,
             cache_breaks=self._cache_breaks,
             stop_reason=stop_reason,

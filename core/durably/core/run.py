@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Self, TypeVar
 
 from durably.core.engine import Engine
+from durably.core.error_spending import SPENT, carry_spending
 from durably.core.error_trace import carry_traceback
 from durably.core.errors import DurablyError, InvokeError, RunCancelledError, error_from_json
 from durably.core.functions import Function
@@ -163,6 +164,7 @@ def invoke_error(view: RunView, step: str = "") -> DurablyError:
             step=step, error_type=error.get("type", "Error"), message=message, function=view.function, run_id=view.id
         )
         carry_traceback(failed, str(error.get("traceback") or ""))
+        carry_spending(failed, error.get(SPENT))
         return failed
     return RunCancelledError(
         step=step,

@@ -42,7 +42,7 @@ async def _compact(
         return False
     later = Later("fetch-summary", agent.fetch_summary, agent.give_up_summary)
     response = await call_model(agent, step, "compact", agent.summarize, older, conversation.summary, later=later)
-    progress.spend(response.usage, response.cost)
+    progress.spent.add(response.usage, response.cost)
     if agent.compaction.save:
         await session.save_summary(response.message.text)
     conversation.compact(agent.compaction.keep, response.message.text)

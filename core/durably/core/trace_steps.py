@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durably.core.approval import APPROVAL_GIVEN
+from durably.core.error_spending import SPENT
 from durably.core.history import StepRecord
 from durably.core.model import Usage
 from durably.core.run_events import child_id
@@ -63,7 +64,8 @@ class StepDraft:
         last, value = self.last, self.value
         attempts = [] if self.first.kind in ("sleep", "wait_for_event", "invoke") else attempts_of(self.records)
         started, ended = self._times(attempts)
-        usage, cost = _spent(value)
+        # A call that failed tells with its error what an agent had spent.
+        usage, cost = _spent(last.error.get(SPENT) if last.error and last.kind == "invoke" else value)
         is_answer = is_model_answer(value)
         return TraceStep(
             key=self.key,

@@ -8,15 +8,13 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId, tool
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.prebuilt import create_react_agent
 
 from durably.testing.foreign import model_asked, watched
 from tests.benchmarks.foreign.world import ANSWER, INSTRUCTIONS, QUESTION, bank, look_up, next_calls, post
+from tests.benchmarks.langgraph_parts import Scripted, call_of, sqlite_saver, turns_taken
 
 __all__ = ["ENGINE", "resume", "start"]
 
@@ -25,27 +23,17 @@ ENGINE = "LangGraph, SQLite saver"
 CallId = Annotated[str, InjectedToolCallId]
 
 
-class Scripted(BaseChatModel):
+def reply(messages: list[Any]) -> AIMessage:
     """The model of the test."""
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def bind_tools(self, tools: Any, **options: Any) -> Any:
-        return self
-
-    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any) -> ChatResult:
-        turns: list[Any] = []
-        for message in messages:
-            if isinstance(message, AIMessage):
-                turns += [("call", call["id"]) for call in message.tool_calls]
-            elif isinstance(message, ToolMessage):
-                turns.append(("result", message.tool_call_id))
-        model_asked(turns)
-        asked = next_calls(sum(message.type == "ai" for message in messages))
-        calls = [{"name": name, "args": {"order_id": "7"}, "id": call_id} for name, call_id in asked]
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("" if calls else ANSWER, tool_calls=calls))])
+    turns: list[Any] = []
+    for message in messages:
+        if isinstance(message, AIMessage):
+            turns += [("call", call["id"]) for call in message.tool_calls]
+        elif isinstance(message, ToolMessage):
+            turns.append(("result", message.tool_call_id))
+    model_asked(turns)
+    calls = [call_of(name, "7", call_id) for name, call_id in next_calls(turns_taken(messages))]
+    return AIMessage("" if calls else ANSWER, tool_calls=calls)
 
 
 async def start(folder: Path) -> str:
@@ -72,11 +60,9 @@ async def start(folder: Path) -> str:
         return "sent"
 
     warnings.simplefilter("ignore")
-    async with AsyncSqliteSaver.from_conn_string(str(folder / "checkpoints.db")) as saver:
-        await saver.setup()
-        await saver.conn.execute("PRAGMA synchronous = FULL")
+    async with sqlite_saver(folder / "checkpoints.db") as saver:
         tools = [get_order, refund, send_mail]
-        graph = create_react_agent(Scripted(), tools, prompt=INSTRUCTIONS, checkpointer=saver)
+        graph = create_react_agent(Scripted(reply=reply), tools, prompt=INSTRUCTIONS, checkpointer=saver)
         config: Any = {"configurable": {"thread_id": "1"}}
         known = await graph.aget_state(config)
         message = None if known.created_at else {"messages": [("user", QUESTION)]}

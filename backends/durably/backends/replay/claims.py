@@ -99,11 +99,11 @@ class Claims:
 
     def _claimed(self, limit: int, claim: Claim) -> None:
         again, self._claiming, self._claim_again = self._claim_again, False, False
-        self._turned_away = len(claim.runs) >= limit  # there may be more
+        self._turned_away = again or len(claim.runs) >= limit  # there may be more, or more became free meanwhile
         for row in claim.runs:
             self._driver.spawn(row)
         self._recovery.set(claim.due)
-        if again or self._turned_away:
+        if self._turned_away:
             asyncio.get_running_loop().call_soon(self.fill_up)
 
     async def claim(self) -> None:
@@ -117,11 +117,11 @@ class Claims:
         if self._log.crash is not None:
             return
         try:
-            self.claim_runs(self._not_recovered)
+            self.claim_runs(self._not_claimed)
         except JournalError as error:
-            self._not_recovered(error)
+            self._not_claimed(error)
 
-    def _not_recovered(self, error: BaseException) -> None:
+    def _not_claimed(self, error: BaseException) -> None:
         if isinstance(error, JournalError):
             logger.warning("cannot take up runs now, will try again: %s", error)
             self._recovery.set(self._clock.now() + 1)
@@ -143,9 +143,6 @@ class Claims:
         if not self._turned_away or self._room == 0 or self._log.crash is not None:
             return
         try:
-            self.claim_runs(self._not_filled)
+            self.claim_runs(self._not_claimed)
         except JournalError as error:
-            self._not_filled(error)
-
-    def _not_filled(self, error: BaseException) -> None:
-        self._turned_away = True  # the next look takes them up
+            self._not_claimed(error)

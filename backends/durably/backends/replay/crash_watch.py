@@ -49,6 +49,7 @@ class CrashWatch:
 
     Attributes:
         suspected: Whether the run crashed twice where it is now, and has recorded nothing since.
+        alone: The key of the step whose body runs alone, or an empty text.
         cleared: Called when it has come further than before, or waits.
     """
 
@@ -59,7 +60,8 @@ class CrashWatch:
         self._log = row.crash_log
         self._count = len(records)
         self.suspected = bool(row.crashes) and self._log.repeated(self._count) >= SUSPECTED
-        self._resting: bool | None = None
+        self.alone = ""
+        self._noted: tuple[bool, str] | None = None
 
     def check(self, function: Function[object, object]) -> None:
         """Give the run up if its code crashed too often before it came to any step.
@@ -75,41 +77,61 @@ class CrashWatch:
         if len(crashes) > max(function.crash_limit, SUSPECTED + 1):
             raise CrashLoopError(crashes=len(crashes), since=crashes[0])
 
-    def in_window(self, window: int) -> list[float]:
-        """When crashes were noticed that may have cut off a step; see :attr:`Scope.window`."""
-        return self._log.in_window(window) if self._row.crashes else []
+    def in_window(self, window: int, key: str) -> list[float]:
+        """When crashes were noticed that are put down to a step; see :meth:`CrashLog.in_window`."""
+        return self._log.in_window(window, key) if self._row.crashes else []
+
+    def must_be_alone(self, window: int, key: str, limit: int) -> bool:
+        """Whether the next crash that cuts off a step is to be its own, since it was cut off so often.
+
+        Args:
+            window: See :attr:`Scope.window`.
+            key: The step key.
+            limit: How many crashes it may be cut off by.
+        """
+        return len(self.in_window(window, key)) >= max(1, min(SUSPECTED, limit))
 
     def progressed(self) -> None:
         """Something was recorded: a crash from now on is another one."""
         self.suspected = False
         self.cleared()
 
+    @property
+    def notes_bodies(self) -> bool:
+        """Whether it is to be written down that a body begins."""
+        return self.suspected or bool(self.alone) or (self._noted is not None and bool(self._noted[1]))
+
     async def body_begins(self) -> None:
-        """A body begins: the next crash is its own."""
+        """A body begins: the next crash is its own, or of one that runs beside it."""
         noted = self._note(resting=False)
         if noted is not None:
             await asyncio.wait([noted])
 
+    def lone_body_ended(self) -> None:
+        """The body that ran alone has ended: the next crash is not its own."""
+        self.alone = ""
+        self._note(resting=False)
+
     def rests(self) -> None:
         """All branches of the run wait: the next crash is not its own."""
         self._note(resting=True)
-        if self.suspected:
-            self.cleared()
+        self.cleared()
 
     def goes_on(self) -> None:
         """The code of the run goes on after a rest, and nothing was recorded."""
-        if self._resting:
+        if self._noted is not None and self._noted[0]:
             self._note(resting=False)
 
     def _note(self, *, resting: bool) -> asyncio.Future[None] | None:
-        if not self.suspected or self._resting is resting:
+        note = (resting, self.alone)
+        if not self.notes_bodies or self._noted == note:
             return None
-        journal, log = self._notes.journal, self._log.came(resting=resting)
-        self._resting = resting
+        journal, log = self._notes.journal, self._log.came(resting=resting, alone=self.alone)
+        self._noted = note
         return self._notes.write(lambda: journal.note_crashes(self._row, log), nothing, self._not_noted)
 
     def _not_noted(self, error: BaseException) -> None:
-        self._resting = None
+        self._noted = None
         if isinstance(error, JournalError):
             logger.warning("run %s: how far it came after its crashes is not noted: %s", self._row.id, error)
 

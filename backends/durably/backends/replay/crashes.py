@@ -4,6 +4,10 @@ A crash is noticed by whoever finds that the owner of a run has vanished. That a
 it would cost each step a second commit. Known is how many records the run had. So a crash is put down to every step
 that could have been running then, also where another run of the process brought it about.
 
+A step that was cut off so by two crashes runs alone in its run from then on (``LoneBodies``), and that is written down.
+A crash meanwhile is put down to it and to no other: a slow body beside one that kills the process is cut off twice, and
+not blamed further.
+
 A run that has crashed twice in one place is suspected. It waits for a growing while before it is taken up again, and a
 worker takes up one such run at a time, so that the runs that crashed only along with another one come further without
 it. Of a suspected run it is written down how far it comes (``CrashWatch``): that a body begins, or that all its
@@ -42,6 +46,8 @@ class CrashLog:
         due: When the run may be taken up again, in seconds since 1970; 0 if it is not suspected of having crashed.
         reached: How many crashes had been when the code last came to a body, or to rest.
         resting: Whether all its branches waited then.
+        alone: The key of the step whose body ran alone then, or an empty text.
+        blamed: The step that each crash is put down to; an empty text for all that could have been running.
     """
 
     counts: tuple[int, ...] = ()
@@ -49,6 +55,8 @@ class CrashLog:
     due: float = 0.0
     reached: int = 0
     resting: bool = False
+    alone: str = ""
+    blamed: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, counts: tuple[int, ...], notes: str, since: float) -> CrashLog:
@@ -61,12 +69,19 @@ class CrashLog:
         """
         said: dict[str, Any] = json.loads(notes) if notes else {}
         times = tuple(said.pop("times", ()))
-        return cls(counts=counts, times=(*[since] * (len(counts) - len(times)), *times), **said)
+        blamed = tuple(said.pop("blamed", ()))
+        return cls(
+            counts=counts,
+            times=(*[since] * (len(counts) - len(times)), *times),
+            blamed=(*[""] * (len(counts) - len(blamed)), *blamed),
+            **said,
+        )
 
     @property
     def notes(self) -> str:
         """All but the counts, as JSON text; empty if there is nothing to say."""
-        said = {"times": self.times, "due": self.due, "reached": self.reached, "resting": self.resting}
+        said: dict[str, Any] = {"times": self.times, "due": self.due, "reached": self.reached, "resting": self.resting}
+        said |= {"alone": self.alone, "blamed": self.blamed if any(self.blamed) else ()}
         return json.dumps({name: value for name, value in said.items() if value}) if any(said.values()) else ""
 
     # -- what happened
@@ -80,27 +95,43 @@ class CrashLog:
         """
         if self.resting and self.counts[-1:] == (count,):
             return replace(self, due=0.0, resting=False)  # it waited: whatever crashed was something else
-        after = replace(self, counts=(*self.counts, count), times=(*self.times, now), resting=False)
+        after = self._with(count, now, self.alone)
         pause = pause_after(after.repeated(count))
         return replace(after, due=now + pause if pause else 0.0)
 
     def stopped(self, count: int) -> CrashLog:
         """The log after a stop in good order that cut off a body."""
-        return replace(self, counts=(*self.counts, count), times=(*self.times, None), due=0.0, resting=False)
+        return replace(self._with(count, None, ""), due=0.0)
 
-    def came(self, *, resting: bool) -> CrashLog:
-        """The log once the code has come to a body, or to rest."""
-        return replace(self, reached=len(self.counts), resting=resting)
+    def _with(self, count: int, time: float | None, blamed: str) -> CrashLog:
+        return replace(
+            self,
+            counts=(*self.counts, count),
+            times=(*self.times, time),
+            blamed=(*self.blamed, blamed),
+            resting=False,
+            alone="",
+        )
+
+    def came(self, *, resting: bool, alone: str = "") -> CrashLog:
+        """The log once the code has come to a body, which runs alone if its key is given, or to rest."""
+        return replace(self, reached=len(self.counts), resting=resting, alone=alone)
 
     def forgiven(self) -> CrashLog:
         """The log of a run that is taken up again after it failed: its crashes count no more, but for numbers."""
-        return CrashLog(counts=self.counts, times=(None,) * len(self.counts))
+        return CrashLog(counts=self.counts, times=(None,) * len(self.counts), blamed=("",) * len(self.counts))
 
     # -- what it means
 
-    def in_window(self, window: int) -> list[float]:
-        """When the crashes were noticed that came when the run had so many records or more."""
-        return [time for count, time in zip(self.counts, self.times, strict=True) if count >= window and time]
+    def in_window(self, window: int, key: str) -> list[float]:
+        """When the crashes were noticed that are put down to a step.
+
+        Args:
+            window: How many records the run had at least while the step could have been running.
+            key: The step key.
+        """
+        crashes = zip(self.counts, self.times, self.blamed, strict=True)
+        return [time for count, time, blamed in crashes if count >= window and time and blamed in ("", key)]
 
     def repeated(self, count: int) -> int:
         """How many crashes there were since the run has so many records."""

@@ -550,7 +550,6 @@ class Driver:
         await self._pass_point("before_result", row)
         await run_pass.records.stick(data)
         logger.error("run %s of %r is stuck until its code fits: %s", row.id, row.function, why)
-        run_pass.scheduler.interrupt(SuspendSignal)
         run_pass.records.stale = True
         raise SuspendSignal
 

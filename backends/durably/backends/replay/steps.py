@@ -13,6 +13,7 @@ from typing import Any
 from durably.backends.replay.events import EventWaiter
 from durably.backends.replay.flow.slots import wanted_slots
 from durably.backends.replay.host import ReplayHost
+from durably.backends.replay.lone_bodies import LoneBodies
 from durably.backends.replay.outcome import find_run
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.scheduler import RunScheduler
@@ -61,6 +62,7 @@ class ReplaySteps(StepEngine):
         self.scheduler = scheduler
         self.clock = host.scheduler.clock
         self.run_id = records.row.id
+        self.lone = LoneBodies(scheduler, records.watch) if records.row.crashes else None
         self._registering = 0
         self._behind: list[asyncio.Future[Any]] = []
 
@@ -90,7 +92,7 @@ class ReplaySteps(StepEngine):
 
     async def check_crashes(self, scope: Scope, call: StepCall, asked: str) -> None:
         """Fail a step that was cut off by more crashes than its limit allows."""
-        crashes = self.records.watch.in_window(scope.window)
+        crashes = self.records.watch.in_window(scope.window, call.key)
         if len(crashes) > step_crash_limit(call, self.function):
             key, attempt = call.key, self.records.attempt(scope, call.key)
             record = self.records.record(key, "step", "failed", None, attempt=attempt - 1, input=asked)
@@ -101,13 +103,13 @@ class ReplaySteps(StepEngine):
         """Note that a body begins, if its run has crashed; what to wait for if this worker may have lost its runs."""
         if self.records.stale or self.scheduler.signal is CancelSignal:  # since this was called before
             self._check()
-        if self.records.watch.suspected or time.time() >= self.host.lease.until:
+        if (self.lone is not None and self.records.watch.notes_bodies) or time.time() >= self.host.lease.until:
             return self._may_begin()
         return None
 
     async def _may_begin(self) -> None:
         """Note that a body begins, and go on only if the run is still this worker's, although its lease was over."""
-        if self.records.watch.suspected:
+        if self.lone is not None:
             await self.records.watch.body_begins()
         while time.time() >= self.host.lease.until:
             try:
@@ -121,11 +123,12 @@ class ReplaySteps(StepEngine):
     async def attempt(self, scope: Scope, call: StepCall, attempt: int, asked: str) -> StepOutput | None:
         """One attempt: what it gave, its final error raised, or ``None`` once the delay before the next is over."""
         key, own = call.key, self.host.body_slots
-        if own is None and not self.function.concurrency:
+        if own is None and self.lone is None and not self.function.concurrency:
             outcome, started = await self._execute(scope, call, attempt, asked)
         else:
             # This worker's first: while it has none free, it must not hold a slot that others wait for.
-            async with nullcontext() if own is None else own.place(self.scheduler), self._slots(key):
+            slot = nullcontext() if own is None else own.place(self.scheduler)
+            async with slot, self._slots(key), self._place(scope, call):
                 outcome, started = await self._execute(scope, call, attempt, asked)
         if isinstance(outcome, Exception):
             await self.attempt_failed(scope, call, attempt, asked, started, outcome)
@@ -164,6 +167,14 @@ class ReplaySteps(StepEngine):
             return nullcontext()
         wanted = wanted_slots(self.function, Event.model_validate_json(self.records.cause))
         return self.host.slots.hold(wanted, self.run_id, key, self.scheduler)
+
+    def _place(self, scope: Scope, call: StepCall) -> AbstractAsyncContextManager[None]:
+        """A block in which the crashes of the run let a body run."""
+        if self.lone is None:
+            return nullcontext()
+        limit = step_crash_limit(call, self.function)
+        alone = self.records.watch.must_be_alone(scope.window, call.key, limit)
+        return self.lone.place(call.key, alone=alone)
 
     async def attempt_failed(
         self, scope: Scope, call: StepCall, attempt: int, asked: str, started: float, error: Exception

@@ -9,10 +9,26 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from durably.core import Context, Event, InvokeError, RunStatus, StepAPI, StepError, StepTimeoutError, function
+from durably.core import (
+    Agent,
+    Context,
+    Event,
+    InvokeError,
+    NonRetriableError,
+    RunStatus,
+    StepAPI,
+    StepError,
+    StepTimeoutError,
+    delegate,
+    function,
+    tool,
+)
 from durably.core.errors import ConcurrentStepError
+from durably.core.messages import AssistantMessage, TextPart, ToolCall
+from durably.core.model import ModelResponse, Usage
 from durably.testing.conformance.subject import Subject, at
 from durably.testing.conformance.suite import clause
+from durably.testing.models.scripted import ScriptedModel
 
 
 async def _echo(value: Any) -> Any:
@@ -97,6 +113,35 @@ async def test_c16_a_failed_child_raises_invoke_error(subject: Subject) -> None:
     assert seen[0][:3] == (InvokeError, "call", "child")
     assert seen[0][3]
     assert seen[0][4:] == ("ValueError", "the child's reason")
+
+
+def _priced(cost: float, part: TextPart | ToolCall) -> ModelResponse:
+    usage = Usage(input_tokens=100, output_tokens=1)
+    return ModelResponse(message=AssistantMessage(parts=[part]), usage=usage, cost=cost)
+
+
+def _asks(name: str, **arguments: Any) -> ToolCall:
+    return ToolCall(id=f"call-{name}", name=name, arguments=arguments)
+
+
+@clause
+async def test_c16_a_failed_agent_tells_its_caller_what_it_had_spent(subject: Subject) -> None:
+    @tool
+    async def look(place: str) -> str:
+        """Look there."""
+        return "nothing"
+
+    looks = ScriptedModel(_priced(0.25, _asks("look", place="here")), NonRetriableError("closed"))
+    asks_on = ScriptedModel(_priced(1.0, _asks("ask_clerk", task="find it")))
+    asks = ScriptedModel(_priced(4.0, _asks("ask_expert", task="find it")), _priced(16.0, TextPart(text="sorry")))
+    clerk = Agent("clerk", model=looks, instructions="", tools=[look], retries=0)
+    expert = Agent("expert", model=asks_on, instructions="", tools=[delegate(clerk, on_error="raise")], retries=0)
+    top = Agent("top", model=asks, instructions="", tools=[delegate(expert)])
+
+    assert await subject.crash(top, data="go", where=at("before_body", "think:1"))
+    result, _ = await subject.run(top, data="go")
+    assert result.text == "sorry"
+    assert (result.usage, result.cost) == (Usage(input_tokens=400, output_tokens=4), 21.25)
 
 
 @clause

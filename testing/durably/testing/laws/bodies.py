@@ -81,11 +81,15 @@ def limited_starts(
         spare: How many more executions of any step other faults account for: a stolen lease, a refused commit.
         usual: How often each body starts without a crash; left out, once.
         unrecorded: How often each body starts without a crash, where records do not tell: of an engine that keeps
-            only the last attempt, a crash may leave no record of the failed attempts before it.
+            only the last attempt, a crash may leave no record of the failed attempts before it. The number of the last
+            attempt accounts for as many then: a server also repeats an attempt of which it heard nothing in time, as on
+            a machine that was too busy to send heartbeats.
     """
     crashes, retries, once_only = _crashes_in_window(entries), _taken_up(after), set[StepPlace]()
+    numbered: dict[StepPlace, int] = {}
     for record in after.records():
         step = (record.run_id, record.key)
+        numbered[step] = max(record.attempt, numbered.get(step, 0))
         if record.status == "retrying":
             retries[step] += 1
         elif record.kind == "step" and record.status == "started":
@@ -97,6 +101,8 @@ def limited_starts(
         if unrecorded is not None:
             without_crash = max(without_crash, unrecorded.get((functions[step], step[1]), 0))
         bound = 1 if step in once_only else without_crash + crashes[step] + spare
+        if unrecorded is not None and step not in once_only:
+            bound = max(bound, numbered.get(step, 0))
         if count > bound:
             what = f"the body of {step[1]!r} started {times(count)}; {bound} can be accounted for"
             yield Violation("L3", what, ENGINE, step[1])

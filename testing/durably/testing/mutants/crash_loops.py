@@ -28,7 +28,8 @@ class CrashesForgottenAtRecovery(MemoryJournal):
 
     def take(self, row: RunRow) -> None:
         log = row.crash_log
-        super().take(row.with_crashes(CrashLog(counts=log.counts[-1:], times=log.times[-1:], due=log.due)))
+        counts, times, blamed = log.counts[-1:], log.times[-1:], log.blamed[-1:]
+        super().take(row.with_crashes(CrashLog(counts=counts, times=times, blamed=blamed, due=log.due)))
 
 
 @mutant("C25")
@@ -50,8 +51,8 @@ class CrashLimitOneTooHigh(ReplaySteps):
 
 
 class _OfAnyStep(CrashWatch):
-    def in_window(self, window: int) -> list[float]:
-        return super().in_window(0)
+    def in_window(self, window: int, key: str) -> list[float]:
+        return super().in_window(0, key)
 
 
 @mutant("C25")

@@ -10,6 +10,8 @@ from durably.backends.replay.journal_types import Received
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, FunctionRef, InvokeError
+from durably.core.error_spending import SPENT
+from durably.core.errors import error_from_json, error_to_json
 from durably.core.history import Kind, StepRecord
 from durably.core.ids import new_id
 from durably.core.replay import Recorded
@@ -57,6 +59,21 @@ class FailedChildrenReturnNone(ReplaySteps):
             return await super().invoke(scope, key, function, data, timeout)
         except InvokeError:
             return None
+
+
+@mutant("C16")
+class SpendingOfFailedAgentsLost(ReplaySteps):
+    """The error of a failed agent does not say what the agent had spent."""
+
+    async def invoke(
+        self, scope: Scope, key: str, function: FunctionRef[Any, Any], data: Any, timeout: float | None
+    ) -> Any:
+        try:
+            return await super().invoke(scope, key, function, data, timeout)
+        except InvokeError as error:
+            said = error_to_json(error)
+            said.pop(SPENT, None)
+            raise error_from_json(said) from None
 
 
 @mutant("C16")

@@ -189,6 +189,16 @@ def test_a_trace_and_a_history_are_exported(durably: Durably, tmp_path: Path) ->
     assert "nowhere" in durably("export", "refund-1042", "-o", "nowhere/run.jsonl", *HERE).stderr
 
 
+def test_what_is_printed_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    env = {**command_environment(), "PYTHONIOENCODING": "ascii"}
+    shown, exported = (
+        subprocess.run([*COMMAND, *words, *HERE], cwd=tmp_path, env=env, capture_output=True, timeout=50, check=True)
+        for words in (["show", "refund-1042"], ["show", "refund-1042", "--json"])
+    )
+    assert "→" in shown.stdout.decode()
+    assert Trace.from_json(exported.stdout.decode()).run_id == "refund-1042"
+
+
 def test_nothing_recorded_reaches_the_terminal_as_a_command(durably: Durably) -> None:
     for command in (["runs"], ["show", "hostile"], ["show", "hostile", "--step", "say"]):
         done = durably(*command, *HERE)
@@ -279,6 +289,11 @@ def test_a_run_is_retried_and_forked(durably: Durably) -> None:
         (["runs", "--backend", "sqlite://runs.db"], "three slashes"),
         (["runs", "--backend", "postgres://here"], "there is no engine 'postgres'"),
         (["runs", "--backend", "temporal://127.0.0.1:1/default"], "names no task queue"),
+        (["runs", "--backend", "temporal://127.0.0.1:99999/default?task_queue=q"], "is no URL: Port out of range"),
+        (["runs", "--backend", "temporal://127.0.0.1:1/default?task_queue=q&tls=1"], "has the option 'tls'"),
+        (["runs", "--backend", "sqlite:///runs.db?mode=ro"], "has the option 'mode'"),
+        (["runs", "--backend", "sqlite:///runs.db#2"], "has the part '2'"),
+        (["runs", "--backend", "runs.db"], "names no engine: write sqlite:///runs.db, "),
         (["runs", "--backend", "temporal://127.0.0.1:1/default?task_queue=q"], "no temporal server answers at 127."),
         (["runs", "--backend", "inngest://127.0.0.1:1"], "names no app"),
         (["runs", "--backend", "inngest://127.0.0.1:1/app"], "no inngest server answers at 127.0.0.1:1"),

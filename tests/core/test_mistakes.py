@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+import inngest
 import pytest
+from temporalio.client import Client
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.inngest import InngestBackend
@@ -16,6 +20,7 @@ from durably.backends.temporal import TemporalBackend
 from durably.core import (
     Agent,
     AgentInput,
+    Backend,
     Budget,
     Compaction,
     Context,
@@ -40,6 +45,13 @@ async def SAVE(ctx: Context[None]) -> int:  # noqa: N802 - used like a constant 
     return 1
 
 
+class Mute:
+    """An object that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("mute")
+
+
 Step = Callable[[Any], Awaitable[Any]]
 
 STEPS: list[tuple[str, Step, str]] = [
@@ -57,6 +69,8 @@ STEPS: list[tuple[str, Step, str]] = [
     ("sleep of text", lambda step: step.sleep("s", "1"), "write seconds, a timedelta, or a text with units"),
     ("wait without an id", lambda step: step.wait_for_event("x"), r"write step\.wait_for_event\('wait', 'x'\)"),
     ("a match of text", lambda step: step.wait_for_event("w", "x", match="id"), "match= is a dict of dotted paths"),
+    ("a match of numbers", lambda step: step.wait_for_event("w", "x", match={7: 1}), "dotted paths as its keys"),
+    ("a match of an object", lambda step: step.wait_for_event("w", "x", match={"a": Mute()}), "written as JSON"),
 ]
 
 
@@ -99,6 +113,10 @@ MADE: list[tuple[str, Callable[[], object], str]] = [
     ("debounce of text", lambda: agent(debounce="5s"), r'write debounce=Debounce\(period="5s"\)'),
     ("singleton of text", lambda: agent(singleton="key"), r'write singleton=Singleton\("session_key"'),
     ("a retry policy of a number", lambda: agent(retry_policy=5), r"write retry_policy=RetryPolicy\("),
+    ("a failure handler of text", lambda: agent(on_failure="tell"), r"'async def f\(ctx: Context\[FailedRun\]\)', not"),
+    ("a sync failure handler", lambda: agent(on_failure=print), r"'async def f\(ctx: Context\[FailedRun\]\)', not"),
+    ("a failure handler of nothing", lambda: agent(on_failure=save_answer), "is a function of the failed run"),
+    ("a durable failure handler", lambda: agent(on_failure=SAVE), "leave the decorator of 'save-it' out"),
     ("no model", lambda: agent(model=None), "write 'provider:model'"),
     ("the class of a model", lambda: agent(model=ScriptedModel), "write 'provider:model'"),
     ("a model without its provider", lambda: agent(model="gpt-5"), "write 'provider:model'"),
@@ -129,6 +147,16 @@ async def test_calls_of_a_program_say_what_to_write() -> None:
             await backend.runs(status="done")  # type: ignore[arg-type]
         with pytest.raises(DefinitionError, match=r"decorate it with @function\('its-id'\)"):
             await backend.start(save_answer)  # type: ignore[call-overload]
+        no_tags: list[Any] = [{"tenant": "7"}, 7, "tenant:7"]
+        for each in no_tags:
+            with pytest.raises(TypeError, match=r"tags are a list of texts, such as \['tenant:7'\], not"):
+                await backend.start(SAVE, tags=each)
+        for run_id in (7, None, ["a"], b"a", Mute()):
+            with pytest.raises(TypeError, match="a run id is a text, such as 'order-7', not"):
+                await backend.run(run_id)  # type: ignore[arg-type]
+        tags: Any = (f"tenant:{number}" for number in (7, 8))
+        run = await backend.start(SAVE, tags=tags)
+        assert [each.id for each in await backend.runs(tags=["tenant:7", "tenant:8"])] == [run.id]
 
 
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])
@@ -167,6 +195,38 @@ async def test_a_session_key_without_a_store_is_said(caplog: pytest.LogCaptureFi
             async with MemoryBackend([made]) as backend:
                 await backend.invoke(made, asked)
         assert sum('write sessions="backend"' in record.getMessage() for record in caplog.records) == times
+
+
+def backends(tmp_path: Path) -> list[Backend]:
+    return [
+        MemoryBackend([SAVE]),
+        SQLiteBackend(tmp_path / "runs.db", [SAVE]),
+        TemporalBackend(asyncio.run(Client.connect("localhost:1", lazy=True)), task_queue="q", functions=[SAVE]),
+        InngestBackend(inngest.Inngest(app_id="a", is_production=False), functions=[SAVE]),
+    ]
+
+
+def test_an_event_loop_that_is_not_asyncio_is_said(tmp_path: Path) -> None:
+    for backend in backends(tmp_path):
+        opening = backend.__aenter__()
+        with pytest.raises(RuntimeError, match=r"backends run on asyncio.*start the program with asyncio\.run\(main"):
+            opening.send(None)  # as another event loop would, such as trio's
+
+
+def test_a_tool_whose_docstring_was_dropped_is_said() -> None:
+    code = (
+        "from durably.core import tool\n"
+        "def look() -> str:\n    'Look.'\n    return ''\n"
+        "tool(look); tool(look, name='see', description='See.')"
+    )
+    said = {}
+    for option in ("-O", "-OO"):
+        done = subprocess.run(
+            [sys.executable, option, "-c", code], capture_output=True, text=True, timeout=50, check=True
+        )
+        said[option] = done.stderr.strip()
+    dropped = "tool 'look' has no description for the model: 'python -OO' drops docstrings; write description="
+    assert said == {"-O": "", "-OO": dropped}
 
 
 MISSING = [

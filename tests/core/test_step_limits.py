@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend
+from durably.backends.inngest.recorded_steps import MOST_STEPS
 from durably.backends.inngest.steps import InngestSteps
 from durably.backends.replay.steps import ReplaySteps
 from durably.backends.temporal.steps import TemporalSteps
@@ -83,5 +84,5 @@ async def test_code_does_not_go_on_from_it() -> None:
 
 
 async def test_the_engines_know_their_limits() -> None:
-    assert (InngestSteps.most_steps, InngestSteps.most_branches) == (1_000, None)
+    assert (InngestSteps.most_steps, InngestSteps.most_branches, MOST_STEPS) == (None, None, 999)
     assert (TemporalSteps.most_steps, TemporalSteps.most_branches) == (None, 2_000)

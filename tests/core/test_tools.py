@@ -83,7 +83,22 @@ class Unsaid(BaseModel):
         raise ValueError("\ud800" * 100_000)
 
 
+def a_thousand_deep() -> Any:
+    value: Any = answer()
+    for _ in range(1_000):
+        value = [value]
+    return value
+
+
+def own_child() -> list[Any]:
+    loop: list[Any] = [answer()]
+    loop.append(loop)
+    return loop
+
+
 RESULTS: dict[str, Callable[[], Any]] = {
+    "holds itself": own_child,
+    "a thousand deep": a_thousand_deep,
     "nan": lambda: float("nan"),
     "infinity in a list": lambda: [1.0, float("-inf")],
     "surrogate": lambda: "half of a pair: \ud800",

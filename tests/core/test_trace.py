@@ -211,7 +211,31 @@ def test_the_attempts_of_a_function_that_failed() -> None:
     assert trace.status == "failed"
     assert trace.error is not None
     assert trace.error["message"] == "no"
-    assert [attempt.outcome for attempt in trace.attempts] == ["failed", "failed"]
+    assert [(each.number, each.outcome) for each in trace.attempts] == [(1, "failed"), (2, "failed")]
+    first, last = trace.attempts
+    assert (first.started_at, last.started_at) == (trace.started_at, first.next_at), "an attempt begins when it is due"
+
+
+def test_the_attempts_of_a_run_that_was_taken_up_again_are_counted_anew() -> None:
+    broken = [True]
+
+    @function("mended", retries=1)
+    async def mended(ctx: Context[None]) -> None:
+        if broken:
+            raise ConnectionError("no")
+
+    async def main() -> Trace:
+        async with MemoryBackend([mended]) as backend:
+            run = await backend.start(mended)
+            with pytest.raises(InvokeError):
+                await run.result()
+            broken.clear()
+            await run.retry()
+            await run.result()
+            return await run.trace()
+
+    trace = asyncio.run(main())
+    assert [(each.number, each.outcome) for each in trace.attempts] == [(1, "failed"), (2, "failed"), (1, "completed")]
 
 
 # -- values

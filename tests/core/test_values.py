@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +40,9 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
-from durably.core import SerializationError
+from durably.core import AgentInput, Event, SerializationError, assistant
+from durably.core.messages import AssistantMessage, FilePart, TextPart, ThinkingPart, ToolCall, ToolResultMessage
+from durably.core.model import ModelResponse, Usage
 from durably.core.serialization import Codec, codec_for, encode_input
 
 T = TypeVar("T")
@@ -144,6 +147,25 @@ class Owner(BaseModel):
 class Hidden(BaseModel):
     kept: int
     hidden: str = Field(default="", exclude=True)
+
+
+class Brief(BaseModel):
+    """Leaves out what stands at its default."""
+
+    kept: int
+    note: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    parts: list[int] = Field(default_factory=list, exclude_if=lambda value: not value)
+    zero: int = Field(default=7, exclude_if=lambda value: value == 0)
+
+
+class Touchy(str):
+    """A text that does not compare."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not comparable")
 
 
 class Parent(BaseModel):
@@ -356,6 +378,8 @@ def test_a_harmless_value_of_each_type_is_accepted(tp: Any, values: st.SearchStr
         (Any, lambda: Login(password=SecretStr("x")), "password: a secret is not written"),
         (Hidden, lambda: Hidden(kept=1, hidden="x"), "hidden: 'x' comes back as ''"),
         (Any, lambda: Hidden(kept=1, hidden="x"), "hidden: 'x' is lost"),
+        (Any, lambda: [Brief(kept=1, zero=0)], "0.zero: 0 is lost"),
+        (Any, lambda: {"a": Touchy("a")}, "cannot be compared with what is read back of it: RuntimeError: not comp"),
         (list[Parent], lambda: [Child(name="n")], "0: a Child comes back as Parent"),
         (Fields, lambda: {"name": "n", "other": 1}, "other: 1 is lost"),
         (Iterable[int], lambda: (each for each in (1, 2)), "a generator comes back as list"),
@@ -366,6 +390,37 @@ def test_what_would_change_is_refused_and_named(tp: Any, make: Callable[[], Any]
     with pytest.raises(SerializationError) as caught:
         codec_for(tp).round_trip(make(), step="make", limit=None, redact=str)
     assert what in str(caught.value)
+
+
+LIBRARY = [
+    Event("order/paid", {"id": 7}),
+    AssistantMessage(parts=[TextPart(text="a"), ToolCall(id="1", name="n", arguments={}), ThinkingPart(text="t")]),
+    ToolResultMessage(call_id="1", name="n", content=[FilePart(media_type="image/png", url="https://shop.example/a")]),
+    ModelResponse(message=assistant("a"), usage=Usage(input_tokens=1)),
+    AgentInput(message="a"),
+]
+
+
+@pytest.mark.parametrize("value", [Brief(kept=1), *LIBRARY], ids=lambda value: type(value).__name__)
+def test_a_field_left_out_at_its_default_loses_nothing(value: Any) -> None:
+    for part in (value, [value], {"a": value}):
+        text, back = codec_for(Any).round_trip(part, step="", limit=None, redact=str)
+        assert back == json.loads(text), "what no annotation names is plain JSON"
+
+
+def test_what_is_nested_has_a_limit_that_leaves_room_around_it() -> None:
+    def nested(depth: int) -> Any:
+        return {"a": nested(depth - 1)} if depth > 1 else [0]
+
+    for depth in (149, 150):
+        assert codec_for(Any).round_trip(nested(depth), step="s", limit=None, redact=str)[1] == nested(depth)
+    for depth in (151, 199, 200):
+        with pytest.raises(SerializationError, match=r"^step 's': it is nested more than 150"):
+            codec_for(Any).round_trip(nested(depth), step="s", limit=None, redact=str)
+    broad = [{"a": [number]} for number in range(1_000)]
+    assert codec_for(Any).round_trip(broad, step="s", limit=None, redact=str)[1] == broad
+    with pytest.raises(SerializationError, match="number out of range"):
+        codec_for(Any).round_trip([[10**5_000], *broad], step="s", limit=None, redact=str)
 
 
 def test_an_iterable_is_read_as_often_as_one_likes() -> None:

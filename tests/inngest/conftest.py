@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import pytest
 
@@ -12,7 +13,19 @@ from durably.core import Function
 from durably.testing.inngest import InngestEngine
 from tests.inngest.server import NO_SERVER, running_server
 
+T = TypeVar("T")
+
 OpenInngest = Callable[..., InngestBackend]
+
+
+async def to_its_end(engine: InngestEngine, check: Coroutine[Any, Any, T]) -> T:
+    """Let the engine's time go on until something is done; what it gave."""
+    checking = asyncio.ensure_future(check)
+    while not checking.done():
+        await engine.rest()
+        if not engine.advance():
+            await asyncio.sleep(0)
+    return await checking
 
 
 @pytest.fixture

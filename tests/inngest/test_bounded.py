@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from durably.testing.inngest import InngestEngine
 from tests.core.bounded import BOUNDED, check_bounded
 from tests.core.verdicts import check_verdicts, verdicts
-from tests.inngest.conftest import OpenInngest
-
-
-async def to_its_end(engine: InngestEngine, check: Coroutine[Any, Any, None]) -> None:
-    checking = asyncio.ensure_future(check)
-    while not checking.done():
-        await engine.rest()
-        if not engine.advance():
-            await asyncio.sleep(0)
-    await checking
+from tests.inngest.conftest import OpenInngest, to_its_end
 
 
 @pytest.mark.asyncio

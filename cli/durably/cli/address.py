@@ -43,12 +43,30 @@ async def load_backend(address: str) -> Backend:
     Raises:
         AddressError: If it stands for none.
     """
-    url = urlsplit(address)
+    url = _split(address)
     if url.scheme in _SCHEMES:
         return await _SCHEMES[url.scheme](url)
     if "://" in address:
         raise AddressError(f"there is no engine {url.scheme!r}: write {FORMS}")
+    if ":" not in address:
+        raise AddressError(f"{address!r} names no engine: write {FORMS}")
     return await _made(address)
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of a URL; one with a part that its engine has no use for is refused, and not half understood."""
+    try:
+        url = urlsplit(address)
+        _ = url.port  # checked only when it is asked for
+    except ValueError as error:
+        raise AddressError(f"{address!r} is no URL: {error}") from None
+    unknown = sorted(parse_qs(url.query, keep_blank_values=True).keys() - _OPTIONS.get(url.scheme, set()))
+    if url.scheme in _SCHEMES and (unknown or url.fragment):
+        what = f"option {unknown[0]!r}" if unknown else f"part {url.fragment!r}"
+        raise AddressError(
+            f"{address!r} has the {what}, which is no part of a name: write {FORMS}; %3F for '?', %23 for '#'"
+        )
+    return url
 
 
 class Program:
@@ -175,6 +193,9 @@ async def _inngest(url: SplitResult) -> Backend:
     backend: Backend = backend_module.InngestBackend(client)
     return backend
 
+
+_OPTIONS = {"temporal": {"task_queue"}}
+"""What may stand behind the ``?``."""
 
 _SCHEMES: dict[str, Callable[[SplitResult], Awaitable[Backend]]] = {
     "sqlite": _sqlite,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from io import TextIOWrapper
 from typing import Annotated
 
 try:
@@ -50,6 +51,10 @@ def durably(
     ] = False,
 ) -> None:
     """AI agents that survive crashes."""
+    for out in (sys.stdout, sys.stderr):
+        if isinstance(out, TextIOWrapper):
+            # What is recorded is in any language, and JSON is UTF-8 whatever the locale says.
+            out.reconfigure(encoding="utf-8")
 
 
 Command = Callable[..., None]

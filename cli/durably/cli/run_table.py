@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from durably.cli.fitted_table import Column, FittedTable
 from durably.cli.run_counts import RunCounts
 from durably.cli.run_tree import STATUS_STYLES
 from durably.cli.text import clock_time, one_line, plain, seconds
@@ -48,11 +48,15 @@ def spell_counts(counts: RunCounts) -> Text:
     return line
 
 
-def _table(found: Iterable[Run[Any]], now: float) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bright_black")
-    for name, width in (("run", 12), ("function", 8), ("status", 9), ("started", 19), ("took", 8)):
-        table.add_column(name, no_wrap=True, min_width=width, justify="right" if name == "took" else "left")
-    table.add_column("", no_wrap=True)
+def _table(found: Iterable[Run[Any]], now: float) -> FittedTable:
+    table = FittedTable(
+        Column("run", 12),
+        Column("function", 8, leaves=1),
+        Column("status", 9),
+        Column("started", 19, leaves=4),
+        Column("took", 8, leaves=3, right=True),
+        Column("", 12, leaves=2),
+    )
     for run in found:
         view = run.view
         ended = view.ended_at or (now if not view.status.final else view.created_at)

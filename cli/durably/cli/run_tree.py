@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from durably.cli.fitted_table import Column, FittedTable
 from durably.cli.text import clock_time, money, one_line, plain, pretty_json, seconds, spell_tokens
 from durably.core import Trace
 from durably.core.trace_parts import Payload, StepRole, TraceStep
@@ -53,11 +53,14 @@ def trace_view(trace: Trace, now: float, status: str = "") -> RenderableType:
         status: Where it stands, if its engine says more of that than its records.
     """
     end = max([trace.ended_at or now, *(step.ended_at or 0.0 for step in trace.walk())])
-    table = Table(box=None, pad_edge=False, header_style="bright_black")
-    table.add_column("step", no_wrap=True)
-    table.add_column("", no_wrap=True, width=BAR)
-    for column, width in (("ran", 7), ("waited", 7), ("tokens", 13), ("cost", 7)):
-        table.add_column(column, justify="right", no_wrap=True, min_width=width)
+    table = FittedTable(
+        Column("step", 24),
+        Column("", BAR, leaves=4),
+        Column("ran", 8, leaves=1, right=True),
+        Column("waited", 8, leaves=2, right=True),
+        Column("tokens", 13, leaves=5, right=True),
+        Column("cost", 8, leaves=3, right=True),
+    )
     for name, step in _rows(trace.steps, ""):
         table.add_row(
             name,

@@ -318,9 +318,12 @@ class Backend(Engine):
         """Return a handle on a run, by its id or a unique prefix of it.
 
         Raises:
+            TypeError: If the id is not a text.
             RunNotFoundError: If there is none.
             AmbiguousRunIdError: If no run has this id, and several ids begin with it.
         """
+        if not isinstance(run_id, str):
+            raise TypeError(f"a run id is a text, such as 'order-7', not {shown(run_id)}")
         try:
             return self._handle(await self.view(run_id))
         except RunNotFoundError:

@@ -150,7 +150,15 @@ class _Comparison:
         parts = dict(_parts(value))
         if not parts or not isinstance(back, dict) or _has_serializers(value):
             return None
-        return self._attributes(parts, back)
+        written = {name: part for name, part in parts.items() if name in back or not self._is_default(value, name)}
+        return self._attributes(written, back)
+
+    def _is_default(self, value: Any, name: str) -> bool:
+        """Whether a field has its default: one that is left out then (``exclude_if``) loses nothing."""
+        field = getattr(type(value), "__pydantic_fields__", {}).get(name)
+        if field is None or field.is_required() or field.default_factory_takes_validated_data:
+            return False
+        return self.find(getattr(value, name), field.get_default(call_default_factory=True)) is None
 
 
 def _parts(value: Any) -> Iterable[tuple[Any, Any]]:

@@ -52,7 +52,7 @@ def traceback_text(error: BaseException, redact: Redact = str) -> str:
     """
     if not isinstance(_part(error, "__traceback__"), TracebackType):
         return carried_traceback(error)
-    text = "\n".join(_chain(error, redact, DEPTH))
+    text = "\n".join(_chain(error, redact, DEPTH, []))
     return shortened(writable(text, redact, limit=len(text) * 10), TRACEBACK_LIMIT)
 
 
@@ -78,24 +78,25 @@ def carried_traceback(error: BaseException) -> str:
     return next((str(note) for note in error_notes(error) if isinstance(note, TracebackNote)), "")
 
 
-def _chain(error: BaseException, redact: Redact, depth: int) -> Iterator[str]:
-    """The lines of an exception, after those of the exceptions that led to it."""
+def _chain(error: BaseException, redact: Redact, depth: int, told: list[BaseException]) -> Iterator[str]:
+    """The lines of an exception, after those of the exceptions that led to it; each once: then it is ``told``."""
     last: list[tuple[BaseException, str]] = []
     current: Any = error
     leads_to = ""
-    while isinstance(current, BaseException) and len(last) < CHAIN and all(current is not each for each, _ in last):
+    while isinstance(current, BaseException) and len(last) < CHAIN and not _is_among(current, told):
+        told.append(current)
         last.append((current, leads_to))
         cause, context = _part(current, "__cause__"), _part(current, "__context__")
         if cause is None and _part(current, "__suppress_context__") is True:
             context = None
         current, leads_to = (context, CONTEXT) if cause is None else (cause, CAUSE)
     for each, words in reversed(last):
-        yield from _single(each, redact, depth)
+        yield from _single(each, redact, depth, told)
         if words:
             yield from ("", words, "")
 
 
-def _single(error: BaseException, redact: Redact, depth: int) -> Iterator[str]:
+def _single(error: BaseException, redact: Redact, depth: int, told: list[BaseException]) -> Iterator[str]:
     tb = _part(error, "__traceback__")
     frames = list(_frames(tb)) if isinstance(tb, TracebackType) else []
     if frames:
@@ -108,9 +109,16 @@ def _single(error: BaseException, redact: Redact, depth: int) -> Iterator[str]:
     if not depth or not isinstance(parts, tuple):
         return
     for number, part in enumerate(parts[:PARTS], 1):
+        if _is_among(part, told):  # what a branch raised may be what its group led to
+            yield f"  | {number} of {len(parts)}: {type_name(part)}, which is told of beside this"
+            continue
         yield f"  | {number} of {len(parts)}:"
-        for line in "\n".join(_chain(part, redact, depth - 1)).split("\n"):
+        for line in "\n".join(_chain(part, redact, depth - 1, told)).split("\n"):
             yield f"  | {line}"
+
+
+def _is_among(error: BaseException, others: list[BaseException]) -> bool:
+    return any(error is each for each in others)  # two that say to be equal are two
 
 
 def _frames(tb: TracebackType) -> Iterator[str]:

@@ -372,7 +372,7 @@ class TooManyStepsError(DurablyError):
 
     Attributes:
         step: The step, or the ``gather``, that exceeds the limit.
-        what: What exceeds the limit: ``"steps in one run"`` or ``"branches at a time"``.
+        what: What exceeds the limit: ``"steps in one run"`` or ``"branches at a time"``. Inngest counts its own steps.
         count: How many there would have been.
         limit: How many the engine allows.
     """

@@ -126,7 +126,7 @@ def _check_data(event: Event, step: str) -> None:
         # Read back as well: an engine does, and some data can be written and not read, or comes back changed.
         _EVENT.round_trip(event, step="", limit=None, redact=str)
     except SerializationError as error:
-        reason = error.__cause__ or error.message
+        reason = error.__cause__ if isinstance(error.__cause__, ValueError) else error.message  # pydantic's are such
         raise SerializationError(
             f"the data of event {event.name!r} cannot be sent: {reason}. Send JSON types, dataclasses or pydantic "
             "models, without NaN",

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from durably.core.annotations import awaited, is_async, is_lazy, resolve_hints, uncached
 from durably.core.context import Context
 from durably.core.crash_limit import CRASH_LIMIT, check_crash_limit
+from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, SerializationError
 from durably.core.events import Event
 from durably.core.flow import Batch, Concurrency, Cron, Debounce, Priority, RateLimit, Throttle, read_cron
@@ -191,14 +192,13 @@ class Function(FunctionRef[In, Out]):
         super().__init__(id, input_type=input_type, output_type=output_type)
         check_objects(f"function {id!r}", options, _RULES)
         limits = options.get("concurrency") or ()
-        handle_failure = options.get("on_failure")
         self.handler = handler
         self.triggers = check_triggers(id, options.get("triggers", ()))
         self.retries = _check_retries(id, options.get("retries", 3))
         self.retry_policy = options.get("retry_policy", RetryPolicy())
         self.crash_limit = _check_crash_limit(id, options.get("crash_limit", CRASH_LIMIT))
         self.singleton = options.get("singleton")
-        self.on_failure = handle_failure and Function(f"{id}-failure", handle_failure, input_type=FailedRun)
+        self.on_failure = _failure_handler(id, options.get("on_failure"))
         self.retention = options.get("retention")
         self.on_code_change = _check_code_change(id, options.get("on_code_change", "fail"))
         self.concurrency = (limits,) if isinstance(limits, Concurrency) else tuple(limits)
@@ -265,6 +265,31 @@ class Function(FunctionRef[In, Out]):
     def restore(self, result: Out, history: History) -> Out:
         """Return what a caller gets for a recorded result. An agent adds the conversation, which no record repeats."""
         return result
+
+
+def _failure_handler(id: str, handle: Any) -> Function[FailedRun, object] | None:
+    """Return the durable function that a run of ``id`` starts when it has failed for good."""
+    if handle is None:
+        return None
+    where = f"function {id!r}: on_failure="
+    if isinstance(handle, FunctionRef):
+        raise DefinitionError(
+            f"{where} makes a function durable itself: leave the decorator of {handle.id!r} out, or write an 'async "
+            "def' that calls it with ctx.step.invoke"
+        )
+    if not is_async(handle) or not _takes_one(handle):
+        raise DefinitionError(
+            f"{where} is a function of the failed run, 'async def f(ctx: Context[FailedRun])', not {shown(handle)}"
+        )
+    return Function(f"{id}-failure", handle, input_type=FailedRun)
+
+
+def _takes_one(handler: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(handler).bind(None)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _takes(function: Function[Any, Any], data: object) -> bool:

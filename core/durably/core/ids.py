@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 
 from durably.core.error_text import shown
@@ -148,23 +148,26 @@ def check_traceparent(traceparent: object) -> None:
         raise ValueError(f"{shown(traceparent)} is not a traceparent, such as {example}")
 
 
-def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
+def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """The tags of a run, each once and in order; refuse what is none.
 
     Args:
         tags: At most 20 texts such as ``"tenant:7"``, each 1 to 200 printable characters.
 
     Raises:
-        TypeError: If it is one text instead of a list, or a tag is not a text.
+        TypeError: If it is no list, or a tag is not a text.
         ValueError: If there are too many, or one breaks the rule.
     """
     if isinstance(tags, str):
         raise TypeError(f"tags are a list of texts, such as ['tenant:7'], not the text {shown(tags)}")
-    for tag in tags:
+    if isinstance(tags, Mapping) or not isinstance(tags, Iterable):
+        raise TypeError(f"tags are a list of texts, such as ['tenant:7'], not {shown(tags)}")
+    given = list(tags)
+    for tag in given:
         _check(tag, "a tag", example="'tenant:7'")
-    if len(set(tags)) > MAX_TAGS:
-        raise ValueError(f"a run has at most {MAX_TAGS} tags, not {len(set(tags))}")
-    return tuple(sorted(set(tags)))
+    if len(set(given)) > MAX_TAGS:
+        raise ValueError(f"a run has at most {MAX_TAGS} tags, not {len(set(given))}")
+    return tuple(sorted(set(given)))
 
 
 def _check(value: str, what: str, *, example: str, without: str = "") -> None:

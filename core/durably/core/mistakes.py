@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 from durably.core.reference import FunctionRef
+from durably.core.serialization import codec_for
 
 __all__ = [
     "LEFT_OUT",
@@ -92,13 +94,17 @@ def check_match(step_id: str, match: object, redact: Callable[[str], str]) -> No
     Raises:
         TypeError: If it is none.
         ValueError: If it names a secret.
+        SerializationError: If a value in it has no JSON form.
     """
     if match is not None and not isinstance(match, Mapping):
         _refuse(
             f"step {step_id!r}: match= is a dict of dotted paths in the event's data and the values that must be "
             f"there, such as {{'order.id': '7'}}, not {shown(match)}"
         )
-    if match and redact(said := repr(match)) != said:
+    for path in match or ():
+        if not isinstance(path, str):
+            _refuse(f"step {step_id!r}: match= has dotted paths as its keys, such as 'order.id', not {shown(path)}")
+    if match and redact(said := codec_for(Any).show(match, step=step_id)) != said:
         raise ValueError(
             f"step {step_id!r}: match= names a registered secret, which is masked in every event: match something "
             "else, such as an id, and compare the secret in a step"
@@ -115,6 +121,21 @@ def check_function_id(id: object) -> None:
         name = str(getattr(id, "__name__", "handle"))
         wanted = name.replace("_", "-")
         raise DefinitionError(f"@function has no id: write @function({wanted!r}) above 'async def {name}'")
+
+
+def check_event_loop() -> None:
+    """Refuse to open a backend where asyncio does not run, as under trio.
+
+    Raises:
+        RuntimeError: If it does not.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "backends run on asyncio, and no event loop of it runs here: start the program with asyncio.run(main()), "
+            "or with anyio and its asyncio backend"
+        ) from None
 
 
 def check_client(backend: str, client: object, kind: type, example: str) -> None:

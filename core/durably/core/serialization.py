@@ -15,10 +15,11 @@ from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, SchemaValidator
+from pydantic_core import PydanticSerializationError, SchemaValidator, from_json
 
 from durably.core.annotations import hint_of, reads_world
 from durably.core.differences import Difference, find_difference, find_nan
+from durably.core.error_text import error_text, type_name
 from durably.core.errors import DefinitionError, PayloadTooLargeError, SerializationError
 from durably.core.rebuild import contains, judging_validator, rebuilding_validator
 
@@ -36,6 +37,12 @@ __all__ = [
 
 INPUT_TEXT_LIMIT = 256
 """Inputs longer than this many characters are kept as a digest."""
+
+DEEPEST = 150
+"""How many lists and objects deep a value may be nested."""
+
+_READABLE = 200
+"""How deep pydantic reads. The difference is left for what stands around a value: an event, a batch, a failed run."""
 
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
@@ -123,7 +130,7 @@ class Codec:
             raise PayloadTooLargeError(step=step, size=len(data), limit=limit)
         if b"NaN" in data or b"Infinity" in data:
             _refuse_nan(data, step)
-        if b"null" in data and (found := find_nan(value)) is not None:
+        if b"null" in data and (found := _looked_at(lambda: find_nan(value), step)) is not None:
             raise SerializationError(f"{_at(found)}: return None or a string instead", step=step)
         return data.decode()
 
@@ -157,20 +164,42 @@ class Codec:
             redact: Masks secrets in the JSON text.
 
         Raises:
-            SerializationError: If it has no JSON form, cannot be read back as this type, or comes back changed.
+            SerializationError: If it has no JSON form, is nested too deep, cannot be read back as this type, or comes
+                back changed.
             PayloadTooLargeError: If it has more than ``limit`` bytes.
         """
         text = self.encode(value, step=step, limit=limit)
+        self.check_depth(text, step)
         try:
             back = self.decode(text, step=step)
         except SerializationError as error:
             raise SerializationError(f"{error.message}. {_ANNOTATE}", step=step) from error.__cause__
         same = _is_same(value, back) or self._is_written_alike(value, back, text)
-        found = None if same else find_difference(value, back, plain=self._plain)
+        found = None if same else _looked_at(lambda: find_difference(value, back, plain=self._plain), step)
         if found is not None:
             raise SerializationError(_change(self.type, found), step=step)
         redacted = redact(text)
         return redacted, back if redacted == text else self.decode(redacted, step=step)
+
+    def check_depth(self, text: str, step: str) -> None:
+        """Refuse JSON text that is nested so deep that it could not be read inside of something else.
+
+        Raises:
+            SerializationError: If it is.
+        """
+        if text.count("[") + text.count("{") <= DEEPEST:
+            return
+        room = _READABLE - DEEPEST
+        try:
+            from_json("[" * room + text + "]" * room)
+        except ValueError as error:
+            if "recursion limit" not in str(error):
+                return  # reading it as its type says what is wrong
+            raise SerializationError(
+                f"it is nested more than {DEEPEST} lists and objects deep: make it flatter, such as a list of items "
+                "that name their parents",
+                step=step,
+            ) from None
 
     def _is_written_alike(self, value: Any, back: Any, text: str) -> bool:
         # Equal models that are also written alike are the same, types included: the text tells 1 from 1.0 and True, the
@@ -299,6 +328,16 @@ def encode_input(args: Sequence[Any], *, step: str) -> str:
 
 
 _any = codec_for(Any)
+
+
+def _looked_at(look: Callable[[], Difference | None], step: str) -> Difference | None:
+    try:
+        return look()
+    except Exception as error:  # a method of the user's type; as the body's own error it would be tried again
+        raise SerializationError(
+            f"a value cannot be compared with what is read back of it: {type_name(error)}: {error_text(error)}",
+            step=step,
+        ) from error
 
 
 def _refuse_nan(data: bytes, step: str) -> None:

@@ -6,6 +6,7 @@ Does not own: the schema of the arguments (``tool_arguments.py``), and what a ca
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,6 +45,11 @@ class ToolFields(TypedDict, total=False):
     examples: Sequence[JSONObject]
     native: Mapping[str, JSONObject]
 
+
+logger = logging.getLogger("durably")
+
+_WITHOUT_DOCSTRINGS = 2
+"""The level of optimization from which on Python drops docstrings."""
 
 _NOT_KEPT = {"steps", *ToolFields.__annotations__}
 """The options that are no attributes of the tool: they choose its kind, or stand in what the provider is told."""
@@ -170,7 +176,10 @@ def define_tool(
     _check_predicate(options.get("requires_approval", False), given_names, where)
     result_type = awaited(hints.get("return", Any)) if output_type is None else output_type
     _check_result(result_type, where)
-    spec = ToolSpec(name=name, description=description or _docstring(fn), parameters=schema, **_told(options))
+    description = description or _docstring(fn)
+    if not description and sys.flags.optimize >= _WITHOUT_DOCSTRINGS:
+        logger.warning("%s has no description for the model: 'python -OO' drops docstrings; write description=", where)
+    spec = ToolSpec(name=name, description=description, parameters=schema, **_told(options))
     kind = CodeTool if options.get("steps") else Tool
     made = kind(spec=spec, fn=uncached(fn), arguments=arguments, result_type=result_type, asks=asks)
     if isinstance(made, CodeTool):

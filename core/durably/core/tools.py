@@ -382,13 +382,19 @@ def refused(error: ToolError) -> ToolOutcome:
 
 def _close(value: object) -> None:
     """Close coroutines that nobody will await: Python would warn of each."""
-    if inspect.iscoroutine(value):
-        value.close()
-    elif isinstance(value, list | tuple | set | frozenset):
-        for each in value:
-            _close(each)
-    elif isinstance(value, dict):
-        _close(list(value.values()))
+    seen: set[int] = set()  # a value without JSON may hold itself
+    left = [value]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if inspect.iscoroutine(each):
+            each.close()
+        elif isinstance(each, list | tuple | set | frozenset):
+            left += each
+        elif isinstance(each, dict):
+            left += each.values()
 
 
 def check_tool_name(name: str) -> None:

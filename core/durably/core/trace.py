@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -150,9 +151,18 @@ def _compact_json(data: Any) -> str:
 
 def _attempts(history: History) -> list[Attempt]:
     """The attempts of the function's own code; none are listed for the usual run, which has one."""
-    own = [
-        record for record in history if record.kind == "run" and record.status in ("retrying", "completed", "failed")
-    ]
+    own: list[StepRecord] = []
+    number, began = 1, history.records[0].at
+    for record in history:
+        if record.kind != "run":
+            continue
+        if record.status in ("retrying", "completed", "failed"):
+            # The end of a run has neither the number of its attempt nor when that began.
+            number = max(number, record.attempt)
+            own.append(replace(record, attempt=number, took=max(0.0, record.at - began)))
+            number, began = number + 1, record.due or record.at
+        elif record.status == "resumed":
+            number, began = 1, record.at
     return attempts_of(own) if len(own) > 1 else []
 
 

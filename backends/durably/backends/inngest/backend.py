@@ -32,7 +32,7 @@ from durably.core.errors import UnsupportedFeatureError
 from durably.core.flow_support import FLOW_CONTROL, native, refused
 from durably.core.history import History
 from durably.core.ids import new_id
-from durably.core.mistakes import check_client
+from durably.core.mistakes import check_client, check_event_loop
 from durably.core.run_events import is_judged
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
@@ -185,6 +185,7 @@ class InngestBackend(Backend):
 
     async def __aenter__(self) -> Self:
         """Serve the functions and register them; unfinished runs go on by themselves."""
+        check_event_loop()
         if self._stack is not None:
             raise RuntimeError("this inngest backend is already running; use one 'async with' for each backend")
         self._stack = AsyncExitStack()

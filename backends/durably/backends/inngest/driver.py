@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -59,6 +60,11 @@ class RunPass:
     code: SuspendableCode
     recorder: StepRecorder
     steps: KeyedSteps
+
+    @property
+    def interrupt(self) -> BaseException:
+        """What ended the request whose code was unwound."""
+        return self.code.interrupts[self.steps.root.prefix]
 
     @property
     def target(self) -> str | None:
@@ -161,13 +167,11 @@ class Driver:
 
     async def _drive(self, run_pass: RunPass) -> Any:
         """Run a function's code over its records, to its end or to an answer."""
-        try:
+        with suppress(SuspendSignal):
             return await self.attempt(run_pass)
-        except SuspendSignal:
-            interrupt = run_pass.code.interrupts[run_pass.steps.root.prefix]
-            if isinstance(interrupt, SkipInterrupt):
-                self._target_lost(run_pass, "another step")
-            raise interrupt from None
+        if isinstance(run_pass.interrupt, SkipInterrupt):
+            self._target_lost(run_pass, "another step")
+        raise run_pass.interrupt
 
     async def attempt(self, run_pass: RunPass) -> Any:
         """One attempt of a run's code: the run's result as JSON data."""
@@ -214,7 +218,8 @@ class Driver:
         data = error_to_json(error, redact)
         if run_pass.target is not None and not run_pass.recorder.is_for_retry(failures):
             self._give_up(run_pass, data)
-        delay = function_retry_delay(function, run_pass.run_id, failures, error)
+        # That it is tried again is a step of Inngest, too.
+        delay = function_retry_delay(function, run_pass.run_id, failures, error) if run_pass.recorder.has_room else None
         log_failed_run(function.id, run_pass.run_id, failures, error, delay, redact)
         if delay is not None:
             due = self.host.now() + delay

@@ -17,7 +17,7 @@ from durably.backends.inngest.sdk import Request, ResponseInterrupt, SkipInterru
 from durably.backends.inngest.suspended_code import SuspendableCode
 from durably.core import NonDeterminismError
 from durably.core.cause import Cause
-from durably.core.errors import SuspendSignal, error_to_json
+from durably.core.errors import SuspendSignal, TooManyStepsError, error_to_json
 from durably.core.history import Kind, RecordStatus, StepRecord
 from durably.core.replay import Recorded, patch_record
 from durably.core.step_keys import Branch, Scope
@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 _RETRY = "run~retry"
 """The key under which Inngest keeps that the code itself has failed."""
+
+MOST_STEPS = 999
+"""Inngest calls no run any more that has 1,000 steps: it fails, whatever is left to do. See ``checkStepLimit`` in its
+executor, and https://www.inngest.com/docs/usage-limits/inngest."""
 
 LONGEST_SLEEP = 364 * 86400.0
 """Seconds: Inngest sleeps for up to a year."""
@@ -136,6 +140,11 @@ class StepRecorder:
 
     # -- steps on Inngest
 
+    @property
+    def has_room(self) -> bool:
+        """Whether Inngest takes one more step of this run."""
+        return len(self._code.request.settled) + self._code.planned < MOST_STEPS
+
     async def commit(
         self,
         scope: Scope,
@@ -172,7 +181,8 @@ class StepRecorder:
                 observers.tell_of(record, self._function, self._cause)
             return encode_record(record, self._decided)
 
-        await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused
+        if not self._code.request.skips(step_id):
+            await asyncio.sleep(0)  # lets steps that were started at the same time, not by gather, be seen and refused
         if scope.root.refusal is not None:
             raise scope.root.refusal
         output = await self._plan(scope, step_id, run, suspends)
@@ -191,7 +201,7 @@ class StepRecorder:
         self, scope: Scope, step_id: str, run: Callable[[], Awaitable[dict[str, Any]]], suspends: bool
     ) -> Any:
         if not self._behind_race:
-            return await self.ask(scope, lambda request: request.step.run(step_id, run), suspends=suspends)
+            return await self.ask(scope, step_id, lambda request: request.step.run(step_id, run), suspends=suspends)
 
         # Each branch that raced may have brought a request to this place. Inngest runs a step once if several requests
         # plan it; run in the requests themselves, as a step that stands alone is, it would run as often as they came.
@@ -199,12 +209,32 @@ class StepRecorder:
             (output,) = await request.group.parallel((lambda: request.step.run(step_id, run),))
             return output
 
-        return await self.ask(scope, planned)
+        return await self.ask(scope, step_id, planned)
 
-    async def ask(self, scope: Scope, question: Callable[[Request], Awaitable[T]], *, suspends: bool = True) -> T:
-        """Put something to Inngest. See :meth:`SuspendableCode.ask`."""
+    async def ask(
+        self, scope: Scope, step_id: str, question: Callable[[Request], Awaitable[T]], *, suspends: bool = True
+    ) -> T:
+        """Put a step to Inngest. See :meth:`SuspendableCode.ask`."""
+
+        async def asked(request: Request) -> T:
+            if request.is_new(step_id):
+                if request.target is not None:  # the SDK would skip it, too, but makes many objects for it before
+                    raise SkipInterrupt(step_id)
+                self._count_new(scope, step_id)
+            return await question(request)
+
         # Behind a race two requests of one run may be under way at once, and only one code of a run can be suspended.
-        return await self._code.ask(scope, question, suspends=suspends and not self._behind_race)
+        return await self._code.ask(scope, asked, suspends=suspends and not self._behind_race)
+
+    def _count_new(self, scope: Scope, step_id: str) -> None:
+        """Refuse a step that is more than Inngest takes: it fails such a run, and tells it nothing."""
+        if not self.has_room:
+            what = "steps on Inngest in one run (an invoke, a sleep, a wait and a retry are several)"
+            step = step_id.partition("~")[0]
+            # Noted as well as raised: the code may not go on, nor may a branch beside it begin.
+            scope.root.refusal = TooManyStepsError(step=step, what=what, count=MOST_STEPS + 1, limit=MOST_STEPS)
+            raise scope.root.refusal
+        self._code.planned += 1
 
     async def sleep_until(self, scope: Scope, step_id: str, due: float) -> None:
         """Sleep on Inngest until a moment, in seconds since 1970."""
@@ -218,7 +248,7 @@ class StepRecorder:
 
     async def _sleep_once(self, scope: Scope, step_id: str, due: float) -> None:
         moment = datetime.fromtimestamp(min(due, self._host.now() + LONGEST_SLEEP), UTC)
-        await self.ask(scope, lambda request: request.step.sleep_until(step_id, moment))
+        await self.ask(scope, step_id, lambda request: request.step.sleep_until(step_id, moment))
 
     # -- branches
 
@@ -239,6 +269,8 @@ class StepRecorder:
                     tuple(partial(self._outcome, f"{key}[{index}]/", branch) for index, branch in enumerate(branches))
                 )
             except ResponseInterrupt as interrupt:
+                if scope.root.refusal is not None:
+                    raise scope.root.refusal from None  # in a branch: none of the others begins
                 if key in self._racing:
                     race(interrupt)
                 raise
@@ -252,15 +284,16 @@ class StepRecorder:
         return list(outcomes)
 
     async def _outcome(self, prefix: str, branch: Branch) -> Any:
+        if self._code.answered:
+            raise SkipInterrupt(prefix)  # a branch before this one had the step to run
         outcome: Any = None
         try:
             outcome = await branch()
         except SuspendSignal:
             if prefix not in self._code.interrupts:
                 raise
-        interrupt = self._code.interrupts.get(prefix)
-        if interrupt is not None:
-            raise interrupt  # the SDK collects these: each is a step that a branch has come to
+        if prefix in self._code.interrupts:
+            raise self._code.interrupts[prefix]  # the SDK collects these: each is a step that a branch has come to
         return outcome
 
 

@@ -91,6 +91,15 @@ class Request:
         """Whether this step is the one to run."""
         return self.target == transforms.hash_step_id(step_id)
 
+    def is_new(self, step_id: str) -> bool:
+        """Whether this step has not ended and is not the one to run."""
+        hashed = transforms.hash_step_id(step_id)
+        return hashed != self.target and hashed not in self._outputs
+
+    def skips(self, step_id: str) -> bool:
+        """Whether this step has not ended, and another one is the one to run."""
+        return self.target is not None and self.is_new(step_id)
+
     def size(self) -> int:
         """About how many bytes the outputs of the settled steps take."""
         return sum(len(json.dumps(output.data)) for output in self._outputs.values())

@@ -59,9 +59,6 @@ class InngestSteps(StepEngine):
         recorder: Has steps run and kept by Inngest.
     """
 
-    most_steps = 1_000
-    """See https://www.inngest.com/docs/usage-limits/inngest."""
-
     def __init__(
         self,
         host: InngestHost,
@@ -196,6 +193,7 @@ class InngestSteps(StepEngine):
         try:
             value = await self.recorder.ask(
                 scope,
+                f"{key}~call",
                 lambda request: request.step.invoke_by_id(
                     f"{key}~call",
                     app_id=self.host.apps.of(function.id),
@@ -261,6 +259,7 @@ class InngestSteps(StepEngine):
             await self._begin_wait("wait_for_event", key, wait, name, timeout)
             found = await self.recorder.ask(
                 scope,
+                wait,
                 lambda request: request.step.wait_for_event(
                     wait,
                     event=name,

@@ -33,11 +33,15 @@ class SuspendableCode:
     Attributes:
         request: The request that the code is to answer now.
         interrupts: What ended a request, by the prefix of the scope whose code is being unwound for it.
+        planned: How many new steps the request's answer has so far.
+        answered: Whether the step that the request is for has been run.
         ending: Whether the request was cut off, and the code with it.
     """
 
     def __init__(self, request: Request, run: CachedRun, *, suspends: bool) -> None:
         self.request = request
+        self.planned = 0
+        self.answered = False
         self.ending = False
         self._suspends = suspends
         self.interrupts: dict[str, BaseException] = {}
@@ -67,6 +71,7 @@ class SuspendableCode:
         assert self._task is not None
         assert self._next is not None
         self._run.settled = request.settled
+        self.planned = 0
         self._answer = self._loop.create_future()
         self._next.set_result(request)
         return await self._answered(self._task)
@@ -78,9 +83,16 @@ class SuspendableCode:
             self.ending = True
             task.cancel()
             raise
-        if task.done():
+        if not task.done():
+            raise self._answer.result()
+        # An error holds the frames that it came through, and these what they know of it: all that a request was would
+        # stay until the garbage is collected, which takes longer than the requests of a run with many branches.
+        self._task = None
+        self.interrupts.clear()
+        try:
             return task.result()
-        raise self._answer.result()
+        finally:
+            del task
 
     # -- for the code's steps
 
@@ -105,6 +117,7 @@ class SuspendableCode:
         # The SDK discovers branches by running each to its next step and unwinding it, so only the run's own scope can
         # be suspended; a request with a target runs one step, and the next request is not for the same code.
         alone = scope.parent is None and self.request.target is None
+        self.answered = self.request.target is not None and isinstance(interrupt, ResponseInterrupt)
         try:
             if not (self._suspends and suspends) or not alone or isinstance(interrupt, SkipInterrupt):
                 raise SuspendSignal

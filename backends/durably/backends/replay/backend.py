@@ -40,6 +40,7 @@ from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
+from durably.core.mistakes import check_event_loop
 from durably.core.run_events import started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
@@ -185,6 +186,7 @@ class ReplayBackend(Backend):
 
     async def __aenter__(self) -> Self:
         """Open the journal and go on with unfinished runs."""
+        check_event_loop()
         if self._worker.up:
             raise RuntimeError(f"this {self.name} backend is already running; use one 'async with' for each backend")
         if self._worker.log.crash is not None:

@@ -44,7 +44,7 @@ from durably.core.errors import RunNotFailedError
 from durably.core.events import check_events
 from durably.core.history import History
 from durably.core.ids import new_id
-from durably.core.mistakes import check_client
+from durably.core.mistakes import check_client, check_event_loop
 from durably.core.run_events import outside_events, started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
@@ -195,6 +195,7 @@ class TemporalBackend(Backend):
     @asks_server
     async def __aenter__(self) -> Self:
         """Start a worker; unfinished runs go on by themselves."""
+        check_event_loop()
         if self._worker.started:
             raise RuntimeError("this temporal backend is already running; use one 'async with' for each backend")
         if self.functions:

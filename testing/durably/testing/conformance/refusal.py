@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from durably.core import Context, Event, Function, InvokeError, SerializationError, StepAPI, function
+from durably.core import Context, Event, FailedRun, Function, InvokeError, SerializationError, StepAPI, function
 from durably.core.errors import NestedStepError, PayloadTooLargeError
 from durably.testing.conformance.subject import Subject, at, keys
 from durably.testing.conformance.suite import clause
@@ -82,6 +82,47 @@ async def test_c13_a_value_over_the_limit_fails_the_step_at_once(subject: Subjec
     assert calls == [998, 999]
     assert set(seen) == {("make:1", 1001, 1000)}
     assert len(seen) >= 2
+
+
+def _nested(depth: int) -> Any:
+    value: Any = None
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@clause
+async def test_c13_a_value_nested_too_deep_fails_the_step_at_once(subject: Subject) -> None:
+    calls: list[int] = []
+    told: list[Any] = []
+
+    def make(depth: int) -> Any:
+        calls.append(depth)
+        return _nested(depth)
+
+    async def tell(ctx: Context[FailedRun]) -> None:
+        await ctx.step.run("tell", told.append, ctx.input.event.data == _nested(150))
+
+    @function("nested", retries=5)
+    async def nested(ctx: Context[None]) -> None:
+        assert await ctx.step.run("make", make, 150) == _nested(150)
+        await ctx.step.run("make", make, 151)
+
+    @function("given", retries=0, on_failure=tell)
+    async def given(ctx: Context[Any]) -> None:
+        raise ValueError("the deepest input that is taken is told to who handles the failure")
+
+    error, _ = await subject.fail(nested)
+    assert isinstance(error, InvokeError)
+    assert error.error_type == SerializationError.__name__
+    assert "make:1" in str(error), "it names the step"
+    assert "150" in str(error), "and the limit"
+    assert calls == [150, 151]
+    async with subject.open([given]) as backend:
+        await _refusal(backend.start(given, _nested(151)), SerializationError)
+        await _refusal(backend.invoke(given, _nested(150)), InvokeError)
+        await subject.until(lambda: bool(told))
+    assert told == [True]
 
 
 @clause

@@ -43,7 +43,7 @@ CLAUSES: dict[str, str] = {
     "C10": "retries, back-off, RetryAfterError, NonRetriableError",
     "C11": "StepError, catchable, the same on replay",
     "C12": "a failed function is retried, then FAILED, and on_failure runs once",
-    "C13": "values without JSON, or too large, and what is no id or no time, fail at once",
+    "C13": "values without JSON, too large or too deep, and what is no id or no time, fail at once",
     "C14": "no step inside a body",
     "C15": "nobody else retries",
     "C16": "invoke: one child, its output, its failure, its timeout",

@@ -23,6 +23,8 @@ TICK = 0.125
 STEP_LIMIT = 4 * 2**20
 STATE_LIMIT = 32 * 2**20
 API_LIMIT = 4 * 2**20
+MOST_STEPS = 1000
+"""A run that has so many settled steps is not called again. See ``checkStepLimit`` in the server's executor."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -122,7 +124,15 @@ class EngineRun:
 
     def plain(self) -> None:
         """Call the app for whatever comes next."""
-        self.later(self._host.hop, lambda: self._host.post(self, self.call()))
+        self.later(self._host.hop, lambda: self._post(self.call()))
+
+    def _post(self, call: Call) -> None:
+        if len(self.steps) < MOST_STEPS:
+            self._host.post(self, call)
+            return
+        name = "InngestErrFunctionOverflowed"
+        text = f"The function run exceeded the step limit of {MOST_STEPS} steps."
+        self.end("FAILED", {"error": {"error": "function has too many steps", "name": name, "message": text}})
 
     def later(self, delay: float, act: Callable[[], None]) -> None:
         """Do something after a while, unless the run has ended by then."""
@@ -173,7 +183,7 @@ class EngineRun:
         # The memos of by now, but `current` of when the call was planned: as recorded on the server.
         current = call.current if call.step != PLAIN else len(self.stack)
         again = self.call(attempt=call.attempt + 1, step=call.step, planning=call.planning, current=current)
-        self._host.post(self, again)
+        self._post(again)
 
     # -- operations
 
@@ -207,7 +217,7 @@ class EngineRun:
 
     def _begin_StepPlanned(self, operation: dict[str, Any], several: bool) -> None:  # noqa: N802  # the wire's name
         call = self.call(step=operation["id"], planning=several)
-        self.later(self._host.hop, lambda: self._host.post(self, call))
+        self.later(self._host.hop, lambda: self._post(call))
 
     def _begin_Sleep(self, operation: dict[str, Any], several: bool) -> None:  # noqa: N802
         until = datetime.fromisoformat(operation["name"]).timestamp()

@@ -178,6 +178,19 @@ class ChangesAreSilent(ReplaySteps):
         return await super().run(scope, replace(call, codec=_Trusting(call.codec.type)))
 
 
+class _Bottomless(Codec):
+    def check_depth(self, text: str, step: str) -> None:
+        return
+
+
+@mutant("C13")
+class DepthIsNotLimited(ReplaySteps):
+    """A value may be nested as deep as it can be read back alone."""
+
+    async def run(self, scope: Scope, call: StepCall) -> Any:
+        return await super().run(scope, replace(call, codec=_Bottomless(call.codec.type)))
+
+
 @mutant("C05")
 class AttemptsStartAtOneAfterACrash(RunRecords):
     """The number of an attempt forgets the attempts that were cut off."""

@@ -25,6 +25,10 @@ FAST = (
 )
 
 
+TASK_TIMEOUT = timedelta(seconds=3)
+"""After a worker that died in a task of a run, another one is to begin soon."""
+
+
 def server_binary(name: str) -> str:
     """The path of a server that was installed as a package."""
     return str(Path(sysconfig.get_path("scripts")) / name)
@@ -80,7 +84,11 @@ def open_temporal(client: Client) -> OpenTemporal:
     queue = f"test-{new_id()}"
 
     def open_one(*functions: Function[Any, Any], **options: Any) -> TemporalBackend:
-        defaults: dict[str, Any] = {"task_queue": queue, "heartbeat": timedelta(seconds=2)}
+        defaults: dict[str, Any] = {
+            "task_queue": queue,
+            "heartbeat": timedelta(seconds=2),
+            "task_timeout": TASK_TIMEOUT,
+        }
         return TemporalBackend(client, functions=functions, **{**defaults, **options})
 
     return open_one

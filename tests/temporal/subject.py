@@ -24,6 +24,7 @@ __all__ = ["TemporalSubject"]
 
 OPTIONS: dict[str, Any] = {
     "heartbeat": timedelta(seconds=1),
+    "task_timeout": timedelta(seconds=3),
     "drain": timedelta(seconds=0.2),
 }
 WORKER: dict[str, Any] = {"sticky_queue_schedule_to_start_timeout": timedelta(seconds=1)}

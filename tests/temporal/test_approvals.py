@@ -12,7 +12,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from durably.backends.temporal import TemporalBackend
-from durably.backends.temporal.wait_hub import hub_of_match
+from durably.backends.temporal.hub_names import hub_of_match
 from durably.core import (
     APPROVAL_GIVEN,
     APPROVAL_REQUESTED,

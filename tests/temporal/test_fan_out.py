@@ -16,7 +16,7 @@ from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.client import WorkflowHistory
 
 from durably.backends.temporal import TemporalBackend, pace, workflow_runner
-from durably.backends.temporal.pace import PACED
+from durably.backends.temporal.pace import PACED, WOKEN
 from durably.backends.temporal.steps import TemporalSteps
 from durably.core import Context, Event, InvokeError, function
 from durably.core.ids import new_id
@@ -111,20 +111,24 @@ async def test_a_wait_in_the_last_branch_is_known_before_the_first_sends_its_eve
     assert len(scheduled) < LOT, "they are registered together"
 
 
-@pytest.mark.parametrize("earlier", [True, False], ids=["all at once, as before", "in lots"])
+@pytest.mark.parametrize("patch", [None, PACED, WOKEN])
 async def test_a_run_in_flight_is_taken_up_at_each_of_its_tasks(
-    open_temporal: OpenTemporal, temporal_address: str, monkeypatch: pytest.MonkeyPatch, earlier: bool
+    open_temporal: OpenTemporal, temporal_address: str, monkeypatch: pytest.MonkeyPatch, patch: str | None
 ) -> None:
+    """Begun under each version: all branches at once, in lots, and each woken for its own event."""
     monkeypatch.setattr(pace, "AT_ONCE", 10)
     with monkeypatch.context() as before:
-        if earlier:
+        before.setattr(pace, "PATCHES", (patch,))
+        if patch is None:
             before.setattr(pace, "SEVERAL", sys.maxsize)
         async with open_temporal(fan, leaf, answered, **OPTIONS) as backend:
             runs = [await backend.start(fan, [25, 22]), await backend.start(answered, 25)]
             for run in runs:
                 await run.result()
             histories = [await history_of(backend, run.id) for run in runs]
-    assert all((PACED in str(of_kind(each, "marker_recorded"))) is not earlier for each in histories)
+    for history in histories:
+        markers = str(of_kind(history, "marker_recorded"))
+        assert [each for each in (PACED, WOKEN) if each in markers] == ([patch] if patch else [])
     async with open_now(temporal_address, [fan, leaf, answered]) as now:
         for history in histories:
             for piece in cut(history):

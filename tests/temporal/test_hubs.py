@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
-from durably.backends.temporal import TemporalBackend, hub_client, wait_hub
+from durably.backends.temporal import TemporalBackend, hub_client, hub_names, wait_hub
+from durably.backends.temporal.hub_names import WAIT_HUB, hub_of_match, queue_of_hubs
 from durably.backends.temporal.payloads import DELIVER
-from durably.backends.temporal.wait_hub import WAIT_HUB, hub_of_match, queue_of_hubs
+from durably.backends.temporal.wait_hub import WaitHub
 from durably.core import Context, Event, Run, function
 from durably.core.ids import new_id
 from tests.temporal.conftest import OpenTemporal
@@ -63,12 +65,12 @@ async def crowd(ctx: Context[dict[str, Any]]) -> list[Any]:
     return [event and event.data for event in await ctx.step.gather(*waits)]
 
 
-async def start(backend: TemporalBackend, name: str, matches: list[dict[str, Any]]) -> list[Run[Any]]:
-    """Runs that wait, each for some of the matches."""
-    inputs = [{"name": name, "matches": matches[place : place + EACH]} for place in range(0, len(matches), EACH)]
-    runs = await in_turn([backend.start(crowd, each) for each in inputs])
+async def start(backend: TemporalBackend, name: str, matches: list[dict[str, Any]], each: int = EACH) -> list[Run[Any]]:
+    """Runs that wait, each for so many of the matches."""
+    inputs = [{"name": name, "matches": matches[place : place + each]} for place in range(0, len(matches), each)]
+    runs = await in_turn([backend.start(crowd, given) for given in inputs])
     for run in runs:
-        await until_waiting(run, EACH)
+        await until_waiting(run, each)
     return runs
 
 
@@ -98,6 +100,26 @@ async def check_hubs(backend: TemporalBackend) -> int:
     return found
 
 
+async def hub_events(client: Client, hub: str) -> int:
+    """How many events the histories of a hub and its parts have, once none is added any more."""
+    ids = [hub, *(f"{hub}/{part}" for part in range(wait_hub.PARTS))]
+    counts = [-1]
+    while counts[-1:] * 3 != counts[-3:]:
+        await asyncio.sleep(0.1)
+        counts.append(sum(await asyncio.gather(*(events_of(client, each) for each in ids))))
+    return counts[-1]
+
+
+async def events_of(client: Client, workflow_id: str) -> int:
+    """How many events the history of a workflow has, if it is there."""
+    try:
+        return (await client.get_workflow_handle(workflow_id).describe()).history_length
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        return 0
+
+
 async def told(client: Client, run: Run[Any]) -> int:
     """How often a run was told of an event."""
     history = await client.get_workflow_handle(run.id).fetch_history()
@@ -108,6 +130,14 @@ def offers_in(event: HistoryEvent) -> int:
     """Of how many events a hub is told by an event of its history."""
     signal = event.workflow_execution_signaled_event_attributes
     return len(json.loads(signal.input.payloads[0].data)) if signal.signal_name == "offer" else 0
+
+
+def tells_in(events: list[HistoryEvent]) -> dict[str, int]:
+    """How often a hub told runs in a history, by its commands and by activities."""
+    return {
+        "commands": sum(e.HasField("signal_external_workflow_execution_initiated_event_attributes") for e in events),
+        "activities": sum(e.HasField("marker_recorded_event_attributes") for e in events),
+    }
 
 
 async def in_turn(work: list[Any]) -> list[Any]:
@@ -158,7 +188,7 @@ async def test_each_of_many_waiters_gets_what_it_waits_for(open_temporal: OpenTe
         log.info("%d waiters", WAITERS)
         runs = await start(backend, name, [{"n": n} for n in range(WAITERS)])
         log.info("are registered")
-        assert await check_hubs(backend) <= wait_hub.HUBS, "however many wait, they share these"
+        assert await check_hubs(backend) <= hub_names.HUBS, "however many wait, they share these"
         await in_turn([backend.send(Event(name, {"n": n, "of": n % 7})) for n in range(WAITERS)])
         log.info("are sent what they wait for")
         heard = [event for run in runs for event in await run.result()]
@@ -172,7 +202,7 @@ async def test_each_of_many_waiters_gets_what_it_waits_for(open_temporal: OpenTe
 async def test_what_a_hub_does_not_hold_its_parts_do(
     open_temporal: OpenTemporal, monkeypatch: pytest.MonkeyPatch, same: bool
 ) -> None:
-    monkeypatch.setattr(wait_hub, "HUBS", 1)
+    monkeypatch.setattr(hub_names, "HUBS", 1)
     monkeypatch.setattr(wait_hub, "HELD", 1_000)
     monkeypatch.setattr(wait_hub, "TOLD_AT_ONCE", 3)
     name = f"parts/{new_id()}"
@@ -186,6 +216,62 @@ async def test_what_a_hub_does_not_hold_its_parts_do(
         assert [await run.result() for run in runs] == [[each] for each in matches]
         assert [await told(backend.client, run) for run in runs] == [1] * 30
         assert await check_hubs(backend) > 5, "one hub, and its parts"
+
+
+@pytest.mark.parametrize(("held", "cost"), [(wait_hub.HELD, 5), (6_000, 14)], ids=["in hubs", "in their parts"])
+async def test_what_a_delivery_costs_does_not_grow_with_those_who_wait(
+    open_temporal: OpenTemporal, monkeypatch: pytest.MonkeyPatch, held: int, cost: int
+) -> None:
+    monkeypatch.setattr(hub_names, "HUBS", 1)
+    monkeypatch.setattr(wait_hub, "HELD", held)
+    begun = 0
+    begin = WaitHub.__init__
+
+    def count(self: WaitHub) -> None:
+        nonlocal begun
+        begun += 1
+        begin(self)
+
+    monkeypatch.setattr(WaitHub, "__init__", count)
+    costs = []
+    for waiters in (50, 400):
+        name = f"cost/{new_id()}"
+        async with open_temporal(crowd, **OPTIONS) as backend:
+            hub = hub_of_match(backend.task_queue, name, {})
+            [run] = await start(backend, name, [{"n": n} for n in range(waiters)], each=waiters)
+            before, begun = await hub_events(backend.client, hub), 0
+            for n in range(10):
+                await backend.send(Event(name, {"n": n}))
+                while await told(backend.client, run) <= n:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            costs.append(await hub_events(backend.client, hub) - before)
+            assert begun == 0, "no history of a hub is replayed"
+            await run.cancel()
+    assert costs[0] == costs[1] == 10 * cost
+
+
+async def test_a_hub_that_tells_runs_by_commands_goes_on_to_tell_them_by_an_activity(
+    open_temporal: OpenTemporal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hubs began without `BEGIN` in a version before it. Replayed at each task, one is true to its history."""
+    monkeypatch.setattr(hub_names, "HUBS", 1)
+    monkeypatch.setattr(hub_client, "BEGIN", {})
+    for module in (wait_hub, hub_client):
+        monkeypatch.setattr(module, "LONG", 60)
+    name = f"commands/{new_id()}"
+    async with open_temporal(crowd, worker_options={"max_cached_workflows": 0}, **OPTIONS) as backend:
+        hub = hub_of_match(backend.task_queue, name, {})
+        runs = await start(backend, name, [{"n": n} for n in range(40)], each=20)
+        first = (await backend.client.get_workflow_handle(hub).describe()).run_id
+        for n in range(40):
+            await backend.send(Event(name, {"n": n}))
+        assert [event["n"] for run in runs for event in await run.result()] == [*range(40)]
+        assert [await told(backend.client, run) for run in runs] == [20, 20]
+        by_command, *by_activity = [tells_in(events) async for events in histories(backend.client, hub, first)]
+    assert by_command["commands"] > 0
+    assert by_command["activities"] == 0
+    assert sum(each["activities"] for each in by_activity) > 0
+    assert sum(each["commands"] for each in by_activity) == 0
 
 
 async def test_one_event_is_for_many_waiters(open_temporal: OpenTemporal) -> None:

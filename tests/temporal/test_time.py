@@ -88,10 +88,16 @@ async def test_what_the_test_server_cannot_do(skipping: Client) -> None:
             await backend.runs()
 
 
-@pytest.mark.parametrize("option", ["heartbeat", "drain"])
+@pytest.mark.parametrize("option", ["heartbeat", "drain", "task_timeout"])
 async def test_options_that_are_no_duration_are_refused(option: str) -> None:
     client = object.__new__(Client)  # not connected: the options come first
     for bad in (float("nan"), -1, True, "soon", timedelta.max):
         options: dict[str, Any] = {option: bad}
         with pytest.raises((TypeError, ValueError), match=f"^{option} of TemporalBackend"):
             TemporalBackend(client, task_queue="q", **options)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.9, 121])
+async def test_a_task_timeout_that_temporal_does_not_keep_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"^task_timeout of TemporalBackend must be 1 to 120 seconds"):
+        TemporalBackend(object.__new__(Client), task_queue="q", task_timeout=seconds)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.backends.temporal.wait_hub import HUBS, hub_of_match, hubs_of_event, value_of_match
+from durably.backends.temporal.hub_names import HUBS, hub_of_match, hubs_of_event, value_of_match
+from durably.backends.temporal.hub_worker import CACHED
+from durably.backends.temporal.wait_hub import PARTS
 from durably.core import Event
 from durably.core.events import matches, same_json
 
@@ -49,3 +51,7 @@ def test_an_event_that_has_several_values_meets_each_hub_once() -> None:
 @pytest.mark.parametrize("other", [("queue", "other"), ("other", "name")])
 def test_names_and_queues_have_hubs_of_their_own(other: tuple[str, str]) -> None:
     assert hub_of_match("queue", "name", {}) != hub_of_match(*other, {})
+
+
+def test_a_worker_keeps_all_hubs_of_a_name_with_their_parts() -> None:
+    assert HUBS * (1 + PARTS) <= CACHED

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.backends.temporal.waiters import Waiters
+from durably.backends.temporal.waiters import Waiters, pack_waiters, unpack_waiters
+from durably.core.ids import derive_id
 
 NAMES = st.sampled_from(["a", "b", "c"])
 ADD = st.tuples(st.just("add"), NAMES, NAMES, NAMES, st.integers(0, 3))
@@ -36,3 +38,21 @@ def test_each_waits_once_and_is_found_by_what_it_waits_for(asked: list[tuple[Any
         assert [*waiters] == listed
         assert (len(waiters), waiters.size) == (len(listed), Waiters(listed).size)
         assert (waiters.size > 0) is bool(listed)
+
+
+WAITER = st.fixed_dictionaries({"run": st.text(), "key": st.text(), "value": st.text(), "since": st.floats(0, 1e10)})
+
+
+@given(st.lists(WAITER, max_size=5))
+def test_those_who_wait_are_the_same_after_they_were_packed(waiting: list[dict[str, Any]]) -> None:
+    assert unpack_waiters(pack_waiters(waiting)) == waiting
+
+
+def test_packed_they_take_a_quarter() -> None:
+    runs = [derive_id("run", str(n), "") for n in range(10)]
+    waiting = [
+        {"run": run, "key": f"gather[{n}]/ear", "value": derive_id("value", run, str(n)), "since": 1.5e9}
+        for run in runs
+        for n in range(100)
+    ]
+    assert len(pack_waiters(waiting)) * 4 < len(json.dumps(waiting))

@@ -92,6 +92,7 @@ def backend(client: Client, queue: str, **worker: Any) -> TemporalBackend:
         task_queue=queue,
         functions=FUNCTIONS,
         heartbeat=timedelta(seconds=1),
+        task_timeout=timedelta(seconds=3),
         drain=timedelta(seconds=5),
         worker_options={"sticky_queue_schedule_to_start_timeout": timedelta(seconds=1), **worker},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +17,7 @@ from durably.backends.replay.flow.rules import FLOW_RULES
 from durably.backends.replay.flow.store import MemoryFlowStore
 from durably.backends.replay.journal import Journal
 from durably.backends.replay.journal_types import Received, RunRow, Subscription
+from durably.backends.replay.memory_index import LaterEvents, LiveRuns
 from durably.backends.replay.memory_pruning import MemoryPruning
 from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Capabilities, Event, Function, MemorySessions, Observer, Retention
@@ -25,6 +26,7 @@ from durably.core.errors import StaleRunError
 from durably.core.history import StepRecord
 from durably.core.run_filter import RunFilter
 from durably.core.run_view import RunStatus
+from durably.core.standing import open_records
 from durably.core.worker_view import WorkerView
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
@@ -122,7 +124,8 @@ class MemoryJournal(Journal):
         self._children: dict[str, list[str]] = {}
         self._events: dict[int, Received] = {}
         self._event_ids: dict[str, Received] = {}
-        self._scheduled: list[Event] = []
+        self._live = LiveRuns()
+        self._scheduled = LaterEvents()
         self._subscriptions: dict[str, Subscription] = {}
         self._leases: dict[str, float] = {}
         self._views: dict[str, WorkerView] = {}
@@ -139,6 +142,7 @@ class MemoryJournal(Journal):
 
     def _forget(self, run_id: str) -> None:
         del self._numbers[run_id]
+        self._live.drop(run_id)
         self.deltas.forget(run_id)
 
     def left_behind(self) -> MemoryJournal:
@@ -146,13 +150,14 @@ class MemoryJournal(Journal):
         copy = MemoryJournal()
         copy.latest = self.latest
         copy.deltas = self.deltas.copy()
-        copy._runs.update(self._runs)
         copy._numbers.update(self._numbers)
+        for row in self._runs.values():
+            copy.take(row)
         copy._records.update({run_id: list(records) for run_id, records in self._records.items()})
         copy._children.update({run_id: list(children) for run_id, children in self._children.items()})
         copy._events.update(self._events)
         copy._event_ids.update(self._event_ids)
-        copy._scheduled = list(self._scheduled)
+        copy._scheduled = self._scheduled.copy()
         copy._subscriptions = dict(self._subscriptions)
         copy._flow = copy.flow = self._flow.copy()
         copy._sessions = copy.sessions = self._sessions.copy()
@@ -194,18 +199,16 @@ class MemoryJournal(Journal):
         return True
 
     def workers(self, now: float) -> Sequence[WorkerView]:
-        held = Counter(row.owner for row in self._runs.values() if not row.status.final)
         return [
-            replace(view, runs=held[view.id], lease_until=self._leases[view.id])
+            replace(view, runs=self._live.count(view.id), lease_until=self._leases[view.id])
             for view in self._views.values()
             if self._leases.get(view.id, 0.0) > now
         ]
 
     def release(self, worker: str) -> None:
         self._views.pop(worker, None)
-        for row in self._runs.values():
-            if row.owner == worker:
-                self._runs[row.id] = replace(row, owner=None)
+        for _, run_id in self._live.of(worker):
+            self.take(replace(self._runs[run_id], owner=None))
         self._leases.pop(worker, None)
 
     def living(self, now: float) -> Collection[str]:
@@ -220,6 +223,9 @@ class MemoryJournal(Journal):
 
     def records(self, run_id: str) -> list[StepRecord]:
         return list(self._records[run_id])
+
+    def open_records(self, run_id: str) -> list[StepRecord]:
+        return open_records(self._records[run_id])
 
     def count(self, run_id: str) -> int:
         return len(self._records[run_id])
@@ -248,12 +254,17 @@ class MemoryJournal(Journal):
         later = takewhile(lambda received: received.seq > cursor, reversed(self._events.values()))
         return [received for received in later if received.event.name == name][::-1]
 
+    def log_page(self, cursor: int, names: Collection[str], limit: int) -> tuple[list[Received], int]:
+        end = min(self.cursor(), cursor + limit)
+        page = (self._events.get(seq) for seq in range(cursor + 1, end + 1))
+        return [each for each in page if each is not None and each.event.name in names], end
+
     def received(self, event: Event) -> Event | None:
         found = self._event_ids.get(event.id or "")
         return None if found is None or found.event.name != event.name else found.event
 
     def next_due(self) -> float | None:
-        return min((event.ts for event in self._scheduled if event.ts is not None), default=None)
+        return self._scheduled.next_due
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -261,7 +272,7 @@ class MemoryJournal(Journal):
 
     def insert(self, row: RunRow) -> None:
         self._numbers[row.id] = 1 + self._numbers[next(reversed(self._runs))] if self._runs else 1
-        self._runs[row.id] = row
+        self.take(row)
         self._records[row.id] = []
         if row.parent is not None:
             self._children.setdefault(row.parent, []).append(row.id)
@@ -275,27 +286,19 @@ class MemoryJournal(Journal):
         self.latest = max(self.latest, record.at)  # those that a fork took over are older
 
     def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
-        self._runs[run_id] = replace(self._runs[run_id], status=status, owner=None, ended_at=ended_at)
+        self.take(replace(self._runs[run_id], status=status, owner=None, ended_at=ended_at))
 
     def take(self, row: RunRow) -> None:
         self._runs[row.id] = row
+        self._live.put(row, self._numbers[row.id])
 
-    def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        return [
-            row
-            for row in self._runs.values()
-            if row.status in (RunStatus.RUNNING, RunStatus.STUCK)
-            and row.function in served
-            and row.owner != worker
-            and (row.owner is None or self._leases.get(row.owner, 0.0) <= now)
-        ]
+    def claimable(self, worker: str, served: Sequence[str], now: float) -> Iterable[RunRow]:
+        dead = [each for each in self._live.owners if each != worker and self._leases.get(each, 0.0) <= now]
+        found = heapq.merge(*(self._live.of(owner) for owner in (None, *dead)))
+        return (row for _, run_id in found if (row := self._runs[run_id]).function in served)
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
-        return [
-            row.id
-            for row in self._runs.values()
-            if row.function == function and row.singleton == singleton and not row.status.final
-        ]
+        return self._live.with_key((function, singleton))
 
     def live_children(self, run_id: str) -> Sequence[str]:
         return [child for child in self._children.get(run_id, ()) if not self._runs[child].status.final]
@@ -311,14 +314,7 @@ class MemoryJournal(Journal):
         return received
 
     def schedule(self, event: Event) -> bool:
-        if event.id in self._event_ids or any(each.id == event.id for each in self._scheduled):
-            return False
-        self._scheduled.append(event)
-        return True
+        return event.id not in self._event_ids and self._scheduled.add(event)
 
     def take_due(self, now: float) -> Sequence[Event]:
-        due = sorted(
-            (event for event in self._scheduled if (event.ts or 0.0) <= now), key=lambda event: event.ts or 0.0
-        )
-        self._scheduled = [event for event in self._scheduled if event not in due]
-        return due
+        return self._scheduled.take(now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import is_dataclass
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
@@ -16,7 +16,7 @@ from durably.core.ids import check_event_id, check_event_name, check_names_no_se
 from durably.core.left_out import is_none
 from durably.core.serialization import codec_for
 
-__all__ = ["Event", "check_events", "matches", "same_json"]
+__all__ = ["Event", "check_events", "json_key", "matches", "same_json"]
 
 
 class _Fields(TypedDict, total=False):
@@ -161,3 +161,22 @@ def same_json(found: Any, wanted: Any) -> bool:
     if isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
         return len(found) == len(wanted) and all(map(same_json, found, wanted))
     return bool(found == wanted)
+
+
+def json_key(value: Any) -> Hashable | None:
+    """Return what all values have in common that are the same JSON as this one, for a dict; ``None`` if nothing has.
+
+    Two values of which :func:`same_json` says that they are the same have equal keys. A value whose type compares in a
+    way of its own has none.
+    """
+    if value is None or isinstance(value, bool):
+        return "constant", str(value)
+    if type(value) in (str, int, float):
+        return value  # type: ignore[no-any-return]  # 1 and 1.0 have one hash
+    if isinstance(value, dict):
+        parts = [(name, json_key(each)) for name, each in value.items()]
+        return None if any(key is None for _, key in parts) else ("dict", frozenset(parts))
+    if isinstance(value, list | tuple):
+        keys = tuple(map(json_key, value))
+        return None if None in keys else ("list", keys)
+    return None

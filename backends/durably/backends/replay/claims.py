@@ -23,6 +23,9 @@ __all__ = ["Claims"]
 
 logger = logging.getLogger("durably")
 
+PORTION = 50
+"""How many runs are taken up in one go: others have a turn of the event loop before the next ones."""
+
 
 class Claims:
     """The claims of one worker.
@@ -79,7 +82,7 @@ class Claims:
         suspects = 0 if self._driver.on_trial else 1
         nothing = self._log.journal.leaves(self._log.worker, served, now, unfit, moment=moment, suspects=suspects)
         if nothing is not None:
-            self._claimed(room, nothing)
+            self._claimed(1, nothing)
             return None
 
         def refused(error: BaseException) -> None:
@@ -88,20 +91,20 @@ class Claims:
                 otherwise(error)
 
         self._claiming = True
+        limit = PORTION if room is None else min(room, PORTION)
         take = partial(self._log.journal.claim, self._log.worker, served, now, unfit)
         return self._log.write(
-            lambda: take(moment=moment, suspects=suspects, limit=room), partial(self._claimed, room), refused
+            lambda: take(moment=moment, suspects=suspects, limit=limit), partial(self._claimed, limit), refused
         )
 
-    def _claimed(self, room: int | None, claim: Claim) -> None:
+    def _claimed(self, limit: int, claim: Claim) -> None:
         again, self._claiming, self._claim_again = self._claim_again, False, False
-        self._turned_away = room is not None and len(claim.runs) >= room  # there may be more
+        self._turned_away = again or len(claim.runs) >= limit  # there may be more, or more became free meanwhile
         for row in claim.runs:
             self._driver.spawn(row)
         self._recovery.set(claim.due)
-        if again:
-            self._turned_away = True  # what became free meanwhile is not among them
-            self.fill_up()
+        if self._turned_away:
+            asyncio.get_running_loop().call_soon(self.fill_up)
 
     async def claim(self) -> None:
         """Take them up, and wait until that is written."""

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from durably.backends.replay.journal import nothing
 from durably.backends.replay.journal_types import Changes, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.resting import RestingRuns
+from durably.backends.replay.restored_waits import restored_waits
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Function, NonDeterminismError
@@ -107,7 +108,7 @@ class Driver:
     ) -> None:
         self.host = host
         self.max_runs = max_runs
-        self.resting = RestingRuns(max_resting, host.scheduler, self.spawn)
+        self.resting = RestingRuns(max_resting, host.scheduler, resume=self.resume, note=self._note_rest)
         self._records = records
         self._steps = steps
         self._keys = keys
@@ -121,6 +122,8 @@ class Driver:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._rows: dict[str, RunRow] = {}
         self._next: dict[str, RunRow] = {}
+        self._early_signals: dict[str, type[Signal]] = {}
+        self._catching_up: asyncio.Task[None] | None = None
         self._context = contextvars.Context()
         self._early: list[RunRow] | None = None
         host.log.subscribe(self.apply)
@@ -161,6 +164,7 @@ class Driver:
         """Take runs from now on, to be driven once the worker begins."""
         self._open, self._stopping = True, False
         self._early = []
+        self.host.events.open()
         self._cut_off = set()
         # Runs get a context of their own: one that is started inside a body must not seem to be inside it.
         self._context = contextvars.Context()
@@ -172,13 +176,54 @@ class Driver:
             self.spawn(row)
 
     def spawn(self, row: RunRow) -> None:
-        """Drive a run that this worker has claimed."""
+        """Drive a run that this worker has claimed, or let it rest on where it rests."""
         if not self._open or self._stopping:
             return
         if self._early is not None:
             self._early.append(row)
             return
         self.resting.drop(row.id)
+        if row.id in self._tasks or not self._rests_on(row):
+            self.resume(row)
+
+    def _rests_on(self, row: RunRow) -> bool:
+        """Let a run rest that another worker has left so, without reading all its records; whether it does."""
+        if not row.rested or self.resting.limit is None:
+            return False
+        host = self.host
+        try:
+            waits = restored_waits(host.log.journal, row.id, host.events, host.scheduler)
+        except JournalError as error:
+            logger.warning("run %s is replayed, since what it waits for cannot be read: %s", row.id, error)
+            return False
+        if waits is None:
+            return False
+        self.resting.set_aside(row, waits)
+        if self._catching_up is None:
+            host.scheduler.began()  # an event in the log may be what it waits for: a virtual clock must not jump
+            self._catching_up = asyncio.get_running_loop().create_task(self._catch_up(), context=self._context.copy())
+            self._catching_up.add_done_callback(self._caught_up)
+        return True
+
+    async def _catch_up(self) -> None:
+        while True:
+            try:
+                return await self.host.events.catch_up()
+            except JournalError as error:
+                logger.warning("cannot look through the events now, will try again: %s", error)
+                await asyncio.sleep(TROUBLE_SECONDS)
+
+    def _caught_up(self, task: asyncio.Task[None]) -> None:
+        self._catching_up = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the engine failed to look through the events", exc_info=error)
+            self.crash(error)
+        self.host.scheduler.ended()
+
+    def resume(self, row: RunRow) -> None:
+        """Drive a run that this worker has."""
+        if not self._open or self._stopping:
+            return
         if row.id in self._tasks:
             self._next[row.id] = row  # taken up again while what drove it is still on its way out
             return
@@ -193,6 +238,7 @@ class Driver:
         self._tasks.pop(run_id, None)
         self._rows.pop(run_id, None)
         self._passes.pop(run_id, None)
+        self._early_signals.pop(run_id, None)
         self.resting.goes_on(run_id)
         self._trial.end(run_id)
         if not task.cancelled() and (error := task.exception()) is not None and self.host.log.crash is None:
@@ -200,7 +246,9 @@ class Driver:
             self.crash(error)
         following = self._next.pop(run_id, None)
         if following is not None:
-            self.spawn(following)
+            self.resume(following)
+        elif not self.resting.has_left(run_id):
+            self.host.events.forget(run_id)
         self.host.scheduler.run_rests()  # there is room for another
         self.host.scheduler.ended()
 
@@ -209,10 +257,14 @@ class Driver:
         row, run_pass = self.resting.drop(run_id), self._passes.get(run_id)
         if run_pass is not None:
             run_pass.scheduler.interrupt(signal)
-        elif row is not None and signal is CancelSignal:
-            journal = self.host.log.journal
-            cause = Cause.of(journal.first_record(run_id).output or "")
-            self._tell_of(journal.last_record(run_id), row, cause)
+        elif run_id in self._tasks:  # its code has not begun
+            self._early_signals[run_id] = signal
+        elif row is not None:
+            self.host.events.forget(run_id)
+            if signal is CancelSignal:
+                journal = self.host.log.journal
+                cause = Cause.of(journal.first_record(run_id).output or "")
+                self._tell_of(journal.last_record(run_id), row, cause)
 
     def apply(self, changes: Changes) -> None:
         """Act on what a transaction changed."""
@@ -237,6 +289,8 @@ class Driver:
                 self._passes[run_id].records.lose()
             elif run_id in self._tasks:  # its code has not begun here
                 self._tasks[run_id].cancel()
+            else:
+                self.host.events.forget(run_id)
 
     async def stop(self, grace: float) -> Collection[str]:
         """Take no more runs, suspend all at their next step boundary, and give each back as soon as it stands still.
@@ -248,8 +302,12 @@ class Driver:
             The runs of which a body was cut off, since it did not end in time or was interrupted.
         """
         self._stopping = True
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         aside = self.resting.clear()
-        for run_id in list(self._passes):
+        for run_id in aside:
+            self.host.events.forget(run_id)
+        for run_id in list(self._tasks):
             self.interrupt(run_id, SuspendSignal)
         await self._give_back(aside)
         late = await self._drain(asyncio.get_running_loop().time() + grace)
@@ -300,6 +358,8 @@ class Driver:
         log.journal.abandon(signal)
         log.journal.write(lambda: log.journal.bury(log.worker), nothing, self._not_buried)
         current = asyncio.current_task()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         for task in [*self._tasks.values(), *self.host.environment.bodies]:
             if task is not current:
                 task.cancel()
@@ -341,6 +401,7 @@ class Driver:
             raise SuspendSignal
         scheduler = RunScheduler(self.host.scheduler)
         try:
+            own = not self._rows[row.id].rested or await self._goes_on(row)
             records = self.host.log.journal.records(row.id)
         except JournalCorruptError as error:
             await self._damaged(row, error)
@@ -352,6 +413,11 @@ class Driver:
                 raise SuspendSignal from None
             return True
         run_pass = self._passes[row.id] = self._begin(row, records, scheduler)
+        early = self._early_signals.pop(row.id, None)
+        if early is not None:
+            scheduler.interrupt(early)
+        if not own:
+            run_pass.records.lose()
         try:
             try:
                 run_pass.records.watch.check(run_pass.function)
@@ -368,6 +434,21 @@ class Driver:
             refusal = run_pass.steps.root.refusal
             # In the next pass, steps that were begun at the same time would come one after the other.
             return refusal is None or not await self.attempt_failed(run_pass, run_pass.failures + 1, refusal)
+
+    async def _goes_on(self, row: RunRow) -> bool:
+        """Note that a run is driven that had left memory: a crash may be its own. Whether it is still this worker's."""
+        log = self.host.log
+        own = await log.write(lambda: log.journal.note_rest(row, 0))
+        self._rows[row.id] = replace(row, rested=0)
+        return own
+
+    def _note_rest(self, row: RunRow) -> None:
+        log = self.host.log
+        if log.crash is None:
+            log.write(lambda: log.journal.note_rest(row, row.rested), nothing, partial(self._rest_not_noted, row))
+
+    def _rest_not_noted(self, row: RunRow, error: BaseException) -> None:
+        logger.info("run %s is not noted as resting, so the next worker will replay it: %s", row.id, error)
 
     def _begin(self, row: RunRow, records: Sequence[StepRecord], scheduler: RunScheduler) -> RunPass:
         function = self.host.functions[row.function]
@@ -407,6 +488,7 @@ class Driver:
             run_pass.row,
             run_pass.scheduler,
             lambda: not (watch.suspected or steps.to_call_off or steps.refusal is not None),
+            run_pass.records.count,
         )
 
     async def _damaged(self, row: RunRow, error: JournalCorruptError) -> None:

@@ -63,6 +63,8 @@ class RunRow:
         tags: What it can be found by.
         ended_at: Seconds since 1970; 0 while it is live.
         crash_notes: What else is known of its crashes; read it as :attr:`crash_log`.
+        rested: How many records it had when it left the memory of its worker, to wait; 0 if it has not, or was taken
+            up since. As long as it has so many, all its branches wait.
     """
 
     id: str
@@ -79,6 +81,7 @@ class RunRow:
     tags: tuple[str, ...] = ()
     ended_at: float = 0.0
     crash_notes: str = ""
+    rested: int = 0
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> RunRow:

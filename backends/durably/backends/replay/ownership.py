@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from durably.backends.replay.crashes import CrashLog
@@ -52,8 +52,8 @@ class Ownership(Storage):
             for row in self._free(worker, served, now, unfit):
                 if limit is not None and len(claim.runs) >= limit:
                     break
-                vanished = row.owner is not None
-                if vanished:
+                row, vanished = self._still_resting(row), row.owner is not None
+                if vanished and not row.rested:
                     row = row.with_crashes(row.crash_log.crashed(self.count(row.id), moment))
                 if claim.passes_over(row, moment, suspects):
                     if vanished:  # nobody's for now, and whoever had it writes nothing more
@@ -71,7 +71,10 @@ class Ownership(Storage):
         """A claim that takes nothing, if :meth:`claim` would take nothing; without writing."""
         claim = Claim()
         found = self._free(worker, served, now, unfit)
-        return claim if all(row.owner is None and claim.passes_over(row, moment, suspects) for row in found) else None
+        for row in found:
+            if row.owner is not None or not claim.passes_over(self._still_resting(row), moment, suspects):
+                return None
+        return claim
 
     def let_go(self, worker: str, cut_off: Iterable[str]) -> None:
         """Give back all runs of a worker that ends in good order.
@@ -91,12 +94,39 @@ class Ownership(Storage):
     def note_crashes(self, row: RunRow, log: CrashLog) -> None:
         """Note something of the crashes of a run, unless it has another owner by now."""
         with self.transaction():
-            known = self.get(row.id)
-            if known is not None and known.fence == row.fence and not known.status.final:
+            known = self._still_own(row)
+            if known is not None:
                 self.take(known.with_crashes(log))
 
-    def _free(self, worker: str, served: Sequence[str], now: float, unfit: Container[str]) -> list[RunRow]:
-        rows = self.claimable(worker, served, now)
-        if rows and worker not in self.living(now):
-            return []  # others would take them from it at once; once it has renewed its lease, it looks again
-        return [row for row in rows if row.status is not RunStatus.STUCK or row.id not in unfit]
+    def note_rest(self, row: RunRow, rested: int) -> bool:
+        """Note that a run has left memory with so many records, or with 0 that it is driven again.
+
+        Returns:
+            Whether the run is still the worker's that has it under this fence.
+        """
+        with self.transaction():
+            known = self._still_own(row)
+            if known is not None:
+                self.take(replace(known, rested=rested))
+        return known is not None
+
+    def _still_own(self, row: RunRow) -> RunRow | None:
+        known = self.get(row.id)
+        return known if known is not None and known.fence == row.fence and not known.status.final else None
+
+    def _still_resting(self, row: RunRow) -> RunRow:
+        """A run with what is true of its rest now: while it rests, whatever crashed was something else."""
+        if not row.rested:
+            return row
+        if row.rested != self.count(row.id):
+            return replace(row, rested=0)
+        return row.with_crashes(replace(row.crash_log, due=0.0)) if row.is_suspected else row
+
+    def _free(self, worker: str, served: Sequence[str], now: float, unfit: Container[str]) -> Iterator[RunRow]:
+        lives = False
+        for row in self.claimable(worker, served, now):
+            lives = lives or worker in self.living(now)
+            if not lives:
+                return  # others would take them from it at once; once it has renewed its lease, it looks again
+            if row.status is not RunStatus.STUCK or row.id not in unfit:
+                yield row

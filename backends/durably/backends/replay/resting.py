@@ -1,7 +1,7 @@
 """Runs that wait and are out of memory: what is kept of each is what wakes it. Its code is replayed then.
 
-Owns: which runs leave memory, and what is kept of them. Does not own: when a run rests (``scheduler.py``), and how its
-code is unwound and driven again (``driver.py``).
+Owns: which runs leave memory, and what is kept of them. Does not own: when a run rests (``scheduler.py``), how its code
+is unwound and driven again (``driver.py``), and what wakes one that another worker has left (``restored_waits.py``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from durably.backends.replay.journal_types import RunRow
@@ -26,6 +26,7 @@ class _Resting:
     row: RunRow
     scheduler: RunScheduler
     may_leave: Callable[[], bool]
+    records: int
 
 
 class _Aside:
@@ -74,12 +75,21 @@ class RestingRuns:
         limit: How many stay; the one that has rested longest leaves first. ``None`` for all.
         scheduler: Wakes those that have left.
         resume: Drives a run again that has left.
+        note: Writes down that a run has left memory, so that the next worker needs not read all its records.
     """
 
-    def __init__(self, limit: int | None, scheduler: Scheduler, resume: Callable[[RunRow], None]) -> None:
-        self._limit = limit
+    def __init__(
+        self,
+        limit: int | None,
+        scheduler: Scheduler,
+        *,
+        resume: Callable[[RunRow], None],
+        note: Callable[[RunRow], None],
+    ) -> None:
+        self.limit = limit
         self._scheduler = scheduler
         self._resume = resume
+        self._note = note
         # Callbacks keep the context they were made in. That of a run's code holds all that the code knows.
         self._context = contextvars.Context()
         self._here: dict[str, _Resting] = {}
@@ -94,19 +104,20 @@ class RestingRuns:
         """Whether a run is out of memory, or on its way out."""
         return run_id in self._aside
 
-    def rests(self, row: RunRow, scheduler: RunScheduler, may_leave: Callable[[], bool]) -> None:
+    def rests(self, row: RunRow, scheduler: RunScheduler, may_leave: Callable[[], bool], records: int) -> None:
         """Note that all branches of a run wait; if that are too many runs, the oldest of them leaves memory.
 
         Args:
             row: The run.
             scheduler: How it waits.
             may_leave: Whether its code can be unwound without a loss.
+            records: How many it has.
         """
-        if self._limit is None:
+        if self.limit is None:
             return
         self.goes_on(row.id)
-        self._here[row.id] = _Resting(row, scheduler, may_leave)
-        while len(self._here) > self._limit:
+        self._here[row.id] = _Resting(row, scheduler, may_leave, records)
+        while len(self._here) > self.limit:
             # Not at once: what its code has begun beside the wait, and may not, comes first and is refused.
             oldest = self._here.pop(next(iter(self._here)))
             asyncio.get_running_loop().call_soon(self._leave, oldest, context=self._context)
@@ -135,10 +146,18 @@ class RestingRuns:
         if waits is None or not run.may_leave():
             return
         # Before its code is unwound: what happens meanwhile wakes it as well.
-        self._aside[run.row.id] = _Aside(run.row, waits, self._scheduler, self._wake)
+        row = replace(run.row, rested=run.records) if all(wait.recorded() for wait in waits) else run.row
+        self.set_aside(row, waits)
+        if row.rested:
+            self._note(row)
         run.scheduler.interrupt(SuspendSignal)
 
-    def _wake(self, run_id: str) -> None:
+    def set_aside(self, row: RunRow, waits: Sequence[Wait]) -> None:
+        """Keep what wakes a run that is not in memory, or will not be."""
+        self._aside[row.id] = _Aside(row, waits, self._scheduler, self.wake)
+
+    def wake(self, run_id: str) -> None:
+        """Have a run driven that is out of memory."""
         row = self.drop(run_id)
         if row is not None:
             self._resume(row)

@@ -21,10 +21,12 @@ class Wait(NamedTuple):
     Attributes:
         due: When the wait is over at the latest, in seconds since 1970, or ``None``.
         again: Waits for the same once more, without the code of the run: a future. ``None``: only the code can.
+        recorded: Whether the records of the run say all that is to be known of it.
     """
 
     due: float | None
     again: Callable[[], Future] | None
+    recorded: Callable[[], bool] = lambda: True
 
 
 class Scheduler:
@@ -48,6 +50,10 @@ class Scheduler:
         self._idle: set[Future] = set()
 
     # -- inside: the code of runs
+
+    def future(self) -> Future:
+        """A future that only :meth:`wake` ends."""
+        return asyncio.get_running_loop().create_future()
 
     def wake(self, future: Future, value: Any = None) -> None:
         """Let whoever waits for a future go on."""
@@ -228,7 +234,7 @@ class RunScheduler:
 
     def future(self) -> Future:
         """A future to park on."""
-        return asyncio.get_running_loop().create_future()
+        return self.scheduler.future()
 
     async def park(
         self,
@@ -237,6 +243,7 @@ class RunScheduler:
         *,
         rest: bool = True,
         again: Callable[[], Future] | None = None,
+        recorded: Callable[[], bool] = lambda: True,
     ) -> T | None:
         """Wait for a future or a moment, whichever comes first; a signal for the pass ends it.
 
@@ -245,11 +252,12 @@ class RunScheduler:
             due: Seconds since 1970, or ``None``.
             rest: Whether the run rests meanwhile, and leaves its place to others where a worker drives only so many.
             again: See :class:`Wait`.
+            recorded: See :class:`Wait`.
         """
         if self.signal is not None:  # since a record was being written: what would wake it has been
             future.cancel()
             raise self.signal
-        value = await self._wait(future, Wait(due, again), rest)
+        value = await self._wait(future, Wait(due, again, recorded), rest)
         if self.signal is not None:
             raise self.signal
         return value

@@ -120,6 +120,9 @@ CREATE TABLE deltas (
     run TEXT NOT NULL, number INTEGER NOT NULL, place INTEGER, delta TEXT NOT NULL, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
 ALTER TABLE runs ADD COLUMN crash_notes TEXT;
+ALTER TABLE runs ADD COLUMN rested INTEGER;
+CREATE INDEX owners ON runs (owner, function) WHERE status IN ('running', 'stuck');
+CREATE INDEX events_of_name ON events (name);
 CREATE TABLE sessions (n INTEGER PRIMARY KEY, session_key TEXT NOT NULL UNIQUE, appends INTEGER NOT NULL);
 CREATE TABLE appends (id INTEGER PRIMARY KEY, messages BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE session_keys (session INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (session, key)) WITHOUT ROWID;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import json
 import os
 import platform
@@ -168,23 +169,29 @@ class SQLiteJournal(Journal):
         before, self._version = self._version, self.file.version()
         return self._version != before
 
-    def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        if not served:
-            return []  # a client looks on: to read a hundred thousand runs at each poll would hold up all it does
-        alive = self.living(now)
-        by_status = (f"{_RUN} WHERE status = '{each}' AND owner IS NOT ?1" for each in ("running", "stuck"))
-        rows = self.file.run(f"{' UNION ALL '.join(by_status)} ORDER BY n", worker).fetchall()
-        found = [self._row(*row) for row in rows]
-        return [row for row in found if row.function in served and row.owner not in alive]
+    def claimable(self, worker: str, served: Sequence[str], now: float) -> Iterator[RunRow]:
+        alive = {worker, *self.living(now)}
+        dead = [owner for (owner,) in self.file.run(_OWNERS).fetchall() if owner not in alive]
+        each = [self._owned(owner, function) for owner in (None, *dead) for function in served]
+        return (self._row(*row) for row in heapq.merge(*each))
 
-    def owned_by(self, worker: str) -> Collection[str]:
-        by_status = (f"SELECT id FROM runs WHERE status = '{each}' AND owner = ?1" for each in ("running", "stuck"))
-        return {id for (id,) in self.file.run(" UNION ALL ".join(by_status), worker).fetchall()}
+    def _owned(self, owner: str | None, function: str) -> Iterator[tuple[Any, ...]]:
+        """The runs of a function that an owner has, or nobody, oldest first: whoever needs few reads few."""
+        n, limit = 0, _FEW
+        while rows := self.file.run(_OWNED, owner, function, n, limit).fetchall():
+            yield from rows
+            n, limit = rows[-1][0], _SCAN
+
+    def lost(self, worker: str, run_ids: Sequence[str]) -> list[str]:
+        return [id for (id,) in self.file.run(_LOST, worker, json.dumps(run_ids)).fetchall()]
+
+    def ended(self, run_ids: Sequence[str]) -> list[str]:
+        return [id for (id,) in self.file.run(_ENDED, json.dumps(run_ids)).fetchall()]
 
     def take(self, row: RunRow) -> None:
         self.file.run(
             "UPDATE runs SET status = ?, owner = ?, fence = ?, crashes = ?, singleton = ?, ended_at = ?,"
-            " crash_notes = ? WHERE id = ?",
+            " crash_notes = ?, rested = ? WHERE id = ?",
             row.status.value,
             row.owner,
             row.fence,
@@ -192,6 +199,7 @@ class SQLiteJournal(Journal):
             row.singleton,
             row.ended_at or None,
             row.crash_notes or None,
+            row.rested or None,
             row.id,
         )
 
@@ -230,7 +238,7 @@ class SQLiteJournal(Journal):
         return {RunStatus(status): count for status, count in self.file.run(sql, *values).fetchall()}
 
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
-        parent, singleton, owner, fence, crashes, created_at, *found_by, crash_notes = rest
+        parent, singleton, owner, fence, crashes, created_at, *found_by, crash_notes, rested = rest
         root, session_key, tags, ended_at = found_by
         self._remember(id, n)
         return RunRow(
@@ -248,6 +256,7 @@ class SQLiteJournal(Journal):
             tags=tuple(json.loads(tags or "[]")),
             ended_at=ended_at or 0.0,
             crash_notes=crash_notes or "",
+            rested=rested or 0,
         )
 
     def insert(self, row: RunRow) -> None:
@@ -449,6 +458,11 @@ class SQLiteJournal(Journal):
         rows = self.file.run("SELECT seq, event, at FROM events WHERE seq > ? AND name = ? ORDER BY seq", cursor, name)
         return [Received(seq, Event.model_validate_json(event), at) for seq, event, at in rows.fetchall()]
 
+    def log_page(self, cursor: int, names: Collection[str], limit: int) -> tuple[list[Received], int]:
+        rows = self.file.run(_LOG_PAGE, cursor, limit).fetchall()
+        found = [Received(n, Event.model_validate_json(event), at) for n, name, event, at in rows if name in names]
+        return found, rows[-1][0] if rows else self.cursor()
+
     def received(self, event: Event) -> Event | None:
         row = self.file.run("SELECT event FROM events WHERE id = ? AND name = ?", event.id, event.name).fetchone()
         return None if row is None else Event.model_validate_json(row[0])
@@ -493,8 +507,35 @@ _SCAN = 100
 
 _RUN = """
 SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at,
-    crash_notes
+    crash_notes, rested
 FROM runs
+"""
+
+_FEW = 8
+"""How many runs are read first of those that a worker may take."""
+
+_HELD = "status IN ('running', 'stuck')"
+"""What the index of owners is for, in these very words."""
+
+_OWNED = f"{_RUN} WHERE {_HELD} AND owner IS ? AND function = ? AND n > ? ORDER BY n LIMIT ?"
+
+# From one owner to the next by the index: the runs between are not read.
+_OWNERS = f"""
+WITH RECURSIVE owners (id) AS (
+    SELECT min(owner) FROM runs WHERE {_HELD}
+    UNION ALL SELECT (SELECT min(owner) FROM runs WHERE {_HELD} AND owner > owners.id) FROM owners
+    WHERE owners.id IS NOT NULL
+) SELECT id FROM owners WHERE id IS NOT NULL
+"""
+
+_LOST = f"""
+SELECT value FROM json_each(?2) AS held
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE id = held.value AND owner = ?1 AND {_HELD})
+"""
+
+_ENDED = """
+SELECT value FROM json_each(?1) AS awaited
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE id = awaited.value AND status IN ('running', 'waiting', 'stuck'))
 """
 
 # The delay of the code's own retry is over with the next record, which need not be about it.
@@ -502,6 +543,8 @@ _OPEN = """
 SELECT records.* FROM open_steps JOIN records ON records.id = open_steps.id WHERE run = ?1
 AND (open_steps.key != '' OR records.id = (SELECT max(id) FROM records WHERE id < ?2)) ORDER BY records.id
 """
+
+_LOG_PAGE = "SELECT seq, name, event, at FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
 
 _WAITING_FOR = """
 SELECT DISTINCT runs.id FROM open_steps JOIN records ON records.id = open_steps.id JOIN runs ON runs.n = open_steps.run

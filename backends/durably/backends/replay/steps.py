@@ -292,7 +292,8 @@ class ReplaySteps(StepEngine):
                 record = await self._register(scope, key, name, asked, timeout)
         if new:
             await self.pass_point("registered", key)
-        event = await self._await_event(EventWaiter(name, match, int(record.output or 0), record.due))
+        waiter = EventWaiter(self.run_id, key, name, match, int(record.output or 0), record.due)
+        event = await self._await_event(waiter, asked)
         output = self.host.environment.redactor.text(MAYBE_EVENT.encode(event, step=key))
         await self.settled(scope, key, "wait_for_event", asked, output, name=name, started=record.at)
         result: Event | None = MAYBE_EVENT.decode(output, step=key)
@@ -307,18 +308,19 @@ class ReplaySteps(StepEngine):
             scope, key, "wait_for_event", "started", input=asked, name=name, output=cursor, due=due
         )
 
-    async def _await_event(self, waiter: EventWaiter) -> Event | None:
+    async def _await_event(self, waiter: EventWaiter, asked: str) -> Event | None:
         events = self.host.events
-        event = events.find(waiter)
-        if event is not None:
-            return event
-        events.waiting.add(waiter)
+        waiter = events.begin(waiter)
+        if waiter.event is not None:
+            return waiter.event
+        future = waiter.future = self.scheduler.future()
+        again, told = partial(events.keep, waiter), partial(waiter.is_told_by, asked)
         try:
-            event = await self.scheduler.park(waiter.future, waiter.due, again=partial(events.wait_again, waiter))
+            await self.scheduler.park(future, waiter.due, again=again, recorded=told)
         finally:
-            events.waiting.discard(waiter)
-        # At the due time the event may be in the log although nobody was woken: another process received it.
-        return event or events.find(waiter)
+            events.end(waiter, future)
+        # At the due time the event may be in the log although nobody was told: another process received it.
+        return waiter.event or events.find(waiter)
 
     # -- gather
 

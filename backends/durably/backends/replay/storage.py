@@ -6,7 +6,7 @@ Does not own: the rules (``run_rules.py``, ``event_rules.py``, ``ownership.py``)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from durably.backends.replay.flow.store import FlowStore
@@ -135,11 +135,14 @@ class Storage(ABC):
 
     @abstractmethod
     def take(self, row: RunRow) -> None:
-        """Store the status, the owner, the fence, the crashes and their notes, and the singleton key of a run."""
+        """Store the status, the owner, the fence, the crashes and their notes, the singleton key and `rested`."""
 
     @abstractmethod
-    def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
-        """The running and the stuck runs of these functions without an owner, or whose lease is over; oldest first."""
+    def claimable(self, worker: str, served: Sequence[str], now: float) -> Iterable[RunRow]:
+        """The running and the stuck runs of these functions without an owner, or whose lease is over; oldest first.
+
+        Whoever asks takes some of them, and may not look at the others.
+        """
 
     @abstractmethod
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
@@ -194,9 +197,15 @@ class Storage(ABC):
         live = (row.id for row in self.rows(None, None, ALL) if not row.status.final)
         return [run_id for run_id in live if any(_waits_for(each, event) for each in self.open_records(run_id))]
 
-    def owned_by(self, worker: str) -> Collection[str]:
-        """The ids of the live runs that a worker has."""
-        return {row.id for row in self.rows(None, None, ALL) if row.owner == worker and not row.status.final}
+    def lost(self, worker: str, run_ids: Sequence[str]) -> list[str]:
+        """Those of some runs that a worker has no more: they ended, or another has them."""
+        rows = {run_id: self.get(run_id) for run_id in run_ids}
+        return [run_id for run_id, row in rows.items() if row is None or row.owner != worker or row.status.final]
+
+    def ended(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of some runs that have ended, or are not there any more."""
+        rows = {run_id: self.get(run_id) for run_id in run_ids}
+        return [run_id for run_id, row in rows.items() if row is None or row.status.final]
 
     def records_of(self, run_id: str, step_ids: tuple[str, ...]) -> list[StepRecord]:
         """The first and the last record of a run, and those of the steps whose ids begin with one of these texts.
@@ -205,6 +214,18 @@ class Storage(ABC):
         """
         first, *others = self.records(run_id)
         return [first, *(each for each in others if each is others[-1] or each.step_id.startswith(step_ids))]
+
+    def log_page(self, cursor: int, names: Collection[str], limit: int) -> tuple[list[Received], int]:
+        """The events of some names after a place in the log, in order, and up to which place that was read.
+
+        Args:
+            cursor: The place.
+            names: Their names.
+            limit: How many events are read at most; those of other names count too. A storage may read more.
+        """
+        end = self.cursor()
+        found = [each for name in names for each in self.events_since(cursor, name)]
+        return sorted(found, key=lambda received: received.seq), end
 
     def received(self, event: Event) -> Event | None:
         """The event in the log that has the name and the id of this one, or ``None``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator, Iterable
+from itertools import islice
 
 from durably.backends.replay.claims import Claims
 from durably.backends.replay.deliveries import Deliveries
@@ -18,6 +20,9 @@ from durably.core.run_view import RunStatus
 __all__ = ["Watcher"]
 
 logger = logging.getLogger("durably")
+
+PORTION = 200
+"""How many runs are looked at in one turn of the event loop."""
 
 
 class Watcher:
@@ -73,7 +78,7 @@ class Watcher:
             await asyncio.sleep(poll)
             try:
                 if self._journal.changed():
-                    self._look_at_ends()
+                    await self._look_at_ends()
             except JournalError as error:
                 logger.warning("cannot look after runs now, will try again: %s", error)
 
@@ -88,27 +93,35 @@ class Watcher:
                 await self._claims.claim()
                 await self._host.slots.look()
                 if self._journal.changed():
-                    self._look_around()
+                    await self._look_around()
             except JournalBusyError:
                 continue  # the storage says it itself if that takes long
             except JournalError as error:
                 logger.warning("cannot look after runs now, will try again: %s", error)
             self._upkeep.look()
 
-    def _look_around(self) -> None:
+    async def _look_around(self) -> None:
         """Find what concerns the runs that wait here, after another process wrote to the journal."""
-        self._look_at_ends()
-        self._host.events.look()
-        for run_id in self._driver.held.difference(self._journal.owned_by(self._host.log.worker)):
-            row = self._journal.get(run_id)
-            if row is not None and row.status is RunStatus.CANCELLED:
-                self._driver.interrupt(run_id, CancelSignal)
+        await self._look_at_ends()
+        await self._host.events.look()
+        async for portion in _portions(self._driver.held):
+            for run_id in self._journal.lost(self._host.log.worker, portion):
+                row = self._journal.get(run_id)
+                if row is not None and row.status is RunStatus.CANCELLED:
+                    self._driver.interrupt(run_id, CancelSignal)
         self._deliveries.set_alarm(self._journal.next_moment())
         if self._crons is not None:
             self._crons.look()
 
-    def _look_at_ends(self) -> None:
-        for run_id in self._host.scheduler.awaited_runs:
-            row = self._journal.get(run_id)
-            if row is None or row.status.final:  # who waits for a run that is not there any more is told so
+    async def _look_at_ends(self) -> None:
+        async for portion in _portions(self._host.scheduler.awaited_runs):
+            for run_id in self._journal.ended(portion):  # who waits for one that is not there any more is told so
                 self._host.scheduler.run_ended(run_id)
+
+
+async def _portions(run_ids: Iterable[str]) -> AsyncIterator[list[str]]:
+    """Some runs at a time: others have a turn of the event loop after each portion."""
+    left = iter(list(run_ids))
+    while portion := list(islice(left, PORTION)):
+        yield portion
+        await asyncio.sleep(0)

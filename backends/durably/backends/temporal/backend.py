@@ -56,6 +56,9 @@ from durably.core.worker_view import WorkerView
 
 __all__ = ["TemporalBackend"]
 
+SHORTEST_TASK, LONGEST_TASK = timedelta(seconds=1), timedelta(seconds=120)
+"""Temporal counts a longer time-out of a task as this one."""
+
 CANCEL = 15.0
 """How many seconds ``cancel()`` waits for the run to stop. A closure that runs holds it up for up to 8."""
 
@@ -76,6 +79,8 @@ class TemporalBackend(Backend):
         queues: The task queues of functions that other programs serve, for ``step.invoke`` by reference.
         role: ``"workflows"`` runs functions without step bodies, ``"activities"`` only step bodies.
         heartbeat: How long without a heartbeat until a worker counts as dead and its bodies run on another one.
+        task_timeout: How long a worker has for one task of a run, in which it replays the run's history if it takes the
+            run over; then another worker gets it. 1 to 120 seconds. Runs keep the one with which they were started.
         drain: How long a stopping worker waits for running bodies. The rest runs again on another worker.
         continue_after: How many events a history may have before the run continues in a fresh one.
         on_code_change: What happens to a run whose code no longer fits its history: ``"fail"`` ends it with
@@ -125,6 +130,7 @@ class TemporalBackend(Backend):
         queues: Mapping[str, str] | None = None,
         role: Role = "all",
         heartbeat: Duration = timedelta(seconds=30),
+        task_timeout: Duration = timedelta(seconds=10),
         drain: Duration = timedelta(seconds=10),
         continue_after: int = 20_000,
         on_code_change: Literal["fail", "wait"] = "fail",
@@ -154,8 +160,9 @@ class TemporalBackend(Backend):
         self.drain_timeout = duration_seconds(drain, "drain of TemporalBackend")
         given = {**({"identity": worker_name} if worker_name else {}), **(worker_options or {})}
         hub_queue = hub_queue or task_queue
-        # Temporal's own is 10 seconds; a worker that is thought dead sooner is to lose its workflows sooner too.
-        task_timeout = min(timedelta(seconds=10), max(timedelta(seconds=3), heartbeat))
+        task_timeout = timedelta(seconds=duration_seconds(task_timeout, "task_timeout of TemporalBackend"))
+        if not SHORTEST_TASK <= task_timeout <= LONGEST_TASK:
+            raise ValueError(f"task_timeout of TemporalBackend must be 1 to 120 seconds, not {task_timeout}")
         self._events = EventSender(client, hub_queue, task_timeout)
         self._locks = SingletonClient(SystemWorkflows(client, hub_queue, task_timeout))
         self._lines = LineReader(client, hub_queue, self.functions)

@@ -231,7 +231,8 @@ class RunDriver:
 
     def _continue_as_new(self, **why: Any) -> NoReturn:
         origin = {"continued": workflow.info().run_id, "failures": self._failures, **why}
-        workflow.continue_as_new(args=[self._input, payload(json.dumps(origin))])
+        args = [self._input, payload(json.dumps(origin))]
+        workflow.continue_as_new(args=args, task_timeout=self._host.task_timeout)
 
     async def _recall(self) -> list[StepRecord]:
         """What the run came to in earlier histories, in pieces that fit; then the delay before this attempt."""

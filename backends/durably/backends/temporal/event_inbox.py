@@ -6,6 +6,7 @@ its steps wait for.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,7 @@ class EventInbox:
 
     came: dict[str, dict[str, Any]] = field(default_factory=dict)
     _waits: dict[str, _Wait] = field(default_factory=dict)
+    _arrivals: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     def expect(self, key: str, name: str, match: Mapping[str, Any], since: float) -> None:
         """A step waits from now on for an answer that comes to the run itself."""
@@ -63,10 +65,23 @@ class EventInbox:
     def forget(self, key: str) -> None:
         """A step waits no longer."""
         self._waits.pop(key, None)
+        self._arrivals.pop(key, None)
 
     def deliver(self, key: str, event: dict[str, Any]) -> None:
         """An event came for a step; the first one counts."""
         self.came.setdefault(key, event)
+        arrival = self._arrivals.pop(key, None)
+        if arrival is not None and not arrival.done():  # who waited may have given up
+            arrival.set_result(None)
+
+    def arrival(self, key: str) -> asyncio.Future[None]:
+        """What is done once an event has come for a step."""
+        arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if key in self.came:
+            arrival.set_result(None)
+        else:
+            self._arrivals[key] = arrival
+        return arrival
 
     def offer(self, event: dict[str, Any], before: float | None) -> list[str]:
         """An answer came; it is for steps that wait since a moment earlier than ``before``. The keys of those."""
@@ -77,6 +92,6 @@ class EventInbox:
             if wait.name == given.name and matches(given, wait.match) and (before is None or wait.since < before)
         ]
         for key in keys:
-            self.forget(key)
+            del self._waits[key]
             self.deliver(key, event)
         return keys

@@ -14,8 +14,8 @@ from temporalio.exceptions import ApplicationError
 from durably.backends.temporal.commands import Commands
 from durably.backends.temporal.earlier_hub import hub_id
 from durably.backends.temporal.event_inbox import EventInbox, waits_at_run
+from durably.backends.temporal.hub_names import value_of_match
 from durably.backends.temporal.payloads import EXPECT, WAIT, text_of
-from durably.backends.temporal.wait_hub import value_of_match
 from durably.backends.temporal.waits_together import WaitsTogether
 from durably.core import Event
 
@@ -26,11 +26,19 @@ SHORTEST = 0.001
 
 
 class Registered(NamedTuple):
-    """A wait that is known to its hub, and what it waits for."""
+    """A wait that is known to its hub, and what it waits for.
+
+    Attributes:
+        hub: The hub.
+        name: The event's name.
+        match: What must match.
+        woken: Whether it is woken for its event; if not, it looks for it whenever anything has come.
+    """
 
     hub: str
     name: str
     match: Mapping[str, Any]
+    woken: bool
 
 
 class EventWaits:
@@ -76,7 +84,9 @@ class EventWaits:
         if self._registering:
             await workflow.wait_condition(lambda: not self._registering)
 
-    async def register(self, key: str, name: str, match: dict[str, Any], asked: str, *, many: bool) -> None:
+    async def register(
+        self, key: str, name: str, match: dict[str, Any], asked: str, *, many: bool, woken: bool
+    ) -> None:
         """Make a wait known to the hub of what it waits for, unless that comes to the run itself.
 
         Args:
@@ -85,6 +95,7 @@ class EventWaits:
             match: Dotted paths and the values that must be there.
             asked: What a record of the step keeps of all that.
             many: Whether it is one of many branches: those that wait are made known together.
+            woken: Whether it is to be woken for its event.
         """
         here = waits_at_run(self._run_id, name, match)
         if here:
@@ -96,7 +107,7 @@ class EventWaits:
             )
             # Version 0.1.0 gave no answer: such a wait is known to the one hub of the event's name.
             hub = json.loads(text_of(given)) or hub_id(self._queue, name)
-        self._registered[key] = Registered(hub, name, match)
+        self._registered[key] = Registered(hub, name, match, woken)
 
     async def receive(self, key: str, due: float | None) -> Event | None:
         """The event once it came, or ``None`` when the time is up first.
@@ -105,10 +116,14 @@ class EventWaits:
             key: The step key.
             due: Seconds since 1970, or ``None``.
         """
+        timeout = None if due is None else max(SHORTEST, due - workflow.time())
         try:
-            await workflow.wait_condition(
-                lambda: key in self._inbox.came, timeout=None if due is None else max(SHORTEST, due - workflow.time())
-            )
+            if not self._registered[key].woken:
+                await workflow.wait_condition(lambda: key in self._inbox.came, timeout=timeout)
+            elif timeout is None:
+                await self._inbox.arrival(key)
+            else:
+                await asyncio.wait_for(self._inbox.arrival(key), timeout)
         except TimeoutError:
             if key not in self._inbox.came:  # what comes from now on comes too late
                 await self._forget(key, timed_out=True)
@@ -121,7 +136,7 @@ class EventWaits:
 
     async def _forget(self, key: str, *, timed_out: bool) -> None:
         self._inbox.forget(key)
-        hub, name, match = self._registered[key]
+        hub, name, match, _ = self._registered[key]
         waiter = {"run": self._run_id, "key": key, "value": value_of_match(name, match), "timed_out": timed_out}
         try:
             await workflow.get_external_workflow_handle(hub).signal("forget", waiter)

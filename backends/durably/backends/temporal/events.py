@@ -19,13 +19,14 @@ from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReus
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from durably.backends.temporal.delivery import RunTeller
 from durably.backends.temporal.earlier_hub import HAND_ON, HUB, SUBSCRIBE, hub_id
 from durably.backends.temporal.event_facts import EventFacts, FactsOf
 from durably.backends.temporal.event_inbox import asking_run
 from durably.backends.temporal.hub_client import HubClient
+from durably.backends.temporal.hub_names import hub_of_match, hubs_of_event, value_of_match
 from durably.backends.temporal.payloads import OFFER, trigger_arguments
 from durably.backends.temporal.run_info import run_memo
-from durably.backends.temporal.wait_hub import hub_of_match, hubs_of_event, value_of_match
 from durably.backends.temporal.waiters import Waiter
 from durably.core import Event
 from durably.core.ids import derive_id
@@ -84,6 +85,10 @@ class EventSender:
     def activities(self) -> list[Callable[..., Any]]:
         """What workflows ask for that send events."""
         return [self.publish, self.hand_on, self.subscribe]
+
+    def hub_activities(self) -> list[Callable[..., Any]]:
+        """What hubs ask for."""
+        return [RunTeller(self._hubs.tell).deliver_all]
 
     async def send(self, events: Sequence[Event], *, own: Collection[str | None], once: bool) -> list[str]:
         """Send events that have ids, in order. Safe to repeat.

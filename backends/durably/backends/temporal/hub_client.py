@@ -18,10 +18,11 @@ from weakref import WeakValueDictionary
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from durably.backends.temporal.hub_names import WAIT_HUB, queue_of_hubs
 from durably.backends.temporal.hub_pressure import HubPressure, hubs_are_behind
 from durably.backends.temporal.outbox import Outbox
 from durably.backends.temporal.system_workflows import SystemWorkflows
-from durably.backends.temporal.wait_hub import LONG, WAIT_HUB, Offer, queue_of_hubs
+from durably.backends.temporal.wait_hub import BEGIN, LONG, Offer
 from durably.backends.temporal.waiters import Waiter
 
 __all__ = ["HubClient"]
@@ -104,7 +105,7 @@ class HubClient:
     async def _open(self, hub: str, lots: Sequence[Sequence[Waiter]]) -> None:
         waiters = [waiter for lot in lots for waiter in lot]
         async with self._turn(ALL, UNDER_WAY):
-            await self._workflows.tell(WAIT_HUB, hub, "wait", waiters, begin={})
+            await self._workflows.tell(WAIT_HUB, hub, "wait", waiters, begin=BEGIN)
 
     def _outbox(self, hub: str, signal: str, send: Callable[[Sequence[Any]], Awaitable[None]]) -> Outbox:
         outbox = self._outboxes.get((hub, signal))

@@ -25,7 +25,15 @@ AT_ONCE = 50
 """How many branches, and steps of branches, begin in one task."""
 
 PACED = "durably-paced"
-"""The id of the patch by which a run that began under an earlier version goes on as it began."""
+"""The id of the patch since which runs hold back their branches."""
+
+WOKEN = "durably-woken"
+"""And since which they wake each branch for its own event (`event_inbox.py`). A condition for each branch would be
+looked at whenever anything comes. It takes twenty objects too: with 100,000 of them, Python's garbage collector took so
+long that Temporal took tasks for stuck."""
+
+PATCHES: tuple[str, ...] = (WOKEN, PACED)
+"""The newest first. A run goes on as it began: with the first of these that its history has, or with none."""
 
 
 class Pace:
@@ -36,11 +44,11 @@ class Pace:
         registering: Whether a wait of a branch is being registered: other steps stay behind.
 
     Attributes:
-        kept: Whether this run has had many branches under way, and holds them back since.
+        patch: By which patch this run holds back its branches since it has had many under way, or ``None``.
     """
 
     def __init__(self, complete_task: Callable[[], Awaitable[None]], registering: Callable[[], bool]) -> None:
-        self.kept = False
+        self.patch: str | None = None
         self._complete_task = complete_task
         self._registering = registering
         self._under_way = 0
@@ -51,12 +59,17 @@ class Pace:
         self._steps: deque[asyncio.Future[None]] = deque()
         self._letting: asyncio.Task[None] | None = None
 
+    @property
+    def kept(self) -> bool:
+        """Whether this run has had many branches under way, and holds them back since."""
+        return self.patch is not None
+
     @contextmanager
     def under_way(self, branches: int) -> Iterator[None]:
         """So many more branches are under way."""
         self._under_way += branches
         if self._under_way > SEVERAL and not self.kept:
-            self.kept = workflow.patched(PACED)
+            self.patch = next((patch for patch in PATCHES if workflow.patched(patch)), None)
         try:
             yield
         finally:

@@ -22,7 +22,7 @@ from durably.backends.temporal.commands import Commands, HistoryRoom, check_canc
 from durably.backends.temporal.event_inbox import EventInbox
 from durably.backends.temporal.event_waits import EventWaits
 from durably.backends.temporal.host import TemporalHost
-from durably.backends.temporal.pace import Pace
+from durably.backends.temporal.pace import WOKEN, Pace
 from durably.backends.temporal.payloads import FIND, SEND, ActivityRequest, check_size, text_of
 from durably.backends.temporal.records import RunRecords, cause_of
 from durably.core import Event, Function, FunctionRef
@@ -243,7 +243,9 @@ class TemporalSteps(StepEngine):
             record = await self.take(scope, key, "wait_for_event", asked)
             if record is None:
                 self.pass_point("before_start", key)
-                await self.waits.register(key, name, match, asked, many=self.pace.kept and bool(scope.prefix))
+                many = self.pace.kept and bool(scope.prefix)
+                woken = many and self.pace.patch == WOKEN
+                await self.waits.register(key, name, match, asked, many=many, woken=woken)
         if record is None:
             self.pass_point("registered", key)
             due = None if timeout is None else started + timeout

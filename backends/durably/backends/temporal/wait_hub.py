@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine
 from datetime import timedelta
 from itertools import groupby
 from typing import Any
@@ -19,28 +19,13 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
+from durably.backends.temporal.delivery import DELIVER_ALL, Delivery, lots_of
+from durably.backends.temporal.hub_names import WAIT_HUB
 from durably.backends.temporal.payloads import DELIVER
-from durably.backends.temporal.waiters import Waiter, Waiters
-from durably.core import Event
-from durably.core.events import matches
+from durably.backends.temporal.waiters import Waiter, Waiters, pack_waiters, unpack_waiters
 from durably.core.ids import derive_id
 
-__all__ = [
-    "HUBS",
-    "LONG",
-    "WAIT_HUB",
-    "Offer",
-    "WaitHub",
-    "hub_of_match",
-    "hubs_of_event",
-    "queue_of_hubs",
-    "value_of_match",
-]
-
-WAIT_HUB = "durably.waits"
-
-HUBS = 16
-"""How many hubs share those who wait for events of one name. Waits in flight are found by it: it never changes."""
+__all__ = ["BEGIN", "LONG", "Offer", "WaitHub"]
 
 LONG = 4_000
 """A history of so many events takes no more: a hub goes on in a fresh one. Temporal allows 10,000 signals in one."""
@@ -48,8 +33,12 @@ LONG = 4_000
 QUIET = timedelta(seconds=0.3)
 """How long no signal must have come before a hub goes on, or ends: one in that very moment would make its task fail."""
 
-HELD = 400_000
-"""How many characters of waiters one hub holds; of more it hands all to its parts. A payload has room for 2 MB."""
+HELD = 1_200_000
+"""How many characters of waiters one hub holds, some 7,500; of more it hands all to its parts. It goes on with what it
+holds compressed to a fifth, and what cannot be compressed has room in a payload too: 2 MB."""
+
+HELD_BEFORE = 400_000
+"""And how many a hub holds that has not begun with `BEGIN`."""
 
 PARTS = 16
 
@@ -57,7 +46,10 @@ EVENTS_AT_ONCE = 50
 """How many events a hub hands on in one task: Temporal takes one that computes for 2 seconds for stuck."""
 
 TOLD_AT_ONCE = 200
-"""How many runs are told of an event in one task; Temporal allows 2,000 signals under way."""
+"""How many runs are told of an event at once; Temporal allows 2,000 signals under way."""
+
+NO_LIMIT = timedelta(days=3650)
+"""Temporal wants a limit. Runs are told until they know, or have ended."""
 
 TASK_BYTES = 2_000_000
 """And how many bytes of the event in all: Temporal takes up to 4 MB from one task."""
@@ -66,70 +58,13 @@ ROOM = 10_000_000
 """A history of so many bytes is left to those who are still to be told of a large event, in one of their own."""
 
 
+BEGIN = {"delivers": True}
+"""What a hub begins with. One without it began under an earlier version: until it goes on in a fresh history, it tells
+runs by commands of its own, which stand in its history."""
+
 Offer = dict[str, Any]
 """An ``event``, the ``values`` that it has, and ``before``: it is for those who have waited since a moment earlier than
 this, if it is not ``None``."""
-
-
-def queue_of_hubs(queue: str) -> str:
-    """The task queue of the hubs that belong to a task queue: one of their own, as :class:`HubWorker` says.
-
-    Args:
-        queue: The task queue that the programs which share events have named as their hub queue.
-    """
-    return f"{WAIT_HUB}/{queue}"
-
-
-def value_of_match(name: str, match: Mapping[str, Any]) -> str:
-    """What those wait for who wait for these values: 32 hexadecimal digits, the same for values that are the same.
-
-    Args:
-        name: The event name.
-        match: Dotted paths and the values that must be there.
-    """
-    values = json.dumps([[path, _plain(match[path])] for path in sorted(match)], sort_keys=True)
-    return derive_id("wait", name, values)
-
-
-def hub_of_match(queue: str, name: str, match: Mapping[str, Any]) -> str:
-    """The workflow id of the hub of those who wait for these values.
-
-    Args:
-        queue: The task queue that the hubs belong to.
-        name: The event name.
-        match: Dotted paths and the values that must be there.
-    """
-    return _hub_of_value(queue, name, value_of_match(name, match))
-
-
-def hubs_of_event(queue: str, event: Event, kinds: Iterable[Sequence[str]]) -> dict[str, list[str]]:
-    """The hubs of those who wait for the values that an event has, with these values.
-
-    Args:
-        queue: The task queue that the hubs belong to.
-        event: The event.
-        kinds: By which paths runs wait. Where the event has nothing at one of them, nobody waits for it by these.
-    """
-    matched = ({path: event.at(path) for path in paths} for paths in kinds)
-    hubs: dict[str, list[str]] = {}
-    for match in matched:
-        if matches(event, match):
-            value = value_of_match(event.name, match)
-            hubs.setdefault(_hub_of_value(queue, event.name, value), []).append(value)
-    return hubs
-
-
-def _hub_of_value(queue: str, name: str, value: str) -> str:
-    return f"{WAIT_HUB}/{queue}/{name}/{int(value, 16) % HUBS}"
-
-
-def _plain(value: Any) -> Any:
-    """A JSON value in the one form that all values have which are the same to :func:`matches`."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @workflow.defn(name=WAIT_HUB)
@@ -140,6 +75,7 @@ class WaitHub:
         self._inbox: list[tuple[str, Any]] = []
         self._waiting = Waiters()
         self._is_part = False
+        self._delivers = False
         self._parts: set[int] = set()
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -148,10 +84,13 @@ class WaitHub:
         """Go on until nobody waits here.
 
         Args:
-            state: Those who are ``waiting``; the ``parts`` among which they were divided; whether this is a ``part``
-                itself. With an ``event``: what all who wait are to be told.
+            state: Those who wait, ``packed`` or in a list, ``waiting``; the ``parts`` among which they were divided;
+                whether this is a ``part`` itself, and whether it ``delivers`` by an activity. With an ``event``: what
+                all who wait are to be told.
         """
-        self._waiting = Waiters(state.get("waiting", ()))
+        packed = state.get("packed")
+        self._waiting = Waiters(state.get("waiting", ()) if packed is None else unpack_waiters(packed))
+        self._delivers = state.get("delivers", False)
         self._parts = set(state.get("parts", ()))
         self._is_part = state.get("part", False)
         if "event" in state:
@@ -185,8 +124,8 @@ class WaitHub:
         there = await asyncio.gather(*(self._to_part(part, "wait", []) for part in parts))
         self._parts = {part for part, is_there in zip(parts, there, strict=True) if is_there}
         if not self._inbox:
-            state = {"waiting": [*self._waiting], "parts": sorted(self._parts), "part": self._is_part}
-            workflow.continue_as_new(state)
+            packed = pack_waiters(self._waiting)
+            workflow.continue_as_new({**BEGIN, "packed": packed, "parts": sorted(self._parts), "part": self._is_part})
 
     @workflow.signal(name="wait")
     def wait(self, waiters: list[Waiter]) -> None:
@@ -219,7 +158,7 @@ class WaitHub:
         if not self._parts:
             for waiter in waiters:
                 self._waiting.add(waiter)
-            if self._waiting.size <= HELD:
+            if self._waiting.size <= (HELD if self._delivers else HELD_BEFORE):
                 return
             waiters, self._waiting = [*self._waiting], Waiters()
         parted: dict[int, list[Waiter]] = {}
@@ -237,13 +176,18 @@ class WaitHub:
     # -- telling
 
     async def _tell(self, said: list[list[Offer]]) -> None:
+        deliveries: list[Delivery] = []
         for offer in (each for offers in said for each in offers):
             told = self._waiting.take(offer["values"], offer["before"])
-            if told:
+            if told and self._delivers:
+                deliveries.append({"event": offer["event"], "to": [[each["run"], each["key"]] for each in told]})
+            elif told:
                 if len(self._telling) >= EVENTS_AT_ONCE:
                     await workflow.wait_condition(lambda: len(self._telling) < EVENTS_AT_ONCE)
                 # Not awaited: a run that cannot be reached must not hold up the events behind this one.
                 self._spawn(self._tell_all(told, offer["event"]))
+        if deliveries:
+            self._spawn(self._deliver_all(deliveries))
         # A signal to a part has no more than what came with one signal, so it is not too large.
         await asyncio.gather(*(self._tell_part(*each) for offers in said for each in self._parted(offers).items()))
 
@@ -261,11 +205,15 @@ class WaitHub:
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
+    async def _deliver_all(self, deliveries: list[Delivery]) -> None:
+        for lot in lots_of(deliveries, TOLD_AT_ONCE):
+            await workflow.execute_local_activity(DELIVER_ALL, lot, start_to_close_timeout=NO_LIMIT)
+
     async def _tell_all(self, waiters: list[Waiter], event: dict[str, Any]) -> None:
         at_once = max(1, min(TOLD_AT_ONCE, TASK_BYTES // len(json.dumps(event))))
         for place in range(0, len(waiters), at_once):
             if workflow.info().get_current_history_size() > ROOM:
-                rest = {"waiting": waiters[place:], "event": event, "part": True}
+                rest = {**BEGIN, "waiting": waiters[place:], "event": event, "part": True}
                 await self._start(f"rest-{workflow.uuid4()}", rest)
                 return
             told = waiters[place : place + at_once]
@@ -280,7 +228,7 @@ class WaitHub:
 
     async def _hold_in_part(self, part: int, waiters: list[Waiter]) -> None:
         if not await self._to_part(part, "wait", waiters):
-            await self._start(str(part), {"waiting": waiters, "part": True})
+            await self._start(str(part), {**BEGIN, "packed": pack_waiters(waiters), "part": True})
 
     async def _tell_part(self, part: int, offers: list[Offer]) -> None:
         if not await self._to_part(part, "offer", offers):

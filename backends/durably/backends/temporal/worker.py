@@ -120,7 +120,7 @@ class TemporalWorker:
     async def _run_with_hubs(self, worker: Worker) -> None:
         host, options = self._host, self._options.options
         given = {**self._shared(HostInterceptor(host)), "workflow_runner": self._runner(UnsandboxedWorkflowRunner())}
-        async with hub_worker(host.client, host.task_queue, options, **given):
+        async with hub_worker(host.client, host.task_queue, options, self._events.hub_activities(), **given):
             await worker.run()
 
     async def stop(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from temporalio.bridge.proto.workflow_activation import WorkflowActivation
+from temporalio.bridge.proto.workflow_activation import RemoveFromCache, WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.converter import StorageDriverStoreContext
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
@@ -16,6 +16,10 @@ from durably.backends.temporal.crash import CRASHED
 from durably.backends.temporal.host import TemporalHost
 
 __all__ = ["CheckedRunner"]
+
+
+TASK_DONE = (RemoveFromCache.CACHE_FULL, RemoveFromCache.WORKFLOW_EXECUTION_ENDING)
+"""Why a workflow leaves the cache that is at no task: for other reasons its task is done again."""
 
 
 class CheckedRunner(WorkflowRunner):
@@ -67,6 +71,8 @@ class _CheckedInstance(WorkflowInstance):
         if evicted is not None:
             if self._check is not None:
                 self._check.evicted(evicted)
+            if evicted.reason in TASK_DONE:
+                self._host.histories.forget(act.run_id)
             return self._evict(act)
         completion = self._activate(act)
         crashed = self._host.crash.signal is not None

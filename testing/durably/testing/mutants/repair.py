@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -115,7 +115,8 @@ class RetryLeavesTheChildren(Log):
         assert isinstance(journal, MemoryJournal)
         children = {each: journal._runs[each] for each in journal._children.get(run_id, ())}
         resumed = super().resume(run_id, now)
-        journal._runs.update(children)
+        for child in children.values():
+            journal.take(child)
         return resumed
 
 
@@ -196,7 +197,7 @@ class StuckRunsAreTriedForEver(Driver):
 class StuckRunsAreLeftForGood(MemoryJournal):
     """No worker takes a stuck run again, whether its code fits or not."""
 
-    def claimable(self, worker: str, served: Sequence[str], now: float) -> Sequence[RunRow]:
+    def claimable(self, worker: str, served: Sequence[str], now: float) -> Iterable[RunRow]:
         return [row for row in super().claimable(worker, served, now) if row.status is not RunStatus.STUCK]
 
 

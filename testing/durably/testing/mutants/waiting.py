@@ -74,18 +74,25 @@ class MatchIgnored(ReplaySteps):
 
 
 class _PythonWaiter(EventWaiter):
+    """It is found by the name of the event alone."""
+
+    __slots__ = ("compared",)
+
+    def __init__(self, waiter: EventWaiter) -> None:
+        super().__init__(waiter.run_id, waiter.key, waiter.name, {}, waiter.cursor, waiter.due)
+        self.compared = waiter.match
+
     def wants(self, received: Received) -> bool:
-        event = received.event
-        equal = all(event.at(path) == value for path, value in self.match.items())
-        return equal and EventWaiter(self.name, {}, self.cursor, self.due).wants(received)
+        equal = all(received.event.at(path) == value for path, value in self.compared.items())
+        return equal and super().wants(received)
 
 
 @mutant("C20")
 class MatchTakesOneForTrue(ReplaySteps):
     """A wait compares as Python does: 1 is True, and what is not there is None."""
 
-    async def _await_event(self, waiter: EventWaiter) -> Event | None:
-        return await super()._await_event(_PythonWaiter(waiter.name, waiter.match, waiter.cursor, waiter.due))
+    async def _await_event(self, waiter: EventWaiter, asked: str) -> Event | None:
+        return await super()._await_event(_PythonWaiter(waiter), asked)
 
 
 @mutant("C20")

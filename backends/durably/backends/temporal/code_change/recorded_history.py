@@ -98,6 +98,16 @@ class LostTasks:
         """How many attempts of the task that is under way were cut off by crashes."""
         return self.since(UNDER_WAY)[1]
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks there were, with the one that is under way."""
+        return len(self._tasks)
+
+    def limit_crashes_now(self, crashes: int) -> None:
+        """No more attempts of the task that is under way were cut off by crashes: the others only took too long."""
+        before = self._sums[-2][1]
+        self._sums[-1] = (self._sums[-1][0], min(self._sums[-1][1], before + crashes))
+
 
 class RecordedHistory:
     """One history of a run as it was when a worker took the run up. It holds one attempt of the function's code.
@@ -233,6 +243,7 @@ class RecordedHistories:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reading: dict[str, Future[RecordedHistory]] = {}
         self._mismatches: dict[str, NonDeterminismError] = {}
+        self._crashes: dict[str, tuple[int, int]] = {}
         self._told: set[str] = set()
 
     def arm(self) -> None:
@@ -252,7 +263,7 @@ class RecordedHistories:
         """
         reading = self._reading.get(history)
         if reading is None:
-            reading = self._reading[history] = self._start(read_history(self._client, run_id, history))
+            reading = self._reading[history] = self._start(self._read(run_id, history))
         try:
             found = reading.result(READ_TIMEOUT)
         except TimeoutError:
@@ -262,6 +273,21 @@ class RecordedHistories:
             raise
         found.error = self._mismatches.pop(history, None)
         return found
+
+    async def _read(self, run_id: str, history: str) -> RecordedHistory:
+        found = await read_history(self._client, run_id, history)
+        lost = found.lost_tasks
+        task, crashes = self._crashes.get(history, (0, 0))
+        if task == lost.tasks:
+            # This process has had the task since, and lives: it has not crashed, but was too slow.
+            lost.limit_crashes_now(crashes)
+        else:
+            self._crashes[history] = (lost.tasks, lost.crashes_now)
+        return found
+
+    def forget(self, history: str) -> None:
+        """The run's task is done: what was lost of it counts no more."""
+        self._crashes.pop(history, None)
 
     def _start(self, reading: Coroutine[Any, Any, T]) -> Future[T]:
         if self._loop is None:

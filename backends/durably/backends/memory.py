@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +31,9 @@ from durably.core.standing import open_records
 from durably.core.worker_view import WorkerView
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
+
+AT_ONCE = 100
+"""How many scheduled events are delivered in one transaction."""
 
 ENDED = frozenset(status for status in RunStatus if status.final)
 """Asked for at every step, so looked up and not computed."""
@@ -242,10 +246,14 @@ class MemoryJournal(Journal):
         return chosen[:limit]
 
     def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
-        for row in self._runs.values() if back else reversed(self._runs.values()):
-            number = self._numbers[row.id]
-            if place is None or (number > place if back else number < place):
-                yield number, row
+        rows, numbers = list(self._runs.values()), list(self._numbers.values())
+        if place is not None and back:
+            rows = rows[bisect_right(numbers, place) :]
+        elif place is not None:
+            rows = rows[: bisect_left(numbers, place)]
+        for row in rows if back else reversed(rows):
+            if row.id in self._runs:
+                yield self._numbers[row.id], self._runs[row.id]
 
     def cursor(self) -> int:
         return next(reversed(self._events), 0)
@@ -317,4 +325,4 @@ class MemoryJournal(Journal):
         return event.id not in self._event_ids and self._scheduled.add(event)
 
     def take_due(self, now: float) -> Sequence[Event]:
-        return self._scheduled.take(now)
+        return self._scheduled.take(now, AT_ONCE)

@@ -169,7 +169,8 @@ class Codec:
             PayloadTooLargeError: If it has more than ``limit`` bytes.
         """
         text = self.encode(value, step=step, limit=limit)
-        self.check_depth(text, step)
+        if text.count("[") + text.count("{") > DEEPEST:
+            self.check_depth(text, step)
         try:
             back = self.decode(text, step=step)
         except SerializationError as error:
@@ -182,13 +183,11 @@ class Codec:
         return redacted, back if redacted == text else self.decode(redacted, step=step)
 
     def check_depth(self, text: str, step: str) -> None:
-        """Refuse JSON text that is nested so deep that it could not be read inside of something else.
+        """Refuse JSON text with many brackets if they nest so deep that it could not be read inside of something else.
 
         Raises:
             SerializationError: If it is.
         """
-        if text.count("[") + text.count("{") <= DEEPEST:
-            return
         room = _READABLE - DEEPEST
         try:
             from_json("[" * room + text + "]" * room)

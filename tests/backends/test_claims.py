@@ -126,7 +126,7 @@ async def test_what_becomes_free_while_a_claim_is_being_written_is_taken_next() 
     assert len(journal.made) == 1, "one claim at a time"
     journal.made.pop()()
     assert worker.spawned == ["free"]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it looks again in the next turn of the loop
     journal.made.pop()()
     assert worker.spawned == ["free", "later"]
     await asyncio.sleep(0)

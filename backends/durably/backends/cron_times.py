@@ -15,7 +15,7 @@ from durably.core.flow import Cron
 __all__ = ["check_cron", "due_times", "last_time", "times_after"]
 
 AT_ONCE = 500
-"""How many missed times `due_times` gives at most."""
+"""How many further missed times `due_times` gives at most, unless it is told otherwise."""
 
 
 def _load() -> ModuleType | None:
@@ -77,11 +77,11 @@ def last_time(cron: Cron, due: float, now: float) -> float:
     return last
 
 
-def due_times(cron: Cron, due: float, now: float) -> list[float]:
+def due_times(cron: Cron, due: float, now: float, at_once: int = AT_ONCE) -> list[float]:
     """The times that are to have a run now, of those from one that is due: the last of them, or each, as it says.
 
-    Of very many the first; ask again for the others.
+    Of very many the first, ``at_once`` and one more; ask again for the others.
     """
     if cron.missed == "once":
         return [last_time(cron, due, now)]
-    return [due, *(each for each in islice(times_after(cron, due), AT_ONCE) if each <= now)]
+    return [due, *(each for each in islice(times_after(cron, due), at_once) if each <= now)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +31,9 @@ from durably.core.standing import open_records
 from durably.core.worker_view import WorkerView
 
 __all__ = ["MemoryBackend", "MemoryJournal"]
+
+AT_ONCE = 100
+"""How many scheduled events are delivered in one transaction."""
 
 ENDED = frozenset(status for status in RunStatus if status.final)
 """Asked for at every step, so looked up and not computed."""
@@ -152,7 +156,7 @@ class MemoryJournal(Journal):
         copy.deltas = self.deltas.copy()
         copy._numbers.update(self._numbers)
         for row in self._runs.values():
-            copy.take(row)
+            copy._put(row)
         copy._records.update({run_id: list(records) for run_id, records in self._records.items()})
         copy._children.update({run_id: list(children) for run_id, children in self._children.items()})
         copy._events.update(self._events)
@@ -208,7 +212,7 @@ class MemoryJournal(Journal):
     def release(self, worker: str) -> None:
         self._views.pop(worker, None)
         for _, run_id in self._live.of(worker):
-            self.take(replace(self._runs[run_id], owner=None))
+            self._put(replace(self._runs[run_id], owner=None))
         self._leases.pop(worker, None)
 
     def living(self, now: float) -> Collection[str]:
@@ -242,10 +246,14 @@ class MemoryJournal(Journal):
         return chosen[:limit]
 
     def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
-        for row in self._runs.values() if back else reversed(self._runs.values()):
-            number = self._numbers[row.id]
-            if place is None or (number > place if back else number < place):
-                yield number, row
+        rows, numbers = list(self._runs.values()), list(self._numbers.values())
+        if place is not None and back:
+            rows = rows[bisect_right(numbers, place) :]
+        elif place is not None:
+            rows = rows[: bisect_left(numbers, place)]
+        for row in rows if back else reversed(rows):
+            if row.id in self._runs:
+                yield self._numbers[row.id], self._runs[row.id]
 
     def cursor(self) -> int:
         return next(reversed(self._events), 0)
@@ -272,7 +280,7 @@ class MemoryJournal(Journal):
 
     def insert(self, row: RunRow) -> None:
         self._numbers[row.id] = 1 + self._numbers[next(reversed(self._runs))] if self._runs else 1
-        self.take(row)
+        self._put(row)
         self._records[row.id] = []
         if row.parent is not None:
             self._children.setdefault(row.parent, []).append(row.id)
@@ -286,9 +294,12 @@ class MemoryJournal(Journal):
         self.latest = max(self.latest, record.at)  # those that a fork took over are older
 
     def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
-        self.take(replace(self._runs[run_id], status=status, owner=None, ended_at=ended_at))
+        self._put(replace(self._runs[run_id], status=status, owner=None, ended_at=ended_at))
 
     def take(self, row: RunRow) -> None:
+        self._put(row)
+
+    def _put(self, row: RunRow) -> None:
         self._runs[row.id] = row
         self._live.put(row, self._numbers[row.id])
 
@@ -317,4 +328,4 @@ class MemoryJournal(Journal):
         return event.id not in self._event_ids and self._scheduled.add(event)
 
     def take_due(self, now: float) -> Sequence[Event]:
-        return self._scheduled.take(now)
+        return self._scheduled.take(now, AT_ONCE)

@@ -252,19 +252,21 @@ class ReplayBackend(Backend):
 
     async def find_runs(self, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
         self._check_up("runs")
-        return find_page(self.journal, where, after, before, limit)
+        return await find_page(self.journal, where, after, before, limit)
 
     async def asking_run_ids(self, function: str | None) -> list[str]:
         self._check_up("approvals")
         return list(self.journal.runs_waiting_for(APPROVAL_GIVEN))
 
     async def question_history(self, run_id: str) -> History:
-        await self.view(run_id)
+        self._check_up("run")
+        if self.journal.get(run_id) is None:
+            raise RunNotFoundError(run_id)
         return History(self.journal.records_of(run_id, QUESTION_STEPS))
 
     async def tally_runs(self, where: RunFilter) -> dict[RunStatus, int]:
         self._check_up("count_runs")
-        return tally(self.journal, where)
+        return await tally(self.journal, where)
 
     async def start_run(
         self, function: FunctionRef[Any, Any], data: str, run_id: str | None, tags: Sequence[str] = ()

@@ -23,7 +23,7 @@ __all__ = ["Claims"]
 
 logger = logging.getLogger("durably")
 
-PORTION = 50
+PORTION = 20
 """How many runs are taken up in one go: others have a turn of the event loop before the next ones."""
 
 

@@ -127,10 +127,10 @@ class LaterEvents:
         """When the next is due, in seconds since 1970."""
         return self._heap[0][0] if self._heap else None
 
-    def take(self, now: float) -> list[Event]:
-        """Those that are due, in the order of their times; they are kept no longer."""
-        due = []
-        while self._heap and self._heap[0][0] <= now:
+    def take(self, now: float, limit: int) -> list[Event]:
+        """The first that are due, in the order of their times; they are kept no longer."""
+        due: list[Event] = []
+        while self._heap and self._heap[0][0] <= now and len(due) < limit:
             _, _, event = heapq.heappop(self._heap)
             due.append(self._events.pop(event.id or ""))
         return due

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Collection
 
 from durably.backends.replay.flow.rules import gate_of
 from durably.backends.replay.journal import Journal
 from durably.backends.replay.outcome import view_of
 from durably.core import Event
 from durably.core.run_filter import FoundRuns, RunFilter, found_page, read_cursor
-from durably.core.run_view import LIVE, RunStatus, RunView
+from durably.core.run_view import RunStatus, RunView
 from durably.core.services import WaitingRun
 
 __all__ = ["find_page", "is_heard", "tally", "waiting_behind"]
 
+PORTION = 50
+"""How many runs are looked at in one turn of the event loop."""
 
-def find_page(journal: Journal, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
+
+async def find_page(journal: Journal, where: RunFilter, after: str | None, before: str | None, limit: int) -> FoundRuns:
     """See :meth:`~durably.core.Backend.find_runs`. A run's place is its number, which grows from run to run."""
     back = before is not None
     place = read_cursor(before if back else after, int)
     found: list[tuple[int, RunView]] = []
-    for each in _matches(journal, where, None if place is None else place[0], back=back):
+    async for each in _matches(journal, where, None if place is None else place[0], back=back):
         found.append(each)
         if len(found) > limit:
             break
@@ -34,16 +37,17 @@ def find_page(journal: Journal, where: RunFilter, after: str | None, before: str
     return found_page([((number,), view) for number, view in page], after=after, back=back, more=more)
 
 
-def tally(journal: Journal, where: RunFilter) -> dict[RunStatus, int]:
+async def tally(journal: Journal, where: RunFilter) -> dict[RunStatus, int]:
     """See :meth:`~durably.core.Backend.tally_runs`."""
-    ended = journal.count_ended(where)
-    counts = Counter(ended or {})
-    if ended is not None:
-        live = frozenset(LIVE) & (where.statuses or frozenset(LIVE))
-        if not where.live:
+    counts: Counter[RunStatus] = Counter()
+    place, living = 0, journal.living(time.time())
+    while (page := journal.count_page(where, place, living)) is not None:
+        counts.update(page[0])
+        if page[1] is None:
             return dict(counts)
-        where = replace(where, statuses=live)
-    counts.update(view.status for _, view in _matches(journal, where, None, back=False))
+        place = page[1]
+        await asyncio.sleep(0)
+    counts.update([view.status async for _, view in _matches(journal, where, None, back=False)])
     return dict(counts)
 
 
@@ -68,12 +72,16 @@ def is_heard(journal: Journal, event_name: str) -> bool:
     """Whether an event starts a function, or a run waits for one of its name; yes where the storage does not tell."""
     if journal.subscribers(event_name) or journal.pruning is None:
         return True
-    return any(wait.name == event_name for page in journal.pruning.open_waits() for wait in page)
+    return bool(journal.runs_waiting_for(event_name))
 
 
-def _matches(journal: Journal, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunView]]:
+async def _matches(
+    journal: Journal, where: RunFilter, place: int | None, *, back: bool
+) -> AsyncIterator[tuple[int, RunView]]:
     living = journal.living(time.time())
-    for number, row in journal.scan(where, place, back=back):
+    for count, (number, row) in enumerate(journal.scan(where, place, back=back), 1):
+        if count % PORTION == 0:
+            await asyncio.sleep(0)
         view = view_of(journal, row, living)
         if where.matches(view):
             yield number, view

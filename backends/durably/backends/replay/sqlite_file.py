@@ -102,7 +102,7 @@ UPDATE runs SET root = (
 INSERT INTO open_steps
     SELECT n, coalesce(key, ''), max(records.id), records.status = 'retrying' FROM runs
     JOIN records ON records.id >= n << 24 AND records.id < (n + 1) << 24
-    WHERE runs.status = 'running' AND (
+    WHERE runs.status IN ('running', 'failed') AND (
         records.status = 'retrying' OR records.status = 'started' AND kind IN ('invoke', 'sleep', 'wait_for_event')
     ) AND NOT EXISTS (
         SELECT 1 FROM records AS later WHERE later.id > records.id AND later.id < (n + 1) << 24
@@ -123,6 +123,7 @@ ALTER TABLE runs ADD COLUMN crash_notes TEXT;
 ALTER TABLE runs ADD COLUMN rested INTEGER;
 CREATE INDEX owners ON runs (owner, function) WHERE status IN ('running', 'stuck');
 CREATE INDEX events_of_name ON events (name);
+CREATE INDEX scheduled_due ON scheduled (due, id);
 CREATE TABLE sessions (n INTEGER PRIMARY KEY, session_key TEXT NOT NULL UNIQUE, appends INTEGER NOT NULL);
 CREATE TABLE appends (id INTEGER PRIMARY KEY, messages BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE session_keys (session INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (session, key)) WITHOUT ROWID;

@@ -232,10 +232,16 @@ class SQLiteJournal(Journal):
             if len(rows) < _SCAN:
                 return
 
-    def count_ended(self, where: RunFilter) -> dict[RunStatus, int]:
-        condition, values = sqlite_search.condition(where)
-        sql = f"SELECT status, count(*) FROM runs WHERE status NOT IN {_LIVE} AND {condition} GROUP BY 1"
-        return {RunStatus(status): count for status, count in self.file.run(sql, *values).fetchall()}
+    def count_page(
+        self, where: RunFilter, place: int, living: Collection[str]
+    ) -> tuple[dict[RunStatus, int], int | None]:
+        sql, values = sqlite_search.standings(where)
+        (last,) = self.file.run("SELECT coalesce(max(n), 0) FROM runs").fetchone()
+        end = place + _COUNTED
+        rows = self.file.run(sql, json.dumps(list(living)), place, end, *values).fetchall()
+        counts = {RunStatus(status): count for status, count in rows}
+        wanted = where.statuses or counts.keys()
+        return {status: counts[status] for status in counts if status in wanted}, end if end < last else None
 
     def _row(self, n: int, id: str, function: str, status: str, *rest: Any) -> RunRow:
         parent, singleton, owner, fence, crashes, created_at, *found_by, crash_notes, rested = rest
@@ -494,9 +500,11 @@ class SQLiteJournal(Journal):
         return not known and bool(self.file.run(sql, event.id, event.model_dump_json(), event.ts).rowcount)
 
     def take_due(self, now: float) -> Sequence[Event]:
-        rows = self.file.run("SELECT event FROM scheduled WHERE due <= ? ORDER BY due, id", now).fetchall()
-        self.file.run("DELETE FROM scheduled WHERE due <= ?", now)
-        return [Event.model_validate_json(event) for (event,) in rows]
+        sql = "SELECT id, event FROM scheduled WHERE due <= ? ORDER BY due, id LIMIT ?"
+        rows = self.file.run(sql, now, _DELIVERED).fetchall()
+        for id, _ in rows:
+            self.file.run("DELETE FROM scheduled WHERE id = ?", id)
+        return [Event.model_validate_json(event) for _, event in rows]
 
 
 _BACK = 16
@@ -504,6 +512,12 @@ _BACK = 16
 
 _SCAN = 100
 """How many runs one look reads."""
+
+_DELIVERED = 20
+"""How many scheduled events are delivered in one transaction."""
+
+_COUNTED = 2_000
+"""How many runs one look counts."""
 
 _RUN = """
 SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at,

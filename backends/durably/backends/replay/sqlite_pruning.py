@@ -101,17 +101,15 @@ class SQLitePruning(PrunableStorage):
 
     def open_waits(self) -> Iterator[Sequence[OpenWait]]:
         runs = f"SELECT n FROM runs WHERE status IN {ASKING} AND n > ? ORDER BY n LIMIT {PAGE}"
-        waits = f"""
-            SELECT name, output FROM records AS wait
-            WHERE id BETWEEN ?1 AND ?1 + {LAST} AND kind = 'wait_for_event' AND status = 'started' AND NOT EXISTS (
-                SELECT 1 FROM records WHERE id > wait.id AND id <= ?1 + {LAST} AND key = wait.key AND status IS NULL
-            )
+        waits = """
+            SELECT name, output FROM open_steps JOIN records ON records.id = open_steps.id
+            WHERE run = ? AND kind = 'wait_for_event' AND status = 'started'
         """
         n = 0
         while numbers := self._file.run(runs, n).fetchall():
             page: list[OpenWait] = []
             for (n,) in numbers:
-                found = self._file.run(waits, n << RUN_SHIFT).fetchall()
+                found = self._file.run(waits, n).fetchall()
                 page += [OpenWait(name, int(cursor)) for name, cursor in found]
             yield page
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from durably.backends.replay.sqlite_file import RUN_SHIFT
 from durably.core.run_filter import RunFilter
 from durably.core.run_view import RunStatus
 
-__all__ = ["condition"]
+__all__ = ["condition", "standings"]
 
 
 def condition(where: RunFilter) -> tuple[str, list[Any]]:
@@ -36,6 +38,40 @@ def condition(where: RunFilter) -> tuple[str, list[Any]]:
     if where.statuses:
         chosen.append(_standing(where.statuses))
     return " AND ".join(f"({sql})" for sql, _ in chosen) or "1", [value for _, values in chosen for value in values]
+
+
+def standings(where: RunFilter) -> tuple[str, list[Any]]:
+    """A statement that counts the runs that fit by where they stand, and its last values.
+
+    Its first values are the workers that are alive, as JSON, and the numbers between which it counts. It says the same
+    of a live run as :func:`durably.core.standing.standing`.
+    """
+    fits, values = condition(replace(where, statuses=frozenset()))
+    if where.statuses:
+        rows = {status.value if status.final else live for status in where.statuses for live in _LIVE}
+        fits += f" AND status IN ({', '.join(map(repr, sorted(rows)))})"
+    return _STANDINGS.format(fits=fits), values
+
+
+_LIVE = ("running", "waiting", "stuck")
+
+# The delay of the code's own retry, which has no key, is over with the next record.
+_OPEN = f"""
+EXISTS (SELECT 1 FROM open_steps WHERE run = n AND {{}} AND (
+    key != '' OR id = (SELECT max(id) FROM records WHERE id < (n + 1) << {RUN_SHIFT})
+))
+"""
+
+_STANDINGS = f"""
+WITH alive AS (SELECT value FROM json_each(?))
+SELECT CASE
+    WHEN status != 'running' THEN status
+    WHEN owner IS NULL OR owner NOT IN alive THEN 'waiting'
+    WHEN {_OPEN.format("retrying")} THEN 'retrying'
+    WHEN {_OPEN.format("NOT retrying")} THEN 'waiting'
+    ELSE 'running'
+END, count(*) FROM runs WHERE n > ? AND n <= ? AND {{fits}} GROUP BY 1
+"""
 
 
 def _standing(statuses: frozenset[RunStatus]) -> tuple[str, list[Any]]:

@@ -166,12 +166,17 @@ class Storage(ABC):
 
     @abstractmethod
     def take_due(self, now: float) -> Sequence[Event]:
-        """Remove and return the scheduled events that are due, in the order of their times."""
+        """Remove and return the scheduled events that are due, in the order of their times.
+
+        Of many it may leave the later ones for the next call.
+        """
 
     # -- finding
 
     def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
         """Runs with their places, which grow from run to run: all that fit, and maybe others, which the caller drops.
+
+        Between two of them others may change what is stored.
 
         Args:
             where: Which runs.
@@ -184,8 +189,19 @@ class Storage(ABC):
             if place is None or (number > place if back else number < place):
                 yield number, row
 
-    def count_ended(self, where: RunFilter) -> dict[RunStatus, int] | None:
-        """How many runs that have ended fit, by their status; ``None`` if only :meth:`scan` can tell."""
+    def count_page(
+        self, where: RunFilter, place: int, living: Collection[str]
+    ) -> tuple[dict[RunStatus, int], int | None] | None:
+        """How many of the next runs fit, by where they stand; ``None`` if only :meth:`scan` can tell.
+
+        Args:
+            where: Which runs.
+            place: Behind which place the next ones begin; 0 at first.
+            living: The workers that are alive.
+
+        Returns:
+            The numbers, and up to which place they were counted; ``None`` at the end.
+        """
         return None
 
     def open_records(self, run_id: str) -> list[StepRecord]:

@@ -24,6 +24,9 @@ logger = logging.getLogger("durably")
 
 TROUBLE_SECONDS = 1.0
 
+AT_ONCE = 20
+"""How many missed times of one cron have their runs created in one transaction: the event loop stands still for it."""
+
 
 class CronTicks:
     """The crons of the functions that one worker serves.
@@ -109,12 +112,15 @@ class CronTicks:
         """Start the runs of one cron within a transaction."""
         function, _ = self._crons[entry.id]
         cron, now, due = Cron(**entry.value), self._clock.now(), entry.due or 0.0
-        moments = due_times(cron, due, now)
+        moments = due_times(cron, due, now, AT_ONCE)
         log = self._host.log
+        # Of many that were missed, a worker takes as many as it has room for.
+        worker = log.worker if len(moments) == 1 and log.takes_runs() else None
+        changes.claimable = changes.claimable or worker is None
         for moment in moments:
             event = cron_event(function, cron.schedule, datetime.fromtimestamp(moment, ZoneInfo(cron.timezone)))
             new = self._host.new_run(event.id or "", function.id, event.model_dump_json())
-            log.journal.add_run(new, log.worker, now, changes)
+            log.journal.add_run(new, worker, now, changes)
         self._put(entry.id, cron, next(times_after(cron, moments[-1])))
 
     def _put(self, function: str, cron: Cron, due: float) -> None:

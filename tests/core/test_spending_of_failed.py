@@ -49,7 +49,8 @@ def priced(cost: float, *names: str) -> ModelResponse:
 
 
 def agent(name: str, *replies: Any, tools: Any = (), **options: Any) -> Agent:
-    return Agent(name, model=ScriptedModel(*replies), instructions="", tools=tools, **{"retries": 0, **options})
+    options.setdefault("retries", 0)
+    return Agent(name, model=ScriptedModel(*replies), instructions="", tools=tools, **options)
 
 
 def failing(name: str = "expert", cost: float = 0.5) -> Agent:

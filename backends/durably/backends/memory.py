@@ -156,7 +156,7 @@ class MemoryJournal(Journal):
         copy.deltas = self.deltas.copy()
         copy._numbers.update(self._numbers)
         for row in self._runs.values():
-            copy.take(row)
+            copy._put(row)
         copy._records.update({run_id: list(records) for run_id, records in self._records.items()})
         copy._children.update({run_id: list(children) for run_id, children in self._children.items()})
         copy._events.update(self._events)
@@ -212,7 +212,7 @@ class MemoryJournal(Journal):
     def release(self, worker: str) -> None:
         self._views.pop(worker, None)
         for _, run_id in self._live.of(worker):
-            self.take(replace(self._runs[run_id], owner=None))
+            self._put(replace(self._runs[run_id], owner=None))
         self._leases.pop(worker, None)
 
     def living(self, now: float) -> Collection[str]:
@@ -280,7 +280,7 @@ class MemoryJournal(Journal):
 
     def insert(self, row: RunRow) -> None:
         self._numbers[row.id] = 1 + self._numbers[next(reversed(self._runs))] if self._runs else 1
-        self.take(row)
+        self._put(row)
         self._records[row.id] = []
         if row.parent is not None:
             self._children.setdefault(row.parent, []).append(row.id)
@@ -294,9 +294,12 @@ class MemoryJournal(Journal):
         self.latest = max(self.latest, record.at)  # those that a fork took over are older
 
     def set_status(self, run_id: str, status: RunStatus, ended_at: float) -> None:
-        self.take(replace(self._runs[run_id], status=status, owner=None, ended_at=ended_at))
+        self._put(replace(self._runs[run_id], status=status, owner=None, ended_at=ended_at))
 
     def take(self, row: RunRow) -> None:
+        self._put(row)
+
+    def _put(self, row: RunRow) -> None:
         self._runs[row.id] = row
         self._live.put(row, self._numbers[row.id])
 

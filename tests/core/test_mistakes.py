@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from durably.core import (
     function,
     tool,
 )
-from durably.core.flow import Debounce
+from durably.core.flow import Debounce, Priority
 from durably.testing import ScriptedModel
 
 
@@ -107,6 +109,8 @@ def agent(**options: Any) -> Agent:
 
 
 TYPOS: Any = {"retry": 3}
+NO_NUMBERS: list[Any] = [math.nan, math.inf, "1", True, 0]
+NO_PRIORITIES: list[Any] = [5, math.nan, None, ""]
 
 MADE: list[tuple[str, Callable[[], object], str]] = [
     ("a rule by position", lambda: Debounce(5), r'Debounce\(period="5s"\)'),  # type: ignore[call-arg]
@@ -129,6 +133,11 @@ MADE: list[tuple[str, Callable[[], object], str]] = [
     ("a sink that is none", lambda: agent(sink=5), "sink= is a function of each piece"),
     ("options of text", lambda: agent(model_options="x"), "model_options= is a dict"),
     ("the class of a store", lambda: agent(sessions=MemorySessions), "is no store of sessions"),
+    *((f"a budget of {n}", partial(Budget, cost=n), "each above 0") for n in NO_NUMBERS),
+    *((f"a budget of {n} tokens", partial(Budget, tokens=n), "each above 0") for n in (*NO_NUMBERS, 1.5)),
+    *((f"a compaction at {n}", partial(Compaction, at_tokens=n), "whole numbers") for n in (*NO_NUMBERS, 1.5)),
+    *((f"a priority of {n}", partial(Priority, n), "Priority takes a text") for n in NO_PRIORITIES),
+    ("a singleton of no key", lambda: Singleton(None), "Singleton key None: write"),  # type: ignore[arg-type]
     ("no model", lambda: agent(model=None), "write 'provider:model'"),
     ("the class of a model", lambda: agent(model=ScriptedModel), "write 'provider:model'"),
     ("a model without its provider", lambda: agent(model="gpt-5"), "write 'provider:model'"),

@@ -147,6 +147,12 @@ MADE: list[tuple[str, Callable[[], object], str]] = [
     ("a budget of a number", lambda: agent(budget=5), r"write budget=Budget\(tokens=100_000\)"),
     ("an agent without a name", lambda: Agent(ScriptedModel("hi"), model="", instructions=""), "name is a text"),  # type: ignore[call-overload]
     ("one function", lambda: MemoryBackend(SAVE), "functions= is a list"),  # type: ignore[arg-type]
+    ("resources of a list", lambda: MemoryBackend([SAVE], resources=["shop"]), "resources= is a dict"),  # type: ignore[arg-type]
+    ("secrets of text", lambda: MemoryBackend([SAVE], secrets="hunter2"), "secrets= is a list of texts"),
+    ("bytes of text", lambda: MemoryBackend([SAVE], max_payload_bytes="9"), "is a number of bytes"),  # type: ignore[arg-type]
+    ("no bytes", lambda: MemoryBackend([SAVE], max_payload_bytes=0), "is a number of bytes, 1 or more, not 0"),
+    ("a retention of days", lambda: MemoryBackend([SAVE], retention=5), r"MemoryBackend: retention=5: write"),  # type: ignore[arg-type]
+    ("a timeout of the model", lambda: agent(model_timeout="soon"), "agent 'a': model_timeout cannot be read: 'soon'"),
     ("a database in memory", lambda: SQLiteBackend(":memory:"), "use MemoryBackend"),
     ("a database without a name", lambda: SQLiteBackend(""), "is empty"),
     ("a database by its URL", lambda: SQLiteBackend("sqlite:///runs.db"), "write the path alone"),
@@ -174,6 +180,8 @@ async def test_calls_of_a_program_say_what_to_write() -> None:
         for each in no_tags:
             with pytest.raises(TypeError, match=r"tags are a list of texts, such as \['tenant:7'\], not"):
                 await backend.start(SAVE, tags=each)
+        with pytest.raises(TypeError, match="a secret is a text or a SecretStr, not a int"):
+            MemoryBackend([SAVE], secrets=[5])  # type: ignore[list-item]
         for run_id in (7, None, ["a"], b"a", Mute()):
             with pytest.raises(TypeError, match="a run id is a text, such as 'order-7', not"):
                 await backend.run(run_id)  # type: ignore[arg-type]

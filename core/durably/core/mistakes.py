@@ -145,6 +145,21 @@ def check_event_loop() -> None:
         ) from None
 
 
+def check_backend_options(resources: object, secrets: object, max_payload_bytes: object) -> None:
+    """Refuse options of a backend that cannot be what they are for.
+
+    Raises:
+        DefinitionError: If one is something else.
+    """
+    if resources is not None and not isinstance(resources, Mapping):
+        raise DefinitionError(f"resources= is a dict, such as {{'shop': client}}, not a {type(resources).__name__}")
+    if isinstance(secrets, str) or not isinstance(secrets, Iterable):
+        raise DefinitionError("secrets= is a list of texts, such as [os.environ['API_KEY']]")  # which is not shown
+    count = max_payload_bytes
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise DefinitionError(f"max_payload_bytes= is a number of bytes, 1 or more, not {shown(count)}")
+
+
 def check_client(backend: str, client: object, kind: type, example: str) -> None:
     """Refuse what is no client of an engine's server, such as its address.
 

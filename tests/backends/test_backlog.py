@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from durably.backends import MemoryBackend
+from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.claims import PORTION
 from durably.backends.replay.clock import VirtualClock
@@ -209,6 +209,27 @@ async def test_missed_times_have_their_runs_in_portions_and_within_the_limit_of_
     assert max(sizes) <= AT_ONCE + 1
     assert {worker for _, worker, *_ in created[:200]} == {None}
     assert max(len(each.runs) for each in claimed) <= min(3, PORTION)
+
+
+@pytest.mark.asyncio
+async def test_who_starts_runs_one_after_the_other_lets_others_have_a_turn(tmp_path: Path) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with SQLiteBackend(tmp_path / "runs.db", [tick]):
+        pass
+    async with SQLiteBackend(tmp_path / "runs.db") as client:
+        other = asyncio.create_task(turn())
+        for number in range(20):
+            before = turns
+            await client.start("tick", run_id=f"run-{number}")
+            assert turns > before
+        other.cancel()
 
 
 async def _ended(backend: MemoryBackend) -> list[str]:

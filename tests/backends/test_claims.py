@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
 
+from durably.backends import SQLiteBackend
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.claims import Claims
 from durably.backends.replay.clock import VirtualClock
@@ -16,7 +18,7 @@ from durably.backends.replay.driver import Driver
 from durably.backends.replay.journal import nothing
 from durably.backends.replay.journal_types import Claim, NewRun, RunRow
 from durably.backends.replay.records import Log
-from durably.core import Event
+from durably.core import Context, Event, function
 from durably.core.errors import JournalError
 
 T = TypeVar("T")
@@ -124,8 +126,10 @@ async def test_what_becomes_free_while_a_claim_is_being_written_is_taken_next() 
     assert len(journal.made) == 1, "one claim at a time"
     journal.made.pop()()
     assert worker.spawned == ["free"]
+    await asyncio.sleep(0)  # it looks again in the next turn of the loop
     journal.made.pop()()
     assert worker.spawned == ["free", "later"]
+    await asyncio.sleep(0)
     assert journal.made == []
 
 
@@ -173,3 +177,22 @@ async def test_a_worker_that_stops_takes_up_nothing_any_more() -> None:
     worker.claims.close()
     assert not worker.clock.advance()
     assert worker.spawned == []
+
+
+async def _nothing(ctx: Context[None]) -> None: ...
+
+
+async def test_the_place_of_a_run_is_held_while_it_is_written_and_no_longer(tmp_path: Path) -> None:
+    code = function("nothing")(_nothing)
+    async with SQLiteBackend(tmp_path / "runs.db", [code], max_runs=5) as backend:
+        log = backend._worker.log
+        starts = [asyncio.ensure_future(backend.start(code)) for _ in range(3)]
+        while not log.placing:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        held = log.placing
+        for run in await asyncio.gather(*starts):
+            await run.result()
+        assert 1 <= held <= 3
+        while log.placing > 0:  # noqa: ASYNC110  # the end of a run is written too, and may let another begin
+            await asyncio.sleep(0.001)
+        assert log.placing == 0

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +15,10 @@ from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.crashes import CrashLog
+from durably.backends.replay.lone_bodies import LoneBodies
+from durably.backends.replay.scheduler import RunScheduler, Scheduler
 from durably.core import Context, StepCrashedError, current_step, function
+from durably.core.errors import SuspendSignal
 from durably.testing.conformance.subject import Kill
 
 LIVES = 30
@@ -141,3 +144,112 @@ def test_a_crash_is_put_down_to_the_step_that_ran_alone() -> None:
     assert log.in_window(0, "b") == [1.0, 2.0]
     assert log.crashed(3, 4.0).in_window(0, "b") == [1.0, 2.0, 4.0], "of the next life nothing is known yet"
     assert log.forgiven().in_window(0, "a") == []
+
+
+# -- who runs at the same time
+
+
+class Watch:
+    """What the bodies of a run tell of who runs alone."""
+
+    alone = ""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def lone_body_ended(self) -> None:
+        self.ended.append(self.alone)
+        self.alone = ""
+
+
+class Bodies:
+    """Bodies of one run, each of which runs until it is told to end."""
+
+    def __init__(self) -> None:
+        scheduler = Scheduler(VirtualClock())
+        scheduler.began(10)  # so many are active: the clock stands still
+        self.run = RunScheduler(scheduler)
+        self.watch = Watch()
+        self.running: list[str] = []
+        self._lone = LoneBodies(self.run, cast("Any", self.watch))
+        self._ends: dict[str, asyncio.Future[None]] = {}
+
+    async def begin(self, name: str, *, alone: bool = False) -> asyncio.Task[None]:
+        """Let a body begin, if it may."""
+        self._ends[name] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._body(name, alone))
+        await self.settled()
+        return task
+
+    async def end(self, name: str, error: BaseException | None = None) -> None:
+        """Let a body end."""
+        end = self._ends[name]
+        if error is None:
+            end.set_result(None)
+        else:
+            end.set_exception(error)
+        await self.settled()
+
+    async def settled(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    async def _body(self, name: str, alone: bool) -> None:
+        async with self._lone.place(name, alone=alone):
+            self.running.append(name)
+            try:
+                await self._ends[name]
+            finally:
+                self.running.remove(name)
+
+
+@pytest.mark.asyncio
+async def test_bodies_run_beside_each_other_until_one_must_be_alone() -> None:
+    bodies = Bodies()
+    for name in ("a", "b"):
+        await bodies.begin(name)
+    assert bodies.running == ["a", "b"]
+    await bodies.begin("lone", alone=True)
+    await bodies.begin("late")
+    assert bodies.running == ["a", "b"], "who comes later does not overtake one that waits to be alone"
+    await bodies.end("a")
+    assert (bodies.running, bodies.watch.alone) == (["b"], "")
+    await bodies.end("b")
+    assert (bodies.running, bodies.watch.alone) == (["lone"], "lone")
+    await bodies.begin("later")
+    assert bodies.running == ["lone"]
+    await bodies.end("lone")
+    assert (bodies.running, bodies.watch.alone) == (["late", "later"], "")
+    assert bodies.watch.ended == ["lone"], "that is noted, and of no other"
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_noted_of_a_body_that_a_signal_cuts_off() -> None:
+    bodies = Bodies()
+    task = await bodies.begin("lone", alone=True)
+    await bodies.end("lone", SuspendSignal())
+    assert isinstance(task.exception(), SuspendSignal)
+    assert (bodies.watch.ended, bodies.watch.alone) == ([], "")
+    await bodies.begin("next", alone=True)
+    assert bodies.running == ["next"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("handed_over", [False, True])
+async def test_one_that_is_interrupted_while_it_waits_keeps_no_place(handed_over: bool) -> None:
+    bodies = Bodies()
+    await bodies.begin("first", alone=True)
+    waiting = [await bodies.begin(name, alone=True) for name in ("second", "third")]
+    if handed_over:  # at the moment at which it is interrupted
+        bodies._ends["first"].set_result(None)
+        await asyncio.sleep(0)
+    bodies.run.interrupt(SuspendSignal)
+    await bodies.settled()
+    assert all(isinstance(task.exception(), SuspendSignal) for task in waiting)
+    assert bodies.running == ([] if handed_over else ["first"])
+    bodies.run.signal = None
+    await bodies.begin("fourth", alone=True)
+    assert bodies.running == (["fourth"] if handed_over else ["first"])
+    if not handed_over:
+        await bodies.end("first")
+        assert bodies.running == ["fourth"]

@@ -16,7 +16,7 @@ from durably.cli.fitted_table import GAP, Column, FittedTable
 from durably.cli.run_counts import RunCounts
 from durably.cli.run_table import runs_view
 from durably.cli.run_tree import trace_view
-from durably.core import Context, InvokeError, RunStatus, function
+from durably.core import Context, InvokeError, RunStatus, StepError, function
 
 WORDS = st.text(st.sampled_from("abcdefgh注é"), min_size=1, max_size=40)
 COLUMNS = st.lists(
@@ -51,12 +51,15 @@ def test_a_table_fits(columns: list[Column], rows: int, width: int, data: st.Dat
         assert len(lines[0].split()) >= len(stay), "the columns that matter are there"
 
 
-@function("refund-desk", retries=0)
+@function("refund-desk", retries=1)
 async def desk(ctx: Context[None]) -> None:
     async def look() -> None:
         raise ConnectionError("a sentence that is much longer than the line of a terminal " * 4)
 
-    await ctx.step.run("look-at-the-order", look, retries=0)
+    try:
+        await ctx.step.run("look-at-the-order", look, retries=0)
+    except StepError:
+        raise RuntimeError("no order") from None
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
@@ -76,3 +79,4 @@ def test_a_list_of_runs_and_a_run_say_what_matters_at_any_width(width: int) -> N
     assert row[1].startswith("refund-") and row[2] == "failed"  # noqa: PT018
     assert ("started" in head) == (width >= 80)
     assert any(line.startswith("✗ look-at-the-order") for line in shown)
+    assert any(line.startswith("refund-desk attempt 1: ") for line in shown), "the function's own, too"

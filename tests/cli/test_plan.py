@@ -50,7 +50,8 @@ def test_a_run_costs_what_its_records_say_with_the_runs_it_waited_for() -> None:
 
     tries.clear()
     cost = asyncio.run(recorded())
-    assert (cost.runs, cost.steps, cost.invokes, cost.waits, cost.events, cost.retries) == (3, 7, 2, 1, 1, 1)
+    assert (cost.runs, cost.steps, cost.invokes, cost.sleeps, cost.events, cost.retries) == (3, 7, 2, 1, 1, 1)
+    assert (cost.inngest_steps, cost.largest) == (13, 11)
     assert cost.record_bytes > 1000
 
 

@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from durably.backends import MemoryBackend
 from durably.core import Agent, Context, DefinitionError, RetryPolicy, Singleton, function, tool
@@ -32,6 +33,14 @@ def test_a_tool_default_must_be_json() -> None:
 
         @tool
         def look(where: Any = object()) -> str:  # noqa: B008
+            return ""
+
+
+def test_a_field_is_no_default_of_a_tool() -> None:
+    with pytest.raises(DefinitionError, match=r"write 'count: Annotated\[\.\.\., Field\(\.\.\.\)\]'"):
+
+        @tool
+        def look(count: int = Field(3, gt=1)) -> str:
             return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from typing import Any
 
@@ -14,6 +15,7 @@ from durably.core import (
     Context,
     InvokeError,
     NonRetriableError,
+    RetryAfterError,
     Trace,
     assistant,
     create_agent_loop,
@@ -25,6 +27,7 @@ from durably.core.error_spending import SPENT
 from durably.core.history import History
 from durably.core.messages import AssistantMessage, ToolCall
 from durably.core.model import ModelResponse, Usage
+from durably.core.step_keys import KeyedSteps
 from durably.testing import ScriptedModel, crash_matrix, replay
 from tests.conftest import Open
 
@@ -46,7 +49,8 @@ def priced(cost: float, *names: str) -> ModelResponse:
 
 
 def agent(name: str, *replies: Any, tools: Any = (), **options: Any) -> Agent:
-    return Agent(name, model=ScriptedModel(*replies), instructions="", tools=tools, **{"retries": 0, **options})
+    options.setdefault("retries", 0)
+    return Agent(name, model=ScriptedModel(*replies), instructions="", tools=tools, **options)
 
 
 def failing(name: str = "expert", cost: float = 0.5) -> Agent:
@@ -154,3 +158,80 @@ async def test_no_crash_changes_what_is_told() -> None:
     report = await crash_matrix(top, "go")
     assert report.ok, report
     assert not report.error, report
+
+
+def cut_off(*, inner: Agent | None = None) -> Agent:
+    """An agent that takes a turn, and waits in the next for longer than it is given."""
+    busy = RetryAfterError("busy", delay=3600)
+    if inner is None:
+        return agent("slow", priced(0.5, "look"), busy, tools=[look], retries=3)
+    return agent("slow", priced(0.5, "look"), priced(0.25, "ask_inner"), "never", tools=[look, delegate(inner)])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("nested", [False, True])
+async def test_what_an_agent_spent_until_it_was_cut_off_counts(open_backend: Open, nested: bool) -> None:
+    inner = agent("inner", priced(8, "look"), RetryAfterError("busy", delay=3600), tools=[look], retries=3)
+    slow = cut_off(inner=inner if nested else None)
+    top = agent("top", priced(1, "ask_slow"), priced(2), tools=[delegate(slow, timeout=0.3)])
+    async with open_backend([top]) as backend:
+        run = await backend.start(top, "go")
+        result = await run.result()
+        again = await (await backend.run(run.id)).result()
+        trace = Trace.of(await run.history())
+    tokens, cost, calls = (500, 11.75, 1) if nested else (300, 3.5, 1)
+    assert (result.usage.input_tokens, result.cost, result.tool_calls) == (tokens, cost, calls)
+    assert (trace.usage, trace.cost) == (result.usage, result.cost)
+    assert again == result
+    assert "longer than" in str(result.messages[2])
+
+
+@pytest.mark.asyncio
+async def test_what_was_counted_before_a_cut_off_is_not_counted_again() -> None:
+    """An agent is cut off that had gone on after one which it asked was cut off."""
+    inner = agent("inner", priced(8, "look"), RetryAfterError("busy", delay=3600), tools=[look], retries=3)
+    replies = [priced(0.5, "ask_inner"), RetryAfterError("busy", delay=3600)]
+    slow = agent("slow", *replies, tools=[delegate(inner, timeout=60)], retries=3)
+    top = agent("top", priced(1, "ask_slow"), priced(2), tools=[delegate(slow, timeout=600)])
+    async with MemoryBackend([top]) as backend:
+        result = await backend.invoke(top, "go")
+    assert (result.usage.input_tokens, result.cost) == (400, 11.5)
+
+
+@pytest.mark.asyncio
+async def test_so_does_that_of_one_that_was_cancelled_by_somebody(open_backend: Open) -> None:
+    top = agent("top", priced(1, "ask_slow"), priced(2), tools=[delegate(cut_off())], budget=Budget(cost=1.5))
+    async with open_backend([top]) as backend:
+        run = await backend.start(top, "go")
+        child: Any = None
+        while child is None or len((await child.history()).steps()) < 4:
+            await asyncio.sleep(0.005)
+            child = next(iter(await backend.runs(function="slow")), None)
+        await child.cancel()
+        result = await run.result()
+    assert (result.cost, result.stop_reason) == (1.5, "budget")
+
+
+@pytest.mark.asyncio
+async def test_no_crash_changes_what_is_counted_of_one_that_was_cut_off() -> None:
+    def top() -> Agent:
+        return agent("top", priced(1, "ask_slow"), priced(2), tools=[delegate(cut_off(), timeout=60)])
+
+    report = await crash_matrix(top, "go")
+    assert report.ok, report
+    assert not report.error, report
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_an_earlier_version_took_past_a_cut_off_goes_on_without_the_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    top = agent("top", priced(1, "ask_slow"), priced(2), tools=[delegate(cut_off(), timeout=60)])
+    with monkeypatch.context() as before:
+        before.setattr(KeyedSteps, "patched", lambda *_: False)
+        async with MemoryBackend([top]) as backend:
+            run = await backend.start(top, "go")
+            assert (await run.result()).cost is None
+            old = await run.history()
+    result = await replay(old, [top])
+    assert (result.usage.input_tokens, result.cost) == (200, None)

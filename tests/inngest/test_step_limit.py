@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from durably.backends.inngest import recorded_steps
+from durably.cli import fleet_plan
+from durably.cli.fleet_plan import cost_of
 from durably.core import Context, InvokeError, RetryAfterError, StepAPI, function
 from durably.testing.inngest import InngestEngine, runs
 from tests.inngest.conftest import OpenInngest, to_its_end
@@ -80,6 +82,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_layer_stays_below_the_engine() -> None:
     assert LIMITS == (999, 1000)
+    assert LIMITS[0] == fleet_plan.MOST_STEPS
 
 
 @pytest.mark.parametrize("hold", [60.0, 0.0], ids=["suspended", "replayed"])
@@ -96,6 +99,19 @@ async def test_as_many_as_fit_end_and_one_more_is_refused(
         with pytest.raises(InvokeError, match=f"this engine takes {MOST}") as refused:
             await to_its_end(engine, backend.invoke(shape, (kind, fit + 1)))
     assert refused.value.error_type == "TooManyStepsError"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.asyncio
+async def test_a_plan_for_inngest_counts_as_inngest_does(
+    engine: InngestEngine, open_inngest: OpenInngest, kind: str
+) -> None:
+    async with open_inngest(row, leaf) as backend:
+        run = await to_its_end(engine, backend.start(row, (kind, 2)))
+        await to_its_end(engine, run.result())
+        cost = cost_of([await run.history()])
+    (counted,) = [len(each.steps) for each in engine.runs.values() if each.function.endswith("limited-row")]
+    assert (cost.inngest_steps, cost.largest) == (counted, counted) == (2 * KINDS[kind][1],) * 2
 
 
 @pytest.mark.asyncio

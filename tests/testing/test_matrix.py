@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from durably.backends import MemoryBackend, MemoryJournal
-from durably.core import Agent, Context, Event, Function, current_step, function, tool
+from durably.core import Agent, Context, DefinitionError, Event, Function, current_step, function, tool
 from durably.core.backend import Backend
 from durably.testing import (
     POINTS,
@@ -146,6 +146,22 @@ async def test_a_declared_point_that_never_fires_is_an_error(points: Any) -> Non
 async def test_a_repeated_crash_that_never_fires_is_an_error() -> None:
     with pytest.raises(PointNotReachedError, match="think/after_effect#9"):
         await crash_matrix(agents.keyed, "refund", repro="think/after_effect#9")
+
+
+async def _no_factory() -> None:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("target", [None, "app:agent", 7, _no_factory])
+async def test_what_cannot_be_crashed_is_said(target: Any) -> None:
+    with pytest.raises(DefinitionError, match="cannot be crashed: give an agent, a durable function, or a function"):
+        await crash_matrix(target)
+
+
+async def test_an_unknown_mode_is_said() -> None:
+    mode: Any = "kill"
+    with pytest.raises(ValueError, match="mode='kill': write one of 'inproc', 'sigkill'"):
+        await crash_matrix(lambda: None, mode=mode)
 
 
 async def test_state_needs_a_fresh_world() -> None:

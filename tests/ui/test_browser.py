@@ -141,6 +141,25 @@ def test_the_list_follows_what_happens(tmp_path: Path) -> None:
     in_browser(tmp_path, test)
 
 
+KEEPS_ITS_STREAM = (
+    "window.EventSource = class extends EventSource { constructor(at) { super(at); self.stream = this; } }"
+)
+
+
+@pytest.mark.timeout(120)
+def test_a_page_without_its_server_says_so(tmp_path: Path) -> None:
+    async def test(page: Page, _: SQLiteBackend) -> None:
+        await page.add_init_script(KEEPS_ITS_STREAM)
+        await page.goto("/runs")
+        await expect(page.locator("#pulse")).to_have_text("live")
+        await page.evaluate("stream.onerror()")
+        await expect(page.locator("#pulse.off")).to_have_text("no connection")
+        await page.evaluate("stream.onopen()")
+        await expect(page.locator("#pulse:not(.off)")).to_have_text("live")
+
+    in_browser(tmp_path, test)
+
+
 @pytest.mark.timeout(120)
 def test_runs_are_filtered_and_paged(tmp_path: Path) -> None:
     async def test(page: Page, backend: SQLiteBackend) -> None:

@@ -249,22 +249,33 @@ def test_a_failure_is_shown_with_its_traceback() -> None:
     def unwritable() -> object:
         return object()
 
-    @function("failing", retries=0)
+    @function("failing", retries=1)
     async def failing(ctx: Context[None]) -> None:
         for name, body in (("explode", explode), ("unwritable", unwritable)):
             with suppress(DurablyError):
                 await ctx.step.run(name, body)
         raise ValueError("and out")
 
+    @function("failing-once", retries=0)
+    async def failing_once(ctx: Context[None]) -> None:
+        raise ValueError("at once")
+
     async def main() -> None:
-        async with MemoryBackend([failing]) as backend:
+        async with MemoryBackend([failing, failing_once]) as backend:
             await (await backend.start(failing, run_id="failing")).ended()
+            await (await backend.start(failing_once, run_id="failing-once")).ended()
             async with page(backend) as http:
                 exploded = (await http.get("/runs/failing/step?key=explode")).text
                 assert "NonRetriableError: boom &lt;b&gt;" in exploded
                 assert "in explode" in exploded
                 assert "SerializationError" in (await http.get("/runs/failing/step?key=unwritable")).text
-                assert "ValueError</b> and out" in (await http.get("/runs/failing")).text
+                failed = (await http.get("/runs/failing")).text
+                assert "ValueError</b> and out" in failed
+                assert failed.count("<pre>ValueError: and out</pre>") == failed.count("in failing\n") == 2, (
+                    "each attempt"
+                )
+                assert '<dd class="warn">4</dd>' in failed, "two of steps, two of the function"
+                assert "in failing_once\n" in (await http.get("/runs/failing-once")).text
                 assert "ValueError: and out" in (await http.get("/runs")).text
                 assert "unwritable" in (await http.get("/runs/failing/compare?with=failing")).text
 

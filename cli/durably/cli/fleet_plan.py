@@ -10,11 +10,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from durably.core.history import History
+from durably.core.history import History, StepRecord
 
 __all__ = ["ENGINES", "Costs", "Need", "RunCost", "cost_of", "plan"]
 
 DAY = 86_400.0
+
+MOST_STEPS = 999
+"""How many steps a run may have on Inngest. See docs/inngest.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,21 +28,27 @@ class RunCost:
         runs: How many runs that is.
         steps: Steps that have ended.
         invokes: Those of them that called another run.
-        waits: Those of them that waited for an event or a moment.
+        waits: Those of them that waited for an event.
+        sleeps: Those of them that waited for a moment.
         events: Those of them that sent events.
         retries: Attempts that were made again.
         record_bytes: All records, as JSON.
         body_seconds: How long bodies ran, taken together.
+        inngest_steps: How many steps it would have on Inngest, which counts its own.
+        largest: Those of the run that has most of them.
     """
 
     runs: int = 0
     steps: int = 0
     invokes: int = 0
     waits: int = 0
+    sleeps: int = 0
     events: int = 0
     retries: int = 0
     record_bytes: int = 0
     body_seconds: float = 0.0
+    inngest_steps: int = 0
+    largest: int = 0
 
 
 def cost_of(histories: Iterable[History]) -> RunCost:
@@ -48,16 +57,36 @@ def cost_of(histories: Iterable[History]) -> RunCost:
     records = [record for history in found for record in history]
     ended = [record for record in records if record.final and record.key]
     kinds = [record.kind for record in ended]
+    on_inngest = [sum(map(_steps_on_inngest, history)) for history in found]
     return RunCost(
         runs=len(found),
         steps=len(ended),
         invokes=kinds.count("invoke"),
-        waits=kinds.count("wait_for_event") + kinds.count("sleep"),
+        waits=kinds.count("wait_for_event"),
+        sleeps=kinds.count("sleep"),
         events=kinds.count("send_event"),
         retries=sum(record.status == "retrying" for record in records),
         record_bytes=sum(len(record.to_json().encode()) for record in records),
         body_seconds=sum(record.took for record in records if record.kind == "step"),
+        inngest_steps=sum(on_inngest),
+        largest=max(on_inngest, default=0),
     )
+
+
+def _steps_on_inngest(record: StepRecord) -> int:
+    """How many steps Inngest has for what a record says: what begins, what is waited for, and what comes of it."""
+    match record.kind, record.status:
+        case _, "retrying":
+            return 2
+        case "sleep", "completed":
+            return 3
+        case "invoke" | "wait_for_event", "completed" | "failed":
+            return 2
+        case "step", "started":  # a body that must not run twice
+            return 1
+        case "step" | "send_event", "completed" | "failed":
+            return 1
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +181,14 @@ def _billed(engine: str, cost: RunCost, runs_per_day: float) -> list[Need]:
     """What the engine's makers count."""
     if engine == "temporal":
         # A run is an action, a step is one, an invoke two, a retry one; a wait an activity and a signal.
-        a_run = cost.runs + cost.steps + cost.invokes + cost.waits + cost.retries + 2 * cost.events
+        a_run = cost.runs + cost.steps + cost.invokes + cost.waits + cost.sleeps + cost.retries + 2 * cost.events
         because = f"{a_run} a run: runs, steps, retries; an invoke and a wait count twice, an event three times"
         return [Need("actions a day", runs_per_day * a_run, because)]
     if engine == "inngest":
-        a_run = cost.steps + cost.runs + cost.retries
-        return [Need("requests a day", runs_per_day * a_run, f"{a_run} a run: one for each step and retry, one to end")]
+        a_run = cost.inngest_steps + cost.runs
+        fits = "" if cost.largest <= MOST_STEPS else ": too many; give parts of the work to runs of their own"
+        return [
+            Need("requests a day", runs_per_day * a_run, f"{a_run} a run: one for each step on Inngest, one to end"),
+            Need("steps on Inngest", cost.largest, f"the largest run; a run takes {MOST_STEPS}{fits}"),
+        ]
     return []

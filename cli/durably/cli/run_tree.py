@@ -10,7 +10,7 @@ from rich.text import Text
 from durably.cli.fitted_table import Column, FittedTable
 from durably.cli.text import clock_time, money, one_line, plain, pretty_json, seconds, spell_tokens
 from durably.core import Trace
-from durably.core.trace_parts import Payload, StepRole, TraceStep
+from durably.core.trace_parts import Attempt, Payload, StepRole, TraceStep
 
 __all__ = ["STATUS_STYLES", "step_view", "trace_view"]
 
@@ -70,7 +70,9 @@ def trace_view(trace: Trace, now: float, status: str = "") -> RenderableType:
             spell_tokens(step.usage),
             money(step.cost),
         )
-    troubles = [line for step in trace.walk() for line in _failures(step)]
+    troubles = [line for step in trace.walk() for line in _failures(step.key, step.attempts, step.status)]
+    # The last attempt of the function itself stands at the end, as the error of the run.
+    troubles += _failures(trace.function, trace.attempts[: -1 if trace.ended_at else None], trace.status)
     return Group(_head(trace, end, status or trace.status), Text(), table, Text(), *troubles, *_end(trace))
 
 
@@ -109,10 +111,10 @@ def _rows(steps: Sequence[TraceStep], indent: str) -> Iterator[tuple[Text, Trace
             yield from _rows(step.steps, indent + "│ ")
 
 
-def _failures(step: TraceStep) -> Iterator[Text]:
+def _failures(name: str, attempts: Sequence[Attempt], status: str) -> Iterator[Text]:
     """What went wrong on the way: attempts that failed or were cut off."""
-    style = "red" if step.status == "failed" else "yellow"
-    for attempt in step.attempts:
+    style = "red" if status == "failed" else "yellow"
+    for attempt in attempts:
         if attempt.outcome == "lost":
             said = "no record says how it ended: a crash cut it off, or the engine keeps only the last error"
         elif attempt.error is not None:
@@ -120,7 +122,7 @@ def _failures(step: TraceStep) -> Iterator[Text]:
         else:
             continue
         yield (
-            Text(plain(step.key), style="bold")
+            Text(plain(name), style="bold")
             .append(f" attempt {attempt.number}: ", style=style)
             .append(one_line(said, 300), style="default")
         )

@@ -133,10 +133,16 @@ async def _run_values(request: Request, read: Read) -> dict[str, Any]:
         "pending": await _pending_of(request, found, trace),
         "children": await _children(request, found, trace),
         "children_shown": CHILDREN,
-        "troubles": sum(attempt.outcome in ("failed", "lost") for each in trace.walk() for attempt in each.attempts),
+        "troubles": _troubles(trace),
         "offset": offset_behind(read.records),
         "ended": trace.ended_at or time.time(),
     }
+
+
+def _troubles(trace: Trace) -> int:
+    """How many attempts failed or were cut off: of steps, and of the function's own code."""
+    attempts = [*trace.attempts, *(attempt for each in trace.walk() for attempt in each.attempts)]
+    return sum(attempt.outcome in ("failed", "lost") for attempt in attempts)
 
 
 async def _children(request: Request, found: Run[Any], trace: Trace) -> Sequence[Run[Any]]:

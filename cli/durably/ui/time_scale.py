@@ -34,15 +34,15 @@ class Tick:
 
 @dataclass(frozen=True)
 class Break:
-    """A squeezed stretch: from where to where, and how long it lasts."""
+    """A squeezed stretch: from where to where, and how long it lasts; empty where the label has no room."""
 
     x: float
     width: float
     label: str
 
 
-LABEL = 70.0
-"""How much room a label takes; ticks keep so far from a squeezed stretch, which has a label too."""
+LABEL = 100.0
+"""How much room a label takes, with the space beside it."""
 
 
 class TimeScale:
@@ -69,12 +69,14 @@ class TimeScale:
         self._unit = (WIDTH - SQUEEZED * len(long)) / scaled if scaled > 0 else 0.0
         self._moments: list[float] = [start]
         self._places: list[float] = [0.0]
-        self.breaks: list[Break] = []
+        stretches: list[tuple[float, float]] = []
         for since, till in long:
             self._add(since, self._places[-1] + (since - self._moments[-1]) * self._unit)
-            self.breaks.append(Break(self._places[-1], SQUEEZED, seconds(till - since)))
+            stretches.append((self._places[-1], till - since))
             self._add(till, self._places[-1] + SQUEEZED)
         self._add(end, WIDTH)
+        labelled = _with_room(stretches)
+        self.breaks = [Break(x, SQUEEZED, seconds(lasts) if x in labelled else "") for x, lasts in stretches]
         self.squeezed = bool(long)
 
     def _add(self, moment: float, place: float) -> None:
@@ -98,7 +100,7 @@ class TimeScale:
         return [
             Tick(place, seconds(self._moment(place) - self._start) if place else "0")
             for place in places
-            if all(abs(each.x + each.width / 2 - place) > LABEL for each in self.breaks)
+            if all(abs(each.x + each.width / 2 - place) >= LABEL for each in self.breaks if each.label)
         ]
 
     def _moment(self, place: float) -> float:
@@ -106,6 +108,15 @@ class TimeScale:
         left, right = self._places[index], self._places[index + 1]
         since, till = self._moments[index], self._moments[index + 1]
         return since + (place - left) / (right - left) * (till - since) if right > left else since
+
+
+def _with_room(stretches: Iterable[tuple[float, float]]) -> set[float]:
+    """The places of the stretches that are labelled: the longest, each so far from another that both can be read."""
+    found: set[float] = set()
+    for x, _ in sorted(stretches, key=lambda each: -each[1]):
+        if all(abs(x - other) >= LABEL for other in found):
+            found.add(x)
+    return found
 
 
 def _idle(start: float, end: float, work: Iterable[tuple[float, float]]) -> Sequence[tuple[float, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
 from pydantic import SecretStr
@@ -31,6 +32,7 @@ from durably.core.history import History
 from durably.core.ids import check_names_no_secret, check_run_id, check_tags
 from durably.core.lifecycle_log import LifecycleLog
 from durably.core.observer import Observer, Observers
+from durably.core.recorded_spending import recorded_spending
 from durably.core.reference import FunctionRef
 from durably.core.retention import Pruned, Retention
 from durably.core.run import Run
@@ -108,6 +110,7 @@ class Backend(Engine):
             observers=Observers((LifecycleLog(), *self.delta_writers, *observers)),
             services=services or EngineServices(),
         )
+        self.environment.services.spending = partial(recorded_spending, self.history)
         self.environment.observers.redact = redactor.text
         redactor.add_from(self.resources)
         if not isinstance(functions, Sequence) or isinstance(functions, str):

@@ -25,15 +25,16 @@ from durably.core.durable_tools import UNKNOWN, delegated_outcome, failed_outcom
 from durably.core.durations import timeout_seconds
 from durably.core.error_spending import carry_spending
 from durably.core.error_text import writable
-from durably.core.errors import DefinitionError, StepError, ToolError
+from durably.core.errors import DefinitionError, StepError, ToolError, UnsupportedFeatureError
 from durably.core.events import Event
 from durably.core.messages import JSONObject, ToolCall
 from durably.core.model import ToolSpec
 from durably.core.reference import FunctionRef
 from durably.core.result import AgentInput, AgentResult
+from durably.core.run_events import child_id
 from durably.core.serialization import Codec
-from durably.core.spending import spent_by
-from durably.core.steps import Duration, StepAPI
+from durably.core.spending import Spent, spent_by
+from durably.core.steps import Duration, StepAPI, current_step
 from durably.core.tool_context import RunContext, fits, type_label
 from durably.core.tools import NO_CONTEXT, Tool, ToolOutcome, check_tool_name
 
@@ -55,6 +56,10 @@ class _LaterTask(_Task):
         description="When it starts: a time in ISO 8601 with its zone ('2030-01-31T09:00:00Z'), or how long from now: "
         "seconds (7200) or text ('2h', '1 day 12 hours', 'PT2H')."
     )
+
+
+COUNTS_CUT_OFF = "durably-count-cut-off"
+"""The patch since which it is read from its records what an agent had spent that was cut off."""
 
 
 def _never(**_: object) -> NoReturn:
@@ -132,12 +137,28 @@ class Delegate(Tool):
         try:
             result = await step.invoke(f"tool-{self.name}", self.agent, asked, timeout=self.timeout)
         except StepError as error:
+            spent = spent_by(error) or await self._spent_until_cut_off(step, error)
             if self.on_error == "report":
-                return failed_outcome(error)
-            if spent_by(error) is None:
-                carry_spending(error, UNKNOWN.to_data())
+                return failed_outcome(error, spent)
+            carry_spending(error, spent.to_data())
             raise
         return delegated_outcome(self.agent.id, result)
+
+    async def _spent_until_cut_off(self, step: StepAPI, error: StepError) -> Spent:
+        """What an agent had spent whose run did not end by an error of its code, but by a timeout or a cancellation."""
+        try:
+            if not step.patched(COUNTS_CUT_OFF):  # an earlier version went on without it
+                return UNKNOWN
+            return Spent.of_data(await step.run(f"count-{self.name}", self.count, error.step))
+        except (StepError, UnsupportedFeatureError):  # its records cannot be read, or the engine has no patches
+            return UNKNOWN
+
+    async def count(self, key: str) -> dict[str, Any]:
+        """Return what the agent has spent by its records that was asked in a step: the body of ``count-<name>``."""
+        info = current_step()
+        spending = info.services.spending
+        spent = UNKNOWN if spending is None else await spending(child_id(info.run_id, key))
+        return spent.to_data()
 
     async def due(self, when: str | float) -> float | ToolOutcome:
         """Return the moment to start at, or what is wrong with it: the body of ``when-<name>``."""

@@ -27,7 +27,7 @@ from durably.core.tools import NO_CONTEXT, Tool, ToolOutcome, refused
 __all__ = ["UNKNOWN", "CodeTool", "FunctionTool", "delegated_outcome", "failed_outcome", "function_arguments"]
 
 UNKNOWN = Spent(cost=None)
-"""Of an agent whose error does not say what it had spent. A cost of 0 would be wrong."""
+"""Of an agent of which nobody says what it had spent. A cost of 0 would be wrong."""
 
 INPUT = "input"
 """The parameter of a durable function whose input is no object."""
@@ -60,9 +60,10 @@ class FunctionTool(Tool):
         try:
             result = await step.invoke(f"tool-{self.name}", child, self._input(call.arguments), timeout=self.timeout)
         except StepError as error:
-            if self.on_error == "raise" or spent_by(error) is None:
+            spent = spent_by(error)
+            if self.on_error == "raise" or spent is None:
                 raise
-            return failed_outcome(error)
+            return failed_outcome(error, spent)
         return delegated_outcome(child.id, result) if isinstance(result, AgentResult) else self._outcome(result)
 
     def _parse(self, arguments: JSONObject | str) -> dict[str, object]:
@@ -142,9 +143,8 @@ class CodeTool(Tool):
             return ToolOutcome(content=told, is_error=True)
 
 
-def failed_outcome(error: StepError) -> ToolOutcome:
-    """Return what the model is told of an agent that failed, and what that agent had spent, if its error says so."""
-    spent = spent_by(error) or UNKNOWN
+def failed_outcome(error: StepError, spent: Spent) -> ToolOutcome:
+    """Return what the model is told of an agent that failed, and what that agent had spent."""
     return ToolOutcome(
         content=str(error), is_error=True, usage=spent.usage, cost=spent.cost, tool_calls=spent.tool_calls
     )

@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, get_args, get_origin, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, SchemaValidator, from_json
@@ -169,7 +169,8 @@ class Codec:
             PayloadTooLargeError: If it has more than ``limit`` bytes.
         """
         text = self.encode(value, step=step, limit=limit)
-        self.check_depth(text, step)
+        if text.count("[") + text.count("{") > DEEPEST:
+            self.check_depth(text, step)
         try:
             back = self.decode(text, step=step)
         except SerializationError as error:
@@ -182,13 +183,11 @@ class Codec:
         return redacted, back if redacted == text else self.decode(redacted, step=step)
 
     def check_depth(self, text: str, step: str) -> None:
-        """Refuse JSON text that is nested so deep that it could not be read inside of something else.
+        """Refuse JSON text with many brackets if they nest so deep that it could not be read inside of something else.
 
         Raises:
             SerializationError: If it is.
         """
-        if text.count("[") + text.count("{") <= DEEPEST:
-            return
         room = _READABLE - DEEPEST
         try:
             from_json("[" * room + text + "]" * room)
@@ -376,4 +375,6 @@ def _first(error: ValidationError) -> str:
 
 
 def _name(tp: Any) -> str:
+    if get_origin(tp) is Annotated:
+        tp = get_args(tp)[0]
     return str(getattr(tp, "__name__", tp))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from durably.core.events import Event
 from durably.core.sessions.store import SessionStore
+from durably.core.spending import Spent
 
 __all__ = ["EngineServices", "RunsInLine", "WaitingRun"]
 
@@ -35,7 +36,9 @@ class EngineServices:
     Attributes:
         sessions: The store of sessions beside its runs.
         waiting: Gives the runs that wait for the end of a run. See :data:`RunsInLine`.
+        spending: Gives what a run has spent by its records. Every backend has it.
     """
 
     sessions: SessionStore | None = None
     waiting: RunsInLine | None = None
+    spending: Callable[[str], Awaitable[Spent]] | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from durably.core.error_spending import carried_spending, carry_spending
 from durably.core.errors import NonDeterminismError
@@ -67,16 +67,19 @@ class Spent:
             carry_spending(error, self.to_data())
             raise
 
+    @classmethod
+    def of_data(cls, data: dict[str, Any]) -> Self:
+        """Read what :meth:`to_data` returned."""
+        spent = cls()
+        spent.add(Usage.model_validate(data["usage"]), data["cost"], data["tool_calls"])
+        return spent
+
     def to_data(self) -> dict[str, Any]:
-        """Return what an error carries of it, as JSON data."""
+        """Return what an error carries of it, and a step records, as JSON data."""
         return {"usage": self.usage.model_dump(mode="json"), "cost": self.cost, "tool_calls": self.tool_calls}
 
 
 def spent_by(error: BaseException) -> Spent | None:
     """Return what the run of an agent had spent that failed with this error, or ``None`` if the error does not say."""
     data = carried_spending(error)
-    if data is None:
-        return None
-    spent = Spent()
-    spent.add(Usage.model_validate(data["usage"]), data["cost"], data["tool_calls"])
-    return spent
+    return None if data is None else Spent.of_data(data)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
 from durably.core.annotations import is_lazy
@@ -132,6 +133,11 @@ def _fields(fn: Callable[..., object], hints: Mapping[str, object], where: str, 
         if parameter.name not in hints:
             raise DefinitionError(f"{where}: {_no_hint(fn, parameter.name, position)}")
         default = ... if parameter.default is parameter.empty else parameter.default
+        if isinstance(default, FieldInfo):
+            raise DefinitionError(
+                f"{where}: parameter {parameter.name!r} has Field(...) as its default, which the function would be "
+                f"given too: write '{parameter.name}: Annotated[..., Field(...)]', with the default behind it"
+            )
         if default is not ...:
             _check_default(default, f"{where}: the default of parameter {parameter.name!r}")
         if parameter.name.startswith(("_", "model_")):

@@ -37,7 +37,7 @@ class Trace(_Part):
         ended_at: Seconds since 1970, or ``None`` while it is live.
         forked_from: The id of the run from which it was forked, or ``None``.
         forked_after: The key of the last step that was copied from that run, or an empty text.
-        attempts: The attempts of the function's own code, if one failed and another one followed.
+        attempts: The attempts of the function's own code, if one failed and another one follows.
         input: Its input.
         output: Its result.
         error: Its error as JSON data, or ``None``.
@@ -163,7 +163,7 @@ def _attempts(history: History) -> list[Attempt]:
             number, began = number + 1, record.due or record.at
         elif record.status == "resumed":
             number, began = 1, record.at
-    return attempts_of(own) if len(own) > 1 else []
+    return attempts_of(own) if len(own) > 1 or (own and own[0].status == "retrying") else []
 
 
 def _cost(spent: list[TraceStep]) -> float | None:

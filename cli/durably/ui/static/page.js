@@ -81,8 +81,13 @@ function listen() {
   const address = live.dataset.live;
   const since = live.dataset.from === undefined ? `seen=${live.dataset.seen}` : `from=${live.dataset.from}`;
   const source = new EventSource(`${address}${address.includes('?') ? '&' : '?'}${since}`);
-  source.onopen = () => { pulse.hidden = false; pulse.classList.remove('off'); };
-  source.onerror = () => pulse.classList.add('off');
+  const say = up => {
+    pulse.classList.toggle('off', !up);
+    pulse.textContent = up ? 'live' : 'no connection';
+    pulse.hidden = false;
+  };
+  source.onopen = () => say(true);
+  source.onerror = () => say(false);
   source.addEventListener('changed', look);
   for (const kind of KINDS) source.addEventListener(kind, event => {
     if (event.data && kind !== 'run_waiting') stopWriting(JSON.parse(event.data).step);

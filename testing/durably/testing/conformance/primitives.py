@@ -15,6 +15,7 @@ from durably.core import (
     Event,
     InvokeError,
     NonRetriableError,
+    RetryAfterError,
     RunStatus,
     StepAPI,
     StepError,
@@ -142,6 +143,24 @@ async def test_c16_a_failed_agent_tells_its_caller_what_it_had_spent(subject: Su
     result, _ = await subject.run(top, data="go")
     assert result.text == "sorry"
     assert (result.usage, result.cost) == (Usage(input_tokens=400, output_tokens=4), 21.25)
+
+
+@clause
+async def test_c16_what_an_agent_spent_until_it_was_cut_off_counts(subject: Subject) -> None:
+    @tool
+    async def look(place: str) -> str:
+        """Look there."""
+        return "nothing"
+
+    busy = RetryAfterError("busy", delay=1000 * subject.unit)
+    looks = ScriptedModel(_priced(0.25, _asks("look", place="here")), busy)
+    asks = ScriptedModel(_priced(4.0, _asks("ask_clerk", task="find it")), _priced(16.0, TextPart(text="sorry")))
+    clerk = Agent("clerk", model=looks, instructions="", tools=[look])
+    top = Agent("top", model=asks, instructions="", tools=[delegate(clerk, timeout=3 * subject.unit)])
+
+    result, _ = await subject.run(top, data="go")
+    assert result.text == "sorry"
+    assert (result.usage, result.cost) == (Usage(input_tokens=300, output_tokens=3), 20.25)
 
 
 @clause

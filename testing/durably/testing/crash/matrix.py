@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from durably.core import Event, Function
 from durably.core.errors import ConcurrentStepError
@@ -93,7 +93,11 @@ async def crash_matrix(
         NotDeterministicError: If two runs without a crash differ (it names the first difference), or if the code begins
             two steps of one branch at the same time.
         PointNotReachedError: If something in ``points`` or ``repro`` was never passed.
+        DefinitionError: If ``target`` is none of these, or cannot be found by another process.
+        ValueError: If an option has a value out of range.
     """
+    if mode not in get_args(CrashMode):
+        raise ValueError(f"mode={mode!r}: write one of {', '.join(map(repr, get_args(CrashMode)))}")
     if crashes < 1:
         raise ValueError(f"crashes={crashes}: give the number of crashes to put into one run, 1 or more")
     scenario = Scenario(

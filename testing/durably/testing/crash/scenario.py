@@ -87,6 +87,11 @@ class Scenario:
                     "agent, give a function that makes both and returns (agent, world)"
                 )
             return Subject(self.target)
+        if not callable(self.target) or inspect.iscoroutinefunction(self.target):
+            raise DefinitionError(
+                f"{self.target!r} cannot be crashed: give an agent, a durable function, or a function (with 'def') "
+                "that makes one"
+            )
         made = self.target(store.path) if _wants_path(self.target) else self.target()
         if isinstance(made, CrashTest):
             return Subject(made.function, made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from durably.backends.memory import MemoryJournal
+from durably.backends.memory import MemoryBackend, MemoryJournal
 from durably.backends.replay.journal_types import Received
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.steps import ReplaySteps
@@ -74,6 +74,15 @@ class SpendingOfFailedAgentsLost(ReplaySteps):
             said = error_to_json(error)
             said.pop(SPENT, None)
             raise error_from_json(said) from None
+
+
+@mutant("C16")
+class SpendingUntilTimeoutLost(MemoryBackend):
+    """Nobody looks what an agent had spent that took too long."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.environment.services.spending = None
 
 
 @mutant("C16")

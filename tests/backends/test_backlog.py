@@ -9,6 +9,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,18 @@ def test_the_backlog_is_taken_oldest_first_whoever_had_it(journals: list[Journal
 def test_to_look_whether_some_runs_ended_costs_so_many(journals: list[Journal]) -> None:
     some = [f"me-{number}" for number in range(20)]
     few, many = _compared(journals, lambda journal: (journal.ended(some), journal.lost("me", some)), "me")
+    assert 0 < many <= GROWTH * few
+
+
+def test_a_page_of_live_runs_costs_a_page(tmp_path: Path) -> None:
+    def page(journal: Journal) -> None:
+        where = RunFilter(statuses=frozenset({RunStatus.WAITING, RunStatus.RUNNING}))
+        found = [row.id for _, row in islice(journal.scan(where, None, back=False), 10)]
+        newest = int(found[0].removeprefix("me-"))
+        assert newest in (FEW - 1, MANY - 1)
+        assert found == [f"me-{number}" for number in range(newest, newest - 10, -1)]
+
+    few, many = _compared([SQLiteJournal(tmp_path / name) for name in ("few.db", "many.db")], page, "me")
     assert 0 < many <= GROWTH * few
 
 

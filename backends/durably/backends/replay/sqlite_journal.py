@@ -219,13 +219,14 @@ class SQLiteJournal(Journal):
         return [self._row(*row) for row in rows.fetchall()]
 
     def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
-        condition, values = sqlite_search.condition(where)
+        looks = sqlite_search.looks(where)
         order, beyond = ("ASC", ">") if back else ("DESC", "<")
         while True:
             behind = "" if place is None else f" AND n {beyond} {place}"
-            rows = self.file.run(
-                f"{_RUN} WHERE {condition}{behind} ORDER BY n {order} LIMIT {_SCAN}", *values
-            ).fetchall()
+            end = f"ORDER BY n {order} LIMIT {_SCAN}"
+            each = (f"SELECT * FROM ({_RUN} WHERE {condition}{behind} {end})" for condition, _ in looks)
+            values = [value for _, given in looks for value in given]
+            rows = self.file.run(f"{' UNION ALL '.join(each)} {end}", *values).fetchall()
             for row in rows:
                 place = row[0]
                 yield row[0], self._row(*row)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +36,7 @@ from durably.core import (
     WorkerView,
 )
 from durably.core.approval import APPROVAL_GIVEN
-from durably.core.approval_desk import QUESTION_STEPS
+from durably.core.approval_desk import QUESTION_STEPS, AskingRun
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History, StepRecord
@@ -256,9 +257,15 @@ class ReplayBackend(Backend):
         self._check_up("runs")
         return await find_page(self.journal, where, after, before, limit)
 
-    async def asking_run_ids(self, function: str | None) -> list[str]:
+    async def asking_runs(self, function: str | None) -> list[AskingRun]:
         self._check_up("approvals")
-        return list(self.journal.runs_waiting_for(APPROVAL_GIVEN))
+        found: list[AskingRun] = []
+        for page in self.journal.event_waits(APPROVAL_GIVEN):
+            # A fork has records that are older than it is.
+            since = (-math.inf if each.is_fork else each.created_at for each in page)
+            found += [AskingRun(each.run_id, begin, each.until) for each, begin in zip(page, since, strict=True)]
+            await asyncio.sleep(0)
+        return found
 
     async def question_history(self, run_id: str) -> History:
         self._check_up("run")

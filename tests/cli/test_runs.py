@@ -294,6 +294,8 @@ def test_a_run_is_retried_and_forked(durably: Durably) -> None:
         (["runs", "--backend", "sqlite:///runs.db?mode=ro"], "has the option 'mode'"),
         (["runs", "--backend", "sqlite:///runs.db#2"], "has the part '2'"),
         (["runs", "--backend", "runs.db"], "names no engine: write sqlite:///runs.db, "),
+        (["runs", "--backend", "json:loads"], "json:loads failed: TypeError: loads() missing 1 required positional"),
+        (["replay", "runs.db", "tests.cli.program:echo"], "runs.db: not the records of a run: 'utf-8' codec"),
         (["runs", "--backend", "temporal://127.0.0.1:1/default?task_queue=q"], "no temporal server answers at 127."),
         (["runs", "--backend", "inngest://127.0.0.1:1"], "names no app"),
         (["runs", "--backend", "inngest://127.0.0.1:1/app"], "no inngest server answers at 127.0.0.1:1"),

@@ -27,10 +27,13 @@ from durably.core import (
     DefinitionError,
     Event,
     InvokeError,
+    MemorySessions,
     Retention,
+    SerializationError,
     Singleton,
     StepAPI,
     function,
+    tool,
 )
 from durably.core.flow import Debounce
 from durably.testing import ScriptedModel
@@ -103,6 +106,8 @@ def agent(**options: Any) -> Agent:
     return Agent("a", **given)
 
 
+TYPOS: Any = {"retry": 3}
+
 MADE: list[tuple[str, Callable[[], object], str]] = [
     ("a rule by position", lambda: Debounce(5), r'Debounce\(period="5s"\)'),  # type: ignore[call-arg]
     ("a budget by position", lambda: Budget(5), r"Budget\(cost=0\.5"),  # type: ignore[call-arg]
@@ -117,6 +122,13 @@ MADE: list[tuple[str, Callable[[], object], str]] = [
     ("a sync failure handler", lambda: agent(on_failure=print), r"'async def f\(ctx: Context\[FailedRun\]\)', not"),
     ("a failure handler of nothing", lambda: agent(on_failure=save_answer), "is a function of the failed run"),
     ("a durable failure handler", lambda: agent(on_failure=SAVE), "leave the decorator of 'save-it' out"),
+    ("an option that is misspelt", lambda: agent(tool=[]), r"there is no option tool=; did you mean tools=\?"),
+    ("an option of a function", lambda: function("f", **TYPOS)(SAVE.handler), r"function 'f': .*did you mean retries="),
+    ("an option of a tool", lambda: tool(save_answer, **TYPOS), r"tool 'save_answer': .*did you mean retries="),
+    ("an unknown option", lambda: agent(xyz=1), r"there is no option xyz=; these are: batch, budget, "),
+    ("a sink that is none", lambda: agent(sink=5), "sink= is a function of each piece"),
+    ("options of text", lambda: agent(model_options="x"), "model_options= is a dict"),
+    ("the class of a store", lambda: agent(sessions=MemorySessions), "is no store of sessions"),
     ("no model", lambda: agent(model=None), "write 'provider:model'"),
     ("the class of a model", lambda: agent(model=ScriptedModel), "write 'provider:model'"),
     ("a model without its provider", lambda: agent(model="gpt-5"), "write 'provider:model'"),
@@ -142,11 +154,13 @@ def test_a_definition_that_cannot_work_says_what_to_write(make: Callable[[], obj
 
 @pytest.mark.asyncio
 async def test_calls_of_a_program_say_what_to_write() -> None:
-    async with MemoryBackend([SAVE]) as backend:
+    async with MemoryBackend([SAVE, asked := agent()]) as backend:
         with pytest.raises(ValueError, match="status='done' is no status of a run; these are: running, waiting"):
             await backend.runs(status="done")  # type: ignore[arg-type]
         with pytest.raises(DefinitionError, match=r"decorate it with @function\('its-id'\)"):
             await backend.start(save_answer)  # type: ignore[call-overload]
+        with pytest.raises(SerializationError, match="the input of 'a' is not AgentInput: Input should be"):
+            await backend.start(asked, 5)  # type: ignore[misc]
         no_tags: list[Any] = [{"tenant": "7"}, 7, "tenant:7"]
         for each in no_tags:
             with pytest.raises(TypeError, match=r"tags are a list of texts, such as \['tenant:7'\], not"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
 
 from durably.backends import MemoryBackend
-from durably.core import Agent, DefinitionError, ToolError
+from durably.core import Agent, AgentResult, DefinitionError, ToolError
 from durably.core.messages import AssistantMessage, TextPart
 from durably.core.model import ModelResponse
 from durably.core.output import OutputForm
@@ -178,3 +179,25 @@ def test_an_answer_of_before_is_read_as_it_was() -> None:
         "The answer must be JSON of this schema, and nothing else: {'type': 'integer'}"
     )
     assert ModelResponse(message=parts("5")).verdict is None
+
+
+@pytest.mark.parametrize("root", [float, float | None, Any])
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999", '{"answer": NaN}'])
+def test_a_number_that_is_none_in_json_is_asked_for_again(root: Any, text: str) -> None:
+    agent = Agent("a", model=ScriptedModel(text, "1.5"), instructions="", output_type=root)
+
+    async def main() -> AgentResult[Any]:
+        async with MemoryBackend([agent]) as backend:
+            return await backend.invoke(agent, "go")
+
+    result = asyncio.run(main())
+    assert (result.output, result.iterations, result.stop_reason) == (1.5, 2, "completed")
+
+
+def test_so_is_one_within_an_answer() -> None:
+    form = OutputForm(codec_for(list[float | None]))
+    for text in ("[NaN]", "[1.0, 1e999]"):
+        output, complaint = form.read(AssistantMessage(parts=[TextPart(text=text)]))
+        assert output is None
+        assert complaint is not None
+        assert "has no JSON form" in complaint

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from durably.backends import SQLiteBackend
-from durably.cli.target import TargetError, load_object
+from durably.cli.target import TargetError, failing, load_object
 from durably.core import Backend, Function
 from durably.core.approval import ApprovalDecision
 from durably.core.approval_desk import answer_approval
@@ -144,9 +144,10 @@ async def _made(address: str) -> Backend:
     """The object of a program: a backend, or a function that makes one."""
     found = load_object(address)
     if callable(found) and not isinstance(found, Backend):
-        found = found()
-        if inspect.isawaitable(found):
-            found = await found
+        with failing(address):
+            found = found()
+            if inspect.isawaitable(found):
+                found = await found
     if not isinstance(found, Backend):
         raise AddressError(f"{address} is {found!r}: give a backend, or a function without arguments that makes one")
     return found

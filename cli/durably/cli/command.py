@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from rich.console import Console
 
-from durably.cli.target import TargetError
+from durably.cli.target import SHOW_WHERE, TargetError
 from durably.core import Backend, DurablyError, Run, RunNotFoundError
 
 __all__ = [
@@ -80,7 +80,7 @@ def said(error: Exception) -> str:
     """An error in one line; those of ours say by themselves what to do."""
     if isinstance(error, DurablyError | TargetError | ValueError):
         return str(error)
-    return f"{type(error).__name__}: {error} (DURABLY_TRACEBACK=1 shows where)"
+    return f"{type(error).__name__}: {error} ({SHOW_WHERE})"
 
 
 def refuse(message: str, *, code: int = REFUSED) -> NoReturn:

@@ -8,12 +8,18 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from durably.core import Backend, Function
+from durably.core.error_text import error_text, type_name
 
-__all__ = ["TargetError", "load_functions", "load_object", "load_target"]
+__all__ = ["SHOW_WHERE", "TargetError", "failing", "load_functions", "load_object", "load_target"]
+
+
+SHOW_WHERE = "DURABLY_TRACEBACK=1 shows where"
 
 
 class TargetError(Exception):
@@ -70,13 +76,23 @@ def load_functions(name: str) -> list[Function[Any, Any]]:
     """
     target = load_object(name)
     if callable(target) and not isinstance(target, Function | Backend):
-        target = target()
+        with failing(name):
+            target = target()
     if isinstance(target, Backend):
         return list(target.functions.values())
     found = [target] if isinstance(target, Function) else target
     if not isinstance(found, list | tuple) or not found or not all(isinstance(each, Function) for each in found):
         raise TargetError(f"{name} is {target!r}: give an agent, a function made with @function, a list, or a backend")
     return list(found)
+
+
+@contextmanager
+def failing(name: str) -> Iterator[None]:
+    """Name what a user's own function raises, which may be an error that says nothing of where it comes from."""
+    try:
+        yield
+    except Exception as error:
+        raise TargetError(f"{name} failed: {type_name(error)}: {error_text(error)} ({SHOW_WHERE})") from error
 
 
 def _can_be_factory(target: Any) -> bool:

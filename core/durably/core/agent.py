@@ -28,6 +28,7 @@ from durably.core.history import History
 from durably.core.hooks import Hooks, check_hooks
 from durably.core.loop import AgentLoop, create_agent_loop
 from durably.core.messages import Message
+from durably.core.mistakes import check_known
 from durably.core.model import DeltaSink, Model
 from durably.core.output import OutputForm
 from durably.core.replay import RecordedSteps
@@ -211,6 +212,7 @@ class Agent(AgentBodies[Out, C], Generic[Out, C]):
         sink: DeltaSink | str | None = None,
         **options: Unpack[FunctionOptions],
     ) -> None:
+        check_known(f"agent {name!r}", options, ["output_type", "context_type", *AgentOptions.__annotations__])
         check_parts(
             name,
             instructions=instructions,
@@ -218,6 +220,8 @@ class Agent(AgentBodies[Out, C], Generic[Out, C]):
             max_iterations=max_iterations,
             output_retries=output_retries,
             validates_text=output_validator is not None and output_type is None,
+            model_options=model_options,
+            sink=sink,
             budget=budget,
             compaction=compaction,
         )

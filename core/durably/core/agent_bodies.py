@@ -16,8 +16,8 @@ from typing_extensions import TypeVar
 from durably.core.agent_types import Instructions, ModelOptions, takes_none
 from durably.core.answers import fitting, recordable
 from durably.core.compaction import Compaction, checked_summary, summary_request
-from durably.core.error_text import error_text
-from durably.core.errors import ToolError
+from durably.core.error_text import error_text, shown
+from durably.core.errors import NonRetriableError, ToolError
 from durably.core.functions import Function
 from durably.core.hints import hint_text
 from durably.core.hooks import HookBodies
@@ -82,7 +82,12 @@ class AgentBodies(HookBodies, SubmissionBodies, Function[str | AgentInput[C], Ag
             return dict(self.model_options)
         choose: Callable[..., Any] = self.model_options
         made = choose(**({} if self._options_ask is None else self._options_ask.given(run)))
-        return dict(await made if inspect.isawaitable(made) else made)
+        options = await made if inspect.isawaitable(made) else made
+        if not isinstance(options, Mapping):
+            raise NonRetriableError(
+                f"model_options= must return a dict of the provider's parameters, not {shown(options)}"
+            )
+        return dict(options)
 
     @property
     def asks_context(self) -> bool:

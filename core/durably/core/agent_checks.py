@@ -27,6 +27,8 @@ def check_parts(
     max_iterations: object,
     output_retries: object,
     validates_text: bool,
+    model_options: object,
+    sink: object,
     **parts: Any,
 ) -> None:
     """Refuse parts of an agent that cannot be what they are for.
@@ -38,6 +40,8 @@ def check_parts(
         max_iterations: How many turns a run may take.
         output_retries: How many further answers.
         validates_text: Whether it has a validator, and no type, of its answer.
+        model_options: Parameters of the provider's own, or what returns them.
+        sink: Who is told of the pieces of answers.
         parts: Parts that are objects: ``budget`` and ``compaction``.
 
     Raises:
@@ -58,4 +62,11 @@ def check_parts(
         raise DefinitionError(f"{where}: output_retries is a number of further answers, 0 or more")
     if validates_text:
         raise DefinitionError(f"{where}: output_validator= checks a typed answer: add output_type=")
+    if model_options is not None and not isinstance(model_options, Mapping) and not callable(model_options):
+        raise DefinitionError(
+            f"{where}: model_options= is a dict of the provider's parameters, such as {{'temperature': 0}}, or a "
+            f"function that returns one, not {shown(model_options)}"
+        )
+    if sink is not None and not isinstance(sink, str) and not callable(sink):
+        raise DefinitionError(f"{where}: sink= is a function of each piece of an answer, not {shown(sink)}")
     check_objects(where, parts, _OBJECTS)

@@ -257,6 +257,7 @@ async def _contained(call: StepCall, environment: Environment, before_body: Befo
             return await task
         finally:
             environment.bodies.discard(task)
+            del task
     except (Exception, Signal):
         raise
     except asyncio.CancelledError:
@@ -294,6 +295,8 @@ async def _call(
         if isinstance(error, GeneratorExit) and not is_current(task):
             raise  # this coroutine is thrown away
         raise as_exception(error) from error
+    finally:
+        del task  # its error holds this frame: both would stay until the garbage is collected, with all arguments
 
 
 async def _in_thread(
@@ -309,11 +312,15 @@ async def _in_thread(
         thread.abandon()
         raise
     outcome = thread.done.result()
-    if outcome.error is None:
-        return outcome.value
-    if isinstance(outcome.error, StopIteration):
-        raise as_exception(outcome.error) from outcome.error
-    raise outcome.error
+    error, outcome.error = outcome.error, None
+    try:
+        if error is None:
+            return outcome.value
+        if isinstance(error, StopIteration):
+            raise as_exception(error) from error
+        raise error
+    finally:
+        del error  # it holds this frame, as that of the thread, which had it in its outcome
 
 
 async def _timed(call: StepCall, environment: Environment, before_body: BeforeBody) -> Any:
@@ -327,12 +334,16 @@ async def _timed(call: StepCall, environment: Environment, before_body: BeforeBo
         if not call.is_async:  # its time counts from when it begins, not from when it asks for a thread
             waiting: set[asyncio.Future[Any]] = {task, began}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            del waiting
         done, _ = await asyncio.wait({task}, timeout=call.timeout)
     except BaseException:
         task.cancel()
         raise
     if done:
-        return task.result()
+        try:
+            return task.result()
+        finally:
+            del task, done  # its error holds this frame
     task.cancel()
     task.add_done_callback(drop_outcome)
     raise StepTimeoutError(

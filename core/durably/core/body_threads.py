@@ -31,7 +31,7 @@ LOOK_SECONDS = 1.0
 """How often a body that waits for a thread looks whether any is left to be waited for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What a body came to: its value, or what it raised.
 
@@ -146,12 +146,8 @@ class BodyThread:
         )
 
     def _work(self, run: Callable[..., Any], *call: Any) -> None:
-        try:
-            outcome = Outcome(value=run(*call))
-        except BaseException as error:  # also SystemExit: it must end this attempt, not this thread's process
-            outcome = Outcome(error=error)
         with suppress(RuntimeError):  # the loop is closed: the worker has ended
-            self._loop.call_soon_threadsafe(self._end, outcome)
+            self._loop.call_soon_threadsafe(self._end, _outcome(run, *call))
 
     def _end(self, outcome: Outcome) -> None:
         if self._abandoned:
@@ -161,3 +157,10 @@ class BodyThread:
             self._slots.release()
         if not self.done.done():
             self.done.set_result(outcome)
+
+
+def _outcome(run: Callable[..., Any], *call: Any) -> Outcome:
+    try:
+        return Outcome(value=run(*call))
+    except BaseException as error:  # also SystemExit: it must end this attempt, not this thread's process
+        return Outcome(error=error)

@@ -103,9 +103,12 @@ async def run_function(
             # The engine throws the coroutine away: another error would come out wherever that happens.
             raise
         failure = steps.refusal or as_exception(error)
-        if failure is error:
-            raise
-        raise failure from error
+        try:
+            if failure is error:
+                raise
+            raise failure from error
+        finally:
+            del failure  # it holds this frame
 
 
 async def judged_input(function: Function[Any, Any], steps: FunctionSteps, event: Event) -> Any:

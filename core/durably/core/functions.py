@@ -26,7 +26,7 @@ from durably.core.flow_support import FLOW_CONTROL
 from durably.core.history import History
 from durably.core.ids import check_event_name
 from durably.core.input_paths import check_path, key_value
-from durably.core.mistakes import check_function_id, check_objects
+from durably.core.mistakes import check_function_id, check_known, check_objects
 from durably.core.reference import FunctionRef
 from durably.core.retention import Retention
 from durably.core.retry import RetryPolicy
@@ -190,6 +190,7 @@ class Function(FunctionRef[In, Out]):
         **options: Unpack[FunctionOptions],
     ) -> None:
         super().__init__(id, input_type=input_type, output_type=output_type)
+        check_known(f"function {id!r}", options, ["input_type", "output_type", *FunctionOptions.__annotations__])
         check_objects(f"function {id!r}", options, _RULES)
         limits = options.get("concurrency") or ()
         self.handler = handler

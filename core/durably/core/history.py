@@ -181,8 +181,16 @@ class History(Sequence[StepRecord]):
 
     @classmethod
     def load(cls, path: str | Path) -> History:
-        """Read the file that :meth:`save` wrote."""
-        return cls.from_jsonl(Path(path).read_text(encoding="utf-8"))
+        """Read the file that :meth:`save` wrote.
+
+        Raises:
+            SerializationError: If it is another file.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise SerializationError(f"not the records of a run: {error}", step="") from error
+        return cls.from_jsonl(text)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from durably.core.error_text import shown
@@ -146,6 +147,25 @@ def check_client(backend: str, client: object, kind: type, example: str) -> None
     """
     if not isinstance(client, kind):
         raise DefinitionError(f"{backend} takes a client, not {shown(client)}: write {backend}({example}, ...)")
+
+
+def check_known(where: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse an option that there is not: what it was to do would not be done.
+
+    Args:
+        where: What has the options, for the error.
+        options: What was given by name.
+        known: The names of all options.
+
+    Raises:
+        DefinitionError: If one is unknown. The message names what is most like it.
+    """
+    names = list(known)
+    for name in options:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            instead = f"did you mean {near[0]}=?" if near else f"these are: {', '.join(sorted(names))}"
+            raise DefinitionError(f"{where}: there is no option {name}=; {instead}")
 
 
 def check_objects(where: str, options: Mapping[str, Any], kinds: Mapping[str, tuple[type, str]]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from durably.core.differences import find_nan
 from durably.core.error_text import error_text, type_name
 from durably.core.errors import SerializationError
 from durably.core.messages import AssistantMessage, TextPart
@@ -110,6 +111,8 @@ class OutputForm:
         try:
             json.loads(text, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError):
+            if (found := find_nan(output)) is not None:
+                raise ValueError(": ".join(filter(None, found))) from None
             written = to_json(output, inf_nan_mode="null").decode()
             if written != "null":
                 self.codec.decode(written, step="think")

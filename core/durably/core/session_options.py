@@ -50,7 +50,7 @@ def readers(sessions: SessionStore | Literal["backend"] | None) -> Callable[[], 
         return None
     if isinstance(sessions, str) and sessions == "backend":
         return _Readers().of_backend
-    if not isinstance(sessions, SessionStore):
+    if not isinstance(sessions, SessionStore) or isinstance(sessions, type):
         raise DefinitionError(
             f'sessions={shown(sessions)} is no store of sessions: write sessions="backend" or '
             'sessions=SQLiteSessions("sessions.db")'

@@ -48,24 +48,28 @@ class Scope:
     Attributes:
         prefix: What the keys of this scope begin with, ``"gather[0]/"``; empty for the run.
         parent: The scope that its gather stands in, or ``None`` for the run.
-        root: The scope of the run itself.
         busy: The key of the step that is running here now, or ``None``.
         position: How many recorded steps of this scope were replayed.
         window: How many records the run held, at least, when the next step of this scope became reachable.
         refusal: Why the code of this run may not go on, or ``None``; only the root's counts.
     """
 
-    __slots__ = ("_counts", "busy", "parent", "position", "prefix", "refusal", "root", "window")
+    __slots__ = ("_above", "_counts", "busy", "parent", "position", "prefix", "refusal", "window")
 
     def __init__(self, prefix: str = "", window: int = 0, parent: Scope | None = None) -> None:
         self.prefix = prefix
         self.parent = parent
-        self.root: Scope = self if parent is None else parent.root
+        self._above = None if parent is None else parent.root  # a root that had itself would hold itself in memory
         self.busy: str | None = None
         self.position = 0
         self.window = window
         self.refusal: DurablyError | None = None
         self._counts: dict[str, int] = {}
+
+    @property
+    def root(self) -> Scope:
+        """The scope of the run itself."""
+        return self._above or self
 
     def key(self, step_id: str) -> str:
         """The key of the next use of a step id."""

@@ -20,6 +20,7 @@ from durably.core.durations import timeout_seconds
 from durably.core.errors import DefinitionError
 from durably.core.functions import Function
 from durably.core.messages import JSONObject
+from durably.core.mistakes import check_known
 from durably.core.model import ToolSpec
 from durably.core.serialization import codec_for
 from durably.core.steps import Duration
@@ -164,6 +165,7 @@ def define_tool(
         return _define_function(fn, name, description, options)
     name = name or str(getattr(fn, "__name__", ""))
     where = f"tool {name!r}"
+    check_known(where, options, ToolOptions.__annotations__)
     _check_callable(fn, name, where)
     check_tool_name(name)
     _check_options(options, where)
@@ -201,6 +203,7 @@ def _define_function(fn: Function[Any, Any], name: str | None, description: str 
     name = name or re.sub(r"[^A-Za-z0-9_-]", "_", fn.id)
     where = f"tool {name!r}"
     check_tool_name(name)
+    check_known(where, options, ToolOptions.__annotations__)
     for option in ("retries", "effect", "steps"):
         if option in options:
             raise DefinitionError(f"{where} is a durable function, which has its own {option}: leave out {option}=")

@@ -42,6 +42,7 @@ class Timer:
             self._clock.armed -= self._counts
             if self.handle is not None:
                 self.handle.cancel()
+                self.handle = None
 
 
 class Clock(Protocol):
@@ -76,17 +77,18 @@ class SystemClock:
 
     def call_at(self, when: float, callback: Callable[[], None], *, background: bool = False) -> Timer:
         timer = Timer(self, when, callback, background)
-        loop = asyncio.get_running_loop()
-
-        def look() -> None:
-            rest = when - self.now()
-            if rest <= 0:
-                timer.fire()
-            else:
-                timer.handle = loop.call_later(min(rest, LONGEST_NAP), look)
-
-        timer.handle = loop.call_later(max(0.0, min(when - self.now(), LONGEST_NAP)), look)
+        self._wait(timer)
         return timer
+
+    def _wait(self, timer: Timer) -> None:
+        rest = max(0.0, min(timer.when - self.now(), LONGEST_NAP))
+        timer.handle = asyncio.get_running_loop().call_later(rest, self._look, timer)
+
+    def _look(self, timer: Timer) -> None:
+        if self.now() >= timer.when:
+            timer.fire()
+        else:
+            self._wait(timer)
 
     def advance(self) -> bool:
         return False

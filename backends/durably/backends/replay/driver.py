@@ -475,11 +475,12 @@ class Driver:
             scheduler=scheduler,
             steps=self._keys(engine),
         )
-        scheduler.rests = partial(self._rests, run_pass)
+        scheduler.rests = partial(self._rests, row.id)  # no reference to the pass: it would hold itself in memory
         return run_pass
 
-    def _rests(self, run_pass: RunPass) -> None:
+    def _rests(self, run_id: str) -> None:
         """All branches of a run wait."""
+        run_pass = self._passes[run_id]
         watch, steps = run_pass.records.watch, run_pass.steps
         watch.rests()
         # What is to be called off with a run, and how it does after crashes, is known while its code is in memory; and

@@ -353,7 +353,7 @@ class ReplaySteps(StepEngine):
                 task.cancel()
                 task.add_done_callback(drop_outcome)
             raise
-        signals = [error for task in tasks if (error := task.exception()) is not None]
+        signals = [error for error in (task.exception() for task in tasks) if error is not None]
         if not signals:
             return [task.result() for task in tasks]
         signal = next((each for each in signals if not isinstance(each, SuspendSignal | CancelSignal)), signals[0])

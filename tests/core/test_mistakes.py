@@ -110,6 +110,7 @@ def agent(**options: Any) -> Agent:
 
 TYPOS: Any = {"retry": 3}
 NO_NUMBERS: list[Any] = [math.nan, math.inf, "1", True, 0]
+HALF: Any = 1.5
 NO_PRIORITIES: list[Any] = [5, math.nan, None, ""]
 
 MADE: list[tuple[str, Callable[[], object], str]] = [
@@ -134,8 +135,8 @@ MADE: list[tuple[str, Callable[[], object], str]] = [
     ("options of text", lambda: agent(model_options="x"), "model_options= is a dict"),
     ("the class of a store", lambda: agent(sessions=MemorySessions), "is no store of sessions"),
     *((f"a budget of {n}", partial(Budget, cost=n), "each above 0") for n in NO_NUMBERS),
-    *((f"a budget of {n} tokens", partial(Budget, tokens=n), "each above 0") for n in (*NO_NUMBERS, 1.5)),
-    *((f"a compaction at {n}", partial(Compaction, at_tokens=n), "whole numbers") for n in (*NO_NUMBERS, 1.5)),
+    *((f"a budget of {n} tokens", partial(Budget, tokens=n), "each above 0") for n in (*NO_NUMBERS, HALF)),
+    *((f"a compaction at {n}", partial(Compaction, at_tokens=n), "whole numbers") for n in (*NO_NUMBERS, HALF)),
     *((f"a priority of {n}", partial(Priority, n), "Priority takes a text") for n in NO_PRIORITIES),
     ("a singleton of no key", lambda: Singleton(None), "Singleton key None: write"),  # type: ignore[arg-type]
     ("no model", lambda: agent(model=None), "write 'provider:model'"),

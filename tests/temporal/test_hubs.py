@@ -104,7 +104,7 @@ async def hub_events(client: Client, hub: str) -> int:
     """How many events the histories of a hub and its parts have, once none is added any more."""
     ids = [hub, *(f"{hub}/{part}" for part in range(wait_hub.PARTS))]
     counts = [-1]
-    while counts[-1:] * 3 != counts[-3:]:
+    while counts[-1:] * 6 != counts[-6:]:
         await asyncio.sleep(0.1)
         counts.append(sum(await asyncio.gather(*(events_of(client, each) for each in ids))))
     return counts[-1]

@@ -19,7 +19,8 @@ async def idle(ctx: Context[None]) -> str:
 
 @pytest.mark.asyncio
 @pytest.mark.timeout(120)
-async def test_a_worker_ends_when_all_tasks_are_cancelled_at_once(client: Client) -> None:
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_a_worker_ends_when_all_tasks_are_cancelled_at_once(client: Client, stopping: bool) -> None:
     others = asyncio.all_tasks()
 
     async def work() -> None:
@@ -31,6 +32,9 @@ async def test_a_worker_ends_when_all_tasks_are_cancelled_at_once(client: Client
     ready = asyncio.Event()
     worker = asyncio.create_task(work())
     await ready.wait()
+    if stopping:
+        worker.cancel()
+        await asyncio.sleep(0)  # it begins to stop
     left = asyncio.all_tasks() - others
     for task in left:
         task.cancel()

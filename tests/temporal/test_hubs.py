@@ -104,7 +104,7 @@ async def hub_events(client: Client, hub: str) -> int:
     """How many events the histories of a hub and its parts have, once none is added any more."""
     ids = [hub, *(f"{hub}/{part}" for part in range(wait_hub.PARTS))]
     counts = [-1]
-    while counts[-1:] * 3 != counts[-3:]:
+    while counts[-1:] * 6 != counts[-6:]:
         await asyncio.sleep(0.1)
         counts.append(sum(await asyncio.gather(*(events_of(client, each) for each in ids))))
     return counts[-1]
@@ -247,7 +247,7 @@ async def test_what_a_delivery_costs_does_not_grow_with_those_who_wait(
             costs.append(await hub_events(backend.client, hub) - before)
             assert begun == 0, "no history of a hub is replayed"
             await run.cancel()
-    assert costs[0] == costs[1] == 10 * cost
+    assert max(costs) <= 10 * cost, "fewer where two events share a task"
 
 
 async def test_a_hub_that_tells_runs_by_commands_goes_on_to_tell_them_by_an_activity(

@@ -130,11 +130,17 @@ class TemporalWorker:
         if not self._running.done():
             # A worker that is cancelled along with its own tasks ends without saying so to who waits for its shutdown.
             told = asyncio.ensure_future(self._worker.shutdown())
-            while not (told.done() or self._running.done()):
-                again = AGAIN if self._running.cancelling() else None
-                await asyncio.wait({told, self._running}, timeout=again, return_when=asyncio.FIRST_COMPLETED)
-                if again is not None:
-                    self._running.cancel()  # it may wait for one of its own tasks that is gone
+            try:
+                while not (told.done() or self._running.done()):
+                    again = AGAIN if self._running.cancelling() else None
+                    await asyncio.wait({told, self._running}, timeout=again, return_when=asyncio.FIRST_COMPLETED)
+                    if again is not None:
+                        self._running.cancel()  # it may wait for one of its own tasks that is gone
+            except asyncio.CancelledError:
+                while self._running.cancelling() and not self._running.done():  # so were all tasks of this loop
+                    await asyncio.wait({self._running}, timeout=AGAIN)
+                    self._running.cancel()
+                raise
             told.cancel()
         running, self._running, self._worker = self._running, None, None
         await running

@@ -205,7 +205,8 @@ class Bodies:
 
 @pytest.mark.asyncio
 async def test_bodies_run_beside_each_other_until_one_must_be_alone() -> None:
-    bodies = Bodies()
+    bodies, rested = Bodies(), list[str]()
+    bodies.run.rests = lambda: rested.append("rests")
     for name in ("a", "b"):
         await bodies.begin(name)
     assert bodies.running == ["a", "b"]
@@ -221,6 +222,7 @@ async def test_bodies_run_beside_each_other_until_one_must_be_alone() -> None:
     await bodies.end("lone")
     assert (bodies.running, bodies.watch.alone) == (["late", "later"], "")
     assert bodies.watch.ended == ["lone"], "that is noted, and of no other"
+    assert rested == [], "who waits for its turn keeps its run busy"
 
 
 @pytest.mark.asyncio

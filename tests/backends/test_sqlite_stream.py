@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from durably.backends import SQLiteBackend, SQLiteDeltas
+from durably.backends import MemoryBackend, SQLiteBackend, SQLiteDeltas
 from durably.core import Agent, RunNotFoundError
 from durably.core.deltas import DeltaStore, MemoryDeltas, StoredDelta
 from durably.core.model import Delta, StreamedDelta
@@ -96,3 +96,14 @@ async def test_pieces_that_cannot_be_written_are_missing_and_nothing_else(
         assert (await backend.invoke(agent, "go")).text == "it is done"
     holder.close()
     assert "3 pieces of answers are missing in streams" in caplog.text
+
+
+async def test_a_piece_is_kept_with_the_place_that_it_has_among_the_records() -> None:
+    """Else one reader finds it before the record of another branch, and another reader behind it."""
+    store, teller = MemoryDeltas(), Agent("teller", model=Teller(), instructions="", stream=True)
+    async with MemoryBackend([teller], deltas=store) as backend:
+        run = await backend.start(teller, "go", run_id="run")
+        await run.result()
+        (answer,) = [record for record in await run.history() if record.key == "think"]
+    places = [piece.place for piece in await store.read("run", 0)]
+    assert places == [answer.seq] * 3

@@ -31,6 +31,7 @@ from durably.core.functions import Function, check_keys
 from durably.core.history import History
 from durably.core.ids import check_names_no_secret, check_run_id, check_tags
 from durably.core.lifecycle_log import LifecycleLog
+from durably.core.mistakes import check_backend_options
 from durably.core.observer import Observer, Observers
 from durably.core.recorded_spending import recorded_spending
 from durably.core.reference import FunctionRef
@@ -96,6 +97,7 @@ class Backend(Engine):
         deltas: DeltaStore | None = None,
         services: EngineServices | None = None,
     ) -> None:
+        check_backend_options(resources, secrets, max_payload_bytes)
         self.functions: dict[str, Function[Any, Any]] = {}
         self.drain_timeout = DRAIN_SECONDS
         self._sent: set[str] = set()

@@ -41,7 +41,7 @@ from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
-from durably.core.mistakes import check_event_loop
+from durably.core.mistakes import check_event_loop, check_objects
 from durably.core.run_events import started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
@@ -116,6 +116,8 @@ class ReplayBackend(Backend):
         observers: Iterable[Observer] = (),
         deltas: DeltaStore | None = None,
     ) -> None:
+        retained = {"retention": (Retention, 'Retention(age="30 days")')}
+        check_objects(type(self).__name__, {"retention": retention}, retained)
         options = WorkerOptions(
             evict=evict,
             seed=seed,

@@ -49,7 +49,7 @@ class LoneBodies:
             if alone:
                 self._watch.lone_body_ended()
         finally:
-            self._leave(alone)
+            self._leave()
 
     async def _enter(self, alone: bool) -> None:
         if not self._queue and self._fits(alone):
@@ -62,7 +62,7 @@ class LoneBodies:
         except BaseException:
             # Interrupted, which wakes it too: the place may have been handed over at the same moment.
             if turn.done() and not turn.cancelled() and turn.result() is HANDED_OVER:
-                self._leave(alone)
+                self._leave()
             raise
 
     def _fits(self, alone: bool) -> bool:
@@ -72,11 +72,9 @@ class LoneBodies:
         self._running += 1
         self._taken = alone
 
-    def _leave(self, alone: bool) -> None:
+    def _leave(self) -> None:
         self._running -= 1
-        if alone:
-            self._taken = False
-            self._watch.alone = ""
+        self._taken, self._watch.alone = False, ""  # beside one that runs alone, no other leaves
         while self._queue and (self._queue[0][0].done() or self._fits(self._queue[0][1])):
             turn, next_alone = self._queue.popleft()
             if not turn.done():

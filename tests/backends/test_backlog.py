@@ -9,12 +9,13 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from durably.backends import MemoryBackend
+from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.memory import MemoryJournal
 from durably.backends.replay.claims import PORTION
 from durably.backends.replay.clock import VirtualClock
@@ -137,6 +138,18 @@ def test_to_look_whether_some_runs_ended_costs_so_many(journals: list[Journal]) 
     assert 0 < many <= GROWTH * few
 
 
+def test_a_page_of_live_runs_costs_a_page(tmp_path: Path) -> None:
+    def page(journal: Journal) -> None:
+        where = RunFilter(statuses=frozenset({RunStatus.WAITING, RunStatus.RUNNING}))
+        found = [row.id for _, row in islice(journal.scan(where, None, back=False), 10)]
+        newest = int(found[0].removeprefix("me-"))
+        assert newest in (FEW - 1, MANY - 1)
+        assert found == [f"me-{number}" for number in range(newest, newest - 10, -1)]
+
+    few, many = _compared([SQLiteJournal(tmp_path / name) for name in ("few.db", "many.db")], page, "me")
+    assert 0 < many <= GROWTH * few
+
+
 def test_a_portion_is_counted_at_a_time(tmp_path: Path) -> None:
     journal = SQLiteJournal(tmp_path / "runs.db")
     _fill(journal, 4_500, "me")
@@ -209,6 +222,27 @@ async def test_missed_times_have_their_runs_in_portions_and_within_the_limit_of_
     assert max(sizes) <= AT_ONCE + 1
     assert {worker for _, worker, *_ in created[:200]} == {None}
     assert max(len(each.runs) for each in claimed) <= min(3, PORTION)
+
+
+@pytest.mark.asyncio
+async def test_who_starts_runs_one_after_the_other_lets_others_have_a_turn(tmp_path: Path) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with SQLiteBackend(tmp_path / "runs.db", [tick]):
+        pass
+    async with SQLiteBackend(tmp_path / "runs.db") as client:
+        other = asyncio.create_task(turn())
+        for number in range(20):
+            before = turns
+            await client.start("tick", run_id=f"run-{number}")
+            assert turns > before
+        other.cancel()
 
 
 async def _ended(backend: MemoryBackend) -> list[str]:

@@ -90,6 +90,9 @@ class Worker:
     def write(self, *change: Callable[..., Any]) -> asyncio.Future[Any]:
         return self.journal.write(*change)
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(callback)
+
     def spawn(self, row: RunRow) -> None:
         self.spawned.append(row.id)
 

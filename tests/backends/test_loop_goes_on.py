@@ -283,5 +283,5 @@ def _public(kind: type) -> set[str]:
 async def test_all_that_programs_wait_for_is_here() -> None:
     asked = {name.partition(",")[0] for name in (*WRITES, *READS)}
     # What only wraps the others, and what stands between a backend and its engine.
-    apart = {"ended", "refresh", "asking_run_ids", "live_run_ids", "question_history"} | _public(Engine)
+    apart = {"ended", "refresh", "asking_runs", "live_run_ids", "question_history"} | _public(Engine)
     assert (_public(Backend) | _public(Run)) - apart <= asked

@@ -9,6 +9,7 @@ import pytest
 
 from durably.backends import MemoryBackend, SQLiteBackend
 from durably.backends.replay.backend import ReplayBackend
+from durably.backends.replay.clock import VirtualClock
 from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.core import Agent, approve, tool
 from durably.testing import ScriptedModel, call
@@ -84,3 +85,36 @@ async def test_what_is_read_is_what_the_whole_history_says(engine: str, tmp_path
             await backend.send(approve(asked[0].id))
             await backend.drain()
         assert await backend.approvals() == []
+
+
+async def test_a_page_of_questions_reads_those_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, limit = 12, 3
+    agent = _clerk(0)
+    async with SQLiteBackend(tmp_path / "runs.db", [agent], clock=VirtualClock()) as backend:
+        for number in range(runs):
+            await backend.start(agent, "go", run_id=f"run-{number}")
+            await backend.drain()
+            assert isinstance(backend.clock, VirtualClock)
+            backend.clock.shift(60)
+        forked = await (await backend.run(f"run-{runs - 1}")).fork(after="think", run_id="forked")
+        await backend.drain()
+        everything = await backend.approvals()
+        assert [each.asked_at for each in everything] == sorted(each.asked_at for each in everything)
+        assert forked.id in [each.run_id for each in everything]
+        read: list[str] = []
+        history = backend.question_history
+
+        def noted(run_id: str) -> Any:
+            read.append(run_id)
+            return history(run_id)
+
+        monkeypatch.setattr(backend, "question_history", noted)
+        pages, after, most = [], None, 0
+        while page := await backend.approvals(limit=limit, after=after):
+            most = max(most, len(read))
+            read.clear()
+            pages += page
+            after = page[-1]
+    assert pages == everything
+    assert len({each.run_id for each in pages}) == runs + 1
+    assert most <= limit + 3  # beside the page: the fork, the one behind it, and the last of the page before

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from durably.core import (
     function,
     tool,
 )
-from durably.core.flow import Debounce
+from durably.core.flow import Debounce, Priority
 from durably.testing import ScriptedModel
 
 
@@ -107,6 +109,8 @@ def agent(**options: Any) -> Agent:
 
 
 TYPOS: Any = {"retry": 3}
+NO_NUMBERS: list[Any] = [math.nan, math.inf, "1", True, 0]
+NO_PRIORITIES: list[Any] = [5, math.nan, None, ""]
 
 MADE: list[tuple[str, Callable[[], object], str]] = [
     ("a rule by position", lambda: Debounce(5), r'Debounce\(period="5s"\)'),  # type: ignore[call-arg]
@@ -129,6 +133,11 @@ MADE: list[tuple[str, Callable[[], object], str]] = [
     ("a sink that is none", lambda: agent(sink=5), "sink= is a function of each piece"),
     ("options of text", lambda: agent(model_options="x"), "model_options= is a dict"),
     ("the class of a store", lambda: agent(sessions=MemorySessions), "is no store of sessions"),
+    *((f"a budget of {n}", partial(Budget, cost=n), "each above 0") for n in NO_NUMBERS),
+    *((f"a budget of {n} tokens", partial(Budget, tokens=n), "each above 0") for n in (*NO_NUMBERS, 1.5)),
+    *((f"a compaction at {n}", partial(Compaction, at_tokens=n), "whole numbers") for n in (*NO_NUMBERS, 1.5)),
+    *((f"a priority of {n}", partial(Priority, n), "Priority takes a text") for n in NO_PRIORITIES),
+    ("a singleton of no key", lambda: Singleton(None), "Singleton key None: write"),  # type: ignore[arg-type]
     ("no model", lambda: agent(model=None), "write 'provider:model'"),
     ("the class of a model", lambda: agent(model=ScriptedModel), "write 'provider:model'"),
     ("a model without its provider", lambda: agent(model="gpt-5"), "write 'provider:model'"),
@@ -138,6 +147,12 @@ MADE: list[tuple[str, Callable[[], object], str]] = [
     ("a budget of a number", lambda: agent(budget=5), r"write budget=Budget\(tokens=100_000\)"),
     ("an agent without a name", lambda: Agent(ScriptedModel("hi"), model="", instructions=""), "name is a text"),  # type: ignore[call-overload]
     ("one function", lambda: MemoryBackend(SAVE), "functions= is a list"),  # type: ignore[arg-type]
+    ("resources of a list", lambda: MemoryBackend([SAVE], resources=["shop"]), "resources= is a dict"),  # type: ignore[arg-type]
+    ("secrets of text", lambda: MemoryBackend([SAVE], secrets="hunter2"), "secrets= is a list of texts"),
+    ("bytes of text", lambda: MemoryBackend([SAVE], max_payload_bytes="9"), "is a number of bytes"),  # type: ignore[arg-type]
+    ("no bytes", lambda: MemoryBackend([SAVE], max_payload_bytes=0), "is a number of bytes, 1 or more, not 0"),
+    ("a retention of days", lambda: MemoryBackend([SAVE], retention=5), r"MemoryBackend: retention=5: write"),  # type: ignore[arg-type]
+    ("a timeout of the model", lambda: agent(model_timeout="soon"), "agent 'a': model_timeout cannot be read: 'soon'"),
     ("a database in memory", lambda: SQLiteBackend(":memory:"), "use MemoryBackend"),
     ("a database without a name", lambda: SQLiteBackend(""), "is empty"),
     ("a database by its URL", lambda: SQLiteBackend("sqlite:///runs.db"), "write the path alone"),
@@ -165,6 +180,8 @@ async def test_calls_of_a_program_say_what_to_write() -> None:
         for each in no_tags:
             with pytest.raises(TypeError, match=r"tags are a list of texts, such as \['tenant:7'\], not"):
                 await backend.start(SAVE, tags=each)
+        with pytest.raises(TypeError, match="a secret is a text or a SecretStr, not a int"):
+            MemoryBackend([SAVE], secrets=[5])  # type: ignore[list-item]
         for run_id in (7, None, ["a"], b"a", Mute()):
             with pytest.raises(TypeError, match="a run id is a text, such as 'order-7', not"):
                 await backend.run(run_id)  # type: ignore[arg-type]

@@ -234,6 +234,9 @@ class MemoryJournal(Journal):
     def count(self, run_id: str) -> int:
         return len(self._records[run_id])
 
+    def first_record(self, run_id: str) -> StepRecord:
+        return self._records[run_id][0]
+
     def last_record(self, run_id: str) -> StepRecord:
         return self._records[run_id][-1]
 

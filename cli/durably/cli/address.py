@@ -84,7 +84,7 @@ class Program:
         self.history = client.history
         self.question_history = client.question_history
         self.live_run_ids = client.live_run_ids
-        self.asking_run_ids = client.asking_run_ids
+        self.asking_runs = client.asking_runs
         self.send_events = client.send_events
         self.received = client.received
 

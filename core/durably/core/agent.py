@@ -222,6 +222,7 @@ class Agent(AgentBodies[Out, C], Generic[Out, C]):
             validates_text=output_validator is not None and output_type is None,
             model_options=model_options,
             sink=sink,
+            model_timeout=model_timeout,
             budget=budget,
             compaction=compaction,
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
+from durably.core.durations import timeout_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 from durably.core.mistakes import check_objects
@@ -29,6 +30,7 @@ def check_parts(
     validates_text: bool,
     model_options: object,
     sink: object,
+    model_timeout: Any,
     **parts: Any,
 ) -> None:
     """Refuse parts of an agent that cannot be what they are for.
@@ -42,6 +44,7 @@ def check_parts(
         validates_text: Whether it has a validator, and no type, of its answer.
         model_options: Parameters of the provider's own, or what returns them.
         sink: Who is told of the pieces of answers.
+        model_timeout: How long one call of the model may take.
         parts: Parts that are objects: ``budget`` and ``compaction``.
 
     Raises:
@@ -67,6 +70,10 @@ def check_parts(
             f"{where}: model_options= is a dict of the provider's parameters, such as {{'temperature': 0}}, or a "
             f"function that returns one, not {shown(model_options)}"
         )
+    try:
+        timeout_seconds(model_timeout, f"{where}: model_timeout")
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(str(error)) from None
     if sink is not None and not isinstance(sink, str) and not callable(sink):
         raise DefinitionError(f"{where}: sink= is a function of each piece of an answer, not {shown(sink)}")
     check_objects(where, parts, _OBJECTS)

@@ -7,7 +7,9 @@ and wait (``approval.py``).
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +30,21 @@ from durably.core.serialization import codec_for
 from durably.core.tools import Tool
 from durably.core.toolsets import ListedTool
 
-__all__ = ["QUESTION_STEPS", "Desk", "PendingApproval", "answer_approval", "pending_approvals", "request_id"]
+__all__ = [
+    "QUESTION_STEPS",
+    "AskingRun",
+    "Desk",
+    "PendingApproval",
+    "answer_approval",
+    "pending_approvals",
+    "request_id",
+]
 
 CONFIRM_SECONDS, LOOK_SECONDS = 5.0, 0.05
 """How long an answer is followed on an engine that hands on events by itself, and how often it is looked at."""
+
+CLOCK_SECONDS = 1.0
+"""By how much the clock of a machine may be set back while the order of questions is still told by it."""
 
 _REQUEST, _WAIT, _ASK, _LIST = "request-", "approve-", "ask-", "list-"
 QUESTION_STEPS = (_REQUEST, _WAIT, _ASK)
@@ -68,6 +81,21 @@ class PendingApproval:
     expires_at: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class AskingRun:
+    """A run that may wait for approval, and when it can have asked, in seconds since 1970.
+
+    Attributes:
+        run_id: The run.
+        since: It asked no question before.
+        until: It asked none of those that may be pending after.
+    """
+
+    run_id: str
+    since: float = -math.inf
+    until: float = math.inf
+
+
 @dataclass(frozen=True)
 class _Question:
     """A question that a run asked, and the record of the end of its wait, if it ended."""
@@ -85,13 +113,19 @@ class Desk(Protocol):
     async def history(self, run_id: str) -> History: ...
     async def question_history(self, run_id: str) -> History: ...
     async def live_run_ids(self, function: str | None) -> list[str]: ...
-    async def asking_run_ids(self, function: str | None) -> list[str]: ...
+    async def asking_runs(self, function: str | None) -> list[AskingRun]: ...
     async def send_events(self, events: Sequence[Event]) -> list[str]: ...
     async def received(self, event: Event) -> Event | None: ...
 
 
 async def pending_approvals(
-    desk: Desk, run_id: str | None = None, function: str | None = None, tool: str | None = None
+    desk: Desk,
+    run_id: str | None = None,
+    function: str | None = None,
+    tool: str | None = None,
+    *,
+    after: PendingApproval | None = None,
+    limit: int,
 ) -> list[PendingApproval]:
     """Return what is pending, the oldest first.
 
@@ -100,16 +134,28 @@ async def pending_approvals(
         run_id: Of this run only.
         function: Of runs of this function only.
         tool: Calls of this tool only.
+        after: Only what comes after this.
+        limit: How many at most.
     """
-    found = []
-    for each in await desk.asking_run_ids(function) if run_id is None else [run_id]:
+    found: list[PendingApproval] = []
+    asking = [AskingRun(run_id)] if run_id is not None else await desk.asking_runs(function)
+    for each in sorted(asking, key=lambda run: run.since):
+        if len(found) >= limit and (not found or found[limit - 1].asked_at < each.since - CLOCK_SECONDS):
+            break  # the others asked later
+        if after is not None and each.until < after.asked_at - CLOCK_SECONDS:
+            continue
         await asyncio.sleep(0)  # there may be thousands of runs: others have a turn between two of them
-        for question in _questions(await desk.question_history(each)):
+        for question in _questions(await desk.question_history(each.run_id)):
             asked = question.pending
             wanted = tool in (None, asked.tool) and function in (None, asked.function)
+            wanted = wanted and (after is None or _place(asked) > _place(after))
             if wanted and await _not_pending(desk, question) is None:
-                found.append(asked)
-    return sorted(found, key=lambda asked: (asked.asked_at, asked.id))
+                insort(found, asked, key=_place)
+    return found[:limit]
+
+
+def _place(asked: PendingApproval) -> tuple[float, str]:
+    return asked.asked_at, asked.id
 
 
 async def answer_approval(

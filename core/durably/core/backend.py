@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Unpack, overload
 from pydantic import SecretStr
 
 from durably.core.approval import ApprovalDecision, ApprovalRequest
-from durably.core.approval_desk import PendingApproval, answer_approval, pending_approvals, request_id
+from durably.core.approval_desk import AskingRun, PendingApproval, answer_approval, pending_approvals, request_id
 from durably.core.call_timeout import within
 from durably.core.deltas import DeltaStore, DeltaWriter
 from durably.core.durations import Duration
@@ -31,6 +31,7 @@ from durably.core.functions import Function, check_keys
 from durably.core.history import History
 from durably.core.ids import check_names_no_secret, check_run_id, check_tags
 from durably.core.lifecycle_log import LifecycleLog
+from durably.core.mistakes import check_backend_options
 from durably.core.observer import Observer, Observers
 from durably.core.recorded_spending import recorded_spending
 from durably.core.reference import FunctionRef
@@ -96,6 +97,7 @@ class Backend(Engine):
         deltas: DeltaStore | None = None,
         services: EngineServices | None = None,
     ) -> None:
+        check_backend_options(resources, secrets, max_payload_bytes)
         self.functions: dict[str, Function[Any, Any]] = {}
         self.drain_timeout = DRAIN_SECONDS
         self._sent: set[str] = set()
@@ -431,10 +433,7 @@ class Backend(Engine):
             RunNotFoundError: If there is no run of this id.
         """
         name = function.id if isinstance(function, FunctionRef) else function
-        found = await pending_approvals(self, run, name, tool)
-        if after is not None:
-            found = [each for each in found if (each.asked_at, each.id) > (after.asked_at, after.id)]
-        return found[:limit]
+        return await pending_approvals(self, run, name, tool, after=after, limit=limit)
 
     async def approve(
         self,
@@ -476,12 +475,12 @@ class Backend(Engine):
         """Return the ids of the runs that have not ended, of one function or of all."""
         return [run.id for run in await self.runs(function=function, status=LIVE, limit=MANY_RUNS)]
 
-    async def asking_run_ids(self, function: str | None) -> list[str]:
-        """Return the ids of runs that may wait for approval. It may return more: their records are read.
+    async def asking_runs(self, function: str | None) -> list[AskingRun]:
+        """Return the runs that may wait for approval. It may return more: their records are read.
 
-        An engine that knows which runs wait overrides it.
+        An engine that knows which runs wait, and since when, overrides it.
         """
-        return await self.live_run_ids(function)
+        return [AskingRun(run_id) for run_id in await self.live_run_ids(function)]
 
     async def question_history(self, run_id: str) -> History:
         """Return the records that say where the questions of a run stand. It may return more, all of them at most.

@@ -6,6 +6,7 @@ Owns: the limits, and when they are near or reached. Does not own: counting, whi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -50,11 +51,12 @@ class Budget(NamedValues):
     warn_at: float = 0.8
 
     def __post_init__(self) -> None:
-        limits = [limit for limit in (self.cost, self.tokens, self.tool_calls, self.seconds) if limit is not None]
-        if not limits or min(limits) <= 0:
+        counts = [limit for limit in (self.tokens, self.tool_calls) if limit is not None]
+        spans = [limit for limit in (self.cost, self.seconds) if limit is not None]
+        if not (counts or spans) or not all(map(_is_count, counts)) or not all(map(_is_amount, spans)):
             raise DefinitionError(
                 "a budget is a cost in US dollars, a number of tokens, one of tool calls, a time, or several of them, "
-                "each above 0: Budget(cost=0.5, time='10m')"
+                f"each above 0: Budget(cost=0.5, time='10m'), not {shown(self)}"
             )
         if not 0 < self.warn_at <= 1:
             raise DefinitionError(f"a budget's warn_at is a share, such as 0.8, not {shown(self.warn_at)}")
@@ -143,3 +145,12 @@ N = TypeVar("N", int, float)
 def _narrower(one: N | None, other: N | None) -> N | None:
     given = [limit for limit in (one, other) if limit is not None]
     return min(given) if given else None
+
+
+def _is_count(limit: object) -> bool:
+    return isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
+
+
+def _is_amount(limit: object) -> bool:
+    # NaN is above nothing, and nothing is above it: such a budget would never be spent.
+    return isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit) and limit > 0

@@ -152,9 +152,19 @@ class Priority:
     Args:
         run: A number of seconds, or the dotted path of one in the input: the run is queued as if it had arrived that
             much earlier. A missing value counts as 0. Inngest takes any expression of its language.
+
+    Raises:
+        DefinitionError: If it is no text.
     """
 
     run: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.run, str) or not self.run.strip():
+            raise DefinitionError(
+                f"Priority takes a text, seconds or the dotted path of a number of them, such as Priority('60') or "
+                f"Priority('urgency'), not {shown(self.run)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class Singleton:
             a key execute in the order of arrival.
 
     Raises:
-        DefinitionError: If the mode is none of these.
+        DefinitionError: If the mode is none of these, or the key no text.
     """
 
     key: str = ""
@@ -59,6 +59,10 @@ class Singleton:
     def __post_init__(self) -> None:
         if self.mode not in ("cancel", "skip", "queue"):
             raise DefinitionError(f"Singleton mode {self.mode!r}: use 'cancel', 'skip' or 'queue'")
+        if not isinstance(self.key, str):
+            raise DefinitionError(
+                f"Singleton key {shown(self.key)}: write the dotted path of a value in the input, such as 'session_key'"
+            )
 
 
 class FailedRun(BaseModel):

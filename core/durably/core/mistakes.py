@@ -84,8 +84,10 @@ def check_invoked(step_id: object, function: object) -> None:
     _refuse(f"step.invoke({step_id!r}, ...) takes a durable function or an agent, not {shown(function)}")
 
 
-def check_match(step_id: str, match: object, redact: Callable[[str], str]) -> None:
-    """Refuse what is no match of an event, and one that names a secret: it would be written, and events have none.
+def check_match(step_id: str, match: object, redact: Callable[[str], str]) -> dict[str, Any]:
+    """Return a match of an event as events are compared: with the JSON of its values.
+
+    What is no match is refused, and one that names a secret: it would be written, and events have none.
 
     Args:
         step_id: The step.
@@ -97,19 +99,23 @@ def check_match(step_id: str, match: object, redact: Callable[[str], str]) -> No
         ValueError: If it names a secret.
         SerializationError: If a value in it has no JSON form.
     """
-    if match is not None and not isinstance(match, Mapping):
+    if match is None:
+        return {}
+    if not isinstance(match, Mapping):
         _refuse(
             f"step {step_id!r}: match= is a dict of dotted paths in the event's data and the values that must be "
             f"there, such as {{'order.id': '7'}}, not {shown(match)}"
         )
-    for path in match or ():
+    for path in match:
         if not isinstance(path, str):
             _refuse(f"step {step_id!r}: match= has dotted paths as its keys, such as 'order.id', not {shown(path)}")
-    if match and redact(said := codec_for(Any).show(match, step=step_id)) != said:
+    text, wanted = codec_for(Any).round_trip(dict(match), step=step_id, limit=None, redact=str)
+    if redact(text) != text:
         raise ValueError(
             f"step {step_id!r}: match= names a registered secret, which is masked in every event: match something "
             "else, such as an id, and compare the secret in a step"
         )
+    return wanted  # type: ignore[no-any-return]
 
 
 def check_function_id(id: object) -> None:
@@ -137,6 +143,21 @@ def check_event_loop() -> None:
             "backends run on asyncio, and no event loop of it runs here: start the program with asyncio.run(main()), "
             "or with anyio and its asyncio backend"
         ) from None
+
+
+def check_backend_options(resources: object, secrets: object, max_payload_bytes: object) -> None:
+    """Refuse options of a backend that cannot be what they are for.
+
+    Raises:
+        DefinitionError: If one is something else.
+    """
+    if resources is not None and not isinstance(resources, Mapping):
+        raise DefinitionError(f"resources= is a dict, such as {{'shop': client}}, not a {type(resources).__name__}")
+    if isinstance(secrets, str) or not isinstance(secrets, Iterable):
+        raise DefinitionError("secrets= is a list of texts, such as [os.environ['API_KEY']]")  # which is not shown
+    count = max_payload_bytes
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise DefinitionError(f"max_payload_bytes= is a number of bytes, 1 or more, not {shown(count)}")
 
 
 def check_client(backend: str, client: object, kind: type, example: str) -> None:

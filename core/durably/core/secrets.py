@@ -38,9 +38,12 @@ class Redactor(logging.Filter):
         """Register one more secret.
 
         Raises:
+            TypeError: If it is no text.
             ValueError: If it is shorter than four characters.
         """
         text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+        if not isinstance(text, str):
+            raise TypeError(f"a secret is a text or a SecretStr, not a {type(text).__name__}")
         if len(text) < 4:
             raise ValueError("a secret shorter than 4 characters cannot be redacted: it would mask ordinary text")
         # The longest form goes first: masking a part of it first would leave the rest readable.

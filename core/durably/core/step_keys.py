@@ -265,9 +265,9 @@ class KeyedSteps(FunctionSteps):
         timeout: Duration | None = None,
     ) -> Event | None:
         check_given("wait_for_event", step_id, name, f"'wait', {step_id!r}")
-        check_match(step_id, match, self._engine.redact)
+        wanted = check_match(step_id, match, self._engine.redact)
         check_event_name(name)
-        wanted, limit = dict(match or {}), timeout_seconds(timeout, f"step {step_id!r}: timeout")
+        limit = timeout_seconds(timeout, f"step {step_id!r}: timeout")
         return await self._perform(
             step_id, lambda scope, key: self._engine.wait_for_event(scope, key, name, wanted, limit)
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -35,12 +36,12 @@ from durably.core import (
     WorkerView,
 )
 from durably.core.approval import APPROVAL_GIVEN
-from durably.core.approval_desk import QUESTION_STEPS
+from durably.core.approval_desk import QUESTION_STEPS, AskingRun
 from durably.core.deltas import DeltaStore
 from durably.core.durations import Duration, duration_seconds
 from durably.core.history import History, StepRecord
 from durably.core.ids import new_id
-from durably.core.mistakes import check_event_loop
+from durably.core.mistakes import check_event_loop, check_objects
 from durably.core.run_events import started_event
 from durably.core.run_filter import FoundRuns, RunFilter
 from durably.core.run_input import check_same_start
@@ -115,6 +116,8 @@ class ReplayBackend(Backend):
         observers: Iterable[Observer] = (),
         deltas: DeltaStore | None = None,
     ) -> None:
+        retained = {"retention": (Retention, 'Retention(age="30 days")')}
+        check_objects(type(self).__name__, {"retention": retention}, retained)
         options = WorkerOptions(
             evict=evict,
             seed=seed,
@@ -254,9 +257,15 @@ class ReplayBackend(Backend):
         self._check_up("runs")
         return await find_page(self.journal, where, after, before, limit)
 
-    async def asking_run_ids(self, function: str | None) -> list[str]:
+    async def asking_runs(self, function: str | None) -> list[AskingRun]:
         self._check_up("approvals")
-        return list(self.journal.runs_waiting_for(APPROVAL_GIVEN))
+        found: list[AskingRun] = []
+        for page in self.journal.event_waits(APPROVAL_GIVEN):
+            # A fork has records that are older than it is.
+            since = (-math.inf if each.is_fork else each.created_at for each in page)
+            found += [AskingRun(each.run_id, begin, each.until) for each, begin in zip(page, since, strict=True)]
+            await asyncio.sleep(0)
+        return found
 
     async def question_history(self, run_id: str) -> History:
         self._check_up("run")

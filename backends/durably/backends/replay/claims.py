@@ -104,7 +104,7 @@ class Claims:
             self._driver.spawn(row)
         self._recovery.set(claim.due)
         if self._turned_away:
-            asyncio.get_running_loop().call_soon(self.fill_up)
+            self._log.call_soon(self.fill_up)
 
     async def claim(self) -> None:
         """Take them up, and wait until that is written."""

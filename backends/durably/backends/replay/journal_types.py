@@ -11,7 +11,7 @@ from durably.backends.replay.flow.rules import Plan, StartRules, plan_for
 from durably.core import Event, Function, Singleton
 from durably.core.run_view import RunStatus
 
-__all__ = ["NO_RULES", "Changes", "Claim", "NewRun", "Received", "RunRow", "Subscription"]
+__all__ = ["NO_RULES", "Changes", "Claim", "NewRun", "Received", "RunRow", "Subscription", "WaitingRun"]
 
 NO_RULES = StartRules()
 
@@ -132,6 +132,23 @@ class Received:
     seq: int
     event: Event
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRun:
+    """A live run that waits for an event.
+
+    Attributes:
+        run_id: The run.
+        created_at: When it was created, in seconds since 1970.
+        until: When the latest of its waits began.
+        is_fork: Whether it began with the records of another run.
+    """
+
+    run_id: str
+    created_at: float
+    until: float
+    is_fork: bool
 
 
 @dataclass(slots=True)

@@ -104,6 +104,18 @@ class Log:
             written.add_done_callback(lambda _: self._scheduler.ended())
         return written
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next turn of the event loop; until then a virtual clock must not jump."""
+
+        def call() -> None:
+            try:
+                callback()
+            finally:
+                self._scheduler.ended()
+
+        self._scheduler.began()
+        asyncio.get_running_loop().call_soon(call)
+
     def append(
         self,
         record: StepRecord,

@@ -72,7 +72,7 @@ def is_heard(journal: Journal, event_name: str) -> bool:
     """Whether an event starts a function, or a run waits for one of its name; yes where the storage does not tell."""
     if journal.subscribers(event_name) or journal.pruning is None:
         return True
-    return bool(journal.runs_waiting_for(event_name))
+    return any(journal.event_waits(event_name))
 
 
 async def _matches(

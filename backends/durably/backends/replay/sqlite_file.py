@@ -122,6 +122,7 @@ CREATE TABLE deltas (
 ALTER TABLE runs ADD COLUMN crash_notes TEXT;
 ALTER TABLE runs ADD COLUMN rested INTEGER;
 CREATE INDEX owners ON runs (owner, function) WHERE status IN ('running', 'stuck');
+CREATE INDEX live_in_order ON runs (status) WHERE status IN ('running', 'waiting', 'stuck');
 CREATE INDEX events_of_name ON events (name);
 CREATE INDEX scheduled_due ON scheduled (due, id);
 CREATE TABLE sessions (n INTEGER PRIMARY KEY, session_key TEXT NOT NULL UNIQUE, appends INTEGER NOT NULL);

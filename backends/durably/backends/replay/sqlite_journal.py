@@ -20,7 +20,7 @@ from durably.backends.replay.flow.rules import StartRules
 from durably.backends.replay.flow.sqlite_store import SQLiteFlowStore
 from durably.backends.replay.group_commit import GroupCommit
 from durably.backends.replay.journal import Journal, nothing
-from durably.backends.replay.journal_types import Received, RunRow, Subscription
+from durably.backends.replay.journal_types import Received, RunRow, Subscription, WaitingRun
 from durably.backends.replay.pruning import PrunableStorage
 from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
 from durably.backends.replay.sqlite_pruning import SQLitePruning
@@ -219,13 +219,14 @@ class SQLiteJournal(Journal):
         return [self._row(*row) for row in rows.fetchall()]
 
     def scan(self, where: RunFilter, place: int | None, *, back: bool) -> Iterator[tuple[int, RunRow]]:
-        condition, values = sqlite_search.condition(where)
+        looks = sqlite_search.looks(where)
         order, beyond = ("ASC", ">") if back else ("DESC", "<")
         while True:
             behind = "" if place is None else f" AND n {beyond} {place}"
-            rows = self.file.run(
-                f"{_RUN} WHERE {condition}{behind} ORDER BY n {order} LIMIT {_SCAN}", *values
-            ).fetchall()
+            end = f"ORDER BY n {order} LIMIT {_SCAN}"
+            each = (f"SELECT * FROM ({_RUN} WHERE {condition}{behind} {end})" for condition, _ in looks)
+            values = [value for _, given in looks for value in given]
+            rows = self.file.run(f"{' UNION ALL '.join(each)} {end}", *values).fetchall()
             for row in rows:
                 place = row[0]
                 yield row[0], self._row(*row)
@@ -329,8 +330,13 @@ class SQLiteJournal(Journal):
         rows = self.file.run(_OPEN, n, first + (1 << RUN_SHIFT)).fetchall()
         return [self._record(run_id, row[0] - first, first, row) for row in rows]
 
-    def runs_waiting_for(self, event: str) -> Sequence[str]:
-        return [id for (id,) in self.file.run(_WAITING_FOR, event).fetchall()]
+    def event_waits(self, event: str) -> Iterator[Sequence[WaitingRun]]:
+        n = 0
+        while numbers := self.file.run(_WAITING, n, _SCAN).fetchall():
+            first, n = n, numbers[-1][0]
+            found = self.file.run(_WAITING_FOR, first, n, event).fetchall()
+            if found:
+                yield [WaitingRun(id, created, until / 1e3, bool(fork)) for id, created, until, fork in found]
 
     def _append(self, record: StepRecord, fence: int) -> None:
         n = self._number(record.run_id)
@@ -560,10 +566,13 @@ AND (open_steps.key != '' OR records.id = (SELECT max(id) FROM records WHERE id 
 
 _LOG_PAGE = "SELECT seq, name, event, at FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
 
-_WAITING_FOR = """
-SELECT DISTINCT runs.id FROM open_steps JOIN records ON records.id = open_steps.id JOIN runs ON runs.n = open_steps.run
-WHERE records.kind = 'wait_for_event' AND records.status = 'started' AND records.name = ?
-AND runs.status IN ('running', 'waiting', 'stuck')
+_WAITING = "SELECT DISTINCT run FROM open_steps WHERE run > ? ORDER BY run LIMIT ?"
+
+_WAITING_FOR = f"""
+SELECT runs.id, created_at, max(wait.at), (SELECT input IS NOT NULL FROM records WHERE id = runs.n << {RUN_SHIFT})
+FROM open_steps JOIN records AS wait ON wait.id = open_steps.id JOIN runs ON runs.n = open_steps.run
+WHERE open_steps.run > ? AND open_steps.run <= ? AND wait.kind = 'wait_for_event' AND wait.status = 'started'
+AND wait.name = ? AND runs.status IN ('running', 'waiting', 'stuck') GROUP BY runs.n ORDER BY runs.n
 """
 
 # Not simply the next after those that are there: a number that was forgotten is not given again.

@@ -9,7 +9,7 @@ from durably.backends.replay.sqlite_file import RUN_SHIFT
 from durably.core.run_filter import RunFilter
 from durably.core.run_view import RunStatus
 
-__all__ = ["condition", "standings"]
+__all__ = ["condition", "looks", "standings"]
 
 
 def condition(where: RunFilter) -> tuple[str, list[Any]]:
@@ -38,6 +38,18 @@ def condition(where: RunFilter) -> tuple[str, list[Any]]:
     if where.statuses:
         chosen.append(_standing(where.statuses))
     return " AND ".join(f"({sql})" for sql, _ in chosen) or "1", [value for _, values in chosen for value in values]
+
+
+def looks(where: RunFilter) -> list[tuple[str, list[Any]]]:
+    """The conditions of the looks that find all that fit, and their values: no row fits two of them.
+
+    Where only live runs are asked for, each look finds those of one status in their order, by its index.
+    """
+    asked = where.statuses
+    if not asked or any(status.final for status in asked) or asked == {RunStatus.RETRYING}:
+        return [condition(where)]
+    fits, values = condition(replace(where, statuses=frozenset()))
+    return [(f"{fits} AND status = '{each}' AND status IN {_LIVE}", values) for each in _LIVE]
 
 
 def standings(where: RunFilter) -> tuple[str, list[Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from durably.backends.replay.flow.store import FlowStore
-from durably.backends.replay.journal_types import Received, RunRow, Subscription
+from durably.backends.replay.journal_types import Received, RunRow, Subscription, WaitingRun
 from durably.backends.replay.pruning import PrunableStorage
 from durably.core import Event, SessionStore
 from durably.core.history import StepRecord
@@ -208,10 +208,16 @@ class Storage(ABC):
         """Those of a run's records that hold it up. See :func:`durably.core.standing.open_records`."""
         return open_records(self.records(run_id))
 
-    def runs_waiting_for(self, event: str) -> Sequence[str]:
-        """The ids of the live runs that wait for an event of a name."""
-        live = (row.id for row in self.rows(None, None, ALL) if not row.status.final)
-        return [run_id for run_id in live if any(_waits_for(each, event) for each in self.open_records(run_id))]
+    def event_waits(self, event: str) -> Iterator[Sequence[WaitingRun]]:
+        """The live runs that wait for an event of a name, in pages. Between two of them others may change something."""
+        for run_id in [row.id for row in self.rows(None, None, ALL) if not row.status.final]:
+            row = self.get(run_id)
+            if row is None or row.status.final:
+                continue
+            waits = [each.at for each in self.open_records(run_id) if _waits_for(each, event)]
+            if waits:
+                is_fork = bool(self.first_record(run_id).input)
+                yield [WaitingRun(run_id, row.created_at, max(waits), is_fork)]
 
     def lost(self, worker: str, run_ids: Sequence[str]) -> list[str]:
         """Those of some runs that a worker has no more: they ended, or another has them."""

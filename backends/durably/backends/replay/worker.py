@@ -5,6 +5,7 @@ Owns: which part has or tells which. Does not own: what each part does, and what
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -225,4 +226,7 @@ class ReplayWorker:
 
     async def patiently(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write for a program, which may wait for the lock of the storage as long as was said."""
-        return await patiently(write, own_timeout(self._options.patience))
+        written = await patiently(write, own_timeout(self._options.patience))
+        if self._options.poll is not None:
+            await asyncio.sleep(0)  # a commit may be done at once: who calls again and again lets others have a turn
+        return written

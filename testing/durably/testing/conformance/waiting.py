@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from durably.core import Context, Event, function
 from durably.core.durations import LATEST, LONGEST
@@ -135,7 +137,9 @@ async def test_c20_the_first_event_that_matches(subject: Subject) -> None:
 @clause
 async def test_c20_match_tells_values_apart_as_json_does(subject: Subject) -> None:
     registered = asyncio.Event()
+    day, order = date(2030, 1, 31), UUID(int=7)
     matches: list[dict[str, Any]] = [{"flag": True}, {"flag": 1}, {"gone": None}, {"flags": [False]}]
+    matches += [{"day": day}, {"orders": {order: (1, 2)}}]  # what JSON writes as something else is compared as that
 
     @function("waiter")
     async def waiter(ctx: Context[None]) -> list[int]:
@@ -154,7 +158,8 @@ async def test_c20_match_tells_values_apart_as_json_does(subject: Subject) -> No
         await backend.send(Event("c20/typed", {"number": 0, "flag": 1, "flags": [0]}))
         await backend.send(Event("c20/typed", {"number": 1, "flag": True, "flags": [False]}))
         await backend.send(Event("c20/typed", {"number": 2, "gone": None}))
-        assert await run.result() == [1, 0, 2, 1]
+        await backend.send(Event("c20/typed", {"number": 3, "day": day, "orders": {str(order): [1, 2]}}))
+        assert await run.result() == [1, 0, 2, 1, 3, 3]
 
 
 @clause

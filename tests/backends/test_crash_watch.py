@@ -94,6 +94,7 @@ async def test_a_body_that_runs_alone_is_noted_until_it_ends() -> None:
     watch.progressed()
     watch.lone_body_ended()
     assert stored().alone == ""
+    assert not stored().resting, "its code goes on"
     assert not watch.notes_bodies
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from functools import partial
 from types import FrameType
 from typing import Any
 
 import pytest
 
 from durably.core import Context, function
+from durably.core.step_keys import Branch
 from durably.testing.inngest import InngestEngine
 from tests.benchmarks.entries import profiled
 from tests.inngest.conftest import OpenInngest, to_its_end
@@ -22,7 +22,10 @@ async def echo(number: int) -> int:
 
 @function("fan-out")
 async def branches(ctx: Context[int]) -> int:
-    return len(await ctx.step.gather(*(partial(ctx.step.run, "echo", echo, number) for number in range(ctx.input))))
+    def branch(number: int) -> Branch:
+        return lambda: ctx.step.run("echo", echo, number)
+
+    return len(await ctx.step.gather(*map(branch, range(ctx.input))))
 
 
 @pytest.mark.asyncio

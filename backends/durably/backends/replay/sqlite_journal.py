@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import json
 import os
-import platform
 import sqlite3
 import time
 import zlib
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from durably.backends.replay import sqlite_search
+from durably.backends.replay import sqlite_statements as statements
 from durably.backends.replay.flow.rules import StartRules
 from durably.backends.replay.flow.sqlite_store import SQLiteFlowStore
 from durably.backends.replay.group_commit import GroupCommit
@@ -26,6 +26,7 @@ from durably.backends.replay.sqlite_file import RUN_SHIFT, SQLiteFile
 from durably.backends.replay.sqlite_pruning import SQLitePruning
 from durably.backends.replay.sqlite_sessions import SQLiteFileSessions
 from durably.backends.replay.sqlite_text import packed, packed_beside, unpacked
+from durably.backends.replay.sqlite_workers import is_dead, this_host, worker_view
 from durably.core import Event, Singleton
 from durably.core.errors import DurablyError, JournalCorruptError, JournalError, StaleRunError
 from durably.core.history import StepRecord
@@ -43,6 +44,21 @@ DEAD_SECONDS = 24 * 3600
 
 REMEMBERED = 10_000
 """How many runs' numbers are kept in memory."""
+
+_BACK = 16
+"""Among so many records before a run's result the one is looked for that it may repeat."""
+
+_SCAN = 100
+"""How many runs one look reads."""
+
+_DELIVERED = 20
+"""How many scheduled events are delivered in one transaction."""
+
+_COUNTED = 2_000
+"""How many runs one look counts."""
+
+_FEW = 8
+"""How many runs are read first of those that a worker may take."""
 
 
 class SQLiteJournal(Journal):
@@ -128,7 +144,7 @@ class SQLiteJournal(Journal):
 
     def lease(self, worker: str, until: float) -> None:
         with self.transaction():
-            self.file.run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, _this_host(), os.getpid(), until)
+            self.file.run("REPLACE INTO workers VALUES (?, ?, ?, ?)", worker, this_host(), os.getpid(), until)
 
     def introduce(self, view: WorkerView) -> bool:
         functions = None if view.functions is None else list(view.functions)
@@ -144,11 +160,11 @@ class SQLiteJournal(Journal):
             ) FROM workers LEFT JOIN worker_details USING (id) WHERE expires > ? ORDER BY workers.id
         """
         found = self.file.run(sql, now).fetchall()
-        return [_worker_view(id, pid, *rest) for id, host, pid, *rest in found if not _is_dead(host, pid)]
+        return [worker_view(id, pid, *rest) for id, host, pid, *rest in found if not is_dead(host, pid)]
 
     def _worker_of(self, pid: int) -> str:
         sql = "SELECT details FROM workers JOIN worker_details USING (id) WHERE pid = ? AND host = ?"
-        row = self.file.run(sql, pid, _this_host()).fetchone()
+        row = self.file.run(sql, pid, this_host()).fetchone()
         return "" if row is None else str(json.loads(row[0])[0])
 
     def release(self, worker: str) -> None:
@@ -163,7 +179,7 @@ class SQLiteJournal(Journal):
 
     def living(self, now: float) -> Collection[str]:
         owners = self.file.run("SELECT id, host, pid, expires FROM workers").fetchall()
-        return {id for id, host, pid, expires in owners if expires > now and not _is_dead(host, pid)}
+        return {id for id, host, pid, expires in owners if expires > now and not is_dead(host, pid)}
 
     def changed(self) -> bool:
         before, self._version = self._version, self.file.version()
@@ -171,22 +187,22 @@ class SQLiteJournal(Journal):
 
     def claimable(self, worker: str, served: Sequence[str], now: float) -> Iterator[RunRow]:
         alive = {worker, *self.living(now)}
-        dead = [owner for (owner,) in self.file.run(_OWNERS).fetchall() if owner not in alive]
+        dead = [owner for (owner,) in self.file.run(statements.OWNERS).fetchall() if owner not in alive]
         each = [self._owned(owner, function) for owner in (None, *dead) for function in served]
         return (self._row(*row) for row in heapq.merge(*each))
 
     def _owned(self, owner: str | None, function: str) -> Iterator[tuple[Any, ...]]:
         """The runs of a function that an owner has, or nobody, oldest first: whoever needs few reads few."""
         n, limit = 0, _FEW
-        while rows := self.file.run(_OWNED, owner, function, n, limit).fetchall():
+        while rows := self.file.run(statements.OWNED, owner, function, n, limit).fetchall():
             yield from rows
             n, limit = rows[-1][0], _SCAN
 
     def lost(self, worker: str, run_ids: Sequence[str]) -> list[str]:
-        return [id for (id,) in self.file.run(_LOST, worker, json.dumps(run_ids)).fetchall()]
+        return [id for (id,) in self.file.run(statements.LOST, worker, json.dumps(run_ids)).fetchall()]
 
     def ended(self, run_ids: Sequence[str]) -> list[str]:
-        return [id for (id,) in self.file.run(_ENDED, json.dumps(run_ids)).fetchall()]
+        return [id for (id,) in self.file.run(statements.ENDED, json.dumps(run_ids)).fetchall()]
 
     def take(self, row: RunRow) -> None:
         self.file.run(
@@ -206,12 +222,13 @@ class SQLiteJournal(Journal):
     # -- runs and records
 
     def get(self, run_id: str) -> RunRow | None:
-        row = self.file.run(f"{_RUN} WHERE id = ?", run_id).fetchone()
+        row = self.file.run(f"{statements.RUN} WHERE id = ?", run_id).fetchone()
         return None if row is None else self._row(*row)
 
     def rows(self, function: str | None, status: RunStatus | None, limit: int) -> list[RunRow]:
         rows = self.file.run(
-            f"{_RUN} WHERE (?1 IS NULL OR function = ?1) AND (?2 IS NULL OR status = ?2) ORDER BY n DESC LIMIT ?3",
+            f"{statements.RUN} WHERE (?1 IS NULL OR function = ?1) AND (?2 IS NULL OR status = ?2)"
+            " ORDER BY n DESC LIMIT ?3",
             function,
             status,
             limit,
@@ -224,7 +241,7 @@ class SQLiteJournal(Journal):
         while True:
             behind = "" if place is None else f" AND n {beyond} {place}"
             end = f"ORDER BY n {order} LIMIT {_SCAN}"
-            each = (f"SELECT * FROM ({_RUN} WHERE {condition}{behind} {end})" for condition, _ in looks)
+            each = (f"SELECT * FROM ({statements.RUN} WHERE {condition}{behind} {end})" for condition, _ in looks)
             values = [value for _, given in looks for value in given]
             rows = self.file.run(f"{' UNION ALL '.join(each)} {end}", *values).fetchall()
             for row in rows:
@@ -268,7 +285,7 @@ class SQLiteJournal(Journal):
 
     def insert(self, row: RunRow) -> None:
         cursor = self.file.run(
-            _INSERT,
+            statements.INSERT,
             row.id,
             row.function,
             row.status.value,
@@ -327,14 +344,14 @@ class SQLiteJournal(Journal):
     def open_records(self, run_id: str) -> list[StepRecord]:
         n = self._number(run_id)
         first = n << RUN_SHIFT
-        rows = self.file.run(_OPEN, n, first + (1 << RUN_SHIFT)).fetchall()
+        rows = self.file.run(statements.OPEN, n, first + (1 << RUN_SHIFT)).fetchall()
         return [self._record(run_id, row[0] - first, first, row) for row in rows]
 
     def event_waits(self, event: str) -> Iterator[Sequence[WaitingRun]]:
         n = 0
-        while numbers := self.file.run(_WAITING, n, _SCAN).fetchall():
+        while numbers := self.file.run(statements.WAITING, n, _SCAN).fetchall():
             first, n = n, numbers[-1][0]
-            found = self.file.run(_WAITING_FOR, first, n, event).fetchall()
+            found = self.file.run(statements.WAITING_FOR, first, n, event).fetchall()
             if found:
                 yield [WaitingRun(id, created, until / 1e3, bool(fork)) for id, created, until, fork in found]
 
@@ -346,7 +363,7 @@ class SQLiteJournal(Journal):
         fields = _fields(record, output)
         try:
             done = self.file.run(
-                _APPEND, (n << RUN_SHIFT) + record.seq, *fields, _checksum(record.seq, fields), n, fence
+                statements.APPEND, (n << RUN_SHIFT) + record.seq, *fields, _checksum(record.seq, fields), n, fence
             ).rowcount
         except sqlite3.IntegrityError:
             done = 0  # another worker wrote this record first
@@ -452,12 +469,12 @@ class SQLiteJournal(Journal):
 
     def live_singletons(self, function: str, singleton: str) -> Sequence[str]:
         # Two questions in one, since each index is one of a status.
-        by_status = (f"SELECT n, id FROM runs WHERE status = '{each}' AND {{0}}" for each in _LIVE)
+        by_status = (f"SELECT n, id FROM runs WHERE status = '{each}' AND {{0}}" for each in statements.LIVE)
         sql = " UNION ALL ".join(by_status).format("function = ?1 AND singleton = ?2")
         return [id for _, id in self.file.run(f"{sql} ORDER BY n", function, singleton).fetchall()]
 
     def live_children(self, run_id: str) -> Sequence[str]:
-        rows = self.file.run(f"SELECT id FROM runs WHERE parent = ? AND status IN {_LIVE}", run_id)
+        rows = self.file.run(f"SELECT id FROM runs WHERE parent = ? AND status IN {statements.LIVE}", run_id)
         return [id for (id,) in rows.fetchall()]
 
     # -- events
@@ -471,7 +488,7 @@ class SQLiteJournal(Journal):
         return [Received(seq, Event.model_validate_json(event), at) for seq, event, at in rows.fetchall()]
 
     def log_page(self, cursor: int, names: Collection[str], limit: int) -> tuple[list[Received], int]:
-        rows = self.file.run(_LOG_PAGE, cursor, limit).fetchall()
+        rows = self.file.run(statements.LOG_PAGE, cursor, limit).fetchall()
         found = [Received(n, Event.model_validate_json(event), at) for n, name, event, at in rows if name in names]
         return found, rows[-1][0] if rows else self.cursor()
 
@@ -491,7 +508,7 @@ class SQLiteJournal(Journal):
                 Singleton(*json.loads(rule)) if rule else None,
                 StartRules.from_json(rules),
             )
-            for id, triggers, rule, rules in self.file.run(_FUNCTIONS).fetchall()
+            for id, triggers, rule, rules in self.file.run(statements.FUNCTIONS).fetchall()
         ]
 
     def log(self, event: Event, now: float) -> Received | None:
@@ -513,90 +530,14 @@ class SQLiteJournal(Journal):
         return [Event.model_validate_json(event) for _, event in rows]
 
 
-_BACK = 16
-"""Among so many records before a run's result the one is looked for that it may repeat."""
-
-_SCAN = 100
-"""How many runs one look reads."""
-
-_DELIVERED = 20
-"""How many scheduled events are delivered in one transaction."""
-
-_COUNTED = 2_000
-"""How many runs one look counts."""
-
-_RUN = """
-SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at,
-    crash_notes, rested
-FROM runs
-"""
-
-_FEW = 8
-"""How many runs are read first of those that a worker may take."""
-
-_HELD = "status IN ('running', 'stuck')"
-"""What the index of owners is for, in these very words."""
-
-_OWNED = f"{_RUN} WHERE {_HELD} AND owner IS ? AND function = ? AND n > ? ORDER BY n LIMIT ?"
-
-# From one owner to the next by the index: the runs between are not read.
-_OWNERS = f"""
-WITH RECURSIVE owners (id) AS (
-    SELECT min(owner) FROM runs WHERE {_HELD}
-    UNION ALL SELECT (SELECT min(owner) FROM runs WHERE {_HELD} AND owner > owners.id) FROM owners
-    WHERE owners.id IS NOT NULL
-) SELECT id FROM owners WHERE id IS NOT NULL
-"""
-
-_LOST = f"""
-SELECT value FROM json_each(?2) AS held
-WHERE NOT EXISTS (SELECT 1 FROM runs WHERE id = held.value AND owner = ?1 AND {_HELD})
-"""
-
-_ENDED = """
-SELECT value FROM json_each(?1) AS awaited
-WHERE NOT EXISTS (SELECT 1 FROM runs WHERE id = awaited.value AND status IN ('running', 'waiting', 'stuck'))
-"""
-
-# The delay of the code's own retry is over with the next record, which need not be about it.
-_OPEN = """
-SELECT records.* FROM open_steps JOIN records ON records.id = open_steps.id WHERE run = ?1
-AND (open_steps.key != '' OR records.id = (SELECT max(id) FROM records WHERE id < ?2)) ORDER BY records.id
-"""
-
-_LOG_PAGE = "SELECT seq, name, event, at FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
-
-_WAITING = "SELECT DISTINCT run FROM open_steps WHERE run > ? ORDER BY run LIMIT ?"
-
-_WAITING_FOR = f"""
-SELECT runs.id, created_at, max(wait.at), (SELECT input IS NOT NULL FROM records WHERE id = runs.n << {RUN_SHIFT})
-FROM open_steps JOIN records AS wait ON wait.id = open_steps.id JOIN runs ON runs.n = open_steps.run
-WHERE open_steps.run > ? AND open_steps.run <= ? AND wait.kind = 'wait_for_event' AND wait.status = 'started'
-AND wait.name = ? AND runs.status IN ('running', 'waiting', 'stuck') GROUP BY runs.n ORDER BY runs.n
-"""
-
-# Not simply the next after those that are there: a number that was forgotten is not given again.
-_INSERT = """
-INSERT INTO runs (
-    n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at
-) VALUES (
-    1 + max(coalesce((SELECT max(n) FROM runs), 0), coalesce((SELECT max(n) FROM forgotten), 0)),
-    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-)
-"""
-_LIVE = ("running", "waiting", "stuck")
-
-_FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
-
-_APPEND = """
-INSERT INTO records SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14
-WHERE EXISTS (
-    SELECT 1 FROM runs WHERE n = ?15 AND fence = ?16 AND status IN ('running', 'waiting', 'stuck', 'skipped')
-) AND (?1 & 16777215 = 0 OR EXISTS (SELECT 1 FROM records WHERE id = ?1 - 1))
-"""
+def _is_damage(error: Exception) -> bool:
+    """Whether waiting cannot help: the file itself is wrong, unlike a full disk or a lock."""
+    code = getattr(error.__cause__ or error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _fields(record: StepRecord, output: str | bytes | None) -> tuple[Any, ...]:
+    """The columns of a record, without its id and its checksum; a usual value is NULL."""
     return (
         record.key or None,
         None if record.kind == "step" else record.kind,
@@ -614,49 +555,6 @@ def _fields(record: StepRecord, output: str | bytes | None) -> tuple[Any, ...]:
 
 
 def _checksum(seq: int, fields: tuple[Any, ...]) -> int:
+    """The checksum of a record with this number."""
     text = "\0".join(map(str, fields))
     return zlib.crc32(text.encode(), seq) & 0x7FFFFFFF  # 31 bits: SQLite keeps them in 4 bytes
-
-
-def _worker_view(id: str, pid: int, lease_until: float, details: str | None, runs: int) -> WorkerView:
-    # A worker of an older version says nothing about itself.
-    name, host, version, functions, lag = json.loads(details) if details else ("", "", None, None, None)
-    return WorkerView(
-        id=id,
-        name=name,
-        host=host,
-        pid=pid,
-        version=version,
-        functions=None if functions is None else tuple(functions),
-        lease_until=lease_until,
-        runs=runs,
-        lag=lag,
-    )
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether waiting cannot help: the file itself is wrong, unlike a full disk or a lock."""
-    code = getattr(error.__cause__ or error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _this_host() -> str:
-    # Process ids are only comparable within one PID namespace: containers may share a file, not their processes.
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return f"{platform.node()} {namespace}"
-
-
-def _is_dead(host: str, pid: int) -> bool:
-    """Whether a process of this host is surely gone; one of another host can only be judged by its lease."""
-    if host != _this_host():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False

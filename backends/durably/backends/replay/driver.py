@@ -16,7 +16,7 @@ from durably.backends.replay.journal import nothing
 from durably.backends.replay.journal_types import Changes, RunRow
 from durably.backends.replay.records import RunRecords
 from durably.backends.replay.resting import RestingRuns
-from durably.backends.replay.restored_waits import restored_waits
+from durably.backends.replay.restored_runs import RestoredRuns, note_going_on, note_rest
 from durably.backends.replay.scheduler import RunScheduler
 from durably.backends.replay.steps import ReplaySteps
 from durably.core import Event, Function, NonDeterminismError
@@ -108,7 +108,8 @@ class Driver:
     ) -> None:
         self.host = host
         self.max_runs = max_runs
-        self.resting = RestingRuns(max_resting, host.scheduler, resume=self.resume, note=self._note_rest)
+        self.resting = RestingRuns(max_resting, host.scheduler, resume=self.resume, note=partial(note_rest, host.log))
+        self._restored = RestoredRuns(host, self.resting, self.crash)
         self._records = records
         self._steps = steps
         self._keys = keys
@@ -123,7 +124,6 @@ class Driver:
         self._rows: dict[str, RunRow] = {}
         self._next: dict[str, RunRow] = {}
         self._early_signals: dict[str, type[Signal]] = {}
-        self._catching_up: asyncio.Task[None] | None = None
         self._context = contextvars.Context()
         self._early: list[RunRow] | None = None
         host.log.subscribe(self.apply)
@@ -183,42 +183,8 @@ class Driver:
             self._early.append(row)
             return
         self.resting.drop(row.id)
-        if row.id in self._tasks or not self._rests_on(row):
+        if row.id in self._tasks or not self._restored.rest_on(row, self._context):
             self.resume(row)
-
-    def _rests_on(self, row: RunRow) -> bool:
-        """Let a run rest that another worker has left so, without reading all its records; whether it does."""
-        if not row.rested or self.resting.limit is None:
-            return False
-        host = self.host
-        try:
-            waits = restored_waits(host.log.journal, row.id, host.events, host.scheduler)
-        except JournalError as error:
-            logger.warning("run %s is replayed, since what it waits for cannot be read: %s", row.id, error)
-            return False
-        if waits is None:
-            return False
-        self.resting.set_aside(row, waits)
-        if self._catching_up is None:
-            host.scheduler.began()  # an event in the log may be what it waits for: a virtual clock must not jump
-            self._catching_up = asyncio.get_running_loop().create_task(self._catch_up(), context=self._context.copy())
-            self._catching_up.add_done_callback(self._caught_up)
-        return True
-
-    async def _catch_up(self) -> None:
-        while True:
-            try:
-                return await self.host.events.catch_up()
-            except JournalError as error:
-                logger.warning("cannot look through the events now, will try again: %s", error)
-                await asyncio.sleep(TROUBLE_SECONDS)
-
-    def _caught_up(self, task: asyncio.Task[None]) -> None:
-        self._catching_up = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("the engine failed to look through the events", exc_info=error)
-            self.crash(error)
-        self.host.scheduler.ended()
 
     def resume(self, row: RunRow) -> None:
         """Drive a run that this worker has."""
@@ -302,8 +268,7 @@ class Driver:
             The runs of which a body was cut off, since it did not end in time or was interrupted.
         """
         self._stopping = True
-        if self._catching_up is not None:
-            self._catching_up.cancel()
+        self._restored.cancel()
         aside = self.resting.clear()
         for run_id in aside:
             self.host.events.forget(run_id)
@@ -358,8 +323,7 @@ class Driver:
         log.journal.abandon(signal)
         log.journal.write(lambda: log.journal.bury(log.worker), nothing, self._not_buried)
         current = asyncio.current_task()
-        if self._catching_up is not None:
-            self._catching_up.cancel()
+        self._restored.cancel()
         for task in [*self._tasks.values(), *self.host.environment.bodies]:
             if task is not current:
                 task.cancel()
@@ -437,18 +401,9 @@ class Driver:
 
     async def _goes_on(self, row: RunRow) -> bool:
         """Note that a run is driven that had left memory: a crash may be its own. Whether it is still this worker's."""
-        log = self.host.log
-        own = await log.write(lambda: log.journal.note_rest(row, 0))
+        own = await note_going_on(self.host.log, row)
         self._rows[row.id] = replace(row, rested=0)
         return own
-
-    def _note_rest(self, row: RunRow) -> None:
-        log = self.host.log
-        if log.crash is None:
-            log.write(lambda: log.journal.note_rest(row, row.rested), nothing, partial(self._rest_not_noted, row))
-
-    def _rest_not_noted(self, row: RunRow, error: BaseException) -> None:
-        logger.info("run %s is not noted as resting, so the next worker will replay it: %s", row.id, error)
 
     def _begin(self, row: RunRow, records: Sequence[StepRecord], scheduler: RunScheduler) -> RunPass:
         function = self.host.functions[row.function]

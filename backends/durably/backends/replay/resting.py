@@ -1,7 +1,7 @@
 """Runs that wait and are out of memory: what is kept of each is what wakes it. Its code is replayed then.
 
 Owns: which runs leave memory, and what is kept of them. Does not own: when a run rests (``scheduler.py``), how its code
-is unwound and driven again (``driver.py``), and what wakes one that another worker has left (``restored_waits.py``).
+is unwound and driven again (``driver.py``), and what wakes one that another worker has left (``restored_runs.py``).
 """
 
 from __future__ import annotations

@@ -94,7 +94,8 @@ async def test_c22_queue_lets_the_runs_of_a_key_follow_each_other(subject: Subje
         runs = [await backend.start(one_by_one, each) for each in inputs]
         await subject.until(lambda: {"a begins", "other begins"} <= set(said))
         waiting = await runs[1].refresh()
-        while waiting.status is RunStatus.RUNNING:  # where a server has to be asked, it is told a little later
+        # Where a server has to be asked, it is told a little later, and before that the run waits for a worker.
+        while waiting.status is RunStatus.RUNNING or waiting.view.waiting_for[0].kind == "worker":
             await asyncio.sleep(0.01)
             waiting = await runs[1].refresh()
         assert waiting.status is RunStatus.WAITING

@@ -114,7 +114,7 @@ async def test_c07_log_lines_of_replayed_code_are_not_repeated(subject: Subject)
     with heard() as lines:
         assert await subject.crash(talkative, where=at("after_commit", "b"))
         await subject.run(talkative)
-    assert [line for line in lines if "c07" in line] == ["c07 begin", "c07 middle", "c07 end"]
+    assert [line for line in lines if line.startswith("c07 ")] == ["c07 begin", "c07 middle", "c07 end"]
 
 
 @clause
@@ -148,13 +148,13 @@ async def test_c07_log_lines_of_branches_are_not_repeated(subject: Subject) -> N
     with heard() as lines:
         result, _ = await subject.run(branches)
     assert result == "done"
-    said = [line for line in lines if "c07" in line]
+    said = [line for line in lines if line.startswith("c07 ")]
     names = ("outer", "left", "right", "beside")
     # A branch that is at its first step, or at its end, has nothing recorded of that: while others go on, and the code
     # is replayed, nothing tells whether it was there before.
     assert sorted(line for line in said if "goes on" in line) == sorted(f"c07 {name} goes on" for name in names)
     assert {line for line in said if "begins" in line} == {f"c07 {name} begins" for name in names}
-    first, second = ([line for line in lines[failure:] if "c07" in line] for failure in failures)
+    first, second = ([line for line in lines[failure:] if line.startswith("c07 ")] for failure in failures)
     assert [line for line in first if not line.endswith("ends")] == ["c07 behind"], "it replays all of the branches"
     assert second == [], "the run has gone on from the branches"
 

@@ -58,7 +58,7 @@ async def test_c10_jitter_spreads_the_attempts_of_steps_that_failed_together(sub
         await ctx.step.gather(*[lambda each=each: ctx.step.run("work", each) for each in bodies])
 
     async with subject.open([spread]) as backend:
-        bodies = [_Tries(lambda: subject.now(backend), ConnectionError("down")) for _ in range(4)]
+        bodies = [_Tries(lambda: subject.now(backend), ConnectionError("down")) for _ in range(8)]
         await backend.invoke(spread)
     gaps = [gap for body in bodies for gap in body.gaps]
     assert len(gaps) == len(bodies)

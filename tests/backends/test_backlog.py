@@ -6,7 +6,6 @@ On a file the steps of SQLite's machine are counted, in memory the calls of func
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -26,6 +25,7 @@ from durably.backends.replay.sqlite_journal import SQLiteJournal
 from durably.core import Context, Event, RunStatus, function
 from durably.core.flow import Cron
 from durably.core.run_filter import RunFilter
+from tests.benchmarks.entries import calls_in
 
 FEW, MANY = 300, 3_000
 GROWTH = 1.1
@@ -41,7 +41,7 @@ class Costs:
     def of(self, act: Callable[[], Any]) -> int:
         """The cost of an act, at its second time: the first may have something to load."""
         act()
-        return self._steps(act) if isinstance(self._journal, SQLiteJournal) else self._calls(act)
+        return self._steps(act) if isinstance(self._journal, SQLiteJournal) else calls_in(act)
 
     def _steps(self, act: Callable[[], Any]) -> int:
         assert isinstance(self._journal, SQLiteJournal)
@@ -57,20 +57,6 @@ class Costs:
             act()
         finally:
             db.set_progress_handler(None, 1)
-        return count
-
-    def _calls(self, act: Callable[[], Any]) -> int:
-        count = 0
-
-        def note(frame: object, what: str, argument: object) -> None:
-            nonlocal count
-            count += what in ("call", "c_call")
-
-        sys.setprofile(note)
-        try:
-            act()
-        finally:
-            sys.setprofile(None)
         return count
 
 

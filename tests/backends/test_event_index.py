@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from durably.backends.replay.journal_types import Received
 from durably.backends.replay.scheduler import Scheduler
 from durably.core import Event
 from durably.core.events import json_key, matches, same_json
+from tests.benchmarks.entries import calls_in
 
 MANY = 10_000
 
@@ -120,22 +120,6 @@ def nested(match: dict[str, Any]) -> dict[str, Any]:
             place = inner if isinstance(inner, dict) else {}
         place[last] = deepcopy(value)
     return data
-
-
-def calls_in(act: Callable[[], Any]) -> int:
-    """How many calls of functions, of Python's and of C's, an act takes."""
-    count = 0
-
-    def note(frame: object, what: str, argument: object) -> None:
-        nonlocal count
-        count += what in ("call", "c_call")
-
-    sys.setprofile(note)
-    try:
-        act()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 OTHERS: dict[str, Callable[[int], tuple[str, dict[str, Any]]]] = {

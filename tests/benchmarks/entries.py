@@ -50,6 +50,19 @@ def profiled(on_event: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
         threading.setprofile(before)
 
 
+def calls_in(act: Callable[[], Any]) -> int:
+    """How many calls of functions, of Python's and of C's, an act takes."""
+    count = 0
+
+    def note(frame: FrameType, what: str, argument: Any) -> None:
+        nonlocal count
+        count += what in ("call", "c_call")
+
+    with profiled(note):
+        act()
+    return count
+
+
 @cache
 def library_file(path: str) -> str | None:
     """A file of the library, relative to the checkout, or ``None`` if it is another."""

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import hpack
+
+from tests.temporal.relay import PADDED, PREFACE, PRIORITY, Relay, unpadded
 
 __all__ = ["INVALID_ARGUMENT", "UNAVAILABLE", "RefusingLink"]
 
 INVALID_ARGUMENT, UNAVAILABLE = 3, 14
 """Codes of gRPC: a call that nobody makes again, and one that clients do."""
 
-PREFACE = 24
-"""How many bytes a client sends before its first frame."""
-
 DATA, HEADERS, WINDOW_UPDATE = 0x0, 0x1, 0x8
-END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x1, 0x4, 0x8, 0x20
+END_STREAM, END_HEADERS = 0x1, 0x4
 
 Refuses = Callable[[str], int | None]
 """Is asked about each call, by its name: the code it is refused with, or ``None``."""
 
 
-class RefusingLink:
+class RefusingLink(Relay):
     """Passes HTTP/2 on between workers and a server, frame by frame, and answers some calls itself.
 
     Args:
@@ -31,44 +29,35 @@ class RefusingLink:
         refuses: Which calls.
 
     Attributes:
-        address: Where workers connect to.
         refused: The calls that were refused, in order.
     """
 
     def __init__(self, address: str, refuses: Refuses) -> None:
-        self.address = ""
+        super().__init__(address)
         self.refused: list[str] = []
-        self._host, _, self._port = address.rpartition(":")
         self._refuses = refuses
-        self._connections: set[asyncio.Task[None]] = set()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[RefusingLink]:
-        """Listen, and cut every connection at the end."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
-            yield self
-        finally:
-            server.close()
-            for each in self._connections:
-                each.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
+    @property
+    def address(self) -> str:
+        """Where workers connect to."""
+        return f"127.0.0.1:{self.port}"
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        far_reader, far_writer = await asyncio.open_connection(self._host, int(self._port))
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_Calls(self, reader, far_writer, writer).pass_on())
-                group.create_task(_pour(far_reader, writer))
-        finally:
-            far_writer.close()
-            writer.close()
+    async def ask(
+        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
+        await _Calls(self, reader, server, client).pass_on()
 
-    def ask(self, path: str) -> int | None:
+    async def answer(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        """Whole frames, so that answers fit between them."""
+        while True:
+            try:
+                client.write(_frame(*await _read(reader)))
+            except asyncio.IncompleteReadError:
+                client.close()
+                return
+            await client.drain()
+
+    def code_of(self, path: str) -> int | None:
         """The code that a call is refused with, if it is."""
         name = path.rpartition("/")[2]
         code = self._refuses(name)
@@ -112,14 +101,9 @@ class _Calls:
                 await self._server.drain()
 
     def _begin(self, flags: int, stream: int, payload: bytes) -> tuple[int, bytes]:
-        assert flags & END_HEADERS, "headers in one frame"
-        if flags & PADDED:
-            payload = payload[1 : len(payload) - payload[0]]
-        if flags & PRIORITY:
-            payload = payload[5:]
-        headers = self._decoder.decode(payload)
+        headers = self._decoder.decode(unpadded(payload, flags))
         path = next(value for name, value in headers if name in (":path", b":path"))
-        code = self._link.ask(path if isinstance(path, str) else path.decode())
+        code = self._link.code_of(path if isinstance(path, str) else path.decode())
         if code is not None:
             self._codes[stream] = code
             return flags, b""
@@ -144,14 +128,3 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes]:
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-
-async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Whole frames, so that answers fit between them."""
-    while True:
-        try:
-            writer.write(_frame(*await _read(reader)))
-        except asyncio.IncompleteReadError:
-            writer.close()
-            return
-        await writer.drain()

@@ -7,6 +7,7 @@ from typing import Any
 
 from durably.core.budget import Budget
 from durably.core.compaction import Compaction
+from durably.core.counts import is_count
 from durably.core.durations import timeout_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
@@ -59,9 +60,9 @@ def check_parts(
         )
     if not isinstance(tools, Sequence) or isinstance(tools, str):
         raise DefinitionError(f"{where}: tools= is a list, such as tools=[get_order], not {shown(tools)}")
-    if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
+    if not is_count(max_iterations, 1):
         raise DefinitionError(f"{where}: max_iterations must be 1 or more, not {shown(max_iterations)}")
-    if isinstance(output_retries, bool) or not isinstance(output_retries, int) or output_retries < 0:
+    if not is_count(output_retries, 0):
         raise DefinitionError(f"{where}: output_retries is a number of further answers, 0 or more")
     if validates_text:
         raise DefinitionError(f"{where}: output_validator= checks a typed answer: add output_type=")

@@ -25,6 +25,7 @@ from durably.core.contained_errors import (
     is_current,
     own_task_is_cancelled,
 )
+from durably.core.counts import is_count
 from durably.core.crash_limit import check_crash_limit
 from durably.core.durations import duration_seconds
 from durably.core.environment import Environment
@@ -95,7 +96,7 @@ class StepCall:
         """Check what the caller gave and look up how the value is written."""
         if not callable(fn):
             raise TypeError(f"step {key!r}: pass the function itself and its arguments, not {fn!r}")
-        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
+        if retries is not None and not is_count(retries, 0):
             raise ValueError(f"step {key!r}: retries is a number of further attempts, 0 or more, not {retries!r}")
         if crash_limit is not None:
             try:

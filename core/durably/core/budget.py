@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeVar
 
+from durably.core.counts import is_count
 from durably.core.durations import Duration, duration_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, NonRetriableError
@@ -53,7 +54,7 @@ class Budget(NamedValues):
     def __post_init__(self) -> None:
         counts = [limit for limit in (self.tokens, self.tool_calls) if limit is not None]
         spans = [limit for limit in (self.cost, self.seconds) if limit is not None]
-        if not (counts or spans) or not all(map(_is_count, counts)) or not all(map(_is_amount, spans)):
+        if not (counts or spans) or not all(is_count(limit, 1) for limit in counts) or not all(map(_is_amount, spans)):
             raise DefinitionError(
                 "a budget is a cost in US dollars, a number of tokens, one of tool calls, a time, or several of them, "
                 f"each above 0: Budget(cost=0.5, time='10m'), not {shown(self)}"
@@ -145,10 +146,6 @@ N = TypeVar("N", int, float)
 def _narrower(one: N | None, other: N | None) -> N | None:
     given = [limit for limit in (one, other) if limit is not None]
     return min(given) if given else None
-
-
-def _is_count(limit: object) -> bool:
-    return isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
 
 
 def _is_amount(limit: object) -> bool:

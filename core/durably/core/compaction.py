@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from durably.core.answers import recordable
+from durably.core.counts import is_count
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, ModelError
 from durably.core.messages import ContentPart, Message, user
@@ -62,7 +63,7 @@ class Compaction(NamedValues):
     save: bool = False
 
     def __post_init__(self) -> None:
-        fits = _is_count(self.keep, 0) and (self.at_tokens is None or _is_count(self.at_tokens, 1))
+        fits = is_count(self.keep, 0) and (self.at_tokens is None or is_count(self.at_tokens, 1))
         if not fits:
             raise DefinitionError(
                 "compaction: keep must be 0 or more, and at_tokens 1 or more, both whole numbers, not "
@@ -76,10 +77,6 @@ class Compaction(NamedValues):
     def summarizer(self, model: Model) -> Model:
         """Return the model that writes the summaries of an agent with this model."""
         return model if self.model is None else resolve_model(self.model)
-
-
-def _is_count(count: object, least: int) -> bool:
-    return isinstance(count, int) and not isinstance(count, bool) and count >= least
 
 
 def first_kept(messages: Sequence[Message], keep: int) -> int:

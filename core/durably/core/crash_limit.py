@@ -5,6 +5,7 @@ Owns the number and its check. Does not own how crashes are counted: that is wha
 
 from __future__ import annotations
 
+from durably.core.counts import is_count
 from durably.core.error_text import shown
 
 __all__ = ["CRASH_LIMIT", "check_crash_limit"]
@@ -19,6 +20,6 @@ def check_crash_limit(limit: object) -> int:
     Raises:
         ValueError: If it is not a whole number of at least 1: every process dies once, and a run must survive that.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+    if not is_count(limit, 1):
         raise ValueError(f"crash_limit is the number of crashes to put up with, 1 or more, not {shown(limit)}")
     return limit

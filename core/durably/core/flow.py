@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict
 
+from durably.core.counts import is_count
 from durably.core.durations import Duration, duration_seconds
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
@@ -31,7 +32,7 @@ def period_seconds(period: Duration) -> float:
 
 def _positive(name: str, **numbers: int) -> None:
     for field, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_count(value, 1):
             raise DefinitionError(f"{name}: {field} must be a whole number, 1 or more, not {shown(value)}")
 
 

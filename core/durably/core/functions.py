@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from durably.core.annotations import awaited, is_async, is_lazy, resolve_hints, uncached
 from durably.core.context import Context
+from durably.core.counts import is_count
 from durably.core.crash_limit import CRASH_LIMIT, check_crash_limit
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError, SerializationError
@@ -353,7 +354,7 @@ _RULES: Mapping[str, tuple[type, str]] = {
 
 
 def _check_retries(id: str, retries: int) -> int:
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+    if not is_count(retries, 0):
         raise DefinitionError(f"function {id!r}: retries is a number of further attempts, 0 or more")
     return retries
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from durably.core.counts import is_count
 from durably.core.error_text import shown
 from durably.core.errors import DefinitionError
 from durably.core.reference import FunctionRef
@@ -155,9 +156,8 @@ def check_backend_options(resources: object, secrets: object, max_payload_bytes:
         raise DefinitionError(f"resources= is a dict, such as {{'shop': client}}, not a {type(resources).__name__}")
     if isinstance(secrets, str) or not isinstance(secrets, Iterable):
         raise DefinitionError("secrets= is a list of texts, such as [os.environ['API_KEY']]")  # which is not shown
-    count = max_payload_bytes
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise DefinitionError(f"max_payload_bytes= is a number of bytes, 1 or more, not {shown(count)}")
+    if max_payload_bytes is not None and not is_count(max_payload_bytes, 1):
+        raise DefinitionError(f"max_payload_bytes= is a number of bytes, 1 or more, not {shown(max_payload_bytes)}")
 
 
 def check_client(backend: str, client: object, kind: type, example: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict, TypeVar, overload
 
+from durably.core.counts import is_count
 from durably.core.durations import moment
 from durably.core.error_text import shown
 from durably.core.ids import check_tags
@@ -169,7 +170,7 @@ def check_limit(limit: int) -> None:
     Raises:
         ValueError: If it is not 1 or more.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+    if not is_count(limit, 1):
         raise ValueError(f"limit is how many runs a page may hold, 1 or more, not {shown(limit)}")
 
 

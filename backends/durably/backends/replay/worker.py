@@ -23,6 +23,7 @@ from durably.backends.replay.upkeep import Upkeep
 from durably.backends.replay.watcher import Watcher
 from durably.core import Function, Retention
 from durably.core.call_timeout import own_timeout
+from durably.core.counts import is_count
 from durably.core.environment import Environment
 from durably.core.ids import new_id
 
@@ -69,7 +70,7 @@ class WorkerOptions:
             ("max_steps", self.max_steps, 1),
         )
         for option, limit, least in limits:
-            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < least):
+            if limit is not None and not is_count(limit, least):
                 raise ValueError(f"{option} is a whole number, {least} or more, not {limit!r}")
 
 

@@ -12,10 +12,9 @@ from contextlib import asynccontextmanager
 
 from durably.backends.replay.crash_watch import CrashWatch
 from durably.backends.replay.scheduler import Future, RunScheduler
+from durably.backends.replay.slots import hand_over, wait_for_turn
 
 __all__ = ["LoneBodies"]
-
-HANDED_OVER = object()
 
 
 class LoneBodies:
@@ -57,13 +56,7 @@ class LoneBodies:
             return
         turn = self._run.future()
         self._queue.append((turn, alone))
-        try:
-            await self._run.park(turn, None, rest=False)
-        except BaseException:
-            # Interrupted, which wakes it too: the place may have been handed over at the same moment.
-            if turn.done() and not turn.cancelled() and turn.result() is HANDED_OVER:
-                self._leave()
-            raise
+        await wait_for_turn(self._run, turn, self._leave)
 
     def _fits(self, alone: bool) -> bool:
         return not self._running if alone else not self._taken
@@ -79,4 +72,4 @@ class LoneBodies:
             turn, next_alone = self._queue.popleft()
             if not turn.done():
                 self._take(next_alone)
-                self._run.scheduler.wake(turn, HANDED_OVER)
+                hand_over(self._run.scheduler, turn)

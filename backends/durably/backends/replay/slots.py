@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from durably.backends.replay.scheduler import Future, RunScheduler, Scheduler
 
-__all__ = ["BodySlots"]
+__all__ = ["BodySlots", "hand_over", "wait_for_turn"]
 
 HANDED_OVER = object()
+
+
+async def wait_for_turn(run: RunScheduler, turn: Future, give_back: Callable[[], None]) -> None:
+    """Wait until a place is handed over; a signal for the run ends the wait.
+
+    Args:
+        run: Who waits.
+        turn: What :func:`hand_over` ends.
+        give_back: Called if the place is not taken although it was handed over.
+    """
+    try:
+        await run.park(turn, None, rest=False)
+    except BaseException:
+        # Interrupted, which wakes it too: the place may have been handed over at the same moment.
+        if turn.done() and not turn.cancelled() and turn.result() is HANDED_OVER:
+            give_back()
+        raise
+
+
+def hand_over(scheduler: Scheduler, turn: Future) -> None:
+    """Let whoever waits for this turn have the place."""
+    scheduler.wake(turn, HANDED_OVER)
 
 
 class BodySlots:
@@ -42,19 +64,13 @@ class BodySlots:
             return
         turn = run.future()
         self._queue.append(turn)
-        try:
-            await run.park(turn, None, rest=False)
-        except BaseException:
-            # Interrupted, which wakes it too: the place may have been handed over at the same moment.
-            if turn.done() and not turn.cancelled() and turn.result() is HANDED_OVER:
-                self._leave()
-            raise
+        await wait_for_turn(run, turn, self._leave)
 
     def _leave(self) -> None:
         """Hand the place to the next in the queue that still waits, or free it."""
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():
-                self._scheduler.wake(turn, HANDED_OVER)
+                hand_over(self._scheduler, turn)
                 return
         self._taken -= 1

@@ -113,7 +113,7 @@ class Claims:
             await claim
 
     def recover(self) -> None:
-        """Take up the runs whose pause after their crashes is over."""
+        """Take up runs that are free now, such as those whose pause after their crashes is over."""
         if self._log.crash is not None:
             return
         try:
@@ -140,9 +140,5 @@ class Claims:
 
     def fill_up(self) -> None:
         """Take up runs for which there was no room before."""
-        if not self._turned_away or self._room == 0 or self._log.crash is not None:
-            return
-        try:
-            self.claim_runs(self._not_claimed)
-        except JournalError as error:
-            self._not_claimed(error)
+        if self._turned_away and self._room != 0:
+            self.recover()

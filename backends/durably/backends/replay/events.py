@@ -60,13 +60,13 @@ class EventWaiter:
     @classmethod
     def of(cls, record: StepRecord) -> EventWaiter:
         """The wait that a record says has begun; :meth:`is_told_by` says whether it does."""
-        name, match = json.loads(f"[{record.input}]")[:2]
+        name, match = _asked(record.input)
         return cls(record.run_id, record.key, name, match, int(record.output or 0), record.due)
 
     def is_told_by(self, asked: str) -> bool:
         """Whether the input of its record says all that is to be known of it: a long one is kept as a digest."""
         try:
-            name, match = json.loads(f"[{asked}]")[:2]
+            name, match = _asked(asked)
         except ValueError:
             return False
         return bool(name == self.name) and same_json(match, self.match)
@@ -228,3 +228,9 @@ class EventWaiters:
         waiter.event, waiter.listens = event, True
         if waiter.future is not None:
             self.scheduler.wake(waiter.future, event)
+
+
+def _asked(text: str) -> tuple[Any, Any]:
+    """The name and the match that the input of a record says; raises ValueError if it is a digest."""
+    name, match = json.loads(f"[{text}]")[:2]
+    return name, match

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from durably.backends.replay.sqlite_file import RUN_SHIFT
+from durably.backends.replay.sqlite_statements import LIVE
 from durably.core.run_filter import RunFilter
 from durably.core.run_view import RunStatus
 
@@ -49,7 +50,7 @@ def looks(where: RunFilter) -> list[tuple[str, list[Any]]]:
     if not asked or any(status.final for status in asked) or asked == {RunStatus.RETRYING}:
         return [condition(where)]
     fits, values = condition(replace(where, statuses=frozenset()))
-    return [(f"{fits} AND status = '{each}' AND status IN {_LIVE}", values) for each in _LIVE]
+    return [(f"{fits} AND status = '{each}' AND status IN {LIVE}", values) for each in LIVE]
 
 
 def standings(where: RunFilter) -> tuple[str, list[Any]]:
@@ -60,12 +61,10 @@ def standings(where: RunFilter) -> tuple[str, list[Any]]:
     """
     fits, values = condition(replace(where, statuses=frozenset()))
     if where.statuses:
-        rows = {status.value if status.final else live for status in where.statuses for live in _LIVE}
+        rows = {status.value if status.final else live for status in where.statuses for live in LIVE}
         fits += f" AND status IN ({', '.join(map(repr, sorted(rows)))})"
     return _STANDINGS.format(fits=fits), values
 
-
-_LIVE = ("running", "waiting", "stuck")
 
 # The delay of the code's own retry, which has no key, is over with the next record.
 _OPEN = f"""

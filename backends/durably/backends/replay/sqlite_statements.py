@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from durably.backends.replay.sqlite_file import RUN_SHIFT
 
+LIVE = ("running", "waiting", "stuck")
+"""The statuses of runs that have not ended."""
+
 RUN = """
 SELECT n, id, function, status, parent, singleton, owner, fence, crashes, created_at, root, session_key, tags, ended_at,
     crash_notes, rested
@@ -29,9 +32,9 @@ SELECT value FROM json_each(?2) AS held
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE id = held.value AND owner = ?1 AND {HELD})
 """
 
-ENDED = """
+ENDED = f"""
 SELECT value FROM json_each(?1) AS awaited
-WHERE NOT EXISTS (SELECT 1 FROM runs WHERE id = awaited.value AND status IN ('running', 'waiting', 'stuck'))
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE id = awaited.value AND status IN {LIVE})
 """
 
 # The delay of the code's own retry is over with the next record, which need not be about it.
@@ -48,7 +51,7 @@ WAITING_FOR = f"""
 SELECT runs.id, created_at, max(wait.at), (SELECT input IS NOT NULL FROM records WHERE id = runs.n << {RUN_SHIFT})
 FROM open_steps JOIN records AS wait ON wait.id = open_steps.id JOIN runs ON runs.n = open_steps.run
 WHERE open_steps.run > ? AND open_steps.run <= ? AND wait.kind = 'wait_for_event' AND wait.status = 'started'
-AND wait.name = ? AND runs.status IN ('running', 'waiting', 'stuck') GROUP BY runs.n ORDER BY runs.n
+AND wait.name = ? AND runs.status IN {LIVE} GROUP BY runs.n ORDER BY runs.n
 """
 
 # Not simply the next after those that are there: a number that was forgotten is not given again.
@@ -60,9 +63,6 @@ INSERT INTO runs (
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 )
 """
-LIVE = ("running", "waiting", "stuck")
-"""The statuses of runs that have not ended."""
-
 FUNCTIONS = "SELECT id, triggers, singleton, rules FROM functions ORDER BY id"
 
 APPEND = """

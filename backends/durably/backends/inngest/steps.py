@@ -168,7 +168,7 @@ class InngestSteps(StepEngine):
         if record is None:
             child = child_id(self.run_id, key)
             started = self.host.now()
-            await self._begin_wait("invoke", key, f"{key}~call", function.id, timeout)
+            await self._begin_wait("invoke", key, _call_id(key), function.id, timeout)
             result = await self._call(scope, key, function, child, data, timeout)
             await self.pass_point("child_done", key)
 
@@ -188,14 +188,15 @@ class InngestSteps(StepEngine):
     ) -> str | Exception:
         """Call a function and wait for it: its result as JSON text, or the step's error."""
         # Once the child is there, its input was accepted; it is not judged again for a call that is not made again.
-        settled = self.code.request.has_settled(f"{key}~call")
+        step_id = _call_id(key)
+        settled = self.code.request.has_settled(step_id)
         wired = {} if settled else self._child_data(key, function, child, data)
         try:
             value = await self.recorder.ask(
                 scope,
-                f"{key}~call",
+                step_id,
                 lambda request: request.step.invoke_by_id(
-                    f"{key}~call",
+                    step_id,
                     app_id=self.host.apps.of(function.id),
                     function_id=function.id,
                     data=wired,
@@ -353,6 +354,11 @@ class InngestSteps(StepEngine):
         """Report a point to the harness."""
         if self.host.environment.probe is not None:
             await self.host.environment.pass_point(name, self.function.id, self.run_id, key)
+
+
+def _call_id(key: str) -> str:
+    """The id on Inngest of the call of a function, beside that of its record."""
+    return f"{key}~call"
 
 
 def whole_seconds(seconds: float | None) -> timedelta | None:

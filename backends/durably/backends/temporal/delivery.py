@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from temporalio import activity
 from temporalio.service import RPCError, RPCStatusCode
 
+from durably.backends.temporal.pauses import pauses
 from durably.backends.temporal.payloads import DELIVER
 
 __all__ = ["DELIVER_ALL", "Delivery", "RunTeller", "lots_of"]
@@ -48,7 +48,7 @@ class RunTeller:
         await asyncio.gather(*(self._deliver(*each) for each in told))
 
     async def _deliver(self, run: str, key: str, event: dict[str, Any]) -> None:
-        pause = SHORTEST_PAUSE
+        pause = pauses(SHORTEST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 return await self._tell(run, DELIVER, key, event)
@@ -56,8 +56,7 @@ class RunTeller:
                 if error.status is RPCStatusCode.INVALID_ARGUMENT:  # such as a history with 10,000 signals
                     log.warning("run %s cannot be told of an event for step %r: %s", run, key, error)
                     return None
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(next(pause))
 
 
 def lots_of(deliveries: Iterable[Delivery], most: int) -> Iterator[list[Delivery]]:

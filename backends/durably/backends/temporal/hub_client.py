@@ -8,7 +8,6 @@ moment, and nothing is refused. It holds off, too, while hubs as a whole are beh
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -21,6 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from durably.backends.temporal.hub_names import WAIT_HUB, queue_of_hubs
 from durably.backends.temporal.hub_pressure import HubPressure, hubs_are_behind
 from durably.backends.temporal.outbox import Outbox
+from durably.backends.temporal.pauses import pauses
 from durably.backends.temporal.system_workflows import SystemWorkflows
 from durably.backends.temporal.wait_hub import BEGIN, LONG, Offer
 from durably.backends.temporal.waiters import Waiter
@@ -125,7 +125,7 @@ class HubClient:
 
     async def _look(self, hub: str) -> bool:
         """Wait until a hub has room; whether it is there."""
-        pause = SHORTEST_PAUSE
+        pause = pauses(SHORTEST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 async with self._turn(ALL, UNDER_WAY):
@@ -138,5 +138,4 @@ class HubClient:
                 return False
             if found.history_length < LONG:
                 return True
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(next(pause))
